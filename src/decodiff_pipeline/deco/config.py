@@ -1,0 +1,136 @@
+"""The parameters of the method, checked when they are built; importing this costs no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from decodiff_pipeline.errors import ConfigurationError
+
+SIZE_UNIT = 32  # the autoencoder's 8 times the network's two halvings
+STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, config=STRICT)
+class PreprocessConfig:
+    """Geometry of the model's input.
+
+    Attributes:
+        resize: Side in pixels of the square that the whole image is resized to (bicubic,
+            antialiased; the aspect ratio is not kept).
+        image_size: Side of the centre crop taken from it, a multiple of 32 and at most
+            ``resize``; equal to ``resize`` for no crop.
+    """
+
+    resize: int = 256
+    image_size: int = 256
+
+    def __post_init__(self) -> None:
+        if self.image_size < SIZE_UNIT or self.image_size % SIZE_UNIT:
+            msg = f"preprocessing.image_size is {self.image_size}; use a multiple of 32"
+            raise ConfigurationError(msg)
+        if self.resize < self.image_size:
+            msg = (
+                f"preprocessing.resize is {self.resize}, smaller than image_size "
+                f"{self.image_size}; make it equal (no crop) or larger (centre crop)"
+            )
+            raise ConfigurationError(msg)
+
+    @property
+    def margin(self) -> int:
+        """Pixels cut off at the top and at the left."""
+        return (self.resize - self.image_size) // 2
+
+
+@dataclass(frozen=True, config=STRICT)
+class CorruptionConfig:
+    """Distribution of the masks and of the noise.
+
+    The defaults are those of the released code.
+
+    Attributes:
+        patch_sizes: Side lengths in latent pixels. The last one stands for half of the latent's
+            side, whatever that is.
+        patch_probabilities: One probability per size; renormalised over the sizes that divide
+            the latent.
+        max_mask_ratio: Upper end of the share of corrupted patches, drawn per image.
+        max_shuffle_ratio: Upper end of the share of patches whose noise is another patch of the
+            batch instead of Gaussian noise, drawn per batch.
+    """
+
+    patch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16)
+    patch_probabilities: tuple[float, ...] = (0.30, 0.25, 0.20, 0.15, 0.10)
+    max_mask_ratio: float = 0.7
+    max_shuffle_ratio: float = 0.3
+
+    def __post_init__(self) -> None:
+        if len(self.patch_sizes) != len(self.patch_probabilities):
+            msg = (
+                f"{len(self.patch_sizes)} patch_sizes but "
+                f"{len(self.patch_probabilities)} patch_probabilities; give one for each"
+            )
+            raise ConfigurationError(msg)
+        for name in ("max_mask_ratio", "max_shuffle_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                msg = f"{name} is {getattr(self, name)}; it must lie within 0…1"
+                raise ConfigurationError(msg)
+
+    def sizes_for(self, latent_size: int) -> dict[int, float]:
+        """Patch sizes that divide a latent of this side, with their probabilities.
+
+        Args:
+            latent_size: Side of the square latent.
+
+        Returns:
+            Patch size → probability; the probabilities sum to 1.
+
+        Raises:
+            ConfigurationError: No size divides the latent.
+        """
+        sizes = (*self.patch_sizes[:-1], latent_size // 2)
+        usable: dict[int, float] = {}
+        for size, probability in zip(sizes, self.patch_probabilities, strict=True):
+            if size >= 1 and latent_size % size == 0:
+                usable[size] = usable.get(size, 0.0) + probability
+        total = sum(usable.values())
+        if total <= 0:
+            msg = f"none of the patch sizes {sizes} divides a latent of side {latent_size}"
+            raise ConfigurationError(msg)
+        return {size: probability / total for size, probability in usable.items()}
+
+
+@dataclass(frozen=True, config=STRICT)
+class DiscrepancyConfig:
+    """Units and combination of the two discrepancies.
+
+    The defaults are the paper's, in units of Stable Diffusion's latent space and of images within
+    [-1, 1]. Other autoencoders need their own limits.
+
+    Attributes:
+        pixel_limit: Pixel discrepancy that counts as 1; larger ones are clipped.
+        latent_limit: Latent discrepancy that counts as 1; larger ones are clipped.
+        pixel_sigma: Gaussian smoothing of the pixel discrepancy, in image pixels.
+        latent_sigma: Gaussian smoothing of the latent discrepancy, in latent pixels.
+        fusion: ``geometric`` √(pixel · latent) as in the paper, ``arithmetic`` their mean, or one
+            of the two alone.
+        top_share: Share of the map's largest values whose mean is the image score; 0 is the
+            maximum alone, as in the paper.
+    """
+
+    pixel_limit: float = 0.4
+    latent_limit: float = 0.2
+    pixel_sigma: float = 3.0
+    latent_sigma: float = 1.0
+    fusion: Literal["geometric", "arithmetic", "pixel", "latent"] = "geometric"
+    top_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("pixel_limit", "latent_limit"):
+            if not getattr(self, name) > 0:
+                msg = f"discrepancy.{name} is {getattr(self, name)}; it must be positive"
+                raise ConfigurationError(msg)
+        if not 0 <= self.top_share <= 1:
+            msg = f"discrepancy.top_share is {self.top_share}; it must lie within 0…1"
+            raise ConfigurationError(msg)

@@ -1,0 +1,69 @@
+"""The random corruption of training latents: which patches, by what noise, at which step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from decodiff_pipeline.deco.config import CorruptionConfig
+
+
+def draw_corruption(
+    latents: torch.Tensor, config: CorruptionConfig, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw mask and noise for one batch.
+
+    Paper, section 3.2: random patches of random size are corrupted; most by Gaussian noise, some
+    by patches from other places and images of the batch.
+
+    Args:
+        latents: Clean latents z, float (B, C, s, s).
+        config: The distribution.
+        generator: Source of all randomness; on the CPU, so that a batch is the same on every
+            device.
+
+    Returns:
+        ``mask`` (B, 1, s, s), 1 keeps and 0 corrupts, and ``noise`` η (B, C, s, s), both in the
+        dtype and place of ``latents``.
+    """
+    batch, side = latents.shape[0], latents.shape[-1]
+    sizes = config.sizes_for(side)
+    weights = torch.tensor(list(sizes.values()))
+    patch = list(sizes)[int(torch.multinomial(weights, 1, generator=generator))]
+    grid = side // patch
+
+    ratios = config.max_mask_ratio * torch.rand(batch, 1, generator=generator)
+    # The rank of a random number is a random permutation: exactly a share r of the patches falls.
+    ranks = torch.rand(batch, grid * grid, generator=generator).argsort(1).argsort(1)
+    kept = (ranks + 0.5 >= ratios * grid * grid).to(latents).reshape(batch, 1, grid, grid)
+
+    gaussian = torch.randn(latents.shape, generator=generator).to(latents)
+    share = config.max_shuffle_ratio * torch.rand(1, generator=generator)
+    foreign = torch.rand(batch, 1, grid, grid, generator=generator) < share
+    order = torch.randperm(batch * grid * grid, generator=generator).to(latents.device)
+    shuffled = _unpatch(_patches(latents, patch)[order], latents.shape, patch)
+    noise = torch.where(_enlarge(foreign.to(latents.device), patch), shuffled, gaussian)
+    return _enlarge(kept, patch), noise
+
+
+def _enlarge(grid: torch.Tensor, patch: int) -> torch.Tensor:
+    """(B, 1, g, g) → (B, 1, g·p, g·p)."""
+    return grid.repeat_interleave(patch, dim=2).repeat_interleave(patch, dim=3)
+
+
+def _patches(latents: torch.Tensor, patch: int) -> torch.Tensor:
+    """(B, C, g·p, g·p) → (B·g·g, C, p, p)."""
+    batch, channels, side, _ = latents.shape
+    grid = side // patch
+    tiles = latents.reshape(batch, channels, grid, patch, grid, patch)
+    return tiles.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels, patch, patch)
+
+
+def _unpatch(tiles: torch.Tensor, shape: torch.Size, patch: int) -> torch.Tensor:
+    """(B·g·g, C, p, p) → (B, C, g·p, g·p); the inverse of :func:`_patches`."""
+    batch, channels, side, _ = shape
+    grid = side // patch
+    tiles = tiles.reshape(batch, grid, grid, channels, patch, patch)
+    return tiles.permute(0, 3, 1, 4, 2, 5).reshape(shape)

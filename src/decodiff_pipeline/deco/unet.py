@@ -1,0 +1,201 @@
+"""The DeCo-Diff network: diffusers' conditional UNet with one learned token per category."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import nn
+
+from decodiff_pipeline.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from diffusers.models.attention_processor import Attention
+
+GROUPS = 32
+WIDTH_MULTIPLIERS = (1, 2, 4)
+
+
+@dataclass(frozen=True)
+class UNetPreset:
+    """Size of a network.
+
+    Attributes:
+        base_channels: Channels c of the first level; the levels have c, 2c and 4c.
+        num_heads: Attention heads of the first level.
+        context_dim: Width of the category embedding.
+    """
+
+    base_channels: int
+    num_heads: int
+    context_dim: int
+
+
+PRESETS = {
+    "nano": UNetPreset(32, 2, 32),
+    "XS": UNetPreset(64, 4, 128),
+    "S": UNetPreset(128, 4, 256),
+    "M": UNetPreset(192, 6, 384),
+    "L": UNetPreset(256, 8, 512),
+    "XL": UNetPreset(320, 12, 640),
+}
+
+
+class OneTokenCrossAttention:
+    """Attention processor for a context of one token.
+
+    The softmax over a single key is 1, so every position receives the same vector: the
+    projected value. Queries and keys cannot matter and are not computed. Exact.
+    """
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return the projected value (B, 1, inner), which the caller's residual sum broadcasts."""
+        value = attn.to_v(encoder_hidden_states)
+        return attn.to_out[1](attn.to_out[0](value))
+
+
+class DeCoDiffUNet(ModelMixin, ConfigMixin):
+    """Predicts the deviation δ of a latent, given the timestep and the category.
+
+    Source: the LDM UNet of the released DeCo-Diff code, as ``UNet2DConditionModel``.
+
+    Args:
+        categories: Category names; their order is the order of the embedding's rows.
+        sample_size: Side of the square latents; a multiple of 4.
+        in_channels: Channels of the latents.
+        base_channels: See :class:`UNetPreset`.
+        num_heads: See :class:`UNetPreset`.
+        context_dim: See :class:`UNetPreset`.
+        dropout: Dropout rate of the residual blocks.
+
+    Raises:
+        ConfigurationError: The sizes do not fit together, or a category name appears twice.
+    """
+
+    @register_to_config
+    def __init__(  # noqa: PLR0917 - what diffusers saves as the configuration
+        self,
+        categories: Sequence[str],
+        sample_size: int = 32,
+        in_channels: int = 4,
+        base_channels: int = 256,
+        num_heads: int = 8,
+        context_dim: int = 512,
+        dropout: float = 0.4,
+    ) -> None:
+        super().__init__()
+        _check_sizes(categories, sample_size, base_channels, num_heads)
+        widths = tuple(base_channels * multiplier for multiplier in WIDTH_MULTIPLIERS)
+        head_width = base_channels // num_heads
+        self.unet = UNet2DConditionModel(
+            sample_size=sample_size,
+            in_channels=in_channels,
+            out_channels=in_channels,
+            down_block_types=("CrossAttnDownBlock2D",) * 3,
+            mid_block_type="UNetMidBlock2DCrossAttn",
+            up_block_types=("CrossAttnUpBlock2D",) * 3,
+            block_out_channels=widths,
+            layers_per_block=2,
+            # diffusers' name notwithstanding, this is the number of heads per level.
+            attention_head_dim=tuple(width // head_width for width in widths),
+            cross_attention_dim=context_dim,
+            transformer_layers_per_block=1,
+            use_linear_projection=False,
+            dropout=dropout,
+            norm_num_groups=GROUPS,
+            norm_eps=1e-5,
+            downsample_padding=1,
+            flip_sin_to_cos=True,
+            freq_shift=0,
+        )
+        self.category_embedding = nn.Embedding(len(categories), context_dim)
+        one_token = OneTokenCrossAttention()
+        processors = {
+            name: one_token if ".attn2." in name else processor
+            for name, processor in self.unet.attn_processors.items()
+        }
+        self.unet.set_attn_processor(processors)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Category names in the order of the embedding."""
+        return tuple(self.config.categories)
+
+    def forward(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor | int,
+        category_ids: torch.Tensor,
+    ) -> torch.Tensor:
+        """Predict the deviation.
+
+        Args:
+            sample: z_t, float (B, C, s, s).
+            timestep: int64 (B,) or one int, in 0…T-1.
+            category_ids: int64 (B,), indices into :attr:`categories`.
+
+        Returns:
+            δ̂, float (B, C, s, s).
+        """
+        context = self.category_embedding(category_ids)[:, None]  # (B, 1, context)
+        return self.unet(sample, timestep, encoder_hidden_states=context, return_dict=False)[0]
+
+
+def build_unet(
+    preset: str, categories: Sequence[str], latent_size: int, channels: int, dropout: float
+) -> DeCoDiffUNet:
+    """A network with random weights, of a size known by name.
+
+    Args:
+        preset: A key of :data:`PRESETS`.
+        categories: Category names.
+        latent_size: Side of the latents.
+        channels: Channels of the latents.
+        dropout: Dropout rate of the residual blocks, in 0…1.
+
+    Raises:
+        ConfigurationError: The preset is unknown or does not fit the latent size.
+    """
+    if preset not in PRESETS:
+        msg = f"unknown network preset {preset!r}; choose one of {', '.join(PRESETS)}"
+        raise ConfigurationError(msg)
+    size = PRESETS[preset]
+    return DeCoDiffUNet(
+        categories=list(categories),
+        sample_size=latent_size,
+        in_channels=channels,
+        base_channels=size.base_channels,
+        num_heads=size.num_heads,
+        context_dim=size.context_dim,
+        dropout=dropout,
+    )
+
+
+def _check_sizes(
+    categories: Sequence[str], sample_size: int, base_channels: int, num_heads: int
+) -> None:
+    if not categories or len(set(categories)) != len(categories):
+        msg = f"categories must be distinct and at least one, not {list(categories)}"
+        raise ConfigurationError(msg)
+    if sample_size % 4:
+        msg = f"latents of side {sample_size} cannot be halved twice; use a multiple of 4"
+        raise ConfigurationError(msg)
+    if base_channels % GROUPS or base_channels < num_heads:
+        msg = (
+            f"base_channels={base_channels} with num_heads={num_heads} does not work: channels "
+            f"must be a multiple of {GROUPS} and not fewer than the heads"
+        )
+        raise ConfigurationError(msg)
