@@ -1,0 +1,65 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a file under a temporary name; it takes its place only once it is on the disk.
+
+    Args:
+        path: The file to write or to replace. Its folder is made if it is missing.
+
+    Yields:
+        Where to write. If the block raises, this is removed and ``path`` stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Write a folder under a temporary name; it takes the place of the old one as a whole.
+
+    Args:
+        path: The folder to write or to replace.
+
+    Yields:
+        An empty folder to write into. If the block raises, it is removed and ``path`` stays as
+        it was.
+    """
+    temporary, retired = (path.with_name(f".{path.name}.{kind}") for kind in ("new", "old"))
+    if retired.exists() and not path.exists():
+        retired.rename(path)  # a run was killed between the two renames below
+    for leftover in (temporary, retired):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.exists():
+            path.rename(retired)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(retired, ignore_errors=True)

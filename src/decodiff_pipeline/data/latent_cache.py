@@ -1,0 +1,213 @@
+"""Latents on disk, keyed by content: encoded once, read by memory map, checked by digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict
+from typing import TYPE_CHECKING, NamedTuple
+
+import pandas as pd
+
+from decodiff_pipeline.data.atomic import replacing
+from decodiff_pipeline.errors import CacheError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    import torch
+
+    from decodiff_pipeline.data.transforms import AugmentationConfig
+    from decodiff_pipeline.deco.config import PreprocessConfig
+
+FORMAT = 1
+INDEX = "index.parquet"
+COLUMNS = ["key", "shard", "row", "shard_sha256"]
+
+
+class LatentMoments(NamedTuple):
+    """Posterior moments of some latents.
+
+    Attributes:
+        mean: float32 (N, C, h, w).
+        std: float32 (N, C, h, w), or (N, 0, h, w) of an autoencoder without a posterior.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+
+def latent_key(
+    image_sha256: str,
+    view: int,
+    *,
+    autoencoder_digest: str,
+    geometry: PreprocessConfig,
+    augmentation: AugmentationConfig,
+    dtype: str,
+) -> str:
+    """Name of a latent: a SHA-256 over everything that decides its values.
+
+    Args:
+        image_sha256: Of the image file's bytes.
+        view: Number of the augmented view; 0 is the image itself, whatever the augmentation.
+        autoencoder_digest: As :func:`decodiff_pipeline.deco.weights.digest` returns it.
+        geometry: Resize and crop.
+        augmentation: What views are drawn from.
+        dtype: Stored precision.
+    """
+    parts = {
+        "format": FORMAT,
+        "image": image_sha256,
+        "view": view,
+        "autoencoder": autoencoder_digest,
+        "geometry": asdict(geometry),
+        "augmentation": asdict(augmentation) if view else None,
+        "dtype": dtype,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class LatentCache:
+    """A folder of latents: safetensors shards and a parquet index.
+
+    A shard is listed in the index only once it is whole on the disk, so that a killed run loses
+    at most the shard it was working on. Nothing is ever overwritten or removed: latents of other
+    images, autoencoders or sizes stay for the day they are asked for again.
+
+    Args:
+        path: The folder; it need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def index(self) -> pd.DataFrame:
+        """Where each latent is: ``key``, ``shard``, ``row``, ``shard_sha256``.
+
+        Latents of a shard whose file was deleted are not listed, so that they are encoded again.
+
+        Raises:
+            CacheError: The index cannot be read.
+        """
+        file = self.path / INDEX
+        if not file.is_file():
+            return pd.DataFrame(columns=COLUMNS)
+        try:
+            index = pd.read_parquet(file, columns=COLUMNS)
+        except Exception as error:
+            msg = f"latent cache index {file} is damaged; delete {self.path} to encode again"
+            raise CacheError(msg) from error
+        present = [shard for shard in index["shard"].unique() if (self.path / shard).is_file()]
+        return index[index["shard"].isin(present)]
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Those of the keys that are not in the cache, in their order, each once."""
+        present = set(self.index()["key"])
+        return [key for key in dict.fromkeys(keys) if key not in present]
+
+    def append(self, keys: Sequence[str], moments: LatentMoments, dtype: str) -> None:
+        """Write one more shard and list it in the index.
+
+        Args:
+            keys: One for each latent.
+            moments: The latents.
+            dtype: Stored precision: ``float16``, ``bfloat16`` or ``float32``.
+
+        Raises:
+            CacheError: The file system refuses, for want of space for example; what was in the
+                cache before is untouched.
+        """
+        import torch
+        from safetensors.torch import save_file
+
+        index = self.index()
+        numbers = [int(re.findall(r"\d+", name)[0]) for name in index["shard"].unique()]
+        shard = f"latents-{max(numbers, default=-1) + 1:05d}.safetensors"
+        stored = {name: tensor.to(getattr(torch, dtype)).contiguous() for name, tensor in
+                  moments._asdict().items()}  # fmt: skip
+        try:
+            with replacing(self.path / shard) as temporary:
+                save_file(stored, temporary)
+                sha256 = _sha256(temporary)
+            rows = pd.DataFrame(
+                {"key": keys, "shard": shard, "row": range(len(keys)), "shard_sha256": sha256}
+            )
+            with replacing(self.path / INDEX) as temporary:
+                pd.concat([index, rows]).to_parquet(temporary)
+        except Exception as error:
+            msg = f"latent cache shard {self.path / shard} cannot be written: {error}"
+            raise CacheError(msg) from error
+
+    def reader(self, keys: Sequence[str]) -> LatentReader:
+        """Open latents for reading, after checking the digests of their shards.
+
+        Args:
+            keys: The latents wanted, in the order wanted.
+
+        Raises:
+            CacheError: A key is not in the cache, or a shard is not what was written.
+        """
+        return LatentReader(self, keys)
+
+
+class LatentReader:
+    """Memory-mapped latents in a given order; see :meth:`LatentCache.reader`."""
+
+    def __init__(self, cache: LatentCache, keys: Sequence[str]) -> None:
+        index = cache.index().drop_duplicates("key", keep="last").set_index("key")
+        unknown = [key for key in keys if key not in index.index]
+        if unknown:
+            msg = (
+                f"latent cache {cache.path} lacks {len(unknown)} of {len(keys)} latents; "
+                "run kedro run --pipeline latent_caching"
+            )
+            raise CacheError(msg)
+        wanted = index.loc[list(keys)]
+        self._places = list(zip(wanted["shard"], wanted["row"], strict=True))
+        digests = wanted.drop_duplicates("shard")
+        self._shards = {
+            shard: _open_shard(cache.path / shard, sha256)
+            for shard, sha256 in zip(digests["shard"], digests["shard_sha256"], strict=True)
+        }
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of every latent."""
+        channels, height, width = self.moments([0]).mean.shape[1:]
+        return channels, height, width
+
+    def moments(self, rows: Sequence[int]) -> LatentMoments:
+        """Read some latents.
+
+        Args:
+            rows: Positions in the order of the keys.
+        """
+        import torch
+
+        places = [self._places[row] for row in rows]
+        mean = torch.stack([self._shards[shard]["mean"][row] for shard, row in places])
+        std = torch.stack([self._shards[shard]["std"][row] for shard, row in places])
+        return LatentMoments(mean.float(), std.float())
+
+
+def _open_shard(path: Path, sha256: str) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    if not path.is_file() or _sha256(path) != sha256:
+        msg = (
+            f"latent cache shard {path} is damaged (its SHA-256 is not the recorded "
+            f"{sha256[:12]}…); delete this file and run kedro run --pipeline latent_caching"
+        )
+        raise CacheError(msg)
+    return load_file(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

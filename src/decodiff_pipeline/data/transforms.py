@@ -1,0 +1,93 @@
+"""Augmented views of an image, drawn before the autoencoder sees it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from decodiff_pipeline.deco.preprocess import crop, resize
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from decodiff_pipeline.deco.config import PreprocessConfig
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class AugmentationConfig:
+    """What a normal image may undergo and still be normal.
+
+    The defaults are the paper's for MVTec AD.
+
+    Attributes:
+        max_translation: Largest shift in pixels of the resized image, along each axis; what
+            enters at the border repeats the outermost pixels.
+        translation_probability: Share of the views that are shifted.
+        rotate_180: Turn half of the views upside down (the paper does so for VisA).
+        horizontal_flip: Mirror half of the views left to right.
+        vertical_flip: Mirror half of the views top to bottom.
+        seed: Another seed gives other views.
+    """
+
+    max_translation: int = Field(default=4, ge=0)
+    translation_probability: float = Field(default=0.5, ge=0, le=1)
+    rotate_180: bool = False
+    horizontal_flip: bool = False
+    vertical_flip: bool = False
+    seed: int = Field(default=0, ge=0)
+
+
+def augmented_square(
+    image: Image.Image,
+    geometry: PreprocessConfig,
+    augmentation: AugmentationConfig,
+    identity: str,
+    view: int,
+) -> np.ndarray:
+    """One view of an image, at the model's input size.
+
+    Args:
+        image: Any PIL image; it becomes RGB.
+        geometry: Resize and crop.
+        augmentation: What may be drawn.
+        identity: What tells this image from others, such as its SHA-256; with ``view`` and the
+            seed it decides what is drawn.
+        view: Number of the view; 0 is the image itself.
+
+    Returns:
+        uint8, (image_size, image_size, 3).
+    """
+    square = resize(image, geometry)
+    if view:
+        square = _draw(square, augmentation, _generator(augmentation.seed, identity, view))
+    return crop(square, geometry)
+
+
+def _draw(
+    square: np.ndarray, augmentation: AugmentationConfig, random: np.random.Generator
+) -> np.ndarray:
+    # Every number is drawn whether it is used or not: switching one augmentation on leaves the
+    # others as they were.
+    shift_it, turn, mirror, flip = random.random(4)
+    reach = augmentation.max_translation
+    down, right = random.integers(-reach, reach + 1, size=2)
+    if shift_it < augmentation.translation_probability:
+        padded = np.pad(square, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+        height, width = square.shape[:2]
+        square = padded[reach + down :, reach + right :][:height, :width]
+    if augmentation.rotate_180 and turn < 1 / 2:
+        square = square[::-1, ::-1]
+    if augmentation.horizontal_flip and mirror < 1 / 2:
+        square = square[:, ::-1]
+    if augmentation.vertical_flip and flip < 1 / 2:
+        square = square[::-1]
+    return square
+
+
+def _generator(seed: int, identity: str, view: int) -> np.random.Generator:
+    digest = hashlib.sha256(f"{seed}:{identity}:{view}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big"))

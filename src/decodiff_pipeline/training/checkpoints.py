@@ -1,0 +1,120 @@
+"""The whole state of a training run on disk, so that an interrupted run can go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from decodiff_pipeline.data.atomic import replacing
+from decodiff_pipeline.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+
+class Checkpoint(NamedTuple):
+    """State of a run after some step.
+
+    Attributes:
+        step: Optimiser steps done.
+        tensors: Weights, their moving average and the optimiser's moments, by name.
+        identity: What decides the outcome of the run; a run with another one must not resume.
+        log: Rows of the training log up to this step.
+        finished: Whether this is the last step.
+    """
+
+    step: int
+    tensors: dict[str, torch.Tensor]
+    identity: dict[str, Any]
+    log: list[dict[str, Any]]
+    finished: bool
+
+
+class CheckpointStore:
+    """A folder of checkpoints: for each a safetensors file and, written last, a JSON file.
+
+    Args:
+        path: The folder; it need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def save(self, checkpoint: Checkpoint, keep: int) -> None:
+        """Write a checkpoint, then remove all but the newest ones.
+
+        Args:
+            checkpoint: The state.
+            keep: How many stay.
+
+        Raises:
+            CheckpointError: The file system refuses; earlier checkpoints are untouched.
+        """
+        from safetensors.torch import save_file
+
+        weights, record = self._files(checkpoint.step)
+        try:
+            with replacing(weights) as temporary:
+                save_file(checkpoint.tensors, temporary)
+                sha256 = _sha256(temporary)
+            with replacing(record) as temporary:
+                content = {**checkpoint._asdict(), "tensors": {"file": weights.name,
+                           "sha256": sha256}}  # fmt: skip
+                temporary.write_text(json.dumps(content, indent=1))
+        except Exception as error:
+            msg = (
+                f"checkpoint {weights} cannot be written ({error}); free some space and start "
+                f"again: the run goes on from step {max(self.steps(), default=0)}"
+            )
+            raise CheckpointError(msg) from error
+        for step in self.steps()[:-keep]:
+            for file in reversed(self._files(step)):
+                file.unlink(missing_ok=True)
+
+    def steps(self) -> list[int]:
+        """Steps that have a complete checkpoint, in rising order."""
+        return sorted(int(file.stem.split("-")[1]) for file in self.path.glob("checkpoint-*.json"))
+
+    def latest(self) -> Checkpoint | None:
+        """The newest checkpoint, or None where there is none.
+
+        Raises:
+            CheckpointError: It is damaged.
+        """
+        from safetensors.torch import load_file
+
+        steps = self.steps()
+        if not steps:
+            return None
+        weights, record = self._files(steps[-1])
+        try:
+            content = json.loads(record.read_text())
+            if _sha256(weights) != content["tensors"]["sha256"]:
+                msg = "its SHA-256 is not the recorded one"
+                raise ValueError(msg)
+            content["tensors"] = load_file(weights)
+            return Checkpoint(**content)
+        except Exception as error:
+            msg = (
+                f"checkpoint {weights} is damaged ({error}); delete {record} to go on from "
+                f"{f'step {steps[-2]}' if steps[1:] else 'the start'}"
+            )
+            raise CheckpointError(msg) from error
+
+    def clear(self) -> None:
+        """Remove every checkpoint."""
+        for step in self.steps():
+            for file in reversed(self._files(step)):
+                file.unlink(missing_ok=True)
+
+    def _files(self, step: int) -> tuple[Path, Path]:
+        stem = self.path / f"checkpoint-{step:08d}"
+        return stem.with_suffix(".safetensors"), stem.with_suffix(".json")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

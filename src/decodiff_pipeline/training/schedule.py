@@ -1,0 +1,27 @@
+"""Learning rate as a pure function of the step, so that a resumed run needs no scheduler state."""
+
+from __future__ import annotations
+
+import math
+
+
+def learning_rate(
+    step: int, total: int, *, peak: float, warmup: float, final: float = 0.0
+) -> float:
+    """Linear warm-up, then a half cosine over the real length of the run.
+
+    Args:
+        step: Optimiser steps done so far, 0…total-1.
+        total: Length of the run in steps.
+        peak: Highest rate.
+        warmup: Share of the steps over which the rate rises; the first step already trains.
+        final: Rate at the end, as a share of the peak.
+
+    Returns:
+        The rate for this step.
+    """
+    rising = math.ceil(warmup * total)
+    if step < rising:
+        return peak * (step + 1) / rising
+    progress = (step - rising) / max(1, total - rising)
+    return peak * (final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2)
