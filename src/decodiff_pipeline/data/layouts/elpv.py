@@ -1,0 +1,89 @@
+"""ELPV: electroluminescence images of solar cells, as the `elpv-dataset` package ships them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD, UNCERTAIN, Layout, Record
+from decodiff_pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# Probability of a defect, in thirds: label and defect type.
+LABELS = {
+    0: (GOOD, GOOD),
+    1: (UNCERTAIN, "uncertain_33"),
+    2: (UNCERTAIN, "uncertain_67"),
+    3: (DEFECTIVE, "defective"),
+}
+TEST_EVERY = 5
+FIELDS = 3
+
+
+class Cell(NamedTuple):
+    """One line of `labels.csv`: an image, its defect probability in thirds, its type."""
+
+    path: str
+    thirds: int
+    category: str
+
+
+class ELPVLayout(Layout):
+    """`images/` and `labels.csv`: path, defect probability, type (mono or poly).
+
+    The set has no splits. Every fifth good cell of a type, in file order, goes to test with the
+    defective ones; the other good cells are left to be carved. Cells of probability 1/3 and 2/3
+    are "uncertain": they are in test, apart from the rest, and never in train.
+    """
+
+    name = "elpv"
+    expects = (
+        "images/ and labels.csv of the elpv-dataset package, which "
+        "`python -m decodiff_pipeline.data.acquire elpv` (or `make data`) puts"
+    )
+
+    def categories(self, root: Path) -> list[str]:
+        """Returns the cell types in the table."""
+        return sorted({cell.category for cell in self._cells(root)})
+
+    def records(self, root: Path, category: str) -> Iterator[Record]:
+        """Yields the cells of one type in file order."""
+        seen: Counter[str] = Counter()
+        for cell in self._cells(root):
+            if cell.category != category:
+                continue
+            label, defect = LABELS[cell.thirds]
+            carved = label == GOOD and seen[label] % TEST_EVERY != TEST_EVERY - 1
+            seen[label] += 1
+            yield Record(category, None if carved else "test", label, defect, cell.path)
+
+    @staticmethod
+    def _cells(root: Path) -> list[Cell]:
+        """Reads the table (separated by spaces); no cells where there is no table.
+
+        Raises:
+            DataError: A line does not say path, probability (0, 1/3, 2/3, 1) and type.
+        """
+        table = root / "labels.csv"
+        if not table.is_file():
+            return []
+        cells = []
+        for number, line in enumerate(table.read_text("utf-8", "replace").splitlines(), start=1):
+            fields = line.split()
+            if not fields:
+                continue
+            try:
+                path, probability, category = fields
+                thirds = 3 * float(probability)
+                if abs(thirds - round(thirds)) > 0.02 or round(thirds) not in LABELS:  # noqa: PLR2004
+                    raise ValueError(probability)
+            except ValueError as error:
+                raise DataError(
+                    f"{table}, line {number}: {line!r} is not a path, a probability of 0, 1/3, 2/3 "
+                    "or 1 and a type: put the package's own table there."
+                ) from error
+            cells.append(Cell(path, round(thirds), category))
+        return cells

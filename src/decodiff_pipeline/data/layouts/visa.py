@@ -1,0 +1,75 @@
+"""VisA (Visual Anomaly), as its archive ships it."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING
+
+from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD, Layout, Record
+from decodiff_pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+COLUMNS = ("object", "split", "label", "image", "mask")
+LABELS = {"normal": GOOD, "anomaly": DEFECTIVE}
+
+
+class VisALayout(Layout):
+    """The one-class protocol, `split_csv/1cls.csv`: object, split, label, image, mask.
+
+    Image and mask are paths relative to the root; masks hold small integers, non-zero = defect.
+    """
+
+    name = "visa"
+    expects = "the extracted archive, with split_csv/1cls.csv and <object>/Data/Images/"
+
+    def categories(self, root: Path) -> list[str]:
+        """Returns the objects that the table names."""
+        return sorted({row["object"] for _, row in self._rows(root)})
+
+    def records(self, root: Path, category: str) -> Iterator[Record]:
+        """Yields the rows of `category`; normal train images are left to be carved.
+
+        Raises:
+            DataError: A row has an unknown label or split.
+        """
+        for line, row in self._rows(root):
+            if row["object"] != category:
+                continue
+            if row["label"] not in LABELS or row["split"] not in {"train", "test"}:
+                raise DataError(
+                    f"{self._table(root)}, line {line}: label {row['label']!r} and split "
+                    f"{row['split']!r}, where normal or anomaly and train or test are expected."
+                )
+            label = LABELS[row["label"]]
+            yield Record(
+                category=category,
+                split=None if row["split"] == "train" and label == GOOD else row["split"],
+                label=label,
+                defect_type=GOOD if label == GOOD else "anomaly",
+                path=row["image"],
+                mask_path=(row["mask"] or None) if label == DEFECTIVE else None,
+            )
+
+    @staticmethod
+    def _table(root: Path) -> Path:
+        return root / "split_csv" / "1cls.csv"
+
+    def _rows(self, root: Path) -> list[tuple[int, dict[str, str]]]:
+        """Reads the table as (line number, row); no rows where there is no table."""
+        table = self._table(root)
+        if not table.is_file():
+            return []
+        try:
+            with table.open(newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file, restval="")
+                if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
+                    raise DataError(
+                        f"{table} has no column {', '.join(missing)}: VisA's own table has "
+                        f"{', '.join(COLUMNS)}."
+                    )
+                return [(reader.line_num, row) for row in reader]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{table} is no readable table ({error}): extract it again.") from error

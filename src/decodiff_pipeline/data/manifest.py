@@ -1,0 +1,247 @@
+"""From a folder of raw images to the manifest: one table, one row an image."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import logging
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from decodiff_pipeline.data import splits
+from decodiff_pipeline.data.images import (
+    ImageFolder,
+    convert,
+    mask_array,
+    open_image,
+    read_bytes,
+    resolve_inside,
+)
+from decodiff_pipeline.data.layouts import Layout, Record, get_layout, layout_names
+from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
+from decodiff_pipeline.data.near_duplicates import difference_hash
+from decodiff_pipeline.errors import DataError, ImageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+# Name, dtype and meaning of every column, in order.
+COLUMNS = {
+    "category": "str",
+    "split": "str",  # train, val, calibration, test, excluded
+    "label": "str",  # good, defective, uncertain
+    "defect_type": "str",  # "good" for good images
+    "path": "str",  # posix, relative to the raw root
+    "width": "int64",  # pixels, EXIF orientation applied; 0 where the image does not decode
+    "height": "int64",
+    "mode": "str",  # Pillow's name for what the file holds, "" where it does not decode
+    "bytes": "int64",
+    "sha256": "str",  # of the file, "" where it cannot be read
+    "mask_path": "object",  # posix, relative to the raw root; missing (pd.isna) where there is none
+    "error": "str",  # why the image does not decode, "" where it does
+    "mask_error": "str",  # why the mask is missing or does not decode, "" where all is well
+    "mask_width": "int64",  # 0 without a readable mask, as the next two
+    "mask_height": "int64",
+    "mask_pixels": "int64",  # defective pixels
+    "dhash": "str",  # near_duplicates.difference_hash, "" where the image does not decode
+}
+
+
+class DataConfig(BaseModel):
+    """What the raw images are and how they are split (`conf/*/parameters_data.yml`).
+
+    Attributes:
+        layout: Name of the layout on disk.
+        categories: The categories to use; None for all that are there.
+        seed: Of the carving.
+        val_fraction: Share of the good images that are not in test.
+        calibration_fraction: As `val_fraction`.
+        test_fraction: Share of the good images carved into test, in a category that has defective
+            test images and no good one.
+        exclude: Glob patterns of paths, relative to the raw root, that are left out.
+        workers: Threads that read images; None for one a core, at most 8.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layout: str
+    categories: tuple[str, ...] | None = None
+    seed: int = 0
+    val_fraction: float = Field(default=0.1, ge=0, lt=1)
+    calibration_fraction: float = Field(default=0.1, ge=0, lt=1)
+    test_fraction: float = Field(default=0.2, ge=0, lt=1)
+    exclude: tuple[str, ...] = ()
+    workers: int | None = Field(default=None, ge=1)
+
+    @field_validator("layout")
+    @classmethod
+    def _layout_exists(cls, name: str) -> str:
+        if name not in layout_names():
+            raise ValueError(f"{name!r} is not a layout: use one of {', '.join(layout_names())}")
+        return name
+
+    @field_validator("categories")
+    @classmethod
+    def _some_category(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is not None and (not names or len(set(names)) < len(names)):
+            raise ValueError("name each category once, or use null for all that are there")
+        return names
+
+    @model_validator(mode="after")
+    def _train_is_left(self) -> DataConfig:
+        if self.val_fraction + self.calibration_fraction >= 1:
+            raise ValueError(
+                "val_fraction + calibration_fraction must be below 1: train is the rest"
+            )
+        return self
+
+
+def build_manifest(images: ImageFolder, config: DataConfig) -> pd.DataFrame:
+    """Lists, reads, hashes and measures every image and mask, and splits the good ones.
+
+    An image that cannot be read is a row too, with the reason in `error`, for validation to show.
+
+    Args:
+        images: The raw images.
+        config: What they are.
+
+    Returns:
+        One row an image, columns as in `COLUMNS`, sorted by category and path.
+
+    Raises:
+        DataError: The root is not there, holds nothing of the layout, or lacks a wanted category.
+    """
+    from tqdm import tqdm
+
+    root, layout = images.path, get_layout(config.layout)
+    records = _records(root, layout, config)
+    workers = config.workers or min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:  # Pillow and hashlib let go of the interpreter lock
+        read = pool.map(lambda record: _measure(root, record), records)
+        measured = list(
+            tqdm(read, desc="reading images", total=len(records), unit="image", disable=None)
+        )
+    rows = [_row(record, facts) for record, facts in zip(records, measured, strict=True)]
+    manifest = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    manifest["split"] = _splits(manifest, config)
+    return manifest.sort_values(["category", "path"], ignore_index=True)
+
+
+def count_table(manifest: pd.DataFrame) -> dict[str, dict[str, dict[str, int]]]:
+    """Counts images by category, split and label, for logs and reports."""
+    table: dict[str, dict[str, dict[str, int]]] = {}
+    rows = zip(manifest["category"], manifest["split"], manifest["label"], strict=True)
+    for (category, split, label), count in sorted(Counter(rows).items()):
+        table.setdefault(category, {}).setdefault(split, {})[label] = count
+    return table
+
+
+def _records(root: Path, layout: Layout, config: DataConfig) -> list[Record]:
+    """Lists the images of the wanted categories."""
+    if not root.is_dir():
+        raise layout.nothing_here(root, f"the raw data folder {root} does not exist")
+    available = layout.categories(root)
+    if not available:
+        raise layout.nothing_here(root, f"no category found in {root}")
+    wanted = available if config.categories is None else config.categories
+    if missing := sorted(set(wanted) - set(available)):
+        raise DataError(
+            f"data.categories names {', '.join(missing)}, not found in {root} by the layout "
+            f"'{layout.name}'; there are: {', '.join(available)}."
+        )
+    records = [record for category in wanted for record in layout.records(root, category)]
+    if not records:
+        raise layout.nothing_here(root, f"no image found in {root}")
+    for record in records:
+        try:
+            f"{record.path}{record.mask_path}".encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"the file name {record.path!r} in {root} is not UTF-8: rename the file."
+            ) from error
+    return records
+
+
+def _measure(root: Path, record: Record) -> dict[str, Any]:
+    """Reads one image and its mask once and returns everything validation asks about them."""
+    facts: dict[str, Any] = dict.fromkeys(("width", "height", "bytes"), 0)
+    facts |= dict.fromkeys(("mode", "sha256", "error", "dhash"), "")
+    try:
+        path = root / record.path
+        data = read_bytes(path, root=root)
+        facts |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        image = open_image(data, path)
+        facts |= {"mode": image.mode, "dhash": difference_hash(convert(image, path))}
+        facts |= {"width": image.width, "height": image.height}
+    except ImageError as error:
+        facts["error"] = str(error)
+    return facts | _measure_mask(root, record)
+
+
+def _measure_mask(root: Path, record: Record) -> dict[str, Any]:
+    facts: dict[str, Any] = dict.fromkeys(("mask_width", "mask_height", "mask_pixels"), 0)
+    facts |= {"mask_path": None, "mask_error": ""}
+    if record.mask_path is None:
+        return facts
+    path = root / record.mask_path
+    try:
+        if not resolve_inside(root, path).exists():
+            facts["mask_error"] = f"{root / record.path} has no mask: put it at {path}."
+            return facts
+        facts["mask_path"] = record.mask_path
+        mask = mask_array(open_image(read_bytes(path, root=root), path))
+        height, width = mask.shape
+        facts |= {"mask_width": width, "mask_height": height, "mask_pixels": int(mask.sum())}
+    except ImageError as error:
+        facts["mask_error"] = str(error)
+    return facts
+
+
+def _row(record: Record, facts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "category": record.category,
+        "split": record.split or "",
+        "label": record.label,
+        "defect_type": record.defect_type,
+        "path": record.path,
+    } | facts
+
+
+def _splits(manifest: pd.DataFrame, config: DataConfig) -> pd.Series:
+    """Fills in the split of the rows that their layout left to be carved."""
+    split = manifest["split"].copy()
+    for pattern in config.exclude:
+        matched = manifest["path"].map(lambda path, glob=pattern: fnmatch.fnmatchcase(path, glob))
+        split[matched] = splits.EXCLUDED
+        if not matched.any():
+            logger.warning("data.exclude: the pattern %r matches no image.", pattern)
+    for category, group in manifest.groupby("category"):
+        test = group[split[group.index] == splits.TEST]
+        labels = set(test["label"])
+        needs_good = DEFECTIVE in labels and GOOD not in labels
+        if needs_good and config.test_fraction > 0:
+            logger.warning(
+                "category %s has defective test images and no good one: %g of its good images "
+                "(data.test_fraction) go to test.",
+                category,
+                config.test_fraction,
+            )
+        rows = group.index[split[group.index] == ""]
+        # an unreadable file has no digest: its path stands in, so that it lands somewhere
+        keys = manifest.loc[rows, "sha256"].where(lambda s: s != "", manifest.loc[rows, "path"])
+        carved = splits.carve(
+            keys,
+            seed=config.seed,
+            val_fraction=config.val_fraction,
+            calibration_fraction=config.calibration_fraction,
+            test_fraction=config.test_fraction if needs_good else 0.0,
+        )
+        split[rows] = keys.map(carved)
+    return split

@@ -1,0 +1,7 @@
+"""Raw images → manifest → checks and report → gate."""
+
+from __future__ import annotations
+
+from decodiff_pipeline.pipelines.data_validation.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

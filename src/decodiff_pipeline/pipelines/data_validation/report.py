@@ -1,0 +1,83 @@
+"""The validation report as one HTML page that loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING, Any
+
+from decodiff_pipeline.errors import ImageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from decodiff_pipeline.data.images import ImageFolder
+
+THUMBNAIL = 112  # pixels, the longer side
+PICTURED = 12  # offenders of a check that are shown as pictures
+LISTED = 200  # offenders of a check that are listed; the JSON report has all
+
+
+def render(report: dict[str, Any], images: ImageFolder) -> str:
+    """Renders a report as HTML, values escaped, thumbnails embedded.
+
+    Args:
+        report: As `nodes.validate` makes it.
+        images: Where the thumbnails come from.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("decodiff_pipeline.pipelines.data_validation", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    checks = [
+        check
+        | {
+            "offenders": [
+                _pictured(images, one, i) for i, one in enumerate(check["offenders"][:LISTED])
+            ]
+        }
+        for check in report["checks"]
+    ]
+    return environment.get_template("report.html.j2").render(
+        report | {"checks": checks},
+        splits=("train", "val", "calibration", "test", "excluded"),
+    )
+
+
+def _pictured(images: ImageFolder, offender: dict[str, str], position: int) -> dict[str, Any]:
+    """Adds thumbnails of the image and of its mask or double to the first offenders."""
+    if position >= PICTURED:
+        return offender | {"pictures": []}
+    pictures = [thumbnail(images, offender[key], key) for key in ("path", "related")]
+    return offender | {"pictures": [picture for picture in pictures if picture]}
+
+
+def thumbnail(images: ImageFolder, path: str, kind: str) -> dict[str, str] | None:
+    """Returns {"uri", "path"} of a small PNG as a data URI, or None where nothing can be read."""
+    if not path:
+        return None
+    try:
+        image = images.read(path)
+    except ImageError:
+        return None
+    if kind == "related":
+        image = _stretched(image)
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return {
+        "uri": f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}",
+        "path": path,
+    }
+
+
+def _stretched(image: Image.Image) -> Image.Image:
+    """Makes a mask of small integers visible."""
+    from PIL import ImageOps
+
+    return ImageOps.autocontrast(image)

@@ -1,0 +1,94 @@
+"""The two tables that expectations are made of: one row an image, one row a category."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from decodiff_pipeline.data import splits
+from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
+from decodiff_pipeline.data.near_duplicates import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FITTED = (splits.TRAIN, splits.VAL, splits.CALIBRATION)
+
+
+def image_table(manifest: pd.DataFrame, near_duplicate_bits: int) -> pd.DataFrame:
+    """Returns the manifest without excluded images and with the columns that relate rows.
+
+    `size` and `mask_size` ("512x512", "" without a readable mask); `duplicate_of` and
+    `near_duplicate_of`: for a test image the path of a train, val or calibration image of equal
+    bytes, or in the same category of nearly equal looks; `unseen_mode`: the mode of an image
+    where no train image of its category has it.
+    """
+    table = manifest[manifest["split"] != splits.EXCLUDED].reset_index(drop=True)
+    sizes = table["width"].astype(str) + "x" + table["height"].astype(str)
+    masks = table["mask_width"].astype(str) + "x" + table["mask_height"].astype(str)
+    readable = table["error"] == ""
+    return table.assign(
+        size=sizes,
+        mask_size=masks.where(table["mask_width"] > 0, ""),
+        duplicate_of=_duplicates(table[table["sha256"] != ""]).reindex(table.index, fill_value=""),
+        near_duplicate_of=_near_duplicates(table[readable], near_duplicate_bits).reindex(
+            table.index, fill_value=""
+        ),
+        unseen_mode=_unseen_modes(table[readable]).reindex(table.index, fill_value=""),
+    )
+
+
+def category_table(table: pd.DataFrame, categories: Iterable[str] | None) -> pd.DataFrame:
+    """Counts images by category, wanted categories without images included.
+
+    Returns:
+        Columns category, images, train, val, calibration (good images), test_both (the smaller
+        of good and defective test images).
+    """
+    names = sorted({*table["category"], *(categories or ())})
+    good = table[table["label"] == GOOD]
+    test = table[table["split"] == splits.TEST]
+    columns = {"images": _count(table, names)}
+    for split in FITTED:
+        columns[split] = _count(good[good["split"] == split], names)
+    columns["test_both"] = pd.concat(
+        [_count(test[test["label"] == label], names) for label in (GOOD, DEFECTIVE)], axis=1
+    ).min(axis=1)
+    return pd.DataFrame(columns).rename_axis("category").reset_index()
+
+
+def _count(rows: pd.DataFrame, names: list[str]) -> pd.Series:
+    return rows["category"].value_counts().reindex(names, fill_value=0)
+
+
+def _duplicates(table: pd.DataFrame) -> pd.Series:
+    fitted = table[table["split"].isin(FITTED)].drop_duplicates("sha256")
+    known = fitted.set_index("sha256")["path"]
+    test = table[table["split"] == splits.TEST]
+    return test["sha256"].map(known).dropna()
+
+
+def _near_duplicates(table: pd.DataFrame, bits: int) -> pd.Series:
+    found: dict[int, str] = {}
+    for _, group in table.groupby("category"):
+        fitted = group[group["split"].isin(FITTED)]
+        test = group[group["split"] == splits.TEST]
+        if fitted.empty or test.empty:
+            continue
+        index, distance = nearest(list(test["dhash"]), list(fitted["dhash"]))
+        for row, match, apart in zip(test.index, index, distance, strict=True):
+            if apart <= bits:
+                found[row] = fitted["path"].iloc[match]
+    return pd.Series(found, dtype="str")
+
+
+def _unseen_modes(table: pd.DataFrame) -> pd.Series:
+    train = table[table["split"] == splits.TRAIN]
+    seen = set(zip(train["category"], train["mode"], strict=True))
+    trained = set(train["category"])
+    unseen = [
+        category in trained and (category, mode) not in seen
+        for category, mode in zip(table["category"], table["mode"], strict=True)
+    ]
+    return table["mode"][unseen]

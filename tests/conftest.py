@@ -1,0 +1,80 @@
+"""Small image trees, and the folder of real data that DECODIFF_TEST_DATA names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def textured(seed: int, size: tuple[int, int] = (48, 40), mode: str = "L") -> Image.Image:
+    """Returns an image of smooth random blobs, another for each seed; size is (width, height)."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode)
+
+
+def save_image(path: Path, seed: int, size: tuple[int, int] = (48, 40), mode: str = "L") -> Path:
+    """Saves a `textured` image, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    textured(seed, size, mode).save(path)
+    return path
+
+
+def save_mask(path: Path, size: tuple[int, int] = (48, 40), value: int = 255) -> Path:
+    """Saves a mask with a square defect of `value` on zeros; size is (width, height)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = np.zeros(size[::-1], np.uint8)
+    mask[4:12, 6:14] = value
+    Image.fromarray(mask).save(path)
+    return path
+
+
+def mvtec_category(root: Path, name: str = "bolt", train: int = 30, seed: int = 0) -> Path:
+    """Makes `root/name`: `train` good images, 4 good test ones, 3 with a "scratch" and a mask."""
+    base = root / name
+    for i in range(train):
+        save_image(base / "train" / "good" / f"{i:03d}.png", 1000 * seed + i)
+    for i in range(4):
+        save_image(base / "test" / "good" / f"{i:03d}.png", 1000 * seed + 500 + i)
+    for i in range(3):
+        save_image(base / "test" / "scratch" / f"{i:03d}.png", 1000 * seed + 600 + i)
+        save_mask(base / "ground_truth" / "scratch" / f"{i:03d}_mask.png")
+    return base
+
+
+@pytest.fixture
+def make() -> SimpleNamespace:
+    """The functions above, for tests that build their own trees."""
+    return SimpleNamespace(image=save_image, mask=save_mask, category=mvtec_category)
+
+
+@pytest.fixture
+def mvtec_tree(tmp_path: Path) -> Path:
+    """A root with the category "bolt" (see `mvtec_category`) in MVTec's layout."""
+    root = tmp_path / "raw"
+    mvtec_category(root)
+    return root
+
+
+@pytest.fixture
+def real_data() -> Callable[[str], Path]:
+    """Returns a function that gives a folder of real data by name, or skips the test."""
+
+    def find(name: str) -> Path:
+        folder = os.environ.get("DECODIFF_TEST_DATA")
+        if not folder:
+            pytest.skip("DECODIFF_TEST_DATA names no folder of real data")
+        path = Path(folder) / name
+        if not path.is_dir():
+            pytest.skip(f"{path} is not there")
+        return path
+
+    return find

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.data.layouts import Layout, Record, get_layout, layout_names
+from decodiff_pipeline.data.manifest import DataConfig, build_manifest, count_table
+from decodiff_pipeline.errors import ConfigurationError, DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import SimpleNamespace
+
+
+def told(layout: str, root: Path, category: str) -> dict[str, tuple[object, ...]]:
+    return {
+        record.path: (record.split, record.label, record.defect_type, record.mask_path)
+        for record in get_layout(layout).records(root, category)
+    }
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def test_the_layouts_are_found_by_name() -> None:
+    assert set(layout_names()) >= {"mvtec", "btad", "visa", "folder", "elpv"}
+    with pytest.raises(ConfigurationError, match=r"'mvtech'.*mvtec"):
+        get_layout("mvtech")
+
+
+def test_a_new_layout_is_one_class(tmp_path: Path) -> None:
+    class FlatLayout(Layout):
+        name = "flat_of_this_test"
+        expects = "files"
+
+        def categories(self, root: Path) -> list[str]:
+            return ["all"]
+
+        def records(self, root: Path, category: str) -> list[Record]:
+            return [Record(category, None, "good", "good", path.name) for path in root.iterdir()]
+
+    touch(tmp_path, "a.png")
+    assert told("flat_of_this_test", tmp_path, "all") == {"a.png": (None, "good", "good", None)}
+
+
+def test_mvtec(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "screw/train/good/000.png",
+        "screw/test/good/000.png",
+        "screw/test/thread_top/000.png",
+        "screw/test/thread_top/001.png",
+        "screw/ground_truth/thread_top/000_mask.png",
+        "screw/license.txt",
+        "plain/train/good/000.png",
+        "plain/test/broken/000.png",
+        "notes/readme.txt",
+        ".cache/train/good/000.png",
+    )
+    assert get_layout("mvtec").categories(tmp_path) == ["plain", "screw"]
+    mask = "screw/ground_truth/thread_top/{}_mask.png"
+    assert told("mvtec", tmp_path, "screw") == {
+        "screw/train/good/000.png": (None, "good", "good", None),
+        "screw/test/good/000.png": ("test", "good", "good", None),
+        "screw/test/thread_top/000.png": (
+            "test",
+            "defective",
+            "thread_top",
+            mask.format("000"),
+        ),
+        # the second has no mask, and the record says where it should be
+        "screw/test/thread_top/001.png": (
+            "test",
+            "defective",
+            "thread_top",
+            mask.format("001"),
+        ),
+    }
+    assert told("mvtec", tmp_path, "plain")["plain/test/broken/000.png"][3] is None
+
+
+def test_mvtec_says_so_when_train_holds_defects(tmp_path: Path) -> None:
+    touch(tmp_path, "screw/train/good/0.png", "screw/train/bent/0.png")
+    assert told("mvtec", tmp_path, "screw")["screw/train/bent/0.png"][:2] == ("train", "defective")
+
+
+def test_btad_has_masks_without_suffix_in_either_format(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "01/train/ok/0000.bmp",
+        "01/test/ok/0000.bmp",
+        "01/test/ko/0000.bmp",
+        "01/test/ko/0001.bmp",
+        "01/ground_truth/ko/0000.png",
+        "01/ground_truth/ko/0001.bmp",
+    )
+    assert get_layout("btad").categories(tmp_path) == ["01"]
+    assert told("btad", tmp_path, "01") == {
+        "01/train/ok/0000.bmp": (None, "good", "good", None),
+        "01/test/ok/0000.bmp": ("test", "good", "good", None),
+        "01/test/ko/0000.bmp": ("test", "defective", "ko", "01/ground_truth/ko/0000.png"),
+        "01/test/ko/0001.bmp": ("test", "defective", "ko", "01/ground_truth/ko/0001.bmp"),
+    }
+
+
+VISA = """object,split,label,image,mask
+candle,train,normal,candle/Data/Images/Normal/0000.JPG,
+candle,test,normal,candle/Data/Images/Normal/0001.JPG,
+candle,test,anomaly,candle/Data/Images/Anomaly/000.JPG,candle/Data/Masks/Anomaly/000.png
+pcb1,train,normal,pcb1/Data/Images/Normal/0000.JPG,
+"""
+
+
+def visa_table(root: Path, text: str) -> None:
+    (root / "split_csv").mkdir(exist_ok=True)
+    (root / "split_csv" / "1cls.csv").write_text(text)
+
+
+def test_visa_follows_its_table(tmp_path: Path) -> None:
+    visa_table(tmp_path, VISA)
+    assert get_layout("visa").categories(tmp_path) == ["candle", "pcb1"]
+    images = "candle/Data/Images"
+    assert told("visa", tmp_path, "candle") == {
+        f"{images}/Normal/0000.JPG": (None, "good", "good", None),
+        f"{images}/Normal/0001.JPG": ("test", "good", "good", None),
+        f"{images}/Anomaly/000.JPG": (
+            "test",
+            "defective",
+            "anomaly",
+            "candle/Data/Masks/Anomaly/000.png",
+        ),
+    }
+
+
+def test_visa_table_errors_name_the_line_and_the_column(tmp_path: Path) -> None:
+    visa_table(tmp_path, VISA.replace("candle,test,anomaly", "candle,test,odd"))
+    with pytest.raises(DataError, match=r"1cls\.csv, line 4: label 'odd'"):
+        told("visa", tmp_path, "candle")
+    visa_table(tmp_path, VISA.replace("mask\n", "masque\n"))
+    with pytest.raises(DataError, match="no column mask"):
+        get_layout("visa").categories(tmp_path)
+
+
+def test_visa_masks_of_small_integers_and_paths_that_leave_the_root(
+    tmp_path: Path, make: SimpleNamespace
+) -> None:
+    root = tmp_path / "raw"
+    images = root / "candle" / "Data"
+    make.image(images / "Images" / "Normal" / "0000.JPG", 1)
+    make.image(images / "Images" / "Normal" / "0001.JPG", 2)
+    make.image(images / "Images" / "Anomaly" / "000.JPG", 3)
+    make.mask(images / "Masks" / "Anomaly" / "000.png", value=2)
+    make.image(tmp_path / "outside.png", 4)
+    visa_table(root, VISA.replace("pcb1/Data/Images/Normal/0000.JPG", "../outside.png"))
+    rows = build_manifest(ImageFolder(root), DataConfig(layout="visa")).set_index("path")
+    assert rows.loc["candle/Data/Images/Anomaly/000.JPG", "mask_pixels"] == 64
+    assert "leaves the data folder" in rows.loc["../outside.png", "error"]
+    assert rows.loc["../outside.png", "sha256"] == ""
+
+
+def test_folder_with_defects_masks_and_folders_in_folders(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "cap/good/monday/0.png",
+        "cap/good/0.png",
+        "cap/test_good/1.png",
+        "cap/dent/monday/0.png",
+        "cap/dent/0.png",
+        "cap/stain/0.png",
+        "cap/masks/dent/monday/0.png",
+        "cap/masks/dent/0_mask.bmp",
+        "cup/good/0.jpg",
+        "other/0.png",
+    )
+    assert get_layout("folder").categories(tmp_path) == ["cap", "cup"]
+    assert told("folder", tmp_path, "cap") == {
+        "cap/good/0.png": (None, "good", "good", None),
+        "cap/good/monday/0.png": (None, "good", "good", None),
+        "cap/test_good/1.png": ("test", "good", "good", None),
+        "cap/dent/0.png": ("test", "defective", "dent", "cap/masks/dent/0_mask.bmp"),
+        "cap/dent/monday/0.png": ("test", "defective", "dent", "cap/masks/dent/monday/0.png"),
+        "cap/stain/0.png": ("test", "defective", "stain", None),
+    }
+
+
+def test_folder_with_good_images_only_is_one_category(
+    tmp_path: Path, make: SimpleNamespace
+) -> None:
+    root = tmp_path / "washers"
+    for i in range(40):
+        make.image(root / "good" / f"{i}.png", i)
+    manifest = build_manifest(ImageFolder(root), DataConfig(layout="folder"))
+    assert set(manifest["category"]) == {"washers"}
+    assert set(manifest["split"]) == {"train", "val", "calibration"}
+
+
+def test_folder_keeps_good_images_for_test_where_there_are_defects(
+    tmp_path: Path, make: SimpleNamespace
+) -> None:
+    for i in range(40):
+        make.image(tmp_path / "cap" / "good" / f"{i}.png", i)
+    make.image(tmp_path / "cap" / "dent" / "0.png", 100)
+    config = DataConfig(layout="folder")
+    counts = count_table(build_manifest(ImageFolder(tmp_path), config))["cap"]
+    assert counts["test"]["good"] > 0
+    make.image(tmp_path / "cap" / "test_good" / "0.png", 101)
+    counts = count_table(build_manifest(ImageFolder(tmp_path), config))["cap"]
+    assert counts["test"]["good"] == 1
+
+
+def test_links_to_folders_are_not_silently_missed(tmp_path: Path) -> None:
+    touch(tmp_path, "cap/good/0.png", "elsewhere/1.png")
+    (tmp_path / "cap" / "good" / "more").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"more is a link"):
+        told("folder", tmp_path, "cap")
+
+
+def elpv_table(root: Path, rows: list[tuple[str, str]]) -> None:
+    lines = [f"images/cell{i:04d}.png  {p}  {kind}" for i, (p, kind) in enumerate(rows)]
+    (root / "labels.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_elpv_sends_every_fifth_good_cell_of_a_type_to_test(tmp_path: Path) -> None:
+    rows = [("0.0", "mono"), ("1.0", "mono"), ("0.0", "poly"), ("0.3333333333333333", "mono")]
+    elpv_table(tmp_path, rows * 10)
+    assert get_layout("elpv").categories(tmp_path) == ["mono", "poly"]
+    cells = told("elpv", tmp_path, "mono")
+    good = [split for split, label, _, _ in cells.values() if label == "good"]
+    assert good == [None, None, None, None, "test"] * 2
+    others = {row for row in cells.values() if row[1] != "good"}
+    assert others == {
+        ("test", "defective", "defective", None),
+        ("test", "uncertain", "uncertain_33", None),
+    }
+
+
+@pytest.mark.parametrize("row", [("0.5", "mono"), ("high", "mono"), ("nan", "mono"), ("1", "")])
+def test_elpv_table_errors_name_the_line(tmp_path: Path, row: tuple[str, str]) -> None:
+    elpv_table(tmp_path, [("1.0", "mono"), row])
+    with pytest.raises(DataError, match=r"labels\.csv, line 2"):
+        get_layout("elpv").categories(tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["mvtec", "btad", "visa", "folder", "elpv"])
+def test_a_missing_root_and_an_empty_one_say_what_to_put_where(tmp_path: Path, layout: str) -> None:
+    config = DataConfig(layout=layout)
+    with pytest.raises(DataError, match=r"nowhere does not exist.*expects") as caught:
+        build_manifest(ImageFolder(tmp_path / "nowhere"), config)
+    assert get_layout(layout).expects in str(caught.value)
+    with pytest.raises(DataError, match="no category found"):
+        build_manifest(ImageFolder(tmp_path), config)
+
+
+def test_elpv_names_the_command_that_fetches_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"python -m decodiff_pipeline\.data\.acquire elpv"):
+        build_manifest(ImageFolder(tmp_path / "elpv"), DataConfig(layout="elpv"))
+
+
+def test_mvtec_on_real_data(real_data: Callable[[str], Path], tmp_path: Path) -> None:
+    source = real_data("mvtec")
+    root = tmp_path / "mvtec"
+    shutil.copytree(source, root, copy_function=shutil.copyfile)
+    manifest = build_manifest(ImageFolder(root), DataConfig(layout="mvtec"))
+    assert count_table(manifest)["toothbrush"]["test"] == {"good": 12, "defective": 30}
+    assert (manifest["error"] == "").all()
+    assert (manifest["mask_error"] == "").all()
+    masked = manifest[manifest["mask_path"].notna()]
+    assert len(masked) == 30
+    assert (masked["mask_width"] == masked["width"]).all()
+    assert masked["mask_pixels"].between(1, masked["width"] * masked["height"] // 2).all()

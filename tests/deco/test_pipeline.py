@@ -1,0 +1,145 @@
+"""Images in, maps out; saving and loading the whole model; discrepancies and scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
+from PIL import Image
+
+from decodiff_pipeline.deco.autoencoder import decode, encode, load_autoencoder
+from decodiff_pipeline.deco.config import DiscrepancyConfig
+from decodiff_pipeline.deco.discrepancy import anomaly_maps, image_scores
+from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
+from decodiff_pipeline.deco.unet import build_unet
+from decodiff_pipeline.deco.weights import AutoencoderConfig, digest
+from decodiff_pipeline.errors import ConfigurationError, ModelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def tiny_autoencoder() -> AutoencoderTiny:
+    torch.manual_seed(0)
+    return AutoencoderTiny(
+        encoder_block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8),
+        num_encoder_blocks=(1, 1, 1, 1),
+        num_decoder_blocks=(1, 1, 1, 1),
+    ).eval()
+
+
+def model(**options: object) -> DeCoDiffPipeline:
+    torch.manual_seed(1)
+    pipeline = DeCoDiffPipeline(
+        tiny_autoencoder(),
+        build_unet("nano", ["mono", "poly"], 8, 4, dropout=0.5),
+        DeCoDiffScheduler(),
+        preprocess={"resize": 64, "image_size": 64},
+        **options,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def photographs(number: int) -> list[Image.Image]:
+    random = np.random.default_rng(0)
+    return [Image.fromarray(random.integers(0, 256, (50, 70), np.uint8)) for _ in range(number)]
+
+
+def test_every_image_gets_a_map_a_score_and_a_reconstruction() -> None:
+    output = model()(photographs(3), "mono")
+    assert output.anomaly_maps.shape == (3, 64, 64)
+    assert output.anomaly_maps.dtype == np.float32
+    assert output.reconstructions.shape == (3, 64, 64, 3)
+    assert output.reconstructions.dtype == np.uint8
+    assert output.scores == pytest.approx(output.anomaly_maps.max((1, 2)))
+
+
+def test_batches_do_not_change_the_scores() -> None:
+    pipeline, images = model(), photographs(5)
+    names = ["mono", "poly", "mono", "poly", "poly"]
+    whole = pipeline(images, names, batch_size=5)
+    parts = pipeline(images, names, batch_size=2)
+    assert parts.scores == pytest.approx(whole.scores, abs=1e-5)
+
+
+def test_a_saved_model_scores_as_before(tmp_path: Path) -> None:
+    pipeline, images = model(num_inference_steps=2, discrepancy={"top_share": 0.1}), photographs(2)
+    pipeline.save_pretrained(tmp_path)
+    loaded = DeCoDiffPipeline.from_pretrained(tmp_path)
+    assert loaded.categories == ("mono", "poly")
+    assert loaded.image_size == 64
+    expected, found = pipeline(images, "poly"), loaded(images, "poly")
+    assert found.anomaly_maps == pytest.approx(expected.anomaly_maps, abs=1e-5)
+    assert found.scores == pytest.approx(expected.scores, abs=1e-5)
+
+
+def test_categories_are_checked() -> None:
+    with pytest.raises(
+        ModelError, match="unknown category 'amorphous'; this model knows mono, poly"
+    ):
+        model()(photographs(1), "amorphous")
+    with pytest.raises(ModelError, match="2 images with 1 categories"):
+        model()(photographs(2), ["mono"])
+    with pytest.raises(ModelError, match="0 images"):
+        model()([], "mono")
+
+
+def test_autoencoders_scale_their_latents_by_their_own_factor() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    kl = AutoencoderKL(
+        block_out_channels=(32, 32, 32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        scaling_factor=0.5,
+    ).eval()
+    mean, std = encode(kl, images)
+    posterior = kl.encode(images).latent_dist
+    torch.testing.assert_close(mean, posterior.mean * 0.5)
+    torch.testing.assert_close(std, posterior.std * 0.5)
+    assert decode(kl, mean).shape == images.shape
+    mean, std = encode(tiny_autoencoder(), images)
+    assert mean.shape == (2, 4, 8, 8)
+    assert std.shape == (2, 0, 8, 8)
+
+
+def test_autoencoders_load_from_a_folder_and_are_told_apart(tmp_path: Path) -> None:
+    tiny_autoencoder().save_pretrained(tmp_path / "vae")
+    config = AutoencoderConfig(source=str(tmp_path), subfolder="vae")
+    assert isinstance(load_autoencoder(config), AutoencoderTiny)
+    before = digest(config)
+    file = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    assert digest(config) != before
+
+
+def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"has no config\.json and no diffusion_pytorch"):
+        load_autoencoder(AutoencoderConfig(source=str(tmp_path)))
+
+
+def test_a_network_is_not_taken_for_an_autoencoder(tmp_path: Path) -> None:
+    build_unet("nano", ["a"], 8, 4, 0.0).save_pretrained(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"autoencoder\.source"):
+        load_autoencoder(AutoencoderConfig(source=str(tmp_path)))
+
+
+def test_discrepancies_beyond_the_limit_count_as_one() -> None:
+    config = DiscrepancyConfig(
+        pixel_limit=0.5, latent_limit=0.1, pixel_sigma=0, latent_sigma=0, fusion="arithmetic"
+    )
+    maps = anomaly_maps(np.full((1, 16, 16), 0.25), np.full((1, 2, 2), 7.0), config)
+    assert maps == pytest.approx(np.full((1, 16, 16), (0.5 + 1) / 2))
+
+
+def test_the_score_is_the_mean_of_the_largest_values() -> None:
+    maps = np.arange(100, dtype=np.float32).reshape(1, 10, 10)
+    assert image_scores(maps, DiscrepancyConfig(top_share=0.0)) == pytest.approx([99])
+    assert image_scores(maps, DiscrepancyConfig(top_share=0.03)) == pytest.approx([98])

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.runner import SequentialRunner
+from PIL import Image
+from pydantic import ValidationError
+
+from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.data.manifest import DataConfig, build_manifest
+from decodiff_pipeline.errors import DataError
+from decodiff_pipeline.pipelines.data_validation import create_pipeline
+from decodiff_pipeline.pipelines.data_validation.config import ValidationConfig
+from decodiff_pipeline.pipelines.data_validation.nodes import gate, validate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import SimpleNamespace
+
+LIMITS = ValidationConfig(html="data/08_reporting/here/validation.html")
+BOLT = "bolt/test/scratch/000.png"
+
+
+def checked(
+    root: Path, limits: ValidationConfig = LIMITS, **data: Any
+) -> tuple[pd.DataFrame, dict[str, Any], str]:
+    config = DataConfig(**{"layout": "mvtec"} | data)
+    images = ImageFolder(root)
+    manifest = build_manifest(images, config)
+    report, html = validate(manifest, images, config, limits)
+    return manifest, json.loads(json.dumps(report)), html
+
+
+def failures(report: dict[str, Any]) -> dict[str, list[str]]:
+    """Paths or categories by failed check, near-duplicates and too few held-out ones apart."""
+    return {
+        check["name"]: [one["path"] or one["category"] for one in check["offenders"]]
+        for check in report["checks"]
+        if not check["success"] and not check["name"].startswith("enough_")
+    } | {
+        check["name"]: [one["category"] for one in check["offenders"]]
+        for check in report["checks"]
+        if not check["success"] and check["name"] == "enough_train_images"
+    }
+
+
+def test_a_sound_set_passes_and_the_gate_hands_it_on(mvtec_tree: Path) -> None:
+    before = set(os.listdir(tempfile.gettempdir()))
+    manifest, report, html = checked(mvtec_tree)
+    assert failures(report) == {}
+    assert report["success"] is True
+    assert report["categories"]["bolt"]["test"] == {"defective": 3, "good": 4}
+    assert "passed" in html
+    pd.testing.assert_frame_equal(gate(manifest, report), manifest)
+    left = set(os.listdir(tempfile.gettempdir())) - before
+    assert not [name for name in left if name.startswith("tmp")]
+
+
+def test_every_unreadable_image_is_found_and_named(mvtec_tree: Path) -> None:
+    good = mvtec_tree / "bolt" / "train" / "good"
+    whole = (good / "000.png").read_bytes()
+    (good / "000.png").write_bytes(whole[: len(whole) // 2])
+    (good / "001.png").write_bytes(b"")
+    (good / "002.png").write_text("no image")
+    (good / "003.png").unlink()
+    (good / "003.png").symlink_to(good / "004.png")
+    manifest, report, html = checked(mvtec_tree)
+    names = [f"bolt/train/good/00{i}.png" for i in range(4)]
+    assert failures(report) == {"image_decodes": names}
+    reasons = next(c for c in report["checks"] if c["name"] == "image_decodes")["offenders"]
+    for reason, word in zip(reasons, ("damaged", "empty", "no readable", "link"), strict=True):
+        assert word in reason["detail"]
+    assert all(name in html for name in names)
+    with pytest.raises(DataError) as caught:
+        gate(manifest, report)
+    assert "image_decodes 4 of 37 (bolt/train/good/000.png" in str(caught.value)
+    assert "and 1 more" in str(caught.value)
+    assert "data/08_reporting/here/validation.html" in str(caught.value)
+
+
+def test_masks_missing_empty_and_of_another_size(mvtec_tree: Path, make: SimpleNamespace) -> None:
+    truth = mvtec_tree / "bolt" / "ground_truth" / "scratch"
+    (truth / "000_mask.png").unlink()
+    make.mask(truth / "001_mask.png", value=0)
+    make.mask(truth / "002_mask.png", size=(40, 48))
+    manifest, report, _ = checked(mvtec_tree)
+    assert failures(report) == {
+        "mask_exists": [BOLT],
+        "mask_not_empty": ["bolt/test/scratch/001.png"],
+        "mask_size": ["bolt/test/scratch/002.png"],
+    }
+    with pytest.raises(DataError, match=r"mask_exists 1 of 37 .*mask_size .*mask_not_empty "):
+        gate(manifest, report)
+
+
+def test_a_category_without_masks_needs_none(mvtec_tree: Path) -> None:
+    shutil.rmtree(mvtec_tree / "bolt" / "ground_truth")
+    assert failures(checked(mvtec_tree)[1]) == {}
+
+
+def test_a_category_with_too_few_train_images_or_none(
+    mvtec_tree: Path, make: SimpleNamespace
+) -> None:
+    make.category(mvtec_tree, "nut", train=5, seed=1)
+    make.category(mvtec_tree, "pin", train=0, seed=2)
+    _, report, _ = checked(mvtec_tree)
+    assert failures(report) == {"enough_train_images": ["nut", "pin"]}
+    assert failures(checked(mvtec_tree, categories=("bolt",))[1]) == {}
+
+
+def test_a_wanted_category_that_the_manifest_lacks(mvtec_tree: Path) -> None:
+    manifest, _, _ = checked(mvtec_tree)
+    config = DataConfig(layout="mvtec", categories=("bolt", "nut"))
+    report, _ = validate(manifest, ImageFolder(mvtec_tree), config, LIMITS)
+    assert failures(report)["category_exists"] == ["nut"]
+
+
+def test_defects_in_train_are_refused(mvtec_tree: Path, make: SimpleNamespace) -> None:
+    make.image(mvtec_tree / "bolt" / "train" / "bent" / "000.png", 77)
+    _, report, _ = checked(mvtec_tree)
+    assert failures(report) == {"only_good_outside_test": ["bolt/train/bent/000.png"]}
+    assert report["success"] is False
+
+
+def test_equal_bytes_in_train_and_test_stop_the_run_and_near_ones_do_not(mvtec_tree: Path) -> None:
+    base = mvtec_tree / "bolt"
+    Image.open(base / "train/good/000.png").save(base / "test/good/000.bmp")
+    manifest, report, html = checked(mvtec_tree)
+    assert failures(report) == {"no_near_duplicates": ["bolt/test/good/000.bmp"]}
+    assert report["success"] is True
+    assert len(gate(manifest, report)) == len(manifest)
+    assert "bolt/train/good/000.png" in html
+
+    shutil.copyfile(base / "train/good/001.png", base / "test/good/001.png")
+    manifest, report, _ = checked(mvtec_tree)
+    assert failures(report)["not_in_train_and_test"] == ["bolt/test/good/001.png"]
+    with pytest.raises(DataError, match="not_in_train_and_test"):
+        gate(manifest, report)
+
+
+def test_duplicates_within_train_pass(mvtec_tree: Path) -> None:
+    good = mvtec_tree / "bolt" / "train" / "good"
+    shutil.copyfile(good / "000.png", good / "copy.png")
+    assert failures(checked(mvtec_tree)[1]) == {}
+
+
+def test_sizes_and_modes_out_of_bounds(mvtec_tree: Path, make: SimpleNamespace) -> None:
+    good = mvtec_tree / "bolt" / "train" / "good"
+    make.image(good / "000.png", 1, size=(20, 40))
+    make.image(good / "001.png", 2, size=(48, 400))
+    (good / "002.png").unlink()
+    make.image(good / "002.jpg", 3, mode="CMYK")
+    limits = ValidationConfig(max_side=300, modes=("L", "RGB"))
+    assert failures(checked(mvtec_tree, limits)[1]) == {
+        "image_width": ["bolt/train/good/000.png"],
+        "image_height": ["bolt/train/good/001.png"],
+        "image_mode": ["bolt/train/good/002.jpg"],
+    }
+
+
+def test_a_mode_that_only_test_images_have_is_reported(
+    mvtec_tree: Path, make: SimpleNamespace
+) -> None:
+    make.image(mvtec_tree / "bolt/test/scratch/000.png", 600, mode="RGB")
+    _, report, _ = checked(mvtec_tree)
+    assert failures(report) == {"mode_seen_in_train": [BOLT]}
+    assert report["success"] is True
+
+
+def test_excluded_images_are_not_checked_and_do_not_pass_the_gate(mvtec_tree: Path) -> None:
+    (mvtec_tree / "bolt/train/good/000.png").write_bytes(b"")
+    manifest, report, _ = checked(mvtec_tree, exclude=("bolt/train/good/000.png",))
+    assert failures(report) == {}
+    assert report["excluded"] == 1
+    assert "bolt/train/good/000.png" not in set(gate(manifest, report)["path"])
+
+
+def test_the_page_is_self_contained_and_escapes_what_it_shows(
+    mvtec_tree: Path, make: SimpleNamespace
+) -> None:
+    nasty = "<img src=x onerror=alert(1)>&'\".png"
+    make.image(mvtec_tree / "bolt" / "train" / "good" / nasty, 5, size=(20, 20))
+    _, report, html = checked(mvtec_tree)
+    assert failures(report)["image_width"] == [f"bolt/train/good/{nasty}"]
+    assert "<img src=x" not in html
+    assert "&lt;img src=x onerror=alert(1)&gt;" in html
+    assert "data:image/png;base64," in html
+    sources = re.findall(r"(?:src|href)\s*=\s*[\"']?([^\"'> ]+)", html.replace("&lt;img src=x", ""))
+    assert sources
+    assert all(source.startswith(("data:", "#")) for source in sources)
+    assert "<script" not in html
+    assert "http" not in html.replace("http-equiv", "")
+
+
+def test_the_report_is_saved_before_the_gate_stops_the_run(mvtec_tree: Path) -> None:
+    (mvtec_tree / "bolt/train/good/000.png").write_bytes(b"")
+    catalog = DataCatalog(
+        {
+            "raw_images": MemoryDataset(ImageFolder(mvtec_tree), copy_mode="assign"),
+            "params:data": MemoryDataset(DataConfig(layout="mvtec")),
+            "params:validation": MemoryDataset(LIMITS),
+            "validation_report": MemoryDataset(),
+            "validation_report_html": MemoryDataset(),
+            "validated_manifest": MemoryDataset(),
+        }
+    )
+    with pytest.raises(DataError, match="data validation failed: image_decodes"):
+        SequentialRunner().run(create_pipeline(), catalog)
+    assert catalog.load("validation_report")["success"] is False
+    assert "image_decodes" in catalog.load("validation_report_html")
+    assert not catalog.exists("validated_manifest")
+
+
+@pytest.mark.parametrize("settings", [{"min_side": 64, "max_side": 32}, {"min_sides": 3}])
+def test_wrong_limits_are_refused(settings: dict[str, int]) -> None:
+    with pytest.raises(ValidationError):
+        ValidationConfig(**settings)
+
+
+def test_real_data_pass(real_data: Callable[[str], Path]) -> None:
+    for name in ("mvtec", "crackforest"):
+        manifest, report, _ = checked(real_data(name))
+        assert report["success"] is True
+        assert len(gate(manifest, report)) == len(manifest)
