@@ -233,7 +233,7 @@ def test_elpv_sends_every_fifth_good_cell_of_a_type_to_test(tmp_path: Path) -> N
     assert get_layout("elpv").categories(tmp_path) == ["mono", "poly"]
     cells = told("elpv", tmp_path, "mono")
     good = [split for split, label, _, _ in cells.values() if label == "good"]
-    assert good == [None, None, None, None, "test"] * 2
+    assert good == ["test", None, None, None, None] * 2
     others = {row for row in cells.values() if row[1] != "good"}
     assert others == {
         ("test", "defective", "defective", None),

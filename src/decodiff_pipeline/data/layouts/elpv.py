@@ -34,8 +34,8 @@ class Cell(NamedTuple):
 class ELPVLayout(Layout):
     """`images/` and `labels.csv`: path, defect probability, type (mono or poly).
 
-    The set has no splits. Every fifth good cell of a type, in file order, goes to test with the
-    defective ones; the other good cells are left to be carved. Cells of probability 1/3 and 2/3
+    The set has no splits. The first of every five good cells of a type, in file order, goes to test with
+    the defective ones; the other good cells are left to be carved. Cells of probability 1/3 and 2/3
     are "uncertain": they are in test, apart from the rest, and never in train.
     """
 
@@ -56,7 +56,7 @@ class ELPVLayout(Layout):
             if cell.category != category:
                 continue
             label, defect = LABELS[cell.thirds]
-            carved = label == GOOD and seen[label] % TEST_EVERY != TEST_EVERY - 1
+            carved = label == GOOD and seen[label] % TEST_EVERY != 0
             seen[label] += 1
             yield Record(category, None if carved else "test", label, defect, cell.path)
 

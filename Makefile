@@ -1,0 +1,113 @@
+# Needs python3.11, make and git; everything else is installed into .venv.
+# `make help` lists the targets.
+
+PYTHON ?= python3.11
+VENV   := .venv
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+DATASET := elpv
+STAGES := data_validation latent_caching training evaluation registration
+REPORT := data/08_reporting/$(DATASET)
+
+# Stages that DVC runs look for `kedro` on the path.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PYTHONUNBUFFERED := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Nothing that is started here reports home, and a dead tracking server is noticed in seconds.
+export DO_NOT_TRACK := true
+export MLFLOW_DISABLE_TELEMETRY := true
+export GX_ANALYTICS_ENABLED := false
+export DVC_NO_ANALYTICS := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export MLFLOW_HTTP_REQUEST_MAX_RETRIES ?= 2
+export MLFLOW_HTTP_REQUEST_TIMEOUT ?= 5
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv data demo summary report ui serve test check format bench dvc-yaml lock clean
+
+help:  ## show the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
+
+venv: $(STAMP)  ## make the virtual environment .venv from requirements.lock
+
+# The build tools come from the lock too, hence no build isolation.
+$(STAMP): requirements.lock pyproject.toml
+	@command -v "$(PYTHON)" >/dev/null || \
+		{ echo "$(PYTHON) is not on the path: install Python 3.11, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Installing into $(VENV): about 2 GB, a few minutes"
+	@test -x $(PY) || "$(PYTHON)" -m venv $(VENV)
+	@$(PY) -m pip install -qq -r requirements.lock
+	@$(PY) -m pip install -qq --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+data: $(STAMP)  ## put the demo's images into data/01_raw and record them in DVC
+	$(PY) -m decodiff_pipeline.data.acquire $(DATASET)
+	$(VENV)/bin/dvc add --quiet data/01_raw/$(DATASET)
+
+demo: data  ## run the whole chain on real images and record it in DVC
+	$(VENV)/bin/kedro run
+	$(VENV)/bin/dvc commit --quiet --force $(STAGES)
+	$(VENV)/bin/dvc status
+	@$(MAKE) --no-print-directory summary
+
+summary: $(STAMP)  ## show the last results and where everything is
+	@$(PY) -m decodiff_pipeline.evaluation.summary $(REPORT)/metrics.json
+	@$(PY) -c 'import json, sys; print("\n".join(sys.argv[2:]) % json.load(open(sys.argv[1])))' \
+		$(REPORT)/registration.json \
+		"" \
+		"report             $(REPORT)/report.html" \
+		"                   make report" \
+		"MLflow run         %(run_id)s" \
+		"                   make ui" \
+		"registered model   %(name)s, version %(version)s" \
+		"                   make serve"
+
+report: $(STAMP)  ## open the last report in a browser
+	$(PY) -m webbrowser -t "file://$(CURDIR)/$(REPORT)/report.html"
+
+# Where the tracking hook puts runs and models if nobody says otherwise.
+ui serve: export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
+
+ui: $(STAMP)  ## open MLflow on this project's runs and models
+	$(VENV)/bin/mlflow ui --backend-store-uri "$(MLFLOW_TRACKING_URI)"
+
+serve: $(STAMP)  ## answer images with the model registered last
+	$$($(PY) -c 'import json, sys; print(json.load(open(sys.argv[1]))["serve"])' $(REPORT)/registration.json)
+
+test: $(STAMP)  ## run the tests
+	$(PY) -m pytest
+
+check: $(STAMP)  ## ruff, mypy, import contracts, dvc.yaml
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
+	$(PY) -m decodiff_pipeline.dvc_stages --check
+
+format: $(STAMP)  ## let ruff fix and format the code
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(STAMP)  ## run the benchmarks into benchmarks/results.json
+	$(PY) -m benchmarks
+
+dvc-yaml: $(STAMP)  ## write dvc.yaml from the Kedro pipelines, catalog and parameters
+	$(PY) -m decodiff_pipeline.dvc_stages
+
+# Only PyTorch's CPU build keeps CUDA's packages out of the lock. It comes from pip's local folder
+# of wheels where one is set, else from PyTorch's own index. The pin itself stays without "+cpu",
+# so that it installs anywhere; uv has to see the suffix, or it prefers the CUDA build of that pin.
+lock:  ## resolve requirements.lock anew (needs uv); LOCK_ARGS="--upgrade" for newer versions
+	@command -v uv >/dev/null || { echo "uv is not on the path: pip install uv" >&2; exit 1; }
+	sed -i -E 's/^(torch==[0-9.]+)$$/\1+cpu/' requirements.lock
+	uv pip compile --quiet --no-header --python-version 3.11 \
+		$(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu) \
+		--extra demo --extra autoencoder --extra dev $(LOCK_ARGS) \
+		pyproject.toml --output-file requirements.lock
+	sed -i -E 's/^(torch==[0-9.]+)\+cpu$$/\1/' requirements.lock
+	@! grep -nE '^(nvidia|cuda|triton)' requirements.lock
+
+clean:  ## remove the virtual environment and caches; data, runs and models stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache src/*.egg-info
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,43 @@
+"""Nodes of the latent_caching pipeline."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from decodiff_pipeline.data.caching import LatentCacheConfig, fill_cache
+from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.data.latent_cache import LatentCache
+from decodiff_pipeline.deco.config import PreprocessConfig
+from decodiff_pipeline.deco.weights import AutoencoderConfig
+
+
+def cache_latents(
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    store: LatentCache,
+    geometry: PreprocessConfig,
+    autoencoder: AutoencoderConfig,
+    config: LatentCacheConfig,
+) -> LatentCache:
+    """Encode those train and val images whose latents are not in the cache.
+
+    Args:
+        manifest: The validated manifest.
+        images: The raw images.
+        store: The cache as it is.
+        geometry: Resize and crop.
+        autoencoder: Which autoencoder.
+        config: Views, precision and batches.
+
+    Returns:
+        The cache, now complete.
+    """
+    fill_cache(
+        store,
+        manifest=manifest,
+        images=images,
+        geometry=geometry,
+        autoencoder=autoencoder,
+        config=config,
+    )
+    return store

@@ -1,0 +1,94 @@
+"""Nodes of the training pipeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from decodiff_pipeline.data.caching import LatentCacheConfig
+from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.data.latent_cache import LatentCache
+from decodiff_pipeline.deco.config import PreprocessConfig
+from decodiff_pipeline.deco.weights import AutoencoderConfig
+from decodiff_pipeline.training.checkpoints import CheckpointStore
+from decodiff_pipeline.training.config import TrainingConfig
+from decodiff_pipeline.training.scoring import ScoringConfig
+
+
+def train_network(
+    manifest: pd.DataFrame,
+    cache: LatentCache,
+    store: CheckpointStore,
+    geometry: PreprocessConfig,
+    autoencoder: AutoencoderConfig,
+    latents: LatentCacheConfig,
+    config: TrainingConfig,
+) -> tuple[CheckpointStore, list[dict[str, Any]], dict[str, Any]]:
+    """Train on the cached latents, going on where an interrupted run stopped.
+
+    Args:
+        manifest: The validated manifest.
+        cache: Latents of its train and val images.
+        store: Where the run keeps its state.
+        geometry: Resize and crop.
+        autoencoder: Which autoencoder made the latents.
+        latents: How the cache was filled.
+        config: How to train.
+
+    Returns:
+        The store with the finished run, the training log, and its last row with the totals.
+    """
+    from decodiff_pipeline.training.network import prepare_run
+
+    run = prepare_run(
+        manifest,
+        cache,
+        store,
+        geometry=geometry,
+        autoencoder=autoencoder,
+        latents=latents,
+        config=config,
+    )
+    unet = run.run()
+    summary = {
+        **run.log[-1],
+        "parameters": sum(parameter.numel() for parameter in unet.parameters()),
+        "images": len(run.batches.category_ids),
+    }
+    return store, run.log, summary
+
+
+def assemble_model(
+    checkpoints: CheckpointStore,
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    geometry: PreprocessConfig,
+    autoencoder: AutoencoderConfig,
+    config: ScoringConfig,
+) -> Any:
+    """Put autoencoder, network and scoring together; fit the scoring's units on val images.
+
+    Args:
+        checkpoints: A finished run.
+        manifest: The validated manifest; its val split decides the limits.
+        images: The raw images.
+        geometry: Resize and crop.
+        autoencoder: Which autoencoder.
+        config: How maps and scores are made.
+
+    Returns:
+        A :class:`decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`.
+    """
+    from decodiff_pipeline.deco.autoencoder import load_autoencoder
+    from decodiff_pipeline.training.network import trained_network
+    from decodiff_pipeline.training.scoring import build_model
+
+    return build_model(
+        load_autoencoder(autoencoder),
+        trained_network(checkpoints),
+        manifest=manifest,
+        images=images,
+        geometry=geometry,
+        config=config,
+    )

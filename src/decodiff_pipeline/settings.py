@@ -1,0 +1,8 @@
+"""Kedro's project settings."""
+
+from __future__ import annotations
+
+from decodiff_pipeline.hooks import ErrorHooks, SummaryHooks, TrackingHooks
+
+HOOKS = (TrackingHooks(), SummaryHooks(), ErrorHooks())
+CONFIG_LOADER_ARGS = {"base_env": "base", "default_run_env": "local"}

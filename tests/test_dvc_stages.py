@@ -1,0 +1,220 @@
+"""dvc.yaml follows from the Kedro project, and staleness is noticed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from textwrap import dedent
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from kedro.pipeline import Pipeline, node
+
+from decodiff_pipeline.dvc_stages import STAGES, Project, generate
+from decodiff_pipeline.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+CATALOG: dict[str, Any] = {
+    "raw": {"type": "toy.handles.Folder", "filepath": "data/01_raw/set"},
+    "store": {"type": "toy.handles.Folder", "filepath": "data/04_feature/set"},
+    "cache": {
+        "type": "toy.handles.Folder",
+        "filepath": "data/04_feature/set",
+        "metadata": {"dvc": {"persist": True}},
+    },
+    "score": {
+        "type": "json.JSONDataset",
+        "filepath": "data/08_reporting/metrics.json",
+        "metadata": {"dvc": {"metrics": True}},
+    },
+    "scratch": {
+        "type": "json.JSONDataset",
+        "filepath": "data/08_reporting/scratch.json",
+        "metadata": {"dvc": {"ignore": True}},
+    },
+    "figures": {"type": "partitions.PartitionedDataset", "path": "data/08_reporting/figures"},
+}
+
+
+def cache(raw: Any, store: Any, size: Any) -> Any:
+    """Stands for a node that fills a cache through a handle."""
+    return store
+
+
+def score(filled: Any, options: Any) -> Any:
+    """Stands for a node with several outputs."""
+    return filled, filled, filled
+
+
+def project(root: Path, **changes: Any) -> Project:
+    """A project with the pipelines `caching` and `scoring` and a package `toy`."""
+    package = root / "src" / "toy"
+    files = {
+        "pipelines/caching/__init__.py": "from .pipeline import create_pipeline\n",
+        "pipelines/caching/pipeline.py": "def load():\n    from toy.data.store import x\n",
+        "pipelines/scoring/__init__.py": "import toy.metrics\n",
+        "data/__init__.py": "",
+        "data/store.py": "from toy import errors\n",
+        "data/unrelated.py": "import toy.metrics\n",
+        "metrics.py": "",
+        "errors.py": "",
+        "handles.py": "",
+        "weights/tiny.safetensors": "",
+    }
+    for name, text in files.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    values: dict[str, Any] = {
+        "root": root,
+        "package": package,
+        "pipelines": {
+            "caching": Pipeline(
+                [node(cache, ["raw", "store", "params:autoencoder.size"], "cache")]
+            ),
+            "scoring": Pipeline(
+                [node(score, ["cache", "params:scoring"], ["score", "scratch", "figures"])]
+            ),
+        },
+        "catalog": CATALOG,
+        "parameter_files": {
+            "autoencoder": "conf/base/parameters_caching.yml",
+            "scoring": "conf/base/parameters_scoring.yml",
+        },
+        "globals_files": {"conf/base/globals.yml": ["dataset"]},
+    }
+    return Project(**(values | changes))
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> dict[str, Any]:
+    """The stages generated for `project`."""
+    text = generate(project(tmp_path), ["caching", "scoring"])
+    return yaml.safe_load(text)["stages"]
+
+
+def test_a_stage_runs_its_pipeline(stages: dict[str, Any]) -> None:
+    assert stages["scoring"]["cmd"] == "kedro run --pipeline scoring"
+
+
+def test_a_folder_that_is_read_and_written_is_a_persistent_output_only(
+    stages: dict[str, Any],
+) -> None:
+    assert stages["caching"]["outs"] == [{"data/04_feature/set": {"persist": True}}]
+    assert "data/04_feature/set" not in stages["caching"]["deps"]
+    assert "data/04_feature/set" in stages["scoring"]["deps"]
+
+
+def test_metrics_stay_out_of_the_cache_and_ignored_outputs_out_of_the_file(
+    stages: dict[str, Any],
+) -> None:
+    assert stages["scoring"]["metrics"] == [{"data/08_reporting/metrics.json": {"cache": False}}]
+    assert stages["scoring"]["outs"] == ["data/08_reporting/figures"]
+
+
+def test_dependencies_are_inputs_and_the_sources_that_the_code_reaches(
+    stages: dict[str, Any],
+) -> None:
+    assert stages["caching"]["deps"] == [
+        "src/toy/data",
+        "src/toy/errors.py",
+        "src/toy/handles.py",
+        "src/toy/pipelines/caching",
+        "src/toy/weights",
+        "data/01_raw/set",
+    ]
+    assert "src/toy/metrics.py" in stages["scoring"]["deps"]
+
+
+def test_parameters_are_the_top_level_keys_of_their_files(stages: dict[str, Any]) -> None:
+    assert stages["caching"]["params"] == [
+        {"conf/base/globals.yml": ["dataset"]},
+        {"conf/base/parameters_caching.yml": ["autoencoder"]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages", "named"),
+    [
+        ({}, ["caching", "training"], "training"),
+        ({"parameter_files": {}}, ["caching"], "autoencoder"),
+        (
+            {"catalog": CATALOG | {"raw": {"type": "x.Y", "filepath": "/srv/images"}}},
+            ["caching"],
+            "/srv/images",
+        ),
+        (
+            {"catalog": CATALOG | {"figures": CATALOG["cache"]}},
+            ["caching", "scoring"],
+            "data/04_feature/set",
+        ),
+    ],
+    ids=["unregistered pipeline", "unknown parameter", "path outside", "output of two stages"],
+)
+def test_what_dvc_could_not_run_is_refused_by_name(
+    tmp_path: Path, changes: dict[str, Any], stages: list[str], named: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        generate(project(tmp_path, **changes), stages)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the module on a Kedro project in `tmp_path`, in a process of its own."""
+    registry = f"""
+        from kedro.pipeline import Pipeline, node
+
+        def make(x):
+            return x
+
+        def register_pipelines():
+            names = {STAGES!r}
+            return {{n: Pipeline([node(make, f"params:{{n}}", n)]) for n in names}}
+    """
+    base = tmp_path / "conf" / "base"
+    source = tmp_path / "src" / "toyproject"
+    base.mkdir(parents=True)
+    (source / "pipelines").mkdir(parents=True)
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.kedro]\npackage_name = "toyproject"\nproject_name = "toy"\n'
+        'kedro_init_version = "1.7.0"\nsource_dir = "src"\n'
+    )
+    (source / "__init__.py").write_text("")
+    (source / "settings.py").write_text("")
+    (source / "pipeline_registry.py").write_text(dedent(registry))
+    (base / "globals.yml").write_text("dataset: set\n")
+    for name in STAGES:
+        (base / f"catalog_{name}.yml").write_text(
+            f"{name}:\n  type: json.JSONDataset\n"
+            f"  filepath: data/08_reporting/${{globals:dataset}}/{name}.json\n"
+        )
+        (base / f"parameters_{name}.yml").write_text(f"{name}: 1\n")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        module = [sys.executable, "-m", "decodiff_pipeline.dvc_stages", "--project", str(tmp_path)]
+        return subprocess.run(
+            [*module, *arguments], capture_output=True, text=True, check=False, timeout=120
+        )
+
+    return run
+
+
+def test_check_passes_on_what_was_written_and_fails_with_a_diff_once_it_is_stale(
+    tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    assert command().returncode == 0
+    written = (tmp_path / "dvc.yaml").read_text()
+    assert yaml.safe_load(written)["stages"].keys() == set(STAGES)
+    assert str(tmp_path) not in written
+    assert command("--check").returncode == 0
+
+    (tmp_path / "conf" / "base" / "globals.yml").write_text("dataset: other\n")
+    stale = command("--check")
+
+    assert stale.returncode == 1
+    assert "make dvc-yaml" in stale.stderr
+    assert "+    - data/08_reporting/other/training.json" in stale.stdout
+    assert (tmp_path / "dvc.yaml").read_text() == written

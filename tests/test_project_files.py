@@ -1,0 +1,136 @@
+"""The files around the code agree with each other and with what users were promised."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from scmrepo.git import Git
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"torch", "diffusers", "mlflow", "great_expectations", "sklearn", "matplotlib"}
+
+
+def text(name: str) -> str:
+    """The content of a file of the repository."""
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def make_targets() -> set[str]:
+    """Targets that the Makefile has a recipe for."""
+    return set(re.findall(r"^([a-z][a-z-]*):", text("Makefile"), flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("command", ["make check", "make test"])
+def test_ci_runs_the_commands_that_the_readme_names(command: str) -> None:
+    assert command in text(".ci/run").splitlines()
+    assert command in text("README.md")
+
+
+def test_every_make_target_in_the_documentation_exists() -> None:
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    code = [
+        span
+        for page in pages
+        for span in re.findall(r"```.*?```|`[^`]+`", page.read_text(encoding="utf-8"), re.DOTALL)
+    ]
+    named = {target for span in code for target in re.findall(r"\bmake ([a-z][a-z-]*)", span)}
+    assert {"demo", "test"} <= named
+    assert named <= make_targets()
+
+
+def test_the_lock_installs_anywhere_and_without_cuda() -> None:
+    lock = text("requirements.lock")
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", lock, flags=re.MULTILINE))
+    assert re.fullmatch(r"[\d.]+", pins["torch"])
+    assert not [name for name in pins if name.startswith(("nvidia", "cuda", "triton"))]
+    assert not re.search(r"^--?\w|://|^\s*# via .*/", lock, flags=re.MULTILINE)
+
+
+def test_the_lock_satisfies_every_requirement_of_the_demo_and_the_tests() -> None:
+    pins = {
+        canonicalize_name(name): version
+        for name, version in re.findall(
+            r"^([\w.-]+)==(\S+)$", text("requirements.lock"), flags=re.MULTILINE
+        )
+    }
+    project = tomllib.loads(text("pyproject.toml"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["demo"], *extras["autoencoder"], *extras["dev"]]
+    for line in wanted:
+        requirement = Requirement(line)
+        assert pins[canonicalize_name(requirement.name)] in requirement.specifier, line
+
+
+def test_actions_are_pinned_to_commits_and_may_only_read() -> None:
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert workflow["permissions"] == {"contents": "read"}
+        uses = [
+            step["uses"]
+            for job in workflow["jobs"].values()
+            for step in job["steps"]
+            if "uses" in step
+        ]
+        assert uses
+        for action in uses:
+            assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action), action
+
+
+@pytest.mark.parametrize(
+    ("path", "ignored"),
+    [
+        ("data/01_raw/", False),
+        ("data/01_raw/elpv.dvc", False),
+        ("data/01_raw/elpv", True),
+        ("data/04_feature/elpv/", True),
+        ("data/06_models/elpv/checkpoints", True),
+        ("data/08_reporting/elpv/", False),
+        ("data/08_reporting/elpv/metrics.json", False),
+        ("data/08_reporting/elpv/report.html", True),
+        ("conf/local/.gitkeep", False),
+        ("conf/local/credentials.yml", True),
+        ("mlflow.db", True),
+    ],
+)
+def test_git_and_dvc_agree_on_what_is_ignored(tmp_path: Path, path: str, ignored: bool) -> None:
+    # DVC has its own reading of .gitignore, and does not look for pointers in ignored folders.
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    (tmp_path / ".gitignore").write_text(text(".gitignore"))
+    (tmp_path / path.rstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+    git = subprocess.run(["git", "-C", str(tmp_path), "check-ignore", "-q", path], check=False)
+    assert (git.returncode == 0) is ignored
+    assert Git(str(tmp_path)).is_ignored(f"{tmp_path}/{path}") is ignored
+
+
+def test_metrics_in_dvc_yaml_can_be_committed_to_git() -> None:
+    stages = yaml.safe_load(text("dvc.yaml"))["stages"].values()
+    paths = [path for stage in stages for entry in stage.get("metrics", []) for path in entry]
+    assert paths
+    for path in paths:
+        git = subprocess.run(
+            ["git", "check-ignore", "--no-index", "-q", path], cwd=ROOT, check=False
+        )
+        assert git.returncode == 1, f"{path} is ignored by .gitignore"
+
+
+def test_knowing_every_pipeline_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from kedro.framework.project import pipelines\n"
+        "from kedro.framework.startup import bootstrap_project\n"
+        "bootstrap_project(Path.cwd()); assert len(pipelines) > 5\n"
+        f"print('heavy:', *sorted({HEAVY!r} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].strip() == "heavy:"

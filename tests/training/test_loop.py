@@ -1,0 +1,245 @@
+"""Training: it learns, it resumes exactly, it refuses what would be wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from decodiff_pipeline.data.latent_cache import LatentCache, LatentMoments
+from decodiff_pipeline.deco.unet import build_unet
+from decodiff_pipeline.errors import CheckpointError, ModelError
+from decodiff_pipeline.training import loop
+from decodiff_pipeline.training.batches import Batch, LatentBatches
+from decodiff_pipeline.training.checkpoints import CheckpointStore
+from decodiff_pipeline.training.config import TrainingConfig
+from decodiff_pipeline.training.loop import TrainingRun
+from decodiff_pipeline.training.network import trained_network
+from decodiff_pipeline.training.schedule import learning_rate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IMAGES, VIEWS = 7, 2
+
+
+def run(folder: Path, std: bool = False, **options: Any) -> TrainingRun:
+    """A small run on latents that are smooth waves; 7 images in batches of 3: a partial last."""
+    cache = LatentCache(folder / "cache")
+    keys = [f"{number}" for number in range(IMAGES * VIEWS)]
+    if cache.missing(keys):
+        phase = torch.arange(len(keys)).reshape(-1, 1, 1, 1) / 3
+        grid = torch.arange(8.0)
+        mean = torch.sin(grid.reshape(1, 1, 8, 1) + phase) + torch.cos(grid).reshape(1, 1, 1, 8)
+        mean = mean.expand(-1, 4, -1, -1)
+        cache.append(keys, LatentMoments(mean, mean.abs() if std else mean[:, :0]), "float32")
+    config = TrainingConfig.model_validate({
+        "preset": "nano", "steps": 6, "batch_size": 3, "learning_rate": 1e-3, "dropout": 0.1,
+        "ema_decay": 0.9, "bfloat16": False, "validate_every": 2, "log_every": 1,
+        "checkpoint_every": 2, "progress_bar": False, **options,
+    })  # fmt: skip
+    torch.manual_seed(config.seed)
+    unet = build_unet(config.preset, ["a"], 8, 4, config.dropout)
+    batches = LatentBatches(
+        cache.reader(keys), [0] * IMAGES, views=VIEWS, batch_size=3, seed=config.seed
+    )
+    held_out = [Batch(cache.reader(keys[:4]).moments(range(4)).mean, torch.zeros(4).long())]
+    identity = {**config.identity(), "categories": ["a"], "latent_shape": [4, 8, 8]}
+    store = CheckpointStore(folder / "checkpoints")
+    return TrainingRun(unet, batches, held_out, config, store, identity)
+
+
+def state_digest(folder: Path) -> str:
+    """SHA-256 over weights, average, optimiser and logged losses of the last checkpoint."""
+    checkpoint = CheckpointStore(folder / "checkpoints").latest()
+    assert checkpoint is not None
+    total = hashlib.sha256()
+    for name, tensor in sorted(checkpoint.tensors.items()):
+        total.update(name.encode() + tensor.numpy().tobytes())
+    rows = [{k: v for k, v in row.items() if k != "images_per_second"} for row in checkpoint.log]
+    total.update(json.dumps([checkpoint.step, rows]).encode())
+    return total.hexdigest()
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing gets to tidy up by catching Exception."""
+
+
+def killed_at(training: TrainingRun, step: int) -> None:
+    """Run until the given step begins."""
+    train_step = training._train_step
+
+    def dying_step() -> float:
+        if training.step == step:
+            raise Killed
+        return train_step()
+
+    training._train_step = dying_step  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        training.run()
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_resumed_equals_uninterrupted(tmp_path: Path, accumulation: int) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run(whole, accumulation=accumulation).run()
+    killed_at(run(broken, accumulation=accumulation), 3)
+    killed_at(run(broken, accumulation=accumulation), 5)
+    resumed = run(broken, accumulation=accumulation)
+    resumed.run()
+    assert state_digest(broken) == state_digest(whole)
+    assert [row["step"] for row in resumed.log] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_kill_while_saving_leaves_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "whole").run()
+    training = run(tmp_path / "broken")
+    replace = os.fsync
+
+    def dying_fsync(descriptor: int) -> None:
+        if training.step == 4:
+            raise Killed
+        replace(descriptor)
+
+    monkeypatch.setattr(os, "fsync", dying_fsync)
+    with pytest.raises(Killed):
+        training.run()
+    monkeypatch.undo()
+    assert CheckpointStore(tmp_path / "broken" / "checkpoints").steps() == [2]
+    run(tmp_path / "broken").run()
+    assert state_digest(tmp_path / "broken") == state_digest(tmp_path / "whole")
+
+
+def test_the_loss_falls_and_the_average_is_what_is_returned(tmp_path: Path) -> None:
+    training = run(tmp_path, steps=60, checkpoint_every=60, validate_every=10)
+    training.run()
+    held_out = [row["held_out_loss"] for row in training.log if "held_out_loss" in row]
+    assert held_out[-1] < 0.8 * held_out[0]
+    returned = trained_network(training.store)
+    for ours, stored in zip(training.unet.parameters(), returned.parameters(), strict=True):
+        assert torch.equal(ours.cpu(), stored)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    run(tmp_path).run()
+    before = state_digest(tmp_path)
+    again = run(tmp_path)
+    killed_at_once = pytest.fail
+
+    again._train_step = killed_at_once  # type: ignore[method-assign, assignment]
+    again.run()
+    assert state_digest(tmp_path) == before
+
+
+def test_other_parameters_do_not_resume_an_unfinished_run(tmp_path: Path) -> None:
+    killed_at(run(tmp_path), 3)
+    with pytest.raises(CheckpointError, match=r"learning_rate was 0.001 and is 0.002;.*never"):
+        run(tmp_path, learning_rate=2e-3).run()
+    assert CheckpointStore(tmp_path / "checkpoints").steps() == [2]
+    run(tmp_path, learning_rate=2e-3, resume="never").run()
+    latest = CheckpointStore(tmp_path / "checkpoints").latest()
+    assert latest is not None
+    assert latest.finished
+
+
+def test_other_parameters_start_over_after_a_finished_run(tmp_path: Path) -> None:
+    run(tmp_path).run()
+    training = run(tmp_path, steps=4)
+    training.run()
+    assert [row["step"] for row in training.log] == [1, 2, 3, 4]
+
+
+def test_how_often_to_save_may_change_on_resuming(tmp_path: Path) -> None:
+    run(tmp_path / "whole").run()
+    killed_at(run(tmp_path / "broken"), 3)
+    run(tmp_path / "broken", checkpoint_every=1, keep_checkpoints=5).run()
+    assert state_digest(tmp_path / "broken") == state_digest(tmp_path / "whole")
+
+
+def test_a_damaged_checkpoint_is_named_with_the_way_back(tmp_path: Path) -> None:
+    run(tmp_path).run()
+    file = tmp_path / "checkpoints" / "checkpoint-00000006.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"{file.name} is damaged .*go on from step 4"):
+        run(tmp_path).run()
+
+
+def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = run(tmp_path)
+    loss = loop.deviation_loss
+
+    def breaking_loss(*args: Any) -> torch.Tensor:
+        return loss(*args) * (math.nan if training.step == 5 else 1)
+
+    monkeypatch.setattr(loop, "deviation_loss", breaking_loss)
+    with pytest.raises(ModelError, match=r"nan at step 6; .* step 4; lower"):
+        training.run()
+    latest = training.store.latest()
+    assert latest is not None
+    assert all(tensor.isfinite().all() for tensor in latest.tensors.values())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    small = tmp_path / "checkpoints"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=120m", "tmpfs", str(small)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this machine does not allow mounting a tmpfs")
+    try:
+        with pytest.raises(CheckpointError, match=r"cannot be written .* goes on from step 2"):
+            run(tmp_path).run()
+        latest = CheckpointStore(small).latest()
+        assert latest is not None
+        assert latest.step == 2
+    finally:
+        # lazily: a tensor of the last checkpoint may still be mapped
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+def test_every_image_is_seen_once_an_epoch(tmp_path: Path) -> None:
+    batches = run(tmp_path).batches
+    for epoch in range(3):
+        seen = torch.cat([batches.batch(3 * epoch + part).latents for part in range(3)])
+        assert len(seen) == IMAGES
+        assert len(torch.unique(seen, dim=0)) == IMAGES
+    assert not torch.equal(batches.batch(0).latents, batches.batch(3).latents)
+
+
+def test_latents_are_sampled_from_the_posterior(tmp_path: Path) -> None:
+    batches = run(tmp_path, std=True).batches
+    sampled = batches.batch(0).latents
+    assert torch.equal(sampled, batches.batch(0).latents)
+    batches.sample_posterior = False
+    mean = batches.batch(0).latents
+    assert ((sampled - mean).abs() / mean.abs()).median() == pytest.approx(0.67, abs=0.15)
+
+
+def test_the_learning_rate_rises_and_falls_to_zero() -> None:
+    rates = [learning_rate(step, 100, peak=1.0, warmup=0.1) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[10] == pytest.approx(1.0)
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert rates[-1] == pytest.approx(0, abs=1e-3)
+    end = learning_rate(99, 100, peak=2.0, warmup=0.1, final=0.25)
+    assert end == pytest.approx(0.5, abs=1e-2)
+
+
+def test_the_length_is_given_once() -> None:
+    with pytest.raises(ValidationError, match=r"either training\.epochs or training\.steps"):
+        TrainingConfig(steps=3, epochs=1)
+    with pytest.raises(ValidationError, match=r"either training\.epochs or training\.steps"):
+        TrainingConfig()
