@@ -14,6 +14,7 @@ from decodiff_pipeline.deco.autoencoder import decode, encode, load_autoencoder
 from decodiff_pipeline.deco.config import DiscrepancyConfig
 from decodiff_pipeline.deco.discrepancy import anomaly_maps, image_scores
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+from decodiff_pipeline.deco.reference import DiscrepancyReference
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.deco.unet import build_unet
 from decodiff_pipeline.deco.weights import AutoencoderConfig, digest
@@ -143,3 +144,40 @@ def test_the_score_is_the_mean_of_the_largest_values() -> None:
     maps = np.arange(100, dtype=np.float32).reshape(1, 10, 10)
     assert image_scores(maps, DiscrepancyConfig(top_share=0.0)) == pytest.approx([99])
     assert image_scores(maps, DiscrepancyConfig(top_share=0.03)) == pytest.approx([98])
+
+
+def test_a_deviation_is_measured_against_what_is_usual_at_its_place() -> None:
+    random = np.random.default_rng(0)
+    usual = np.ones((64, 64)) + 4 * (np.arange(64) > 31)  # the right half is hard to reconstruct
+    pixel = usual * (1 + 0.1 * random.standard_normal((200, 64, 64)))
+    latent = pixel[:, ::8, ::8]
+    reference = DiscrepancyReference(2, 64, 8)
+    reference.fit(1, pixel, latent)
+    normal, _ = reference.normalise([1] * 200, pixel, latent)
+    assert abs(normal[..., :20].mean()) < 0.5
+    assert abs(normal[..., 44:].mean()) < 0.5
+    assert normal[..., 44:].std() == pytest.approx(1, abs=0.3)
+    untouched, _ = reference.normalise([0] * 200, pixel, latent)
+    assert untouched == pytest.approx(pixel)
+
+
+def test_the_reference_is_saved_with_the_model(tmp_path: Path) -> None:
+    reference = DiscrepancyReference(2, 64, 8)
+    random = np.random.default_rng(0)
+    for category in (0, 1):
+        reference.fit(category, random.random((9, 64, 64)), random.random((9, 8, 8)))
+    options = {"discrepancy": {"normalisation": "position", "pixel_limit": 9, "latent_limit": 9}}
+    pipeline, images = model(reference=reference, **options), photographs(2)
+    pipeline.save_pretrained(tmp_path)
+    loaded = DeCoDiffPipeline.from_pretrained(tmp_path)
+    expected = pipeline(images, "poly").anomaly_maps
+    assert loaded(images, "poly").anomaly_maps == pytest.approx(expected, abs=1e-5)
+    assert model(**options)(images, "poly").anomaly_maps != pytest.approx(expected, abs=1e-3)
+
+
+def test_standardised_latents_come_back() -> None:
+    unet = build_unet("nano", ["a"], 8, 4, 0.0)
+    unet.register_to_config(latent_mean=[1.0, 2.0, 3.0, 4.0], latent_std=[1.0, 2.0, 4.0, 0.5])
+    latents = torch.tensor([1.0, 4.0, 7.0, 4.5]).reshape(1, 4, 1, 1).expand(2, 4, 8, 8)
+    torch.testing.assert_close(unet.standardise(latents)[0, :, 0, 0], torch.tensor([0.0, 1, 1, 1]))
+    torch.testing.assert_close(unet.restore(unet.standardise(latents)), latents)

@@ -46,6 +46,15 @@ def test_one_token_attention_equals_the_full_computation() -> None:
     torch.testing.assert_close(short, full, atol=1e-5, rtol=0)
 
 
+def test_plain_attention_equals_the_fused_kernel() -> None:
+    unet, sample, ids = small(), torch.randn(2, 4, 8, 8), torch.tensor([0, 1])
+    with torch.no_grad():
+        fused = unet(sample, 3, ids)
+        unet.use_plain_attention()
+        plain = unet(sample, 3, ids)
+    torch.testing.assert_close(plain, fused, atol=1e-5, rtol=0)
+
+
 def test_saving_keeps_weights_and_categories(tmp_path: Path) -> None:
     unet = small()
     unet.save_pretrained(tmp_path)

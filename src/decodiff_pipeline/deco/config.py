@@ -109,6 +109,10 @@ class DiscrepancyConfig:
     [-1, 1]. Other autoencoders need their own limits.
 
     Attributes:
+        latent_reduction: Over the channels of the latents, ``mean`` of the absolute differences
+            as in the paper, or ``rms``, their root mean square.
+        normalisation: ``none`` as in the paper, or ``position``: in standard deviations above the
+            mean of good images at the same place. Limits are in these units then.
         pixel_limit: Pixel discrepancy that counts as 1; larger ones are clipped.
         latent_limit: Latent discrepancy that counts as 1; larger ones are clipped.
         pixel_sigma: Gaussian smoothing of the pixel discrepancy, in image pixels.
@@ -119,6 +123,8 @@ class DiscrepancyConfig:
             maximum alone, as in the paper.
     """
 
+    latent_reduction: Literal["mean", "rms"] = "mean"
+    normalisation: Literal["none", "position"] = "none"
     pixel_limit: float = 0.4
     latent_limit: float = 0.2
     pixel_sigma: float = 3.0

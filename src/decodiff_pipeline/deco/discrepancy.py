@@ -26,17 +26,23 @@ def pixel_discrepancy(reconstructed: torch.Tensor, encoded: torch.Tensor) -> np.
     return (reconstructed - encoded).abs().amax(1).float().cpu().numpy()
 
 
-def latent_discrepancy(corrected: torch.Tensor, latents: torch.Tensor) -> np.ndarray:
-    """Mean difference over the latent channels.
+def latent_discrepancy(
+    corrected: torch.Tensor, latents: torch.Tensor, reduction: str = "mean"
+) -> np.ndarray:
+    """Difference over the latent channels.
 
     Args:
         corrected: ẑ_0, float (N, C, h, w).
         latents: z, the same shape.
+        reduction: ``mean`` of the absolute differences, or ``rms``.
 
     Returns:
         float32 (N, h, w), not clipped.
     """
-    return (corrected - latents).abs().mean(1).float().cpu().numpy()
+    difference = (corrected - latents).float()
+    if reduction == "rms":
+        return difference.square().mean(1).sqrt().cpu().numpy()
+    return difference.abs().mean(1).cpu().numpy()
 
 
 def anomaly_maps(pixel: np.ndarray, latent: np.ndarray, config: DiscrepancyConfig) -> np.ndarray:

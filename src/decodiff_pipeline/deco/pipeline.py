@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from decodiff_pipeline.deco.reference import DiscrepancyReference
     from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
     from decodiff_pipeline.deco.unet import DeCoDiffUNet
 
@@ -72,23 +73,28 @@ class DeCoDiffPipeline(DiffusionPipeline):
         vae: The autoencoder whose latents the network was trained on.
         unet: The network.
         scheduler: The schedule.
+        reference: Discrepancies of good images; needed where ``discrepancy`` asks for
+            normalisation by position.
         preprocess: Fields of :class:`PreprocessConfig`.
         discrepancy: Fields of :class:`DiscrepancyConfig`.
         num_inference_steps: Reverse steps used where a call names none.
     """
 
-    def __init__(  # noqa: PLR0917 - diffusers registers what it finds here
+    _optional_components = ["reference"]  # noqa: RUF012 - the type diffusers expects
+
+    def __init__(
         self,
         vae: Any,
         unet: DeCoDiffUNet,
         scheduler: DeCoDiffScheduler,
+        reference: DiscrepancyReference | None = None,
         preprocess: dict[str, Any] | None = None,
         discrepancy: dict[str, Any] | None = None,
         num_inference_steps: int = 5,
     ) -> None:
         super().__init__()
         unet.eval()  # dropout must not blur a score, whatever state training left the network in
-        self.register_modules(vae=vae, unet=unet, scheduler=scheduler)
+        self.register_modules(vae=vae, unet=unet, scheduler=scheduler, reference=reference)
         self.register_to_config(
             preprocess=asdict(PreprocessConfig(**(preprocess or {}))),
             discrepancy=asdict(DiscrepancyConfig(**(discrepancy or {}))),
@@ -104,6 +110,11 @@ class DeCoDiffPipeline(DiffusionPipeline):
     def preprocessing(self) -> PreprocessConfig:
         """Geometry of the model's input."""
         return PreprocessConfig(**self.config.preprocess)
+
+    @property
+    def discrepancy(self) -> DiscrepancyConfig:
+        """How maps and scores are made."""
+        return DiscrepancyConfig(**self.config.discrepancy)
 
     @property
     def image_size(self) -> int:
@@ -167,12 +178,12 @@ class DeCoDiffPipeline(DiffusionPipeline):
             ẑ_0, float32 (N, C, h, w).
         """
         self.scheduler.set_timesteps(num_inference_steps or self.config.num_inference_steps)
-        sample = latents.to(self.unet.device, torch.float32)
+        sample = self.unet.standardise(latents.to(self.unet.device, torch.float32))
         ids = category_ids.to(self.unet.device)
         for timestep in self.scheduler.timesteps:
             deviation = self.unet(sample.to(self.unet.dtype), timestep, ids).float()
             sample = self.scheduler.step(deviation, timestep, sample).prev_sample
-        return sample
+        return self.unet.restore(sample)
 
     def discrepancies(
         self,
@@ -193,7 +204,11 @@ class DeCoDiffPipeline(DiffusionPipeline):
         reconstructed, encoded = both.chunk(2)
         return Discrepancies(
             pixel=pixel_discrepancy(reconstructed, encoded),
-            latent=latent_discrepancy(corrected, latents.to(corrected)),
+            latent=latent_discrepancy(
+                self.unet.standardise(corrected),
+                self.unet.standardise(latents.to(corrected)),
+                self.discrepancy.latent_reduction,
+            ),
             reconstructed=reconstructed,
         )
 
@@ -201,11 +216,13 @@ class DeCoDiffPipeline(DiffusionPipeline):
         self, images: torch.Tensor, category_ids: torch.Tensor, steps: int | None
     ) -> DeCoDiffOutput:
         found = self.discrepancies(images, category_ids, steps)
-        config = DiscrepancyConfig(**self.config.discrepancy)
-        maps = anomaly_maps(found.pixel, found.latent, config)
+        pixel, latent = found.pixel, found.latent
+        if self.reference is not None:
+            pixel, latent = self.reference.normalise(category_ids.tolist(), pixel, latent)
+        maps = anomaly_maps(pixel, latent, self.discrepancy)
         return DeCoDiffOutput(
             anomaly_maps=maps,
-            scores=image_scores(maps, config),
+            scores=image_scores(maps, self.discrepancy),
             reconstructions=to_uint8(found.reconstructed),
         )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.attention_processor import AttnProcessor
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from diffusers.models.attention_processor import Attention
 
-GROUPS = 32
 WIDTH_MULTIPLIERS = (1, 2, 4)
 
 
@@ -30,15 +30,18 @@ class UNetPreset:
         base_channels: Channels c of the first level; the levels have c, 2c and 4c.
         num_heads: Attention heads of the first level.
         context_dim: Width of the category embedding.
+        norm_groups: Groups of the group normalisation. One channel a group would cancel whatever
+            the timestep adds to a channel, hence fewer groups for the narrowest network.
     """
 
     base_channels: int
     num_heads: int
     context_dim: int
+    norm_groups: int = 32
 
 
 PRESETS = {
-    "nano": UNetPreset(32, 2, 32),
+    "nano": UNetPreset(32, 1, 64, norm_groups=8),
     "XS": UNetPreset(64, 4, 128),
     "S": UNetPreset(128, 4, 256),
     "M": UNetPreset(192, 6, 384),
@@ -79,14 +82,17 @@ class DeCoDiffUNet(ModelMixin, ConfigMixin):
         base_channels: See :class:`UNetPreset`.
         num_heads: See :class:`UNetPreset`.
         context_dim: See :class:`UNetPreset`.
+        norm_groups: See :class:`UNetPreset`.
         dropout: Dropout rate of the residual blocks.
+        latent_mean: Per channel, what :meth:`standardise` subtracts; null for nothing.
+        latent_std: Per channel, what :meth:`standardise` divides by; null for nothing.
 
     Raises:
         ConfigurationError: The sizes do not fit together, or a category name appears twice.
     """
 
     @register_to_config
-    def __init__(  # noqa: PLR0917 - what diffusers saves as the configuration
+    def __init__(
         self,
         categories: Sequence[str],
         sample_size: int = 32,
@@ -94,10 +100,13 @@ class DeCoDiffUNet(ModelMixin, ConfigMixin):
         base_channels: int = 256,
         num_heads: int = 8,
         context_dim: int = 512,
+        norm_groups: int = 32,
         dropout: float = 0.4,
+        latent_mean: Sequence[float] | None = None,
+        latent_std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        _check_sizes(categories, sample_size, base_channels, num_heads)
+        _check_sizes(categories, sample_size, base_channels, num_heads, norm_groups)
         widths = tuple(base_channels * multiplier for multiplier in WIDTH_MULTIPLIERS)
         head_width = base_channels // num_heads
         self.unet = UNet2DConditionModel(
@@ -115,7 +124,7 @@ class DeCoDiffUNet(ModelMixin, ConfigMixin):
             transformer_layers_per_block=1,
             use_linear_projection=False,
             dropout=dropout,
-            norm_num_groups=GROUPS,
+            norm_num_groups=norm_groups,
             norm_eps=1e-5,
             downsample_padding=1,
             flip_sin_to_cos=True,
@@ -133,6 +142,34 @@ class DeCoDiffUNet(ModelMixin, ConfigMixin):
     def categories(self) -> tuple[str, ...]:
         """Category names in the order of the embedding."""
         return tuple(self.config.categories)
+
+    def standardise(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents (B, C, h, w) in the unit that the network is trained in."""
+        mean, std = self._channel_statistics(latents)
+        return (latents - mean) / std
+
+    def restore(self, standardised: torch.Tensor) -> torch.Tensor:
+        """The inverse of :meth:`standardise`."""
+        mean, std = self._channel_statistics(standardised)
+        return standardised * std + mean
+
+    def _channel_statistics(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        channels = like.shape[1]
+        mean = like.new_tensor(self.config.latent_mean or [0.0] * channels)
+        std = like.new_tensor(self.config.latent_std or [1.0] * channels)
+        return mean.reshape(1, -1, 1, 1), std.reshape(1, -1, 1, 1)
+
+    def use_plain_attention(self) -> None:
+        """Self-attention as two matrix products and a softmax, instead of torch's fused kernel.
+
+        The same function; on a CPU the backward pass of the fused kernel is the slower one.
+        """
+        plain = AttnProcessor()
+        processors = {
+            name: processor if isinstance(processor, OneTokenCrossAttention) else plain
+            for name, processor in self.unet.attn_processors.items()
+        }
+        self.unet.set_attn_processor(processors)
 
     def forward(
         self,
@@ -180,12 +217,17 @@ def build_unet(
         base_channels=size.base_channels,
         num_heads=size.num_heads,
         context_dim=size.context_dim,
+        norm_groups=size.norm_groups,
         dropout=dropout,
     )
 
 
 def _check_sizes(
-    categories: Sequence[str], sample_size: int, base_channels: int, num_heads: int
+    categories: Sequence[str],
+    sample_size: int,
+    base_channels: int,
+    num_heads: int,
+    norm_groups: int,
 ) -> None:
     if not categories or len(set(categories)) != len(categories):
         msg = f"categories must be distinct and at least one, not {list(categories)}"
@@ -193,9 +235,9 @@ def _check_sizes(
     if sample_size % 4:
         msg = f"latents of side {sample_size} cannot be halved twice; use a multiple of 4"
         raise ConfigurationError(msg)
-    if base_channels % GROUPS or base_channels < num_heads:
+    if base_channels % norm_groups or base_channels < num_heads:
         msg = (
             f"base_channels={base_channels} with num_heads={num_heads} does not work: channels "
-            f"must be a multiple of {GROUPS} and not fewer than the heads"
+            f"must be a multiple of norm_groups={norm_groups} and not fewer than the heads"
         )
         raise ConfigurationError(msg)

@@ -29,6 +29,8 @@ class TrainingConfig(BaseModel):
         ema_decay: Decay of the moving average of the weights, which is what gets evaluated.
         dropout: Of the residual blocks.
         bfloat16: Train under bfloat16 autocast.
+        standardise_latents: Give every channel of the latents mean 0 and standard deviation 1 over
+            the training images. The paper does not.
         sample_posterior: Draw latents from the autoencoder's posterior, where it has one.
         corruption: Masks and noise.
         validate_every: Steps between measurements of the held-out loss.
@@ -55,6 +57,7 @@ class TrainingConfig(BaseModel):
     ema_decay: float = Field(default=0.9999, ge=0, lt=1)
     dropout: float = Field(default=0.4, ge=0, lt=1)
     bfloat16: bool = True
+    standardise_latents: bool = False
     sample_posterior: bool = True
     corruption: CorruptionConfig = CorruptionConfig()
     validate_every: int = Field(default=500, ge=1)

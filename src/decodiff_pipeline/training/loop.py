@@ -66,6 +66,8 @@ class TrainingRun:
             fused=True,
         )
         self.unet.to(self.accelerator.device)
+        if self.accelerator.device.type == "cpu":
+            self.unet.use_plain_attention()
         self.ema = EMAModel(self.unet.parameters(), decay=config.ema_decay, foreach=True)
 
     def run(self) -> DeCoDiffUNet:
@@ -117,7 +119,7 @@ class TrainingRun:
             random = generator("corruption", self.config.seed, number)
             # Dropout draws from torch's global generator, on whatever device it runs.
             torch.manual_seed(random.initial_seed())
-            batch = self._to_device(self.batches.batch(number))
+            batch = self._prepared(self.batches.batch(number))
             with self.accelerator.autocast():
                 loss = deviation_loss(
                     self.unet, self.scheduler, batch, self.config.corruption, random
@@ -156,14 +158,15 @@ class TrainingRun:
         parameters = list(self.unet.parameters())
         self.ema.store(parameters)
         self.ema.copy_to(parameters)
-        batches = [self._to_device(batch) for batch in self.held_out]
+        batches = [self._prepared(batch) for batch in self.held_out]
         with self.accelerator.autocast():
             loss = held_out_loss(self.unet, self.scheduler, batches, self.config.corruption)
         self.ema.restore(parameters)
         return loss
 
-    def _to_device(self, batch: Batch) -> Batch:
-        return Batch(*(tensor.to(self.accelerator.device) for tensor in batch))
+    def _prepared(self, batch: Batch) -> Batch:
+        latents, category_ids = (tensor.to(self.accelerator.device) for tensor in batch)
+        return Batch(self.unet.standardise(latents), category_ids)
 
     def _save(self) -> None:
         names = [name for name, _ in self.unet.named_parameters()]

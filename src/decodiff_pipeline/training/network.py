@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from decodiff_pipeline.data.caching import LatentCacheConfig
-    from decodiff_pipeline.data.latent_cache import LatentCache
+    from decodiff_pipeline.data.latent_cache import LatentCache, LatentReader
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.deco.weights import AutoencoderConfig
     from decodiff_pipeline.training.checkpoints import CheckpointStore
@@ -54,11 +54,14 @@ def prepare_run(
     if not categories:
         msg = "the manifest has no good train images; run kedro run --pipeline data_validation"
         raise DataError(msg)
-    keys = [wanted.key for wanted in wanted_latents(manifest, "train", geometry, autoencoder, latents)]
+    wanted = wanted_latents(manifest, "train", geometry, autoencoder, latents)
+    keys = [latent.key for latent in wanted]
     reader = cache.reader(keys)
     shape = reader.shape
     torch.manual_seed(config.seed)
     unet = build_unet(config.preset, categories, shape[-1], shape[0], config.dropout)
+    if config.standardise_latents:
+        unet.register_to_config(**_channel_statistics(reader, latents.views))
     ids = {category: number for number, category in enumerate(categories)}
     return TrainingRun(
         unet=unet,
@@ -77,6 +80,9 @@ def prepare_run(
             **config.identity(),
             "categories": categories,
             "latent_shape": list(shape),
+            "channel_statistics": {
+                name: unet.config[name] for name in ("latent_mean", "latent_std")
+            },
             "latents_sha256": hashlib.sha256("".join(keys).encode()).hexdigest(),
         },
     )
@@ -103,6 +109,7 @@ def trained_network(store: CheckpointStore) -> DeCoDiffUNet:
         identity["latent_shape"][0],
         identity["dropout"],
     )
+    unet.register_to_config(**identity["channel_statistics"])
     state = unet.state_dict()
     state |= {
         name.removeprefix("ema."): tensor
@@ -111,6 +118,18 @@ def trained_network(store: CheckpointStore) -> DeCoDiffUNet:
     }
     unet.load_state_dict(state)
     return unet.eval()
+
+
+def _channel_statistics(reader: LatentReader, views: int) -> dict[str, list[float]]:
+    """Mean and standard deviation per channel over the unaugmented training latents."""
+    total, square, count = torch.zeros(()), torch.zeros(()), 0
+    for start in range(0, len(reader), views):
+        mean = reader.moments([start]).mean.double()
+        total, square = total + mean.sum((0, 2, 3)), square + mean.square().sum((0, 2, 3))
+        count += mean[:, 0].numel()
+    average = total / count
+    deviation = (square / count - average.square()).sqrt().clamp_min(1e-3)
+    return {"latent_mean": average.tolist(), "latent_std": deviation.tolist()}
 
 
 def _held_out(

@@ -58,7 +58,7 @@ def build_model(
     geometry: PreprocessConfig,
     config: ScoringConfig,
 ) -> DeCoDiffPipeline:
-    """Put the parts together and, if asked to, fit the clip limits.
+    """Put the parts together and, if asked to, fit limits and reference.
 
     Args:
         autoencoder: The one that made the latents.
@@ -69,25 +69,38 @@ def build_model(
         config: How to score.
 
     Raises:
-        DataError: Limits are to be fitted, but there is no good val image.
+        DataError: Something is to be fitted, but there is no good val image.
     """
+    from decodiff_pipeline.deco.autoencoder import reduction
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+    from decodiff_pipeline.deco.reference import DiscrepancyReference
     from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 
+    by_position = config.discrepancy.normalisation == "position"
+    latent_size = geometry.image_size // reduction(autoencoder)
+    reference = DiscrepancyReference(len(unet.categories), geometry.image_size, latent_size)
     model = DeCoDiffPipeline(
         autoencoder,
         unet,
         DeCoDiffScheduler(),
+        reference if by_position else None,
         preprocess=asdict(geometry),
         discrepancy=asdict(config.discrepancy),
         num_inference_steps=config.num_inference_steps,
     )
+    if not by_position and config.limits == "given":
+        return model
+    ids, pixel, latent = _val_discrepancies(model, manifest, images, config)
+    if by_position:
+        for number, category in enumerate(unet.categories):
+            own = ids == number
+            if not own.any():
+                logger.warning("no val image of %s: all categories' statistics serve it", category)
+                own[:] = True
+            reference.fit(number, pixel[own], latent[own])
+        pixel, latent = reference.normalise(ids, pixel, latent)
     if config.limits == "fitted":
-        pixel, latent = _val_discrepancies(model, manifest, images, config)
-        fitted = {
-            "pixel_limit": _limit(pixel, config),
-            "latent_limit": _limit(latent, config),
-        }
+        fitted = {"pixel_limit": _limit(pixel, config), "latent_limit": _limit(latent, config)}
         logger.info("clip limits fitted on val images: %s", fitted)
         model.register_to_config(discrepancy={**asdict(config.discrepancy), **fitted})
     return model
@@ -99,7 +112,7 @@ def _limit(values: np.ndarray, config: ScoringConfig) -> float:
 
 def _val_discrepancies(
     model: DeCoDiffPipeline, manifest: pd.DataFrame, images: ImageFolder, config: ScoringConfig
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     import torch
     from tqdm import tqdm
 
@@ -107,17 +120,19 @@ def _val_discrepancies(
     rows = rows[rows["category"].isin(model.categories)]
     if rows.empty:
         msg = (
-            "there are no good val images to fit the clip limits on; raise data.val_fraction, "
-            "or set scoring.limits to given"
+            "there are no good val images to fit the scoring on; raise data.val_fraction, or set "
+            "scoring.limits to given and scoring.discrepancy.normalisation to none"
         )
         raise DataError(msg)
-    ids = {category: number for number, category in enumerate(model.categories)}
+    numbers = {category: number for number, category in enumerate(model.categories)}
+    ids = rows["category"].map(numbers).to_numpy(copy=True)
     pixel, latent = [], []
     starts = range(0, len(rows), config.batch_size)
     for start in tqdm(starts, desc="fitting limits", unit="batches"):
         batch = rows.iloc[start : start + config.batch_size]
         tensor = model.preprocess([images.read(path) for path in batch["path"]])
-        found = model.discrepancies(tensor, torch.tensor([ids[name] for name in batch["category"]]))
+        chosen = torch.from_numpy(ids[start : start + config.batch_size])
+        found = model.discrepancies(tensor, chosen)
         pixel.append(found.pixel)
         latent.append(found.latent)
-    return np.concatenate(pixel), np.concatenate(latent)
+    return ids, np.concatenate(pixel), np.concatenate(latent)
