@@ -16,6 +16,7 @@ from decodiff_pipeline.deco.discrepancy import (
     anomaly_maps,
     latent_discrepancy,
     pixel_discrepancy,
+    smoothed,
 )
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 
@@ -72,9 +73,7 @@ def test_maps(recorded: dict[str, np.ndarray], fusion: str, name: str) -> None:
         torch.from_numpy(recorded[f"maps_{key}"])
         for key in ("x0_image", "recon_image", "encoded", "latent")
     )
-    maps = anomaly_maps(
-        pixel_discrepancy(reconstruction, image),
-        latent_discrepancy(latent, encoded),
-        DiscrepancyConfig(fusion=fusion),  # type: ignore[arg-type]
-    )
+    config = DiscrepancyConfig(fusion=fusion)  # type: ignore[arg-type]
+    differences = pixel_discrepancy(reconstruction, image), latent_discrepancy(latent, encoded)
+    maps = anomaly_maps(*smoothed(*differences, config), config)
     assert maps == pytest.approx(recorded[f"maps_out_{name}"], abs=1e-5)

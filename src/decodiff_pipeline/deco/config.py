@@ -111,16 +111,18 @@ class DiscrepancyConfig:
     Attributes:
         latent_reduction: Over the channels of the latents, ``mean`` of the absolute differences
             as in the paper, or ``rms``, their root mean square.
-        normalisation: ``none`` as in the paper, or ``position``: in standard deviations above the
-            mean of good images at the same place. Limits are in these units then.
+        normalisation: ``none`` as in the paper, or ``position``: as multiples of the mean of good
+            images at the same place. Limits are in these units then.
         pixel_limit: Pixel discrepancy that counts as 1; larger ones are clipped.
         latent_limit: Latent discrepancy that counts as 1; larger ones are clipped.
         pixel_sigma: Gaussian smoothing of the pixel discrepancy, in image pixels.
         latent_sigma: Gaussian smoothing of the latent discrepancy, in latent pixels.
         fusion: ``geometric`` √(pixel · latent) as in the paper, ``arithmetic`` their mean, or one
             of the two alone.
-        top_share: Share of the map's largest values whose mean is the image score; 0 is the
-            maximum alone, as in the paper.
+        score_from: What the image score is taken from: the fused ``map`` as in the paper, or the
+            ``latent`` discrepancy alone.
+        top_share: Share of its largest values whose mean is the image score; 0 is the maximum
+            alone, as in the paper.
     """
 
     latent_reduction: Literal["mean", "rms"] = "mean"
@@ -130,6 +132,7 @@ class DiscrepancyConfig:
     pixel_sigma: float = 3.0
     latent_sigma: float = 1.0
     fusion: Literal["geometric", "arithmetic", "pixel", "latent"] = "geometric"
+    score_from: Literal["map", "latent"] = "map"
     top_share: float = 0.0
 
     def __post_init__(self) -> None:

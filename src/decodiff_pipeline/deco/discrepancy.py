@@ -45,18 +45,20 @@ def latent_discrepancy(
     return difference.abs().mean(1).cpu().numpy()
 
 
-def anomaly_maps(pixel: np.ndarray, latent: np.ndarray, config: DiscrepancyConfig) -> np.ndarray:
-    """Clip, smooth, bring to one size and combine the two discrepancies.
+def smoothed(
+    pixel: np.ndarray, latent: np.ndarray, config: DiscrepancyConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clip and smooth the two discrepancies, and bring both to the size of the image.
 
     Source: the paper's section 3.4 and its released code.
 
     Args:
         pixel: Float (N, H, W), as :func:`pixel_discrepancy` returns it.
         latent: Float (N, h, w), as :func:`latent_discrepancy` returns it; H/h = W/w.
-        config: Limits, smoothing and fusion.
+        config: Limits and smoothing.
 
     Returns:
-        float32 (N, H, W) within 0…1.
+        Pixel and latent map, each float32 (N, H, W) within 0…1.
     """
     in_space = (0, 1, 1)
     pixel = np.clip(pixel / config.pixel_limit, 0, 1)
@@ -66,6 +68,20 @@ def anomaly_maps(pixel: np.ndarray, latent: np.ndarray, config: DiscrepancyConfi
     factors = np.divide(pixel.shape, latent.shape)
     # mode="mirror" with grid_mode equals skimage's resize, which the published maps were made by.
     latent = ndimage.zoom(latent, factors, order=1, mode="mirror", grid_mode=True)
+    return pixel, latent
+
+
+def anomaly_maps(pixel: np.ndarray, latent: np.ndarray, config: DiscrepancyConfig) -> np.ndarray:
+    """Combine the two maps (paper, section 3.4: the geometric mean).
+
+    Args:
+        pixel: Float (N, H, W) within 0…1.
+        latent: The same.
+        config: Its ``fusion`` decides.
+
+    Returns:
+        float32 (N, H, W) within 0…1.
+    """
     if config.fusion == "pixel":
         return pixel
     if config.fusion == "latent":

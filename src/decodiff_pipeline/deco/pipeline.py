@@ -17,6 +17,7 @@ from decodiff_pipeline.deco.discrepancy import (
     image_scores,
     latent_discrepancy,
     pixel_discrepancy,
+    smoothed,
 )
 from decodiff_pipeline.deco.preprocess import to_square, to_tensor, to_uint8
 from decodiff_pipeline.errors import ModelError
@@ -219,10 +220,12 @@ class DeCoDiffPipeline(DiffusionPipeline):
         pixel, latent = found.pixel, found.latent
         if self.reference is not None:
             pixel, latent = self.reference.normalise(category_ids.tolist(), pixel, latent)
-        maps = anomaly_maps(pixel, latent, self.discrepancy)
+        config = self.discrepancy
+        pixel, latent = smoothed(pixel, latent, config)
+        maps = anomaly_maps(pixel, latent, config)
         return DeCoDiffOutput(
             anomaly_maps=maps,
-            scores=image_scores(maps, self.discrepancy),
+            scores=image_scores(latent if config.score_from == "latent" else maps, config),
             reconstructions=to_uint8(found.reconstructed),
         )
 
