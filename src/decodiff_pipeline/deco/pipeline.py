@@ -20,16 +20,17 @@ from decodiff_pipeline.deco.discrepancy import (
     smoothed,
 )
 from decodiff_pipeline.deco.preprocess import to_square, to_tensor, to_uint8
+
+# Imported for good: diffusers finds a saved model's parts among the imported modules only.
+from decodiff_pipeline.deco.reference import DiscrepancyReference  # noqa: TC001
+from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler  # noqa: TC001
+from decodiff_pipeline.deco.unet import DeCoDiffUNet  # noqa: TC001
 from decodiff_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from PIL import Image
-
-    from decodiff_pipeline.deco.reference import DiscrepancyReference
-    from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
-    from decodiff_pipeline.deco.unet import DeCoDiffUNet
 
 
 @dataclass
