@@ -50,7 +50,7 @@ def mvtec_category(root: Path, name: str = "bolt", train: int = 30, seed: int = 
     return base
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make() -> SimpleNamespace:
     """The functions above, for tests that build their own trees."""
     return SimpleNamespace(image=save_image, mask=save_mask, category=mvtec_category)

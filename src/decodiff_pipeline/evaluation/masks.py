@@ -1,0 +1,48 @@
+"""Ground truth at the size of the maps, read when it is needed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from decodiff_pipeline.deco.preprocess import resize_mask
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.deco.config import PreprocessConfig
+
+
+def with_ground_truth(rows: pd.DataFrame) -> pd.DataFrame:
+    """The images of which every pixel's truth is known: good ones, and defects with a mask."""
+    good = rows["label"] == "good"
+    masked = (rows["label"] == "defective") & rows["mask_path"].notna()
+    return rows[good | masked]
+
+
+class GroundTruth:
+    """Masks of some images by the strict protocol, read one at a time, never kept.
+
+    Args:
+        rows: Manifest rows, as `with_ground_truth` returns them.
+        images: Where the masks are.
+        geometry: Resize and crop that the maps were made with.
+    """
+
+    def __init__(self, rows: pd.DataFrame, images: ImageFolder, geometry: PreprocessConfig) -> None:
+        paths = rows["mask_path"].where(rows["label"] == "defective")
+        self._paths = [None if pd.isna(path) else str(path) for path in paths]
+        self._images = images
+        self._geometry = geometry
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> np.ndarray | None:
+        """The mask of an image as bool (image_size, image_size), ``None`` for a good one."""
+        path = self._paths[index]
+        if path is None:
+            return None
+        return resize_mask(self._images.read_mask(path), self._geometry)

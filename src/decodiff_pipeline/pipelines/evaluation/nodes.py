@@ -1,0 +1,148 @@
+"""Nodes of the evaluation pipeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.deco.config import PreprocessConfig
+from decodiff_pipeline.evaluation.config import EvaluationConfig
+from decodiff_pipeline.evaluation.predictions import PredictionStore
+
+
+def score_images(
+    model: Any,
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    store: PredictionStore,
+    config: EvaluationConfig,
+) -> PredictionStore:
+    """Score the val, calibration and test images, on the GPU where there is one.
+
+    Args:
+        model: A `decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`.
+        manifest: The validated manifest.
+        images: The raw images.
+        store: Where the predictions go, as a whole.
+        config: Batch size and number of reverse steps.
+
+    Returns:
+        The store, now filled.
+    """
+    import torch
+
+    from decodiff_pipeline.evaluation import scoring
+
+    if torch.cuda.is_available():
+        model.to("cuda")
+    scoring.score_images(model, manifest, images, store, config)
+    return store
+
+
+def fit_thresholds(predictions: PredictionStore, config: EvaluationConfig) -> dict[str, Any]:
+    """Image and pixel thresholds from the calibration images.
+
+    Args:
+        predictions: The scored images.
+        config: The false-positive rate.
+
+    Returns:
+        See `decodiff_pipeline.evaluation.thresholds.fit_thresholds`.
+    """
+    from decodiff_pipeline.evaluation import thresholds
+
+    return thresholds.fit_thresholds(predictions, config.false_positive_rate)
+
+
+def fit_pca_baseline(
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    geometry: PreprocessConfig,
+    config: EvaluationConfig,
+) -> dict[str, Any]:
+    """The PCA floor on the same split, masks and metrics.
+
+    Args:
+        manifest: The validated manifest.
+        images: The raw images.
+        geometry: Resize and crop, for the masks.
+        config: Limit of AUPRO.
+
+    Returns:
+        See `decodiff_pipeline.evaluation.baselines.pca_baseline`.
+    """
+    from decodiff_pipeline.evaluation.baselines import pca_baseline
+
+    return pca_baseline(manifest, images, geometry, config)
+
+
+def compute_metrics(
+    predictions: PredictionStore,
+    images: ImageFolder,
+    thresholds: dict[str, Any],
+    baseline: dict[str, Any],
+    config: EvaluationConfig,
+) -> dict[str, Any]:
+    """All metrics of all categories, their mean, and the floor beside them.
+
+    Args:
+        predictions: The scored images.
+        images: The raw images, for the masks.
+        thresholds: From `fit_thresholds`.
+        baseline: From `fit_pca_baseline`.
+        config: Protocol and limit of AUPRO.
+
+    Returns:
+        See `decodiff_pipeline.evaluation.assessment.assess`.
+    """
+    from decodiff_pipeline.evaluation.assessment import assess
+
+    return assess(predictions, images, thresholds, baseline, config)
+
+
+def draw_figures(
+    predictions: PredictionStore,
+    images: ImageFolder,
+    thresholds: dict[str, Any],
+    config: EvaluationConfig,
+) -> dict[str, Any]:
+    """Input, reconstruction, ground truth and map of telling images.
+
+    Args:
+        predictions: The scored images.
+        images: The raw images.
+        thresholds: From `fit_thresholds`.
+        config: How many images.
+
+    Returns:
+        A file name and a matplotlib figure for each category.
+    """
+    from decodiff_pipeline.evaluation import figures
+
+    return figures.draw_figures(predictions, images, thresholds, config)
+
+
+def render_report(
+    metrics: dict[str, Any],
+    thresholds: dict[str, Any],
+    predictions: PredictionStore,
+    images: ImageFolder,
+    config: EvaluationConfig,
+) -> str:
+    """Everything above as one HTML page.
+
+    The figures are drawn anew: those on disk are pictures, which Kedro does not load back.
+
+    Args:
+        metrics: From `compute_metrics`.
+        thresholds: From `fit_thresholds`.
+        predictions: The scored images.
+        images: The raw images.
+        config: How many images a figure shows.
+    """
+    from decodiff_pipeline.evaluation import figures, report
+
+    drawn = figures.draw_figures(predictions, images, thresholds, config)
+    return report.render_report(metrics, thresholds, predictions, drawn)

@@ -1,0 +1,120 @@
+"""What metrics.json says of a data set whose answers are known."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from decodiff_pipeline.evaluation.assessment import assess
+from decodiff_pipeline.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS
+from decodiff_pipeline.evaluation.summary import mean_over_categories
+from decodiff_pipeline.evaluation.thresholds import fit_thresholds
+
+if TYPE_CHECKING:
+    from tests.evaluation.conftest import World
+
+
+def assessed(world: World) -> dict[str, Any]:
+    store = world.scored()
+    thresholds = fit_thresholds(store, world.config.false_positive_rate)
+    metrics = assess(store, world.images, thresholds, {"pca": {}}, world.config)
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+    return metrics
+
+
+def test_a_perfect_model_gets_perfect_marks(plate: World) -> None:
+    metrics = assessed(plate)
+    row = metrics["categories"]["plate"]
+    for name in (*IMAGE_METRICS, *PIXEL_METRICS):
+        assert row[name] == pytest.approx(1), name
+        assert metrics["mean"][name] == pytest.approx(1), name
+    assert (row["n_good"], row["n_defective"], row["n_masks"]) == (6, 4, 4)
+    assert row["false_negative_rate"] == 0
+    assert metrics["protocol"] == "strict"
+
+
+def test_metrics_are_of_the_test_images_alone(plate: World) -> None:
+    # A good calibration image brighter than any defect must change nothing but the threshold.
+    path = plate.images.path / plate.manifest.query("split == 'calibration'")["path"].iloc[0]
+    Image.fromarray(np.full((64, 64), 255, np.uint8)).save(path)
+    row = assessed(plate)["categories"]["plate"]
+    assert row["image_auroc"] == 1
+    assert row["threshold"] > 1
+    assert (row["false_positive_rate"], row["false_negative_rate"]) == (0, 1)
+
+
+def test_uncertain_images_are_reported_apart(plate: World) -> None:
+    row = assessed(plate)["categories"]["plate"]
+    uncertain = row["uncertain"]["uncertain"]
+    assert uncertain == {"n": 3, "flagged_share": 1.0, "image_auroc_against_good": 1.0}
+    assert row["n_good"] + row["n_defective"] == 10
+
+
+def test_only_images_with_a_known_truth_enter_pixel_metrics(plate: World) -> None:
+    plate.add("plate", "test", "defective", 3)  # without masks
+    row = assessed(plate)["categories"]["plate"]
+    assert (row["n_defective"], row["n_masks"]) == (7, 4)
+    # Counted as defect-free, their bright squares would cost precision.
+    assert row["pixel_ap"] == pytest.approx(1)
+
+
+def test_pixel_metrics_use_the_masks_of_their_own_images(world: World) -> None:
+    world.add("plate", "test", "good", 2).add("plate", "test", "defective", 3, mask=True)
+    moved = world.images.path / str(world.manifest["mask_path"].iloc[-1])
+    Image.fromarray(np.roll(np.asarray(Image.open(moved)), 9, axis=1)).save(moved)
+    row = assessed(world)["categories"]["plate"]
+    index, maps = world.store.index(), world.store.maps("plate")
+    truth = [
+        np.zeros((64, 64)) if pd.isna(path) else np.asarray(Image.open(world.images.path / path))
+        for path in world.manifest["mask_path"]
+    ]
+    flat = maps[index["row"]].ravel()
+    labels = np.concatenate([mask.ravel() > 0 for mask in truth])
+    assert row["pixel_auroc"] == pytest.approx(roc_auc_score(labels, flat), abs=1e-9)
+    assert row["pixel_ap"] == pytest.approx(average_precision_score(labels, flat), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("label", "count", "expected"),
+    [("good", 3, (3, 0)), ("good", 1, (1, 0)), ("defective", 2, (0, 2)), ("uncertain", 2, (0, 0))],
+)
+def test_a_category_of_one_kind_gives_nulls(
+    world: World, label: str, count: int, expected: tuple[int, int]
+) -> None:
+    world.add("plate", "test", label, count)
+    metrics = assessed(world)
+    row = metrics["categories"]["plate"]
+    assert (row["n_good"], row["n_defective"]) == expected
+    for name in (*IMAGE_METRICS, *PIXEL_METRICS):
+        assert row[name] is None
+        assert metrics["mean"][name] is None
+    assert row["false_positive_rate"] is None
+    assert metrics["mean"]["n_categories"]["image_auroc"] == 0
+
+
+def test_a_category_without_test_images_gives_nulls(world: World) -> None:
+    world.add("plate", "calibration", "good", 3)
+    row = assessed(world)["categories"]["plate"]
+    assert (row["image_auroc"], row["n_good"]) == (None, 0)
+    assert row["threshold"] is not None
+
+
+def test_the_mean_is_over_categories_that_have_the_metric() -> None:
+    nothing = dict.fromkeys((*IMAGE_METRICS, *PIXEL_METRICS))
+    mean = mean_over_categories(
+        {
+            "a": nothing | {"image_auroc": 0.5},
+            "b": nothing | {"image_auroc": 1.0, "pixel_ap": 0.2},
+            "c": nothing,
+        }
+    )
+    assert mean["image_auroc"] == pytest.approx(0.75)
+    assert mean["pixel_ap"] == pytest.approx(0.2)
+    assert mean["pixel_aupro"] is None
+    assert mean["n_categories"]["image_auroc"] == 2

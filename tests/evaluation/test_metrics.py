@@ -1,0 +1,180 @@
+"""Exact metrics against an oracle that walks through every threshold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.evaluation import metrics
+from decodiff_pipeline.evaluation.counting import Levels
+from decodiff_pipeline.evaluation.metrics import (
+    IMAGE_METRICS,
+    PIXEL_METRICS,
+    image_metrics,
+    pixel_metrics,
+)
+
+EXACT = {"rel": 0, "abs": 1e-9}
+
+
+def oracle(maps: np.ndarray, masks: np.ndarray, limit: float) -> dict[str, float]:
+    """The definitions, one threshold at a time, in plain loops."""
+    regions = []
+    for image, mask in enumerate(masks):
+        labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+        regions += [(image, labels == number) for number in range(1, count + 1)]
+    points = [(0.0, 0.0, 0.0, 1.0)]  # false-positive rate, region overlap, recall, precision
+    for threshold in sorted({float(value) for value in maps.ravel()}, reverse=True):
+        detected = maps >= threshold
+        true, false = (detected & masks).sum(), (detected & ~masks).sum()
+        overlap = [detected[image][region].mean() for image, region in regions]
+        points.append(
+            (false / (~masks).sum(), np.mean(overlap), true / masks.sum(), true / (true + false))
+        )
+    rate, overlap, recall, precision = np.array(points).T
+    f1 = [2 * p * r / (p + r) if p + r else 0.0 for p, r in zip(precision, recall, strict=True)]
+    return {
+        "pixel_auroc": area(rate, recall, 1.0),
+        "pixel_ap": float((np.diff(recall) * precision[1:]).sum()),
+        "pixel_f1max": max(f1),
+        "pixel_aupro": area(rate, overlap, limit) / limit,
+    }
+
+
+def area(x: np.ndarray, y: np.ndarray, limit: float) -> float:
+    """Trapezoids from 0 to the limit, the last one cut there."""
+    total = 0.0
+    for x0, x1, y0, y1 in zip(x, x[1:], y, y[1:], strict=False):
+        if x1 > limit:
+            cut = y0 + (y1 - y0) * (limit - x0) / (x1 - x0)
+            return float(total + (limit - x0) * (y0 + cut) / 2)
+        total += (x1 - x0) * (y0 + y1) / 2
+    return float(total)
+
+
+def blobs(seed: int, count: int = 6, side: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    """Smooth maps with defects that are brighter on average; a third of the images is good."""
+    rng = np.random.default_rng(seed)
+    maps = ndimage.gaussian_filter(rng.gamma(1, 1, (count, side, side)), (0, 2, 2))
+    masks = np.zeros(maps.shape, bool)
+    for image in range(0, count - count // 3):
+        for _ in range(3):
+            y, x = rng.integers(0, side - 5, 2)
+            masks[image, y : y + rng.integers(1, 6), x : x + rng.integers(1, 6)] = True
+    return (maps + 0.4 * masks * rng.random(maps.shape)).astype(np.float32), masks
+
+
+@pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_pixel_metrics_equal_the_definitions(seed: int, limit: float) -> None:
+    maps, masks = blobs(seed)
+    assert pixel_metrics(maps, masks, limit=limit) == pytest.approx(
+        oracle(maps, masks, limit), **EXACT
+    )
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 2])
+def test_pixel_metrics_are_exact_with_ties(decimals: int) -> None:
+    maps, masks = blobs(7)
+    maps = maps.round(decimals)
+    assert pixel_metrics(maps, masks) == pytest.approx(oracle(maps, masks, 0.3), **EXACT)
+
+
+def test_pixel_metrics_are_exact_with_negative_zero_tiny_and_infinite_scores() -> None:
+    maps, masks = blobs(8)
+    maps -= np.float32(0.9)
+    maps[0, :3] = [[0.0], [-0.0], [1e-44]]
+    maps[1, :2] = [[np.inf], [-np.inf]]
+    masks[0, :3, :9] = True
+    masks[1, :2, :9] = True
+    assert pixel_metrics(maps, masks) == pytest.approx(oracle(maps, masks, 0.3), **EXACT)
+
+
+def test_one_outlier_pixel_does_not_ruin_aupro() -> None:
+    maps, masks = blobs(9)
+    maps[-1, 0, 0] = 1e6
+    assert pixel_metrics(maps, masks) == pytest.approx(oracle(maps, masks, 0.3), **EXACT)
+
+
+def test_diagonal_neighbours_are_one_region() -> None:
+    mask = np.zeros((1, 4, 4), bool)
+    mask[0, 0, 0] = mask[0, 1, 1] = mask[0, 3, 3] = True
+    maps = np.full((1, 4, 4), 0.5, np.float32)
+    maps[0, 0, 0] = maps[0, 3, 3] = 1  # half of the first region, all of the second
+    maps[0, 1, 1] = 0
+    assert pixel_metrics(maps, mask, limit=0.5)["pixel_aupro"] == pytest.approx(0.75)
+
+
+def test_chunks_and_threads_do_not_change_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps, masks = blobs(3, count=12)
+    whole = pixel_metrics(maps, masks, workers=1)
+    monkeypatch.setattr(metrics, "CHUNK_PIXELS", 2 * maps[0].size)
+    assert pixel_metrics(maps, masks, workers=3) == whole
+
+
+def test_maps_and_masks_may_be_lazy() -> None:
+    maps, masks = blobs(4)
+    lazy = [mask if mask.any() else None for mask in masks]
+    assert pixel_metrics(list(maps), lazy) == pixel_metrics(maps, masks)
+
+
+def test_pixel_metrics_need_both_kinds_of_pixels() -> None:
+    maps, masks = blobs(5)
+    nothing = dict.fromkeys(PIXEL_METRICS)
+    assert pixel_metrics(maps, np.zeros_like(masks)) == nothing
+    assert pixel_metrics(maps, np.ones_like(masks)) == nothing
+    assert pixel_metrics(maps[:0], masks[:0]) == nothing
+
+
+@pytest.mark.parametrize("defective", [True, False])
+def test_nan_in_a_map_is_an_error(defective: bool) -> None:
+    maps, masks = blobs(6)
+    maps[0][np.nonzero(masks[0] == defective)[0][0], np.nonzero(masks[0] == defective)[1][0]] = (
+        np.nan
+    )
+    with pytest.raises(ModelError, match="NaN"):
+        pixel_metrics(maps, masks)
+
+
+def test_wrong_shapes_and_limits_are_errors() -> None:
+    maps, masks = blobs(6)
+    with pytest.raises(ValueError, match="6 maps but 5 masks"):
+        pixel_metrics(maps, masks[:5])
+    with pytest.raises(ValueError, match="mask 0 is"):
+        pixel_metrics(maps, masks[:, 1:])
+    with pytest.raises(ValueError, match="limit is 0"):
+        pixel_metrics(maps, masks, limit=0)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_levels_place_numbers_as_comparisons_do(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    levels = np.unique((rng.normal(size=50) * scale).astype(np.float32))
+    values = (rng.normal(size=3000) * scale).astype(np.float32)
+    values[:40] = levels[:40]
+    reached, equal = Levels(levels).count(values)
+    expected = (values[:, None] >= levels).sum(1)
+    assert reached.tolist() == np.bincount(expected, minlength=len(levels) + 1).tolist()
+    assert equal.tolist() == (values[:, None] == levels).sum(0).tolist()
+
+
+def test_one_level_is_enough() -> None:
+    reached, equal = Levels(np.array([0.5], np.float32)).count(
+        np.array([-1, 0.5, 0.5, 2], np.float32)
+    )
+    assert (reached.tolist(), equal.tolist()) == ([1, 3], [2])
+
+
+def test_image_metrics_by_hand() -> None:
+    scores = np.array([0.1, 0.4, 0.35, 0.8], np.float32)
+    found = image_metrics(scores, np.array([False, False, True, True]))
+    assert found["image_auroc"] == pytest.approx(3 / 4)
+    assert found["image_ap"] == pytest.approx(1 / 2 + 1 / 2 * 2 / 3)
+    assert found["image_f1max"] == pytest.approx(4 / 5)
+
+
+@pytest.mark.parametrize("labels", [[], [True], [False, False]])
+def test_image_metrics_need_both_kinds_of_images(labels: list[bool]) -> None:
+    assert image_metrics(np.zeros(len(labels)), np.array(labels)) == dict.fromkeys(IMAGE_METRICS)

@@ -1,0 +1,155 @@
+"""Figures, the page and the table in the terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from decodiff_pipeline.evaluation.assessment import assess
+from decodiff_pipeline.evaluation.figures import choose, draw_figures
+from decodiff_pipeline.evaluation.predictions import file_stem
+from decodiff_pipeline.evaluation.report import render_report
+from decodiff_pipeline.evaluation.summary import main, render_table
+from decodiff_pipeline.evaluation.thresholds import fit_thresholds
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.evaluation.conftest import World
+
+NASTY = "<script>alert(1)</script> & $x_1$"
+
+
+def evaluated(world: World, floors: dict[str, Any] | None = None) -> tuple[dict[str, Any], str]:
+    store = world.scored()
+    thresholds = fit_thresholds(store, 0.05)
+    metrics = assess(store, world.images, thresholds, {"pca": floors or {}}, world.config)
+    figures = draw_figures(store, world.images, thresholds, world.config)
+    return metrics, render_report(metrics, thresholds, store, figures)
+
+
+class Page(HTMLParser):
+    """Collects the text, the tags and everything that a page could load."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in {"src", "href", "srcset"}]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_is_whole_and_loads_nothing(plate: World) -> None:
+    _, html = evaluated(plate)
+    page = Page(html)
+    assert "script" not in page.tags
+    assert page.tags.count("img") == 2
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
+    anchors = [link[1:] for link in page.links if link.startswith("#")]
+    assert all(f'id="{anchor}"' in html for anchor in anchors)
+    assert "url(" not in html
+    assert 'name="viewport"' in html
+    assert "best that so few images can promise" in page.text  # 5 images, 5 %
+
+
+def test_names_are_text(world: World) -> None:
+    world.model.categories = (NASTY,)
+    world.add(NASTY, "test", "good", 2).add(NASTY, "test", "defective", 2, mask=True)
+    _, html = evaluated(world)
+    assert "script" not in Page(html).tags
+    assert NASTY in Page(html).text
+
+
+def test_a_category_that_does_not_beat_the_floor_is_marked(plate: World) -> None:
+    metrics, html = evaluated(plate, {"plate": {"image_auroc": 1.0, "pixel_ap": 0.5}})
+    marked = re.findall(r'<td class="missed">([\d.]+)', html)
+    assert marked == ["1.000", "1.000"]  # the category's image AUROC, a draw, and the mean's
+    assert "1.000*" in render_table(metrics)
+    metrics, html = evaluated(plate, {"plate": {"image_auroc": 0.9, "pixel_ap": 0.5}})
+    assert '<td class="missed">' not in html
+    assert "*" not in render_table(metrics)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        [("test", "good", 2)],
+        [("test", "good", 1)],
+        [("test", "uncertain", 2)],
+        [("test", "defective", 1)],
+        [("calibration", "good", 2)],
+        [("calibration", "good", 2), ("test", "defective", 1)],
+    ],
+)
+def test_sparse_categories_are_shown_too(world: World, groups: list[tuple[str, str, int]]) -> None:
+    for split, label, count in groups:
+        world.add("plate", split, label, count)
+    metrics, html = evaluated(world)
+    assert "plate" in Page(html).text
+    assert "plate" in render_table(metrics)
+
+
+def test_misses_come_first_and_no_image_twice(plate: World) -> None:
+    index = plate.scored().index()
+    test = index[index["split"] == "test"]
+    threshold = test[test["label"] == "defective"]["score"].sort_values().iloc[1]
+    panels = choose(test, threshold, 2)
+    verdicts = [panel.verdict for panel in panels]
+    assert verdicts == ["missed", "detected", "detected", "detected", "passed", "passed"]
+    paths = [panel.row.path for panel in panels]
+    assert len(set(paths)) == len(paths)
+    scores = [panel.row.score for panel in panels]
+    assert scores[0] == test[test["label"] == "defective"]["score"].min()
+    assert scores[4] == test[test["label"] == "good"]["score"].max()
+
+
+def test_a_figure_for_each_category_with_the_four_pictures(world: World) -> None:
+    for name in ("plate", "odd/../$name"):
+        world.add(name, "test", "good", 1).add(name, "test", "defective", 1, mask=True)
+        world.add(name, "test", "defective", 1)
+    store = world.scored()
+    figures = draw_figures(store, world.images, fit_thresholds(store, 0.05), world.config)
+    assert set(figures) == {"plate", file_stem("odd/../$name")}
+    axes = figures["plate"].axes
+    titles = [axis.get_title() for axis in axes[:4]]
+    assert titles == ["input", "reconstruction", "ground truth", "anomaly map"]
+    written = [text.get_text() for axis in axes for text in axis.texts]
+    assert "no mask" in written
+    assert "no defect" in written
+    assert len(axes) == 12
+
+
+def test_the_table_is_printed_from_the_file(
+    plate: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics, _ = evaluated(plate, {"plate": {"image_auroc": 0.75, "pixel_ap": None}})
+    file = tmp_path / "metrics.json"
+    file.write_text(json.dumps(metrics))
+    assert main([str(file)]) == 0
+    header, row, mean = capsys.readouterr().out.splitlines()
+    assert header.split()[:5] == ["category", "good", "bad", "I-AUROC", "(PCA)"]
+    assert row.split()[:5] == ["plate", "6", "4", "1.000", "0.750"]
+    assert mean.split()[0] == "mean"
+
+
+def test_a_missing_file_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "metrics.json")]) == 1
+    error = capsys.readouterr().err
+    assert "metrics.json" in error
+    assert "kedro run --pipeline evaluation" in error
+    assert error.count("\n") == 1
+
+
+def test_the_table_survives_an_empty_file() -> None:
+    assert "category" in render_table({})
