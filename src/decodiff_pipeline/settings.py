@@ -4,5 +4,7 @@ from __future__ import annotations
 
 from decodiff_pipeline.hooks import ErrorHooks, SummaryHooks, TrackingHooks
 
-HOOKS = (TrackingHooks(), SummaryHooks(), ErrorHooks())
+_tracking = TrackingHooks()
+
+HOOKS = (ErrorHooks(), _tracking, SummaryHooks(_tracking))
 CONFIG_LOADER_ARGS = {"base_env": "base", "default_run_env": "local"}

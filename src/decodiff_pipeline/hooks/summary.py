@@ -1,0 +1,117 @@
+"""What to look at when a run is over, and how to open it."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from kedro.framework.hooks import hook_impl
+
+from decodiff_pipeline.registry.mlflow_values import redact
+
+if TYPE_CHECKING:
+    from kedro.framework.context import KedroContext
+    from kedro.io import DataCatalog
+    from kedro.pipeline import Pipeline
+
+    from decodiff_pipeline.hooks.tracking import TrackingHooks
+
+logger = logging.getLogger(__name__)
+
+
+class SummaryHooks:
+    """Print metrics per category and the way to the report, the MLflow run and the model.
+
+    Only what the run has written is shown, so a run of the data validation alone prints nothing.
+
+    Args:
+        tracking: The tracking hook of the same run; ``None`` shows no MLflow run.
+    """
+
+    def __init__(self, tracking: TrackingHooks | None = None) -> None:
+        self._tracking = tracking
+        self._project = Path()
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Remember where the project is."""
+        self._project = Path(context.project_path)
+
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Print the summary; the run is over and done, so nothing here may make it fail."""
+        try:
+            blocks = self._blocks(pipeline.all_outputs(), catalog)
+        except Exception as error:
+            logger.warning("the summary cannot be shown: %s", error)
+            return
+        if blocks:
+            click.echo("\n" + "\n".join([*blocks, *_activation()]))
+
+    def _blocks(self, written: set[str], catalog: DataCatalog) -> list[str]:
+        blocks: list[str] = []
+        if "metrics" in written:
+            from decodiff_pipeline.evaluation.summary import render_table
+
+            blocks.append(render_table(_read(catalog, "metrics")))
+        if "report" in written:
+            blocks.append(self._report(catalog))
+        blocks += self._run()
+        if "registration" in written:
+            blocks.append(_model(_read(catalog, "registration")))
+        return blocks
+
+    def _report(self, catalog: DataCatalog) -> str:
+        path = Path(catalog.config_resolver.resolve_pattern("report")["filepath"])
+        shown = path.relative_to(self._project) if path.is_relative_to(self._project) else path
+        return _entry("report", str(shown), f"python -m webbrowser -t {path.as_uri()}")
+
+    def _run(self) -> list[str]:
+        tracker = None if self._tracking is None else self._tracking.tracker
+        if tracker is None or tracker.run_id is None:
+            return []
+        name = f"{tracker.run_id} in experiment {tracker.experiment!r}"
+        if not tracker.tracking_uri.startswith("sqlite:"):
+            page = f"#/experiments/{tracker.experiment_id}/runs/{tracker.run_id}"
+            return [_entry("MLflow run", name, f"{redact(tracker.tracking_uri)}/{page}")]
+        uri = shlex.quote(tracker.tracking_uri)
+        return [_entry("MLflow run", name, f"mlflow ui --backend-store-uri {uri}")]
+
+
+def _model(registration: dict[str, Any]) -> str:
+    name = f"{registration['name']} version {registration['version']}"
+    if not registration["new"]:
+        name += " (the same model as before: no new version)"
+    store = f"MLFLOW_TRACKING_URI={shlex.quote(registration['tracking_uri'])}"
+    return _entry("model", name, f"{store} {registration['serve']}")
+
+
+def _entry(label: str, value: str, command: str) -> str:
+    return f"{label + ':':<12}{value}\n{'':<12}{command}"
+
+
+def _read(catalog: DataCatalog, name: str) -> Any:
+    dataset = catalog.get(name)
+    return {} if dataset is None else dataset.load()
+
+
+def _activation() -> list[str]:
+    """The line to type first where this environment's tools are not on the PATH.
+
+    Calling them by path is not enough: ``mlflow models serve`` looks for uvicorn on the PATH.
+    """
+    tools = Path(sys.executable).parent
+    found = shutil.which("mlflow")
+    if found is not None and Path(found).parent.samefile(tools):
+        return []
+    if not (tools / "activate").exists():
+        return []
+    activate = tools / "activate"
+    if activate.is_relative_to(Path.cwd()):
+        activate = activate.relative_to(Path.cwd())
+    return [f"(in a new shell first: . {activate})"]

@@ -1,0 +1,51 @@
+"""The node that registers a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.registry.config import RegistrationConfig
+
+
+def register_model(
+    model_folder: Path,
+    thresholds: dict[str, Any],
+    metrics: dict[str, Any],
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    registration: RegistrationConfig,
+) -> dict[str, Any]:
+    """Register the trained pipeline as a version with its identity, thresholds and metrics.
+
+    Args:
+        model_folder: The pipeline as ``save_pretrained`` wrote it.
+        thresholds: Per category, from the evaluation.
+        metrics: Per category, from the evaluation.
+        manifest: The validated manifest, for the data's digest and an example.
+        images: The raw images, for the example.
+        registration: Name, alias and limits.
+
+    Returns:
+        Name, version, run, digests and the command that serves it; see
+        :func:`decodiff_pipeline.registry.registration.register`.
+
+    Raises:
+        ModelError: The model is incomplete, does not answer, or MLflow cannot be reached.
+    """
+    from decodiff_pipeline.registry.logged_model import TrainedModel
+    from decodiff_pipeline.registry.registration import example_of, identity_tags, register
+
+    tags = identity_tags(model_folder, thresholds, manifest)
+    dataset = {"dataset": metrics["dataset"]} if "dataset" in metrics else {}
+    model = TrainedModel(
+        folder=model_folder,
+        thresholds=thresholds,
+        metrics=metrics,
+        tags={**tags, **dataset},
+        example=example_of(manifest, images),
+    )
+    return register(model, registration)

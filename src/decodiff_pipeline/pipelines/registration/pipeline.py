@@ -1,0 +1,28 @@
+"""From the trained model, its thresholds and its metrics to a registered version."""
+
+from __future__ import annotations
+
+from kedro.pipeline import Node, Pipeline
+
+from decodiff_pipeline.pipelines.registration.nodes import register_model
+
+
+def create_pipeline(**_: object) -> Pipeline:
+    """The registration pipeline."""
+    return Pipeline(
+        [
+            Node(
+                register_model,
+                inputs={
+                    "model_folder": "decodiff_model_folder",
+                    "thresholds": "thresholds",
+                    "metrics": "metrics",
+                    "manifest": "validated_manifest",
+                    "images": "raw_images",
+                    "registration": "params:registration",
+                },
+                outputs="registration",
+                name="register_model",
+            )
+        ]
+    )

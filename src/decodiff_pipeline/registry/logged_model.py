@@ -1,0 +1,144 @@
+"""The trained pipeline as an MLflow model: logged from code, and checked by loading it again."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.registry import identity
+from decodiff_pipeline.registry.mlflow_values import first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlflow.models.model import ModelInfo
+
+    from decodiff_pipeline.registry.config import RegistrationConfig
+
+SERVED_MODEL = Path(__file__).with_name("served_model.py")
+REQUIREMENTS = (
+    "accelerate",
+    "diffusers",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pillow",
+    "pydantic",
+    "safetensors",
+    "scipy",
+    "torch",
+)
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """Everything that makes up a version.
+
+    Attributes:
+        folder: The pipeline as ``save_pretrained`` wrote it.
+        thresholds: As the evaluation writes them.
+        metrics: As the evaluation writes them.
+        tags: What the model was made of, as :func:`identity_tags` returns it.
+        example: An encoded image and its category.
+    """
+
+    folder: Path
+    thresholds: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    tags: Mapping[str, str]
+    example: tuple[bytes, str]
+
+
+def serving_config(config: RegistrationConfig) -> dict[str, int]:
+    """The limits that are logged with the model."""
+    return config.model_dump(include={"max_images", "max_pixels", "batch_size"})
+
+
+def log_model(
+    model: TrainedModel, config: RegistrationConfig, tags: Mapping[str, str], run_id: str
+) -> ModelInfo:
+    """Log a model from code, with signature and example, to a run.
+
+    Args:
+        model: What to log.
+        config: Name and limits.
+        tags: Tags of the logged model.
+        run_id: The run it belongs to.
+    """
+    import mlflow
+    import pandas as pd
+    from mlflow.models import Model
+
+    image, category = model.example
+    with tempfile.TemporaryDirectory() as folder:
+        thresholds = Path(folder, "thresholds.json")
+        thresholds.write_text(json.dumps(model.thresholds, indent=2), encoding="utf-8")
+        # pyfunc.log_model is this call without `run_id`: it takes MLflow's thread-bound active run.
+        return Model.log(
+            None,
+            mlflow.pyfunc,
+            name=config.model_name,
+            run_id=run_id,
+            tags=dict(tags),
+            python_model=str(SERVED_MODEL),
+            artifacts={"pipeline": str(model.folder), "thresholds": str(thresholds)},
+            model_config=serving_config(config),
+            signature=_signature(),
+            input_example=pd.DataFrame({"image": [image], "category": [category]}),
+            pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
+        )
+
+
+def check_model(info: ModelInfo, model: TrainedModel) -> None:
+    """Load what was logged, compare it with what was sent, and let it answer its example.
+
+    Raises:
+        ModelError: It is not the same, or it does not answer with a score.
+    """
+    import mlflow
+    import pandas as pd
+
+    local = Path(mlflow.artifacts.download_artifacts(info.model_uri))
+    logged = identity.folder_sha256(local / "artifacts" / model.folder.name)
+    if logged != identity.folder_sha256(model.folder):
+        msg = (
+            f"the model logged as {info.model_uri} differs from {model.folder} (SHA-256 "
+            f"{logged[:12]}…); nothing was registered: check the artifact store and its disk"
+        )
+        raise ModelError(msg)
+    image, category = model.example
+    rows = pd.DataFrame({"image": [image], "category": [category]})
+    try:
+        answer = mlflow.pyfunc.load_model(str(local)).predict(rows, params={"map_bits": 8})
+        score = float(answer["score"][0])
+    except Exception as error:
+        msg = f"the logged model does not answer ({first_line(error)}); nothing was registered"
+        raise ModelError(msg) from error
+    if not math.isfinite(score):
+        msg = f"the logged model scores {score}; nothing was registered"
+        raise ModelError(msg)
+
+
+def _signature() -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.binary, "image"), ColSpec(DataType.string, "category")]),
+        outputs=Schema(
+            [
+                ColSpec(DataType.string, "category"),
+                ColSpec(DataType.double, "score"),
+                ColSpec(DataType.double, "threshold", required=False),
+                ColSpec(DataType.string, "decision", required=False),
+                ColSpec(DataType.string, "map", required=False),
+            ]
+        ),
+        params=ParamSchema([ParamSpec("map_bits", DataType.long, 8)]),
+    )

@@ -1,0 +1,113 @@
+"""What MLflow takes: its limits on keys, values and batches, and its environment variables."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+# MLflow's own limits (mlflow.utils.validation); it refuses the whole batch beyond them.
+MAX_KEY = 250
+MAX_PARAM = 6000
+MAX_TAG = 5000
+PARAMS_PER_BATCH = 100
+METRICS_PER_BATCH = 1000
+
+# Telemetry off; and a server that is gone costs seconds, not the four minutes of the defaults.
+ENVIRONMENT = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+}
+UPLOAD_SECONDS = 120
+
+
+def prepare_environment() -> None:
+    """Set what MLflow reads on import; what the user has set stays."""
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # each single retry
+
+
+@contextmanager
+def patience() -> Iterator[None]:
+    """Give the server time to store a model: gigabytes take longer to confirm than a metric."""
+    variable = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    before = os.environ.get(variable)
+    os.environ[variable] = str(max(UPLOAD_SECONDS, int(before or 0)))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+
+
+def flatten(tree: Mapping[str, Any], separator: str) -> dict[str, Any]:
+    """Leaves of nested mappings under joined keys that MLflow accepts.
+
+    Args:
+        tree: Nested mappings; lists are leaves.
+        separator: ``"."`` for parameters, ``"/"`` for metrics (MLflow groups charts by it).
+
+    Returns:
+        ``{"a/b": leaf}`` with characters MLflow refuses replaced by ``_``.
+    """
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = re.sub(r"[^\w\-. /]", "_", str(key))
+        if isinstance(value, dict):
+            children = flatten(value, separator)
+            leaves.update({f"{name}{separator}{k}"[:MAX_KEY]: v for k, v in children.items()})
+        else:
+            leaves[name[:MAX_KEY]] = value
+    return leaves
+
+
+def numbers_in(tree: Mapping[str, Any]) -> dict[str, float]:
+    """Finite numbers of a nested mapping, by flattened name.
+
+    Evaluation's ``{"categories": {name: {…}}}`` loses its first level, so that a chart is called
+    ``mono/image_auroc``. Nulls, texts and lists are left out.
+    """
+    categories = tree.get("categories")
+    if isinstance(categories, dict):
+        tree = {**{k: v for k, v in tree.items() if k != "categories"}, **categories}
+    return {
+        name: float(value)
+        for name, value in flatten(tree, "/").items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+def redact(uri: str) -> str:
+    """A URI without the user and password it may hold."""
+    return re.sub(r"//[^/@]*@", "//***@", uri)
+
+
+def text_of(value: Any) -> str:
+    """A parameter as MLflow stores it: texts as they are, the rest as JSON, cut to its length."""
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= MAX_PARAM else text[: MAX_PARAM - 1] + "…"
+
+
+def batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """Items in parts of at most ``size``."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def first_line(error: BaseException) -> str:
+    """An error as one line; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

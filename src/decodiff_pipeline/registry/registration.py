@@ -1,0 +1,221 @@
+"""A trained pipeline as a version in MLflow's model registry, checked before it gets there."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from decodiff_pipeline.deco import weights
+from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.registry import identity
+from decodiff_pipeline.registry.logged_model import (
+    TrainedModel,
+    check_model,
+    log_model,
+    serving_config,
+)
+from decodiff_pipeline.registry.mlflow_values import (
+    first_line,
+    numbers_in,
+    patience,
+    prepare_environment,
+    redact,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    import pandas as pd
+    from mlflow import MlflowClient
+
+    from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.registry.config import RegistrationConfig
+
+logger = logging.getLogger(__name__)
+
+SERVING_PORT = 5001  # 5000 is `mlflow ui`'s
+EXAMPLE_SIDE = 512
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version in the registry and the logged model it points to."""
+
+    name: str
+    version: str
+    model_id: str
+
+    @property
+    def uri(self) -> str:
+        """URI that MLflow loads and serves the version by."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def register(model: TrainedModel, config: RegistrationConfig) -> dict[str, Any]:
+    """Log a model, check that it answers, and register it as a new version.
+
+    If the newest version has the same files, thresholds and limits, no version is added: that
+    one is returned, and the metrics of this run are linked to it.
+
+    Args:
+        model: What to register.
+        config: Where, and with which limits.
+
+    Returns:
+        ``name``, ``version``, ``new``, ``alias``, ``run_id``, ``model_id``, ``model_uri``,
+        ``sha256`` (of the pipeline's files), ``tags``, ``tracking_uri`` and ``serve`` (a command).
+
+    Raises:
+        ModelError: The logged model does not answer or is not what was sent, or MLflow cannot be
+            reached.
+    """
+    prepare_environment()
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow.MlflowClient()
+    tags = {**model.tags, "serving_config": json.dumps(serving_config(config))}
+    try:
+        with patience(), _run() as run_id:
+            found = _same_version(client, config.model_name, tags)
+            if found is not None:
+                logger.info("%s is this very model already; no version was added", found.uri)
+            registered = found or _add_version(client, model, config, tags, run_id)
+            _link_metrics(client, registered.model_id, run_id, model.metrics)
+    except (MlflowException, OSError) as error:
+        uri = redact(mlflow.get_tracking_uri())
+        msg = (
+            f"the model could not be registered in MLflow at {uri} ({first_line(error)}); it is "
+            f"safe in {model.folder}: see to MLflow, then `kedro run --pipeline registration`"
+        )
+        raise ModelError(msg) from error
+    return {
+        "name": registered.name,
+        "version": registered.version,
+        "new": found is None,
+        "alias": config.alias if found is None else None,
+        "run_id": run_id,
+        "model_id": registered.model_id,
+        "model_uri": registered.uri,
+        "sha256": tags["model_sha256"],
+        "tags": tags,
+        "tracking_uri": redact(mlflow.get_tracking_uri()),
+        "serve": f"mlflow models serve --env-manager local -m {registered.uri} -p {SERVING_PORT}",
+    }
+
+
+def identity_tags(
+    folder: Path, thresholds: Mapping[str, Any], manifest: pd.DataFrame
+) -> dict[str, str]:
+    """Tags that say what a model was made of.
+
+    Args:
+        folder: The saved pipeline, within the repository if there is one.
+        thresholds: As the evaluation writes them.
+        manifest: Of the data it was trained and evaluated on.
+
+    Raises:
+        ModelError: The folder holds no complete pipeline.
+    """
+    git = identity.git_state(folder)
+    sha256 = identity.folder_sha256(folder)
+    tags = {
+        "model_sha256": sha256,
+        "thresholds_sha256": identity.thresholds_digest(thresholds),
+        "data_digest": identity.data_digest(manifest),
+        "autoencoder_digest": weights.digest(weights.AutoencoderConfig(str(folder), "vae")),
+        "git_commit": git.commit,
+        "git_dirty": git.dirty,
+        "dvc_revision": identity.dvc_revision(folder),
+    }
+    return {key: str(value) for key, value in tags.items() if value is not None}
+
+
+def example_of(manifest: pd.DataFrame, images: ImageFolder) -> tuple[bytes, str]:
+    """A real image of the data set as the model's input example: a test image where there is one.
+
+    Returns:
+        PNG of at most 512 pixels a side, and the category.
+    """
+    order = manifest.assign(rank=(manifest["split"] != "test").astype(int))
+    row = order.sort_values(["rank", "category", "path"]).iloc[0]
+    image = images.read(row["path"])
+    image.thumbnail((EXAMPLE_SIDE, EXAMPLE_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue(), str(row["category"])
+
+
+@contextmanager
+def _run() -> Iterator[str]:
+    """The run that the tracking hook started, or one of its own where it did not."""
+    import mlflow
+
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if run_id:
+        yield run_id
+        return
+    with mlflow.start_run(run_name="registration") as run:
+        yield run.info.run_id
+
+
+def _add_version(
+    client: MlflowClient,
+    model: TrainedModel,
+    config: RegistrationConfig,
+    tags: Mapping[str, str],
+    run_id: str,
+) -> RegisteredVersion:
+    import mlflow
+
+    info = log_model(model, config, tags, run_id)
+    check_model(info, model)
+    added = mlflow.register_model(info.model_uri, config.model_name, tags=dict(tags))
+    if config.alias is not None:
+        client.set_registered_model_alias(added.name, config.alias, added.version)
+    return RegisteredVersion(added.name, str(added.version), info.model_id)
+
+
+def _same_version(
+    client: MlflowClient, name: str, tags: Mapping[str, str]
+) -> RegisteredVersion | None:
+    """The newest version, if it is this model with these thresholds and its files are there."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    versions = client.search_model_versions(f"name = '{name}'")
+    if not versions:
+        return None
+    newest = max(versions, key=lambda found: int(found.version))
+    identical = ("model_sha256", "thresholds_sha256", "serving_config")
+    if any(newest.tags.get(key) != tags[key] for key in identical):
+        return None
+    try:
+        info = mlflow.models.get_model_info(f"models:/{name}/{newest.version}")
+    except (MlflowException, OSError):
+        return None
+    return RegisteredVersion(name, str(newest.version), info.model_id)
+
+
+def _link_metrics(
+    client: MlflowClient, model_id: str, run_id: str, metrics: Mapping[str, Any]
+) -> None:
+    """Attach the run's metrics to the logged model, but for those MLflow has attached itself."""
+    from mlflow.entities import Metric
+
+    attached = client.get_logged_model(model_id).metrics or []
+    known = {(metric.key, metric.value) for metric in attached if metric.run_id == run_id}
+    now = client.get_run(run_id).info.start_time
+    linked = [
+        Metric(key, value, now, 0, model_id=model_id, run_id=run_id)
+        for key, value in numbers_in(metrics).items()
+        if (key, value) not in known
+    ]
+    if linked:
+        client.log_batch(run_id, metrics=linked)

@@ -1,0 +1,84 @@
+"""The model as MLflow serves it: this file is logged with every version ("models from code").
+
+So it is small, and imports the installed package for everything else.
+"""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
+from mlflow.pyfunc import PythonModel
+
+from decodiff_pipeline.errors import ImageError, ModelError
+from decodiff_pipeline.registry.scorer import Scorer
+
+if TYPE_CHECKING:
+    from mlflow.pyfunc import PythonModelContext
+
+
+class ServedModel(PythonModel):
+    """Answers rows of ``image`` (the bytes of an image file) and ``category``."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the pipeline and the thresholds that were logged with this file."""
+        self._scorer = Scorer.from_folder(
+            Path(context.artifacts["pipeline"]),
+            Path(context.artifacts["thresholds"]),
+            **(context.model_config or {}),
+        )
+
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Score a batch.
+
+        Args:
+            context: MLflow's, not used.
+            model_input: Columns ``image`` (bytes) and ``category``.
+            params: ``map_bits``: 8 (default), 16, or 0 for no map.
+
+        Returns:
+            A row for each image: ``category``, ``score``, ``threshold``, ``decision`` and ``map``
+            (PNG in base64, of the image's own size).
+
+        Raises:
+            MlflowException: The request cannot be answered; the text says which image and why.
+                MLflow passes on the text of no other exception.
+        """
+        categories = [str(category) for category in model_input["category"]]
+        try:
+            answers = self._scorer.score(
+                list(model_input["image"]), categories, **_known(params or {})
+            )
+        except (ImageError, ModelError) as error:
+            raise MlflowException(str(error), error_code=BAD_REQUEST) from error
+        return _table(categories, answers)
+
+
+def _known(params: dict[str, Any]) -> dict[str, int]:
+    return {"map_bits": int(params["map_bits"])} if "map_bits" in params else {}
+
+
+def _table(categories: list[str], answers: list[Any]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "category": category,
+                "score": answer.score,
+                "threshold": answer.threshold,
+                "decision": answer.decision,
+                "map": answer.map and base64.b64encode(answer.map).decode("ascii"),
+            }
+            for category, answer in zip(categories, answers, strict=True)
+        ],
+        dtype=object,  # a missing threshold stays null, where a float column would make it NaN
+    )
+
+
+mlflow.models.set_model(ServedModel())

@@ -1,0 +1,190 @@
+"""A Kedro project of its own, small enough to run in a second."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+FILES = {
+    "pyproject.toml": """
+        [tool.kedro]
+        package_name = "toy"
+        project_name = "toy"
+        kedro_init_version = "1.7.0"
+        source_dir = "src"
+    """,
+    ".telemetry": "consent: false",
+    "conf/local/.gitkeep": "",
+    "conf/base/globals.yml": "dataset: toyset",
+    "conf/base/catalog.yml": """
+        measured:
+          type: json.JSONDataset
+          filepath: data/metrics.json
+          metadata: {mlflow: metrics}
+        log:
+          type: json.JSONDataset
+          filepath: data/log.json
+          metadata: {mlflow: history}
+        report:
+          type: text.TextDataset
+          filepath: data/report.html
+          metadata: {mlflow: artifact}
+    """,
+    "conf/base/parameters_training.yml": """
+        training:
+          learning_rate: 0.2
+          inner: {size: 4}
+    """,
+    "src/toy/__init__.py": "",
+    "src/toy/settings.py": """
+        from decodiff_pipeline.hooks import ErrorHooks, SummaryHooks, TrackingHooks
+
+        tracking = TrackingHooks()
+        HOOKS = (ErrorHooks(), tracking, SummaryHooks(tracking))
+    """,
+    "src/toy/pipeline_registry.py": """
+        import os
+        import sys
+        import time
+        from pathlib import Path
+
+        from kedro.pipeline import Node, Pipeline
+        from pydantic import BaseModel, ConfigDict
+        from decodiff_pipeline.errors import ConfigurationError, DataError
+
+
+        class Inner(BaseModel):
+            model_config = ConfigDict(extra="forbid")
+            size: int = 3
+
+
+        class Config(BaseModel):
+            model_config = ConfigDict(extra="forbid")
+            learning_rate: float = 0.1
+            fail: str = ""
+            inner: Inner = Inner()
+
+            def model_post_init(self, context):
+                if self.learning_rate > 10:
+                    raise ConfigurationError("training.learning_rate is above 10; lower it")
+
+
+        def train(training: Config) -> tuple[dict, list]:
+            if training.fail == "data":
+                raise DataError("raw/x.png is empty; copy it again")
+            if training.fail == "bug":
+                raise ValueError("a bug")
+            if training.fail == "disk":
+                raise OSError(28, "No space left on device", "data/x")
+            if training.fail == "sleep":
+                Path("sleeping").write_text(os.environ["MLFLOW_RUN_ID"])
+                try:
+                    time.sleep(60)
+                finally:
+                    Path("unwound").touch()
+            metrics = {"categories": {"mono": {"image_auroc": 0.9, "pixel_ap": None}}}
+            return metrics, [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
+
+
+        def report(measured: dict) -> str:
+            return "<p>"
+
+
+        def trivial() -> int:
+            heavy = {"mlflow", "torch", "diffusers", "sklearn", "matplotlib", "great_expectations"}
+            return sorted(heavy & set(sys.modules))
+
+
+        def register_pipelines():
+            training = Pipeline([Node(train, "params:training", ["measured", "log"])])
+            evaluation = Pipeline([Node(report, "measured", "report")])
+            return {
+                "training": training,
+                "untracked": training,
+                "evaluation": evaluation,
+                "trivial": Pipeline([Node(trivial, None, "heavy")]),
+                "__default__": training + evaluation,
+            }
+    """,
+}
+
+# A script, so that several runs share one start-up.
+RUNS = """
+import json, sys
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from pathlib import Path
+
+bootstrap_project(Path.cwd())
+for pipeline, parameters in json.loads(sys.argv[1]):
+    with KedroSession.create(runtime_params=parameters) as session:
+        try:
+            result = session.run(pipeline_names=[pipeline])
+            print(pipeline, {name: data.load() for name, data in result.items()})
+        except Exception as error:
+            print(pipeline, "raised", error)
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The project's root."""
+    root = tmp_path / "project"
+    for name, text in FILES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(textwrap.dedent(text))
+    return root
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """The environment without what would change a run; wide, so that no line is broken."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    return own | {"DO_NOT_TRACK": "true", "COLUMNS": "400", "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.fixture
+def sessions(project: Path, environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
+    """Starts a process that runs pipelines, given as (name, parameters), one after the other."""
+
+    def start(*runs: tuple[str, dict[str, Any]], **variables: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", RUNS, json.dumps(runs)],
+            cwd=project,
+            env=environment | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture
+def kedro(
+    project: Path, environment: dict[str, str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs ``kedro`` in the project, as a user does."""
+
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "kedro", *arguments],
+            cwd=project,
+            env=environment | variables,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run

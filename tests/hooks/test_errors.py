@@ -1,0 +1,99 @@
+"""What a user sees when something is wrong: one sentence, and an exit code that is not 0."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Kedro = Callable[..., subprocess.CompletedProcess[str]]
+
+PARAMETERS = "conf/base/parameters_training.yml"
+
+
+def last_lines(result: subprocess.CompletedProcess[str]) -> list[str]:
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr + result.stdout
+    return [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+
+
+@pytest.mark.parametrize(
+    ("yaml", "sentence"),
+    [
+        (
+            "training: {learning_rte: 0.1}",
+            "there is no parameter 'training.learning_rte'; did you mean 'learning_rate'?",
+        ),
+        (
+            "training: {inner: {colour: red}}",
+            "there is no parameter 'training.inner.colour'; known are: size",
+        ),
+        ("training: {learning_rate: fast}", "training.learning_rate is 'fast'; "),
+        ("training: 5", "training: "),
+        ("training: {learning_rate: 20}", "training.learning_rate is above 10; lower it"),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_its_file(
+    kedro: Kedro, project: Path, yaml: str, sentence: str
+) -> None:
+    (project / PARAMETERS).write_text(yaml)
+    (line,) = last_lines(kedro("run", "--pipelines", "training"))
+    assert line.startswith(f"Error: {PARAMETERS}: ")
+    assert sentence in line
+
+
+def test_every_wrong_parameter_is_named_where_it_is_set(kedro: Kedro, project: Path) -> None:
+    (project / "conf/local/parameters.yml").write_text("training: {inner: {size: big}}")
+    result = kedro("run", "--pipelines", "training", "--params", "training.learning_rate=fast")
+    lines = sorted(last_lines(result))
+    assert lines[0].startswith("Error: --params: training.learning_rate is 'fast'; ")
+    assert lines[1].startswith("Error: conf/local/parameters.yml: training.inner.size is 'big'; ")
+
+
+@pytest.mark.parametrize(
+    ("fail", "sentence"),
+    [
+        ("data", "Error: raw/x.png is empty; copy it again"),
+        ("disk", "Error: the disk is full (data/x)"),
+    ],
+)
+def test_an_error_of_a_node(kedro: Kedro, fail: str, sentence: str) -> None:
+    (line,) = last_lines(kedro("run", "--pipelines", "untracked", f"--params=training.fail={fail}"))
+    assert line.startswith(sentence)
+
+
+def test_a_bug_keeps_its_traceback(kedro: Kedro) -> None:
+    result = kedro("run", "--pipelines", "untracked", "--params=training.fail=bug")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr + result.stdout
+
+
+def test_tracebacks_on_demand(kedro: Kedro) -> None:
+    result = kedro(
+        "run", "--pipelines", "untracked", "--params=training.fail=data", DECODIFF_TRACEBACK="1"
+    )
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr + result.stdout
+
+
+def test_a_missing_input_names_the_pipeline_that_writes_it(kedro: Kedro, project: Path) -> None:
+    (line,) = last_lines(kedro("run", "--pipelines", "evaluation"))
+    assert "data/metrics.json" in line
+    assert "`kedro run --pipeline training` writes it" in line
+    assert not (project / "mlflow.db").exists()  # before anything was started
+
+
+def test_a_broken_yaml_file(kedro: Kedro, project: Path) -> None:
+    (project / PARAMETERS).write_text("training: {learning_rate: 1")
+    (line,) = last_lines(kedro("run", "--pipelines", "training"))
+    assert "parameters_training.yml" in line
+
+
+def test_an_unknown_environment_and_an_unknown_pipeline(kedro: Kedro) -> None:
+    assert "conf/nowhere" in last_lines(kedro("run", "--env", "nowhere"))[0]
+    assert "'trainig'" in last_lines(kedro("run", "--pipelines", "trainig"))[0]

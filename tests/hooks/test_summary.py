@@ -1,0 +1,92 @@
+"""What the end of a run tells, and how to open it."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from kedro.io import DataCatalog
+from kedro.pipeline import Node, Pipeline
+
+from decodiff_pipeline.hooks import SummaryHooks, TrackingHooks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+METRICS = {
+    "dataset": "elpv",
+    "categories": {
+        "mono": {"image_auroc": 0.91, "n_good": 3, "n_defective": 4},
+        "poly": {"image_auroc": None, "n_good": 3, "n_defective": 0},
+    },
+    "mean": {"image_auroc": 0.91},
+    "baseline": {"pca": {"mono": {"image_auroc": 0.9}, "poly": {"image_auroc": None}}},
+    "protocol": "strict",
+}
+REGISTRATION = {
+    "name": "decodiff",
+    "version": "3",
+    "new": True,
+    "tracking_uri": "sqlite:////srv/mlflow.db",
+    "serve": "mlflow models serve --env-manager local -m models:/decodiff/3 -p 5001",
+}
+
+
+def shown(
+    project: Path, written: dict[str, Any], tracker: Any, capsys: pytest.CaptureFixture[str]
+) -> str:
+    """Prints the summary of a run that wrote these data sets."""
+    entries = {
+        name: {"type": "json.JSONDataset", "filepath": str(project / f"{name}.json")}
+        for name in ("metrics", "report", "registration")
+    }
+    for name, data in written.items():
+        (project / f"{name}.json").write_text(json.dumps(data))
+    tracking = TrackingHooks()
+    tracking.tracker = tracker
+    hooks = SummaryHooks(tracking)
+    hooks.after_context_created(SimpleNamespace(project_path=project))
+    nodes = [Node(lambda: 1, None, name, name=name) for name in written]
+    hooks.after_pipeline_run(Pipeline(nodes), DataCatalog.from_config(entries))
+    return capsys.readouterr().out
+
+
+def tracker(uri: str) -> SimpleNamespace:
+    return SimpleNamespace(tracking_uri=uri, run_id="abc", experiment="elpv", experiment_id="7")
+
+
+def test_a_full_run_shows_the_table_and_three_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = {"metrics": METRICS, "report": {}, "registration": REGISTRATION}
+    text = shown(tmp_path, written, tracker("sqlite:////srv/mlflow.db"), capsys)
+    assert "mono" in text
+    assert "0.91" in text
+    assert f"python -m webbrowser -t {(tmp_path / 'report.json').as_uri()}" in text
+    assert "mlflow ui --backend-store-uri sqlite:////srv/mlflow.db" in text
+    assert "decodiff version 3" in text
+    assert f"MLFLOW_TRACKING_URI=sqlite:////srv/mlflow.db {REGISTRATION['serve']}" in text
+
+
+def test_the_page_of_a_run_on_a_server_without_its_password(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = shown(tmp_path, {"report": {}}, tracker("https://me:secret@mlflow.example"), capsys)
+    assert "https://***@mlflow.example/#/experiments/7/runs/abc" in text
+    assert "secret" not in text
+
+
+def test_a_run_that_wrote_none_of_it_prints_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shown(tmp_path, {}, None, capsys) == ""
+
+
+def test_a_model_registered_before_is_said_to_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = shown(tmp_path, {"registration": REGISTRATION | {"new": False}}, None, capsys)
+    assert "no new version" in text

@@ -1,0 +1,28 @@
+"""The wiring of the registration pipeline: names in the catalog, parameters that validate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from decodiff_pipeline.pipelines.registration import create_pipeline
+from decodiff_pipeline.registry.config import RegistrationConfig
+
+CONF = Path(__file__).parents[2] / "conf" / "base"
+
+
+def test_inputs_and_outputs_are_in_the_catalog() -> None:
+    catalog = yaml.safe_load((CONF / "catalog.yml").read_text(encoding="utf-8"))
+    pipeline = create_pipeline()
+    data = {name for name in pipeline.datasets() if not name.startswith("params:")}
+    assert data <= set(catalog)
+    assert pipeline.all_outputs() == {"registration"}
+    # The example and the digests come from validated rows only.
+    assert "validated_manifest" in pipeline.inputs()
+
+
+def test_the_shipped_parameters_are_the_documented_defaults() -> None:
+    text = (CONF / "parameters_registration.yml").read_text(encoding="utf-8")
+    shipped = RegistrationConfig.model_validate(yaml.safe_load(text)["registration"])
+    assert shipped == RegistrationConfig()

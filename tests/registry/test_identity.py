@@ -1,0 +1,84 @@
+"""Digests change with what they identify, and with nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+
+from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.registry import identity
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def git(folder: Path, *arguments: str) -> None:
+    options = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *options, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def manifest(**changes: str) -> pd.DataFrame:
+    row = {"category": "mono", "split": "train", "label": "good", "path": "a.png", "sha256": "aa"}
+    other = {**row, "path": "b.png", "sha256": "bb"}
+    return pd.DataFrame([{**row, **changes}, other])
+
+
+def test_folder_digest_sees_content_names_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name / "unet").mkdir(parents=True)
+        (tmp_path / name / "unet" / "w.safetensors").write_bytes(b"weights")
+        (tmp_path / name / "model_index.json").write_text("{}")
+    first = identity.folder_sha256(tmp_path / "one")
+    assert identity.folder_sha256(tmp_path / "two") == first
+
+    (tmp_path / "two" / "model_index.json").write_text("{ }")
+    changed = identity.folder_sha256(tmp_path / "two")
+    (tmp_path / "one" / "model_index.json").rename(tmp_path / "one" / "other.json")
+    assert len({first, changed, identity.folder_sha256(tmp_path / "one")}) == 3
+
+
+def test_a_folder_without_a_model_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="kedro run --pipeline training"):
+        identity.folder_sha256(tmp_path / "pipeline")
+
+
+def test_data_digest_ignores_order_and_further_columns() -> None:
+    table = manifest()
+    shuffled = table.iloc[::-1].assign(bytes=7)
+    assert identity.data_digest(shuffled) == identity.data_digest(table)
+
+
+@pytest.mark.parametrize(
+    "change", [{"sha256": "cc"}, {"split": "test"}, {"label": "uncertain"}, {"path": "c.png"}]
+)
+def test_data_digest_changes_with_the_data(change: dict[str, str]) -> None:
+    assert identity.data_digest(manifest(**change)) != identity.data_digest(manifest())
+
+
+def test_git_state(tmp_path: Path) -> None:
+    assert identity.git_state(tmp_path) == identity.GitState(None, None)
+    git(tmp_path, "init", "-q")
+    assert identity.git_state(tmp_path) == identity.GitState(None, None)  # no commit yet
+
+    (tmp_path / "code.py").write_text("1")
+    git(tmp_path, "add", "code.py")
+    git(tmp_path, "commit", "-q", "-m", "code")
+    clean = identity.git_state(tmp_path)
+    assert clean.dirty is False
+    assert clean.commit is not None
+    assert len(clean.commit) == 40
+
+    (tmp_path / "code.py").write_text("2")
+    assert identity.git_state(tmp_path) == identity.GitState(clean.commit, True)
+
+
+def test_dvc_revision_is_found_from_a_folder_within_the_project(tmp_path: Path) -> None:
+    model = tmp_path / "data" / "06_models"
+    model.mkdir(parents=True)
+    (tmp_path / ".git").mkdir()
+    assert identity.dvc_revision(model) is None
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'")
+    assert identity.dvc_revision(model) == identity.file_sha256(tmp_path / "dvc.lock")

@@ -1,0 +1,177 @@
+"""A version in the registry: what it holds, that it answers, and when none is added."""
+
+from __future__ import annotations
+
+import base64
+import io
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.pipelines.registration.nodes import register_model
+from decodiff_pipeline.registry import identity, registration
+from decodiff_pipeline.registry.config import RegistrationConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+METRICS = {
+    "dataset": "elpv",
+    "categories": {"mono": {"image_auroc": 0.9, "pixel_ap": None}},
+    "mean": {"image_auroc": 0.9},
+}
+THRESHOLDS = {"categories": {"mono": {"threshold": 0.05}}}
+
+
+@pytest.fixture
+def register(
+    tiny_model: Path, raw: Path, manifest: pd.DataFrame, store: str
+) -> Callable[..., dict[str, Any]]:
+    """Runs the node, with anything replaced by keyword."""
+    torch.set_num_threads(1)
+
+    def run(**changes: Any) -> dict[str, Any]:
+        inputs = {
+            "model_folder": tiny_model,
+            "thresholds": THRESHOLDS,
+            "metrics": METRICS,
+            "manifest": manifest,
+            "images": ImageFolder(raw),
+            "registration": RegistrationConfig(),
+        }
+        return register_model(**{**inputs, **changes})
+
+    return run
+
+
+def test_a_version_knows_what_it_is_and_answers(
+    register: Callable[..., dict[str, Any]],
+    tiny_model: Path,
+    png: bytes,
+    store: str,
+    tmp_path: Path,
+) -> None:
+    import mlflow
+
+    result = register()
+    client = mlflow.MlflowClient(store)
+    version = client.get_model_version_by_alias("decodiff", "challenger")
+    assert (result["version"], result["new"], str(version.version)) == ("1", True, "1")
+    assert version.tags["model_sha256"] == identity.folder_sha256(tiny_model) == result["sha256"]
+    assert {"data_digest", "autoencoder_digest", "thresholds_sha256"} <= set(version.tags)
+
+    logged = client.get_logged_model(result["model_id"])
+    assert {m.key: m.value for m in logged.metrics} == {
+        "mono/image_auroc": 0.9,
+        "mean/image_auroc": 0.9,
+    }
+    assert logged.source_run_id == result["run_id"]
+
+    model = mlflow.pyfunc.load_model("models:/decodiff@challenger")
+    assert [column.name for column in model.metadata.signature.inputs] == ["image", "category"]
+    assert model.input_example["category"].tolist() == ["mono"]
+    rows = pd.DataFrame({"image": [png, png], "category": ["mono", "poly"]})
+    answer = model.predict(rows)
+    assert answer["category"].tolist() == ["mono", "poly"]
+    assert answer["threshold"].tolist() == [0.05, None]
+    assert all(0 <= score <= 1 for score in answer["score"])
+    grey = Image.open(io.BytesIO(base64.b64decode(answer["map"][0])))
+    assert grey.size == (60, 50)
+    with pytest.raises(mlflow.MlflowException, match="unknown category 'wood'") as caught:
+        model.predict(pd.DataFrame({"image": [png], "category": ["wood"]}))
+    assert caught.value.error_code == "BAD_REQUEST"
+
+    logged_files = {path.name for path in (tmp_path / "mlartifacts").rglob("*.*")}
+    assert "model_index.json" in logged_files
+    assert not [name for name in logged_files if name.endswith((".pkl", ".pt", ".bin"))]
+
+
+def test_the_same_model_gets_no_second_version(register: Callable[..., dict[str, Any]]) -> None:
+    import mlflow
+
+    first, second = register(), register()
+    assert (second["version"], second["new"]) == (first["version"], False)
+    assert second["run_id"] != first["run_id"]
+    linked = mlflow.MlflowClient().get_logged_model(first["model_id"]).metrics
+    assert {metric.run_id for metric in linked} == {first["run_id"], second["run_id"]}
+
+    other = register(thresholds={"categories": {"mono": {"threshold": 0.06}}})
+    assert (other["version"], other["new"]) == ("2", True)
+
+
+def test_a_run_that_is_going_on_is_used_and_left_running(
+    register: Callable[..., dict[str, Any]], store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(store)
+    run = client.create_run(client.create_experiment("elpv"))
+    monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
+    assert register()["run_id"] == run.info.run_id
+    assert client.get_run(run.info.run_id).info.status == "RUNNING"
+
+
+def test_a_model_that_does_not_answer_is_not_registered(
+    register: Callable[..., dict[str, Any]], tiny_model: Path, tmp_path: Path, store: str
+) -> None:
+    import mlflow
+
+    broken = tmp_path / "pipeline"
+    shutil.copytree(tiny_model, broken)
+    weights = broken / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"does not answer .* nothing was registered"):
+        register(model_folder=broken)
+    assert mlflow.MlflowClient(store).search_registered_models() == []
+
+
+def test_what_the_store_changed_is_not_registered(
+    register: Callable[..., dict[str, Any]], store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    download = mlflow.artifacts.download_artifacts
+
+    def flip(uri: str) -> str:
+        folder = download(uri)
+        with open(f"{folder}/artifacts/pipeline/model_index.json", "a") as file:
+            file.write(" ")
+        return folder
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", flip)
+    with pytest.raises(ModelError, match="differs from"):
+        register()
+    assert mlflow.MlflowClient(store).search_registered_models() == []
+
+
+def test_without_mlflow_the_model_is_safe_and_the_sentence_says_where(
+    register: Callable[..., dict[str, Any]], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    with pytest.raises(ModelError, match="kedro run --pipeline registration") as caught:
+        register()
+    assert str(tiny_model) in str(caught.value)
+
+
+def test_the_example_is_a_small_test_image(raw: Path, make) -> None:
+    make.image(raw / "poly" / "b.png", seed=2, size=(900, 700), mode="RGB")
+    rows = [
+        {"category": "mono", "split": "train", "path": "mono/a.png"},
+        {"category": "poly", "split": "test", "path": "poly/b.png"},
+    ]
+    image, category = registration.example_of(pd.DataFrame(rows), ImageFolder(raw))
+    assert category == "poly"
+    decoded = Image.open(io.BytesIO(image))
+    assert (max(decoded.size), decoded.format) == (512, "PNG")
+    assert np.asarray(decoded).any()

@@ -1,0 +1,184 @@
+"""A run in MLflow, and what happens when MLflow is not there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from decodiff_pipeline.registry.mlflow_values import flatten, numbers_in, redact
+from decodiff_pipeline.registry.tracking import Tracker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlflow import MlflowClient
+
+
+@pytest.fixture
+def client(store: str) -> MlflowClient:
+    from mlflow import MlflowClient
+
+    return MlflowClient(store)
+
+
+def tracker(uri: str, folder: Path, **tags: str) -> Tracker:
+    return Tracker(uri, "elpv", artifact_root=folder, run_name="training", tags=tags)
+
+
+@pytest.fixture
+def dead_server(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a port where nobody listens."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    return f"http://user:secret@127.0.0.1:{port}"
+
+
+def test_everything_logged_is_in_the_run(store: str, client: MlflowClient, tmp_path: Path) -> None:
+    run = tracker(store, tmp_path / "artifacts", pipeline="training")
+    run.log_params({"training": {"learning_rate": 1e-4, "betas": [0.9, 0.99], "note": None}})
+    run.log_metrics({"categories": {"mono": {"image_auroc": 0.9, "pixel_ap": None}}}, "metrics")
+    run.log_history([{"step": 5, "loss": 0.5}, {"step": 10, "loss": 0.25}], "training_log")
+    (tmp_path / "report.html").write_text("<p>")
+    run.log_artifact(tmp_path / "report.html", "report")
+    run.finish("FINISHED")
+
+    found = client.get_run(run.run_id)
+    assert found.info.status == "FINISHED"
+    assert found.data.tags["pipeline"] == "training"
+    assert found.data.params == {
+        "training.learning_rate": "0.0001",
+        "training.betas": "[0.9, 0.99]",
+        "training.note": "null",
+    }
+    assert found.data.metrics == {"mono/image_auroc": 0.9, "loss": 0.25}
+    history = client.get_metric_history(run.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(5, 0.5), (10, 0.25)]
+    assert [file.path for file in client.list_artifacts(run.run_id)] == ["report.html"]
+    assert (tmp_path / "artifacts" / run.run_id / "artifacts" / "report.html").exists()
+
+
+def test_more_and_longer_values_than_mlflow_takes_at_once(
+    store: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    run = tracker(store, tmp_path, note="x" * 9000)
+    run.log_params({"many": {f"p{i}": i for i in range(250)}, "long": "y" * 9000})
+    run.log_metrics({"odd name (µ)!": 1, "flag": True, "bad": float("nan")}, "metrics")
+    run.log_history([{"step": i, "loss": i} for i in range(1500)], "training_log")
+    run.finish("FINISHED")
+
+    found = client.get_run(run.run_id)
+    assert len(found.data.params) == 251
+    assert found.data.params["long"].startswith("yyy")
+    assert found.data.metrics == {"odd name _µ__": 1, "loss": 1499}
+    assert len(client.get_metric_history(run.run_id, "loss")) == 1500
+
+
+def test_a_second_run_goes_to_the_same_experiment(store: str, tmp_path: Path) -> None:
+    first, second = tracker(store, tmp_path), tracker(store, tmp_path)
+    assert first.experiment_id == second.experiment_id
+    assert first.run_id != second.run_id
+
+
+def test_a_dead_server_costs_two_warnings_and_no_exception(
+    dead_server: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, logger="decodiff_pipeline")
+    run = tracker(dead_server, tmp_path)
+    run.log_params({"a": 1})
+    run.log_history([{"step": 1, "loss": 1.0}], "training_log")
+    run.log_artifact(tmp_path / "report.html", "report")
+    run.finish("FINISHED")
+
+    assert run.run_id is None
+    start, end = [r.getMessage() for r in caplog.records if r.name.startswith("decodiff_pipeline")]
+    assert "the run goes on" in start
+    for unsent in ("the run itself", "parameters", "training_log", "report", "FINISHED"):
+        assert unsent in end
+    assert "secret" not in caplog.text
+
+
+def test_what_a_server_missed_is_sent_when_it_is_back(
+    store: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    run = tracker(store, tmp_path)
+    run.log_history([{"step": 1, "loss": 1.0}], "training_log")
+    with monkeypatch.context() as outage:
+
+        def refuse(*_: object, **__: object) -> None:
+            raise ConnectionError("gone")
+
+        outage.setattr(mlflow.MlflowClient, "log_batch", refuse)
+        run.log_history([{"step": 2, "loss": 0.5}], "training_log")
+    run.log_history([{"step": 3, "loss": 0.25}], "training_log")
+    run.finish("FINISHED")
+
+    steps = [point.step for point in client.get_metric_history(run.run_id, "loss")]
+    assert steps == [1, 2, 3]
+    assert client.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_a_value_mlflow_refuses_loses_only_itself(
+    store: str, client: MlflowClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tracker(store, tmp_path)
+    run.log_params({"a": 1})
+    run.log_params({"a": 2})  # MLflow's parameters cannot be changed
+    run.log_metrics({"loss": 1}, "metrics")
+    run.finish("FINISHED")
+
+    found = client.get_run(run.run_id)
+    assert "refused parameters" in caplog.text
+    assert found.data.params == {"a": "1"}
+    assert found.data.metrics == {"loss": 1}
+
+
+def test_a_deleted_experiment_says_how_to_restore_it(
+    store: str, client: MlflowClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.delete_experiment(client.create_experiment("elpv"))
+    run = tracker(store, tmp_path)
+    run.finish("FINISHED")
+    assert "mlflow experiments restore" in caplog.text
+
+
+def test_ending_twice_keeps_the_first_status(
+    store: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    run = tracker(store, tmp_path)
+    run.finish("FAILED", tags={"error": "DataError: no images"})
+    run.finish("KILLED")
+    found = client.get_run(run.run_id)
+    assert found.info.status == "FAILED"
+    assert found.data.tags["error"] == "DataError: no images"
+
+
+def test_names_of_metrics() -> None:
+    tree = json.loads(
+        '{"protocol": "strict", "categories": {"mono": {"n_good": 3}}, "mean": {"image_ap": 0.5},'
+        ' "baseline": {"pca": {"mono": {"image_ap": null}}}}'
+    )
+    assert numbers_in(tree) == {"mono/n_good": 3.0, "mean/image_ap": 0.5}
+
+
+def test_flatten_cuts_keys_to_what_mlflow_takes() -> None:
+    (key,) = flatten({"a" * 200: {"b" * 200: 1}}, ".")
+    assert len(key) == 250
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://me:pw@mlflow.example/x", "https://***@mlflow.example/x"),
+        ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
+    ],
+)
+def test_passwords_are_not_shown(uri: str, shown: str) -> None:
+    assert redact(uri) == shown
