@@ -29,14 +29,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from decodiff_pipeline.errors import ConfigurationError, DecodiffError
+from decodiff_pipeline.pipeline_registry import STAGES
 from decodiff_pipeline.source_folders import source_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from kedro.pipeline import Pipeline
-
-STAGES = ("data_validation", "latent_caching", "training", "evaluation", "registration")
 
 # Files that ship with the package and that no import leads to: parameter -> folder.
 PARAMETER_FOLDERS = {"autoencoder": "weights"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,9 @@ from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.preprocess import to_square
 from decodiff_pipeline.deco.weights import AutoencoderConfig
 from decodiff_pipeline.errors import CacheError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GEOMETRY = PreprocessConfig(resize=64, image_size=64)
 
@@ -196,7 +199,7 @@ def test_nothing_to_do_needs_no_torch(tmp_path: Path, autoencoder: AutoencoderCo
         "n = fill_cache(LatentCache(pathlib.Path(sys.argv[1])),\n"
         "    manifest=pd.read_parquet(sys.argv[2]), images=None,\n"
         "    geometry=PreprocessConfig(resize=64, image_size=64),\n"
-        "    autoencoder=AutoencoderConfig(source=sys.argv[3]), config=LatentCacheConfig(views=2))\n"
+        "    autoencoder=AutoencoderConfig(sys.argv[3]), config=LatentCacheConfig(views=2))\n"
         "assert n == 0\n"
         "assert 'torch' not in sys.modules and 'diffusers' not in sys.modules\n"
     )

@@ -37,6 +37,9 @@ class TrainingConfig(BaseModel):
         log_every: Steps between rows of the training log.
         checkpoint_every: Steps between checkpoints.
         keep_checkpoints: How many of the newest checkpoints stay.
+        threads: Threads of the processor; null for as many as torch takes. Small networks gain
+            little from a second one, and beside any other work the threads wait for each other:
+            ten times slower was measured.
         resume: ``auto`` goes on where an interrupted run stopped; ``never`` starts over.
         progress_bar: Show loss, speed and time left in the terminal.
         seed: Source of the initial weights, the order of the data and the noise.
@@ -64,6 +67,7 @@ class TrainingConfig(BaseModel):
     log_every: int = Field(default=20, ge=1)
     checkpoint_every: int = Field(default=500, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
+    threads: int | None = Field(default=None, ge=1)
     resume: Literal["auto", "never"] = "auto"
     progress_bar: bool = True
     seed: int = Field(default=0, ge=0)

@@ -82,6 +82,16 @@ class TrainingRun:
             ModelError: The loss is no longer a number.
         """
         self._resume()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.config.threads or threads)
+        try:
+            self._train()
+        finally:
+            torch.set_num_threads(threads)
+        self.ema.copy_to(self.unet.parameters())
+        return self.unet.eval()
+
+    def _train(self) -> None:
         self.unet.train()
         started, first = time.perf_counter(), self.step
         losses: list[float] = []
@@ -100,8 +110,6 @@ class TrainingRun:
                     losses.clear()
                 if self.step % self.config.checkpoint_every == 0 or self.step == self.total:
                     self._save()
-        self.ema.copy_to(self.unet.parameters())
-        return self.unet.eval()
 
     def _train_step(self) -> float:
         rate = learning_rate(

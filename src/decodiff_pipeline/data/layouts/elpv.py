@@ -34,9 +34,9 @@ class Cell(NamedTuple):
 class ELPVLayout(Layout):
     """`images/` and `labels.csv`: path, defect probability, type (mono or poly).
 
-    The set has no splits. The first of every five good cells of a type, in file order, goes to test with
-    the defective ones; the other good cells are left to be carved. Cells of probability 1/3 and 2/3
-    are "uncertain": they are in test, apart from the rest, and never in train.
+    The set has no splits. The first of every five good cells of a type, in file order, goes to
+    test with the defective ones; the other good cells are left to be carved. Cells of probability
+    1/3 and 2/3 are "uncertain": they are in test, apart from the rest, and never in train.
     """
 
     name = "elpv"

@@ -9,18 +9,20 @@ from decodiff_pipeline.pipelines.latent_caching.nodes import cache_latents
 
 def create_pipeline(**_: object) -> Pipeline:
     """Validated manifest and raw images in, latent cache out."""
-    return pipeline([
-        node(
-            cache_latents,
-            inputs=[
-                "validated_manifest",
-                "raw_images",
-                "latent_store",
-                "params:preprocessing",
-                "params:autoencoder",
-                "params:latent_cache",
-            ],
-            outputs="latent_cache",
-            name="cache_latents",
-        )
-    ])
+    return pipeline(
+        [
+            node(
+                cache_latents,
+                inputs=[
+                    "validated_manifest",
+                    "raw_images",
+                    "latent_store",
+                    "params:preprocessing",
+                    "params:autoencoder",
+                    "params:latent_cache",
+                ],
+                outputs="latent_cache",
+                name="cache_latents",
+            )
+        ]
+    )

@@ -9,32 +9,34 @@ from decodiff_pipeline.pipelines.training.nodes import assemble_model, train_net
 
 def create_pipeline(**_: object) -> Pipeline:
     """Latent cache in; checkpoints, training log and a complete model out."""
-    return pipeline([
-        node(
-            train_network,
-            inputs=[
-                "validated_manifest",
-                "latent_cache",
-                "checkpoint_store",
-                "params:preprocessing",
-                "params:autoencoder",
-                "params:latent_cache",
-                "params:training",
-            ],
-            outputs=["checkpoints", "training_log", "training_summary"],
-            name="train_network",
-        ),
-        node(
-            assemble_model,
-            inputs=[
-                "checkpoints",
-                "validated_manifest",
-                "raw_images",
-                "params:preprocessing",
-                "params:autoencoder",
-                "params:scoring",
-            ],
-            outputs="decodiff_model",
-            name="assemble_model",
-        ),
-    ])
+    return pipeline(
+        [
+            node(
+                train_network,
+                inputs=[
+                    "validated_manifest",
+                    "latent_cache",
+                    "checkpoint_store",
+                    "params:preprocessing",
+                    "params:autoencoder",
+                    "params:latent_cache",
+                    "params:training",
+                ],
+                outputs=["checkpoints", "training_log", "training_summary"],
+                name="train_network",
+            ),
+            node(
+                assemble_model,
+                inputs=[
+                    "checkpoints",
+                    "validated_manifest",
+                    "raw_images",
+                    "params:preprocessing",
+                    "params:autoencoder",
+                    "params:scoring",
+                ],
+                outputs="decodiff_model",
+                name="assemble_model",
+            ),
+        ]
+    )

@@ -1,0 +1,249 @@
+"""Seeded procedural images: training material that nobody holds a licence on.
+
+Each image is a random *field* (dead leaves, fractal noise, gratings, Voronoi grains, a cell-like
+grid, ...) turned grey or coloured, drawn over with lines, then blurred and given sensor noise.
+Natural images and factory textures share the statistics that matter to a small autoencoder
+(1/f spectra, occlusion edges, periodic structure, grain), and the fields are chosen to cover them:
+dead leaves after Lee, Mumford and Huang, "Occlusion models for natural images" (IJCV 2001),
+fractal noise as 1/f^b spectra (Field, JOSA A 1987).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Field = NDArray[np.float32]
+
+MIN_SIZE = 16
+MIN_CONTRAST = 0.15
+
+
+def procedural_image(seed: int, index: int, *, size: int = 256) -> NDArray[np.uint8]:
+    """Draws one image, a function of ``(seed, index, size)`` alone.
+
+    Args:
+        seed: Names the collection.
+        index: Which image of the collection; there is no last one.
+        size: Side in pixels, at least 16.
+
+    Returns:
+        RGB image, ``(size, size, 3)``, uint8, 0-255. About half of them are grey.
+
+    Raises:
+        ValueError: If ``size`` is below 16 or a seed is negative.
+    """
+    if size < MIN_SIZE:
+        raise ValueError(f"size is {size}: a procedural image needs at least {MIN_SIZE} pixels.")
+    rng = np.random.default_rng([seed, index])
+    name = rng.choice(list(FIELDS), p=[share for _, share in FIELDS.values()])
+    field = _unit(FIELDS[str(name)][0](rng, size))
+    if _chance(rng, 0.5):
+        field = _mix(rng, field)
+    image = _colour(rng, field)
+    if _chance(rng, 0.4):
+        image = _lines(rng, image)
+    return _finish(rng, image)
+
+
+def fractal_noise(rng: np.random.Generator, size: int) -> Field:
+    """Gaussian field with a 1/f^b spectrum, b in 0.6-2.6, half the time stretched."""
+    exponent = rng.uniform(0.6, 2.6)
+    stretch = rng.uniform(1.0, 12.0) if _chance(rng, 0.5) else 1.0
+    angle = rng.uniform(0.0, np.pi)
+    u, v = np.fft.rfftfreq(size)[None, :], np.fft.fftfreq(size)[:, None]
+    along = u * np.cos(angle) + v * np.sin(angle)
+    across = u * np.sin(angle) - v * np.cos(angle)
+    radius = np.sqrt((along * stretch) ** 2 + across**2)
+    radius[0, 0] = np.inf  # no constant part
+    spectrum = np.fft.rfft2(rng.standard_normal((size, size))) / radius**exponent
+    return np.fft.irfft2(spectrum, s=(size, size)).astype(np.float32)
+
+
+def dead_leaves(rng: np.random.Generator, size: int) -> Field:
+    """Discs or boxes with power-law radii (density ~ r^-3) that cover one another."""
+    smallest = rng.uniform(1.5, 6.0)
+    largest = max(size * rng.uniform(0.15, 0.6), 2 * smallest)
+    count = int(rng.integers(200, 900))
+    low, high = largest**-2, smallest**-2
+    radii = 1.0 / np.sqrt(rng.uniform(low, high, count))
+    field = np.full((size, size), rng.random(), np.float32)
+    boxes = _chance(rng, 0.4)
+    for radius in radii:
+        _leaf(rng, field, float(radius), box=boxes)
+    return field
+
+
+def _leaf(rng: np.random.Generator, field: Field, radius: float, *, box: bool) -> None:
+    """Paints one leaf of a flat or sloping shade into ``field``."""
+    size = field.shape[0]
+    y, x = rng.uniform(0, size, 2)
+    angle, ratio = rng.uniform(0, np.pi), rng.uniform(0.3, 1.0)
+    top, left = max(0, int(y - radius)), max(0, int(x - radius))
+    bottom, right = min(size, int(y + radius) + 2), min(size, int(x + radius) + 2)
+    dy, dx = np.ogrid[top:bottom, left:right]
+    dy, dx = (dy - y).astype(np.float32), (dx - x).astype(np.float32)
+    along = dx * np.cos(angle) + dy * np.sin(angle)
+    across = (dy * np.cos(angle) - dx * np.sin(angle)) / ratio
+    reach = np.maximum(abs(along), abs(across)) * np.sqrt(2) if box else np.hypot(along, across)
+    shade = rng.random() + rng.normal(0, 0.15) * along / radius
+    window = field[top:bottom, left:right]
+    window[:] = np.where(reach < radius, shade, window)
+
+
+def grating(rng: np.random.Generator, size: int) -> Field:
+    """One to three plane waves, smooth or square, with a period of 3 to 64 pixels."""
+    y, x = np.mgrid[:size, :size].astype(np.float32)
+    field = np.zeros((size, size), np.float32)
+    for _ in range(rng.integers(1, 4)):
+        angle = rng.choice([0.0, np.pi / 2, rng.uniform(0, np.pi)])
+        period = np.exp(rng.uniform(np.log(3), np.log(64)))
+        wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / period)
+        hardness = rng.choice([0.0, rng.uniform(1, 20)])
+        field += rng.random() * (np.tanh(wave * hardness) if hardness else wave)
+    return field
+
+
+def voronoi_grains(rng: np.random.Generator, size: int) -> Field:
+    """Grains of flat shade, as in polycrystalline wafers and castings, with or without borders."""
+    points = rng.uniform(0, size, (int(rng.integers(8, 400)), 2))
+    y, x = np.mgrid[:size, :size]
+    pixels = np.stack([y.ravel(), x.ravel() * rng.uniform(0.3, 1.0)], 1)
+    distance, nearest = cKDTree(points).query(pixels, k=2)
+    field = rng.random(len(points))[nearest[:, 0]]
+    if _chance(rng, 0.5):
+        field = field - rng.uniform(0, 1.5) * (distance[:, 1] - distance[:, 0] < rng.uniform(1, 4))
+    return field.reshape(size, size).astype(np.float32)
+
+
+def cell_grid(rng: np.random.Generator, size: int) -> Field:
+    """A plate with busbars, thin fingers and a frame, over a slow shading: solar cells, tiles."""
+    field = _unit(ndimage.gaussian_filter(rng.standard_normal((size, size)), size / 8))
+    field = field * rng.uniform(0.1, 0.6) + 0.5
+    offset, pitch = rng.uniform(0, size / 4), size / rng.uniform(1, 6)
+    width = rng.uniform(1, 10)
+    place = (np.arange(size) - offset) % pitch
+    field[place < width] -= rng.uniform(0.2, 0.8)
+    fine = np.arange(size) % rng.uniform(3, 12) < rng.uniform(0.8, 2.0)
+    field[:, fine] -= rng.uniform(0.0, 0.15)
+    margin = int(rng.integers(0, size // 12 + 1))
+    if margin:
+        inside = np.zeros_like(field)
+        inside[margin:-margin, margin:-margin] = 1
+        field *= inside
+    grain = _unit(fractal_noise(rng, size)) - 0.5
+    return (field + grain * rng.uniform(0, 0.6)).astype(np.float32)
+
+
+def gradient(rng: np.random.Generator, size: int) -> Field:
+    """A linear or radial ramp: shading, vignettes, out-of-focus areas."""
+    y, x = np.mgrid[:size, :size].astype(np.float32) / size
+    angle = rng.uniform(0, 2 * np.pi)
+    if _chance(rng, 0.5):
+        return x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
+    cy, cx = rng.uniform(-0.2, 1.2, 2)
+    return np.hypot(x - np.float32(cx), y - np.float32(cy))
+
+
+def blobs(rng: np.random.Generator, size: int) -> Field:
+    """Thresholded smooth noise: stains, pores, islands with sharp or soft borders."""
+    noise = ndimage.gaussian_filter(
+        rng.standard_normal((size, size)).astype(np.float32), rng.uniform(1, size / 16)
+    )
+    level = np.quantile(noise, rng.uniform(0.2, 0.9))
+    return np.tanh((noise - level) / noise.std() * rng.uniform(1, 30)).astype(np.float32)
+
+
+FIELDS: dict[str, tuple[Callable[[np.random.Generator, int], Field], float]] = {
+    "dead_leaves": (dead_leaves, 0.26),
+    "fractal_noise": (fractal_noise, 0.22),
+    "cell_grid": (cell_grid, 0.16),
+    "voronoi_grains": (voronoi_grains, 0.12),
+    "grating": (grating, 0.10),
+    "blobs": (blobs, 0.08),
+    "gradient": (gradient, 0.06),
+}
+
+
+def _chance(rng: np.random.Generator, probability: float) -> bool:
+    return bool(rng.random() < probability)
+
+
+def _unit(field: Field) -> Field:
+    """Stretches a field to 0-1, ignoring the outermost half percent at each end."""
+    low, high = np.quantile(field, [0.005, 0.995])
+    return np.clip((field - low) / max(float(high - low), 1e-6), 0, 1).astype(np.float32)
+
+
+def _mix(rng: np.random.Generator, field: Field) -> Field:
+    """Adds, multiplies or masks a second field, so that textures lie beside and upon others."""
+    names = list(FIELDS)
+    other = _unit(FIELDS[names[int(rng.integers(len(names)))]][0](rng, field.shape[0]))
+    how = rng.integers(3)
+    if how == 0:
+        share = rng.uniform(0.05, 0.6)
+        return (1 - share) * field + share * other
+    if how == 1:
+        return field * (1 - rng.uniform(0, 0.8) * other)
+    mask = _unit(blobs(rng, field.shape[0]))
+    return field * mask + other * (1 - mask)
+
+
+def _colour(rng: np.random.Generator, field: Field) -> Field:
+    """Maps a field to RGB by a random brightness range, and by a palette half the time."""
+    low, high = np.sort(rng.uniform(0, 1, 2))
+    if high - low < MIN_CONTRAST:
+        low, high = max(0.0, low - 0.1), min(1.0, high + 0.1)
+    if _chance(rng, 0.5):
+        low, high = high, low
+    field = field ** np.float32(np.exp(rng.normal(0, 0.4)))
+    grey = (low + (high - low) * field)[..., None]
+    if _chance(rng, 0.5):
+        return np.repeat(grey, 3, axis=2).astype(np.float32)
+    anchors = np.clip(
+        np.linspace(low, high, 4)[:, None] + rng.normal(0, rng.uniform(0.03, 0.3), (4, 3)), 0, 1
+    )
+    knots = np.linspace(0, 1, 4)
+    colours = [np.interp(field, knots, anchors[:, c]) for c in range(3)]
+    return np.stack(colours, 2).astype(np.float32)
+
+
+def _lines(rng: np.random.Generator, image: Field) -> Field:
+    """Draws thin straight or bent lines: scratches, cracks, wires, seams."""
+    size = image.shape[0]
+    canvas = np.zeros((size, size), np.float32)
+    for _ in range(rng.integers(1, 12)):
+        steps = np.linspace(0, 1, 2 * size)
+        y, x = rng.uniform(0, size, 2)
+        angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 1.2) * size
+        bend = rng.normal(0, 0.3 * size) if _chance(rng, 0.5) else 0.0
+        ys = y + np.sin(angle) * length * steps + np.cos(angle) * bend * steps**2
+        xs = x + np.cos(angle) * length * steps - np.sin(angle) * bend * steps**2
+        keep = (ys >= 0) & (ys < size) & (xs >= 0) & (xs < size)
+        canvas[ys[keep].astype(int), xs[keep].astype(int)] = rng.uniform(0.2, 1.0)
+    if _chance(rng, 0.6):
+        canvas = np.minimum(1, ndimage.gaussian_filter(canvas, rng.uniform(0.4, 1.5)) * 2)
+    shade = rng.uniform(0, 1, 3 if _chance(rng, 0.3) else 1).astype(np.float32)
+    return image + canvas[..., None] * (shade - image)
+
+
+def _finish(rng: np.random.Generator, image: Field) -> NDArray[np.uint8]:
+    """Blurs (nearly always a little: optics), adds grain, rounds to 8 bits."""
+    sigma = rng.choice([0.0, rng.uniform(0.3, 0.9), rng.uniform(0.9, 2.5)], p=[0.15, 0.6, 0.25])
+    if sigma:
+        image = ndimage.gaussian_filter(image, (sigma, sigma, 0))
+    if _chance(rng, 0.6):
+        channels = 3 if _chance(rng, 0.3) and np.ptp(image, axis=2).any() else 1
+        noise = rng.standard_normal((*image.shape[:2], channels)).astype(np.float32)
+        grain = rng.choice([0.0, rng.uniform(0.5, 1.2)])
+        noise = ndimage.gaussian_filter(noise, (grain, grain, 0)) if grain else noise
+        image = image + noise * np.float32(np.exp(rng.uniform(np.log(0.003), np.log(0.06))))
+    return np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)

@@ -1,0 +1,35 @@
+"""The pipeline ``autoencoder``: fit, then measure on images that the fit never saw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kedro.pipeline import Pipeline, node
+
+from decodiff_pipeline.pipelines.autoencoder.nodes import fit_autoencoder, measure_autoencoder
+
+
+def create_pipeline(**_: Any) -> Pipeline:
+    """Reads the validated manifest and the raw images; writes weights, log and metrics."""
+    return Pipeline(
+        [
+            node(
+                fit_autoencoder,
+                inputs=["validated_manifest", "raw_images", "params:autoencoder_training"],
+                outputs=["fitted_autoencoder", "autoencoder_log"],
+                name="fit_autoencoder",
+            ),
+            node(
+                measure_autoencoder,
+                inputs=[
+                    "fitted_autoencoder",
+                    "validated_manifest",
+                    "raw_images",
+                    "params:preprocessing",
+                    "params:autoencoder_training",
+                ],
+                outputs="autoencoder_metrics",
+                name="measure_autoencoder",
+            ),
+        ]
+    )

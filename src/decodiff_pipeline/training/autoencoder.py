@@ -1,0 +1,278 @@
+"""Fits a small ``AutoencoderTiny``, from random weights, to images and to a teacher's latents.
+
+The objective is the figure that is reported: mean over crops of the PSNR, less a penalty on the
+distance to the teacher's latents. A mean of logarithms weighs a hard texture and a plain surface
+alike, where a mean of squared errors would listen to the hard textures only.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny
+from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
+from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from decodiff_pipeline.data.image_sources import ImageSource
+    from decodiff_pipeline.training.autoencoder_config import AutoencoderTrainingConfig
+
+    Encode = Callable[[torch.Tensor], torch.Tensor]
+    Row = dict[str, float]
+
+# Below this mean squared error (46 dB, images in [-1, 1]) a flat crop has nothing left to teach.
+MSE_FLOOR = 1e-4
+
+
+def train_autoencoder(
+    sources: Mapping[str, ImageSource],
+    config: AutoencoderTrainingConfig,
+    *,
+    teacher: Encode | None = None,
+    on_log: Callable[[Row], None] | None = None,
+    on_snapshot: Callable[[int, AutoencoderTiny], None] | None = None,
+) -> tuple[AutoencoderTiny, list[Row]]:
+    """Runs the whole fit; the same arguments on the same machine give the same weights.
+
+    Args:
+        sources: The images, by the names in ``config.sources``.
+        config: Everything else.
+        teacher: Maps images ``(B, 3, H, W)`` in [-1, 1] to latents ``(B, 4, H/8, W/8)``. Without
+            one, the latents' scale is free and ends up in ``config.scaling_factor``.
+        on_log: Called with every row of the log as it is made.
+        on_snapshot: Called after every pool with the step and the averaged weights so far.
+
+    Returns:
+        The autoencoder with averaged (EMA) weights, in eval mode on the CPU, and the log: per row
+        ``step``, ``psnr`` (dB, over training crops), ``latent_mse``, ``learning_rate``, ``seconds``
+        and ``crops_per_second``.
+    """
+    device = _device(config.device)
+    model = new_autoencoder(config).to(device, memory_format=torch.channels_last)
+    average = new_autoencoder(config).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay, fused=True)
+    log: list[Row] = []
+    window, started = [], time.monotonic()
+    for step, (images, targets) in enumerate(batches(sources, config, teacher, device)):
+        rate = learning_rate(step, config)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        window.append(_train_step(model, optimizer, images, targets, config))
+        _update_average(average, model, min(config.ema_decay, (1 + step) / (10 + step)))
+        if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
+            log.append(_row(step + 1, window, rate, time.monotonic() - started, config))
+            window = []
+            if on_log:
+                on_log(log[-1])
+        if on_snapshot and (step + 1) % _steps_per_pool(config) == 0:
+            on_snapshot(step + 1, average)
+    average = average.to("cpu").eval()
+    if teacher is None:
+        _set_scaling_factor(average, sources, config)
+    return average, log
+
+
+def new_autoencoder(config: AutoencoderTrainingConfig) -> AutoencoderTiny:
+    """Makes an untrained autoencoder, seeded, without touching the global random state."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = AutoencoderTiny(
+            encoder_block_out_channels=(config.width,) * 4,
+            decoder_block_out_channels=(config.width,) * 4,
+            num_encoder_blocks=config.blocks,
+            num_decoder_blocks=config.blocks[::-1],
+        )
+        _initialise(model)
+    return model
+
+
+def _initialise(model: AutoencoderTiny) -> None:
+    """Residual blocks start as the identity, and the first decoded image is nearly mid-grey.
+
+    There is no normalisation in this network, so it is the initial weights that let a large
+    learning rate through (Zhang, Dauphin and Ma, "Fixup initialization", ICLR 2019).
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                torch.nn.init.zeros_(module.bias)
+    for module in model.modules():
+        if isinstance(module, AutoencoderTinyBlock):
+            torch.nn.init.zeros_(module.conv[-1].weight)
+    last = model.decoder.layers[-1]
+    torch.nn.init.normal_(last.weight, std=0.1 * last.weight[0].numel() ** -0.5)
+    torch.nn.init.constant_(last.bias, 0.5)  # the decoder's own range is 0 to 1
+
+
+def learning_rate(step: int, config: AutoencoderTrainingConfig) -> float:
+    """Linear warm-up, then half a cosine to zero at ``config.steps``."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def batches(
+    sources: Mapping[str, ImageSource],
+    config: AutoencoderTrainingConfig,
+    teacher: Encode | None,
+    device: torch.device,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    """Yields ``config.steps`` batches: images ``(B, 3, C, C)`` in [-1, 1], teacher's latents.
+
+    A pool of crops is drawn, the teacher encodes it once, and it is used ``passes`` times: the
+    teacher, several times the student's size, then costs little, and imitation stays exact.
+    """
+    steps = _steps_per_pool(config)
+    for first in range(0, config.steps, steps):
+        rng = np.random.default_rng([config.seed, first // steps])
+        pool = draw_pool(sources, config, rng)
+        targets = _encode_pool(pool, teacher, config, device) if teacher else None
+        order = np.concatenate([rng.permutation(len(pool)) for _ in range(config.passes)])
+        for step in range(min(steps, config.steps - first)):
+            chosen = torch.from_numpy(order[step * config.batch_size :][: config.batch_size])
+            images = _to_float(pool[chosen], device)
+            yield images, None if targets is None else targets[chosen].to(device)
+
+
+def draw_pool(
+    sources: Mapping[str, ImageSource], config: AutoencoderTrainingConfig, rng: np.random.Generator
+) -> torch.Tensor:
+    """Draws ``pool_size`` crops, turned and mirrored at random: ``(N, 3, C, C)``, uint8."""
+    names = list(config.sources)
+    shares = np.array([config.sources[name] for name in names], float)
+    crops: list[NDArray[np.uint8]] = []
+    while len(crops) < config.pool_size:
+        source = sources[names[int(rng.choice(len(names), p=shares / shares.sum()))]]
+        image = _rescale(source[int(rng.integers(len(source)))], config, rng)
+        for _ in range(min(config.crops_per_image, config.pool_size - len(crops))):
+            crops.append(_crop(image, config, rng))
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)  # (N, C, C, 3) -> (N, 3, C, C)
+
+
+def _rescale(
+    image: NDArray[np.uint8], config: AutoencoderTrainingConfig, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Brings the short side to the drawn length (bicubic), which the image is not enlarged for."""
+    short = min(image.shape[:2])
+    wanted = round(config.image_size * rng.uniform(1.0, config.max_scale))
+    side = max(min(wanted, short), config.image_size)
+    if side == short:
+        return image
+    height, width = (max(side, round(n * side / short)) for n in image.shape[:2])
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(resized)
+
+
+def _crop(
+    image: NDArray[np.uint8], config: AutoencoderTrainingConfig, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    size = config.crop_size
+    top = int(rng.integers(image.shape[0] - size + 1))
+    left = int(rng.integers(image.shape[1] - size + 1))
+    crop = np.rot90(image[top : top + size, left : left + size], int(rng.integers(4)))
+    if rng.random() < 0.5:  # noqa: PLR2004
+        crop = crop[:, ::-1]
+    if rng.random() < config.grey_share:
+        grey = np.rint(crop @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+        crop = np.repeat(grey[..., None], 3, axis=2)
+    return crop
+
+
+def _encode_pool(
+    pool: torch.Tensor, teacher: Encode, config: AutoencoderTrainingConfig, device: torch.device
+) -> torch.Tensor:
+    """Teacher's latents of a pool, ``(N, 4, C/8, C/8)``, float32, on the CPU."""
+    with torch.inference_mode(), _autocast(config, device):
+        parts = [teacher(_to_float(part, device)).float().cpu() for part in pool.split(32)]
+    # A clone is an ordinary tensor again: inference tensors cannot enter the loss's graph.
+    return torch.cat(parts).clone()
+
+
+def _train_step(
+    model: AutoencoderTiny,
+    optimizer: torch.optim.Optimizer,
+    images: torch.Tensor,
+    targets: torch.Tensor | None,
+    config: AutoencoderTrainingConfig,
+) -> tuple[float, float]:
+    """One update; returns mean PSNR in dB and the mean squared error of the latents."""
+    with _autocast(config, images.device):
+        latents = model.encoder(images)
+        decoded = model.decoder(latents)
+    error = (decoded.float() - images).square().mean(dim=(1, 2, 3))  # (B,)
+    psnr = (10 * torch.log10(4 / (error + MSE_FLOOR))).mean()
+    latent_error = torch.zeros(())
+    loss = -psnr
+    if targets is not None:
+        latent_error = (latents.float() - targets).square().mean()
+        loss = loss + config.teacher_weight * latent_error
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+    optimizer.step()
+    return float(psnr.detach()), float(latent_error.detach())
+
+
+@torch.no_grad()
+def _update_average(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> None:
+    for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(weight, 1 - decay)
+
+
+@torch.no_grad()
+def _set_scaling_factor(
+    model: AutoencoderTiny, sources: Mapping[str, ImageSource], config: AutoencoderTrainingConfig
+) -> None:
+    """Diffusion expects latents of about unit deviation; a teacher's already have it."""
+    few = config.model_copy(update={"pool_size": min(64, config.pool_size)})
+    crops = draw_pool(sources, few, np.random.default_rng([config.seed, config.steps]))
+    deviation = float(model.encode(_to_float(crops, torch.device("cpu"))).latents.std())
+    model.register_to_config(scaling_factor=round(1 / max(deviation, 1e-3), 5))
+
+
+def _row(
+    step: int,
+    window: list[tuple[float, float]],
+    rate: float,
+    seconds: float,
+    config: AutoencoderTrainingConfig,
+) -> Row:
+    psnr, latent_error = np.mean(window, axis=0)
+    return {
+        "step": step,
+        "psnr": round(float(psnr), 4),
+        "latent_mse": round(float(latent_error), 6),
+        "learning_rate": rate,
+        "seconds": round(seconds, 1),
+        "crops_per_second": round(step * config.batch_size / max(seconds, 1e-9), 2),
+    }
+
+
+def _steps_per_pool(config: AutoencoderTrainingConfig) -> int:
+    return config.pool_size * config.passes // config.batch_size
+
+
+def _to_float(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """uint8 0-255 to float32 in [-1, 1], channels last (1.5 times as fast on a CPU)."""
+    images = images.to(device).contiguous(memory_format=torch.channels_last)
+    return images.float() / 127.5 - 1
+
+
+def _autocast(config: AutoencoderTrainingConfig, device: torch.device) -> Any:
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

@@ -1,0 +1,77 @@
+"""Parameters of the autoencoder's training; importing this costs no torch."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from decodiff_pipeline.deco.weights import AutoencoderConfig
+
+LATENT_STRIDE = 8  # pixels per latent position: three halvings
+
+
+class AutoencoderTrainingConfig(BaseModel):
+    """What to fit, on what, and for how long."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sources: dict[Literal["manifest", "procedural", "permissive"], float] = {"manifest": 1.0}
+    """Share of the images drawn from each source; shares are normalised."""
+    teacher: AutoencoderConfig | None = None
+    """Hub id or folder of an autoencoder whose latents are imitated; null for none."""
+    teacher_weight: float = Field(10.0, ge=0)
+    """dB of PSNR worth giving up for 1.0 less mean squared error to the teacher's latents."""
+
+    width: int = Field(32, ge=8, le=256)
+    """Channels of every layer."""
+    blocks: tuple[int, int, int, int] = (1, 2, 4, 4)
+    """Residual blocks at 1, 1/2, 1/4 and 1/8 of the resolution, encoder and decoder alike."""
+
+    image_size: int = Field(256, ge=32, le=2048)
+    """Length in pixels that the short side of an image is brought to before cropping."""
+    max_scale: float = Field(1.0, ge=1, le=8)
+    """The short side is drawn from image_size to max_scale times it, never above its own length."""
+    grey_share: float = Field(0.0, ge=0, le=1)
+    """Share of crops that are turned grey."""
+    crop_size: int = Field(96, ge=32, le=1024)
+    pool_size: int = Field(2048, ge=1)
+    """Crops drawn, and encoded by the teacher, at a time."""
+    crops_per_image: int = Field(8, ge=1)
+    passes: int = Field(8, ge=1)
+    """How often a pool is gone through before the next one is drawn."""
+
+    steps: int = Field(4000, ge=1)
+    batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    warmup_steps: int = Field(100, ge=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    gradient_clip: float = Field(1.0, gt=0)
+    ema_decay: float = Field(0.995, ge=0, lt=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the forward pass; the weights stay in float32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = Field(0, ge=0)
+    log_every: int = Field(50, ge=1)
+
+    @field_validator("teacher", mode="before")
+    @classmethod
+    def _name_of_teacher(cls, value: object) -> object:
+        return {"source": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if not self.sources or min(self.sources.values()) <= 0:
+            raise ValueError(f"sources needs at least one share, all above 0; got {self.sources}")
+        if self.crop_size % LATENT_STRIDE:
+            raise ValueError(f"crop_size must be a multiple of {LATENT_STRIDE}: {self.crop_size}")
+        if self.crop_size > self.image_size:
+            raise ValueError(
+                f"crop_size {self.crop_size} is larger than image_size {self.image_size}"
+            )
+        if self.pool_size * self.passes < self.batch_size:
+            raise ValueError(
+                f"pool_size * passes is {self.pool_size * self.passes}, less than one batch of "
+                f"{self.batch_size}"
+            )
+        return self
