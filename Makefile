@@ -48,7 +48,7 @@ data: $(STAMP)  ## put the demo's images into data/01_raw and record them in DVC
 demo: data  ## run the whole chain on real images and record it in DVC
 	$(VENV)/bin/kedro run
 	$(VENV)/bin/dvc commit --quiet --force $(STAGES)
-	$(VENV)/bin/dvc status
+	$(VENV)/bin/dvc status && $(VENV)/bin/dvc status --quiet
 	@$(MAKE) --no-print-directory summary
 
 summary: $(STAMP)  ## show the last results and where everything is

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +48,7 @@ def kedro(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def new_project(folder: Path) -> Path:
     """A project with the real base configuration and a small environment ``bolts``."""
     shutil.copytree(ROOT / "conf" / "base", folder / "conf" / "base")
+    shutil.copy(ROOT / "conf" / "logging.yml", folder / "conf")
     shutil.copy(ROOT / "pyproject.toml", folder)
     (folder / "src").mkdir()
     environment = folder / "conf" / "bolts"
@@ -59,9 +63,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory, make: SimpleNamespace) -> Path
     """A project in which ``kedro run`` has just finished: with masks, without, without defects."""
     project = new_project(tmp_path_factory.mktemp("project"))
     raw = project / "data" / "01_raw" / "bolts"
-    make.category(raw, "bolt", train=24, seed=0)
-    shutil.rmtree(make.category(raw, "nut", train=24, seed=1) / "ground_truth")
-    shutil.rmtree(make.category(raw, "plate", train=24, seed=2) / "ground_truth")
+    make.category(raw, "bolt", train=32, seed=0)
+    shutil.rmtree(make.category(raw, "nut", train=32, seed=1) / "ground_truth")
+    shutil.rmtree(make.category(raw, "plate", train=32, seed=2) / "ground_truth")
     shutil.rmtree(raw / "plate" / "test" / "scratch")
     result = kedro(project, "run", "--env", "bolts")
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
@@ -90,7 +94,7 @@ def test_the_version_in_the_registry_is_the_model_on_disk(ran: Path) -> None:
     registration = json.loads((ran / "data/08_reporting/bolts/registration.json").read_text())
     client = MlflowClient(f"sqlite:///{ran / 'mlflow.db'}")
     version = client.get_model_version(registration["name"], str(registration["version"]))
-    assert version.tags["model_sha256"] == registration["model_sha256"]
+    assert version.tags["model_sha256"] == registration["sha256"]
     run = client.get_run(version.run_id)
     assert run.info.status == "FINISHED"
     assert "bolt/image_auroc" in " ".join(run.data.metrics)
@@ -121,6 +125,31 @@ def test_validated_images_are_those_that_were_trained_on(ran: Path) -> None:
     good = manifest[(manifest["split"] == "train") & (manifest["label"] == "good")]
     summary = json.loads((ran / "data/08_reporting/bolts/training.json").read_text())
     assert summary["images"] == len(good)
+
+
+def test_a_killed_training_goes_on_where_it_was(ran: Path) -> None:
+    command = ["run", "--env", "bolts", "--pipeline", "training", "--params", "training.steps=40"]
+    checkpoints = ran / "data/06_models/bolts/checkpoints"
+    with subprocess.Popen(
+        [sys.executable, "-m", "kedro", *command],
+        cwd=ran,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "DO_NOT_TRACK": "true"},
+    ) as training:
+        deadline = time.monotonic() + 300
+        while not list(checkpoints.glob("checkpoint-*[68].json")) and time.monotonic() < deadline:
+            assert training.poll() is None
+            time.sleep(0.02)
+        training.send_signal(signal.SIGKILL)
+    result = kedro(ran, *command)
+    output = result.stdout + result.stderr
+    assert result.returncode == 0, output
+    resumed = re.search(r"resuming at step (\d+) of 40", output)
+    assert resumed is not None
+    assert 4 < int(resumed[1]) < 40
+    log = json.loads((ran / "data/08_reporting/bolts/training_log.json").read_text())
+    assert [row["step"] for row in log] == list(range(2, 41, 2))
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,9 @@ class DiffusersDataset(AbstractDataset[Any, Any]):
             msg = f"there is no model in {self._filepath}; run kedro run --pipeline train first"
             raise ModelError(msg)
         try:
-            return getattr(import_module(module), name).from_pretrained(str(self._filepath))
+            return getattr(import_module(module), name).from_pretrained(
+                str(self._filepath), use_safetensors=True
+            )
         except Exception as error:
             msg = (
                 f"the model in {self._filepath} cannot be loaded ({error}); "

@@ -77,7 +77,7 @@ def killed_at(training: TrainingRun, step: int) -> None:
     """Run until the given step begins."""
     train_step = training._train_step
 
-    def dying_step() -> float:
+    def dying_step() -> tuple[float, int]:
         if training.step == step:
             raise Killed
         return train_step()
@@ -87,16 +87,17 @@ def killed_at(training: TrainingRun, step: int) -> None:
         training.run()
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_resumed_equals_uninterrupted(tmp_path: Path, accumulation: int) -> None:
+@pytest.mark.parametrize(("accumulation", "log_every"), [(1, 1), (2, 1), (1, 3)])
+def test_resumed_equals_uninterrupted(tmp_path: Path, accumulation: int, log_every: int) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    run(whole, accumulation=accumulation).run()
-    killed_at(run(broken, accumulation=accumulation), 3)
-    killed_at(run(broken, accumulation=accumulation), 5)
-    resumed = run(broken, accumulation=accumulation)
+    options = {"accumulation": accumulation, "log_every": log_every, "validate_every": 6}
+    run(whole, **options).run()
+    killed_at(run(broken, **options), 3)
+    killed_at(run(broken, **options), 5)
+    resumed = run(broken, **options)
     resumed.run()
     assert state_digest(broken) == state_digest(whole)
-    assert [row["step"] for row in resumed.log] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in resumed.log] == list(range(log_every, 7, log_every))
 
 
 def test_a_kill_while_saving_leaves_the_checkpoint_before(
@@ -157,6 +158,27 @@ def test_other_parameters_start_over_after_a_finished_run(tmp_path: Path) -> Non
     training = run(tmp_path, steps=4)
     training.run()
     assert [row["step"] for row in training.log] == [1, 2, 3, 4]
+
+
+def test_a_finished_training_stays_until_the_next_has_a_checkpoint(tmp_path: Path) -> None:
+    run(tmp_path).run()
+    store = CheckpointStore(tmp_path / "checkpoints")
+    killed_at(run(tmp_path, steps=5), 1)
+    assert store.steps() == [4, 6]
+    killed_at(run(tmp_path, steps=5), 3)
+    assert store.steps() == [2]
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
+    run(tmp_path).run()
+    folder = tmp_path / "checkpoints"
+    (folder / ".checkpoint-00000008.safetensors.1.tmp").write_bytes(b"half")
+    (folder / "checkpoint-00000008.safetensors").write_bytes(b"without its record")
+    run(tmp_path).run()
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "checkpoint-00000004.json", "checkpoint-00000004.safetensors",
+        "checkpoint-00000006.json", "checkpoint-00000006.safetensors",
+    ]  # fmt: skip
 
 
 def test_how_often_to_save_may_change_on_resuming(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from decodiff_pipeline.deco.preprocess import to_square, to_tensor, to_uint8
 from decodiff_pipeline.deco.reference import DiscrepancyReference  # noqa: TC001
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler  # noqa: TC001
 from decodiff_pipeline.deco.unet import DeCoDiffUNet  # noqa: TC001
-from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.errors import ConfigurationError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +80,9 @@ class DeCoDiffPipeline(DiffusionPipeline):
         preprocess: Fields of :class:`PreprocessConfig`.
         discrepancy: Fields of :class:`DiscrepancyConfig`.
         num_inference_steps: Reverse steps used where a call names none.
+
+    Raises:
+        ConfigurationError: ``discrepancy`` asks for a reference that is not given.
     """
 
     _optional_components = ["reference"]  # noqa: RUF012 - the type diffusers expects
@@ -95,11 +98,16 @@ class DeCoDiffPipeline(DiffusionPipeline):
         num_inference_steps: int = 5,
     ) -> None:
         super().__init__()
+        scoring = DiscrepancyConfig(**(discrepancy or {}))
+        if scoring.normalisation == "position" and reference is None:
+            msg = "discrepancy.normalisation is 'position', which needs a DiscrepancyReference"
+            raise ConfigurationError(msg)
+        vae.to(memory_format=torch.channels_last)  # half as fast again on a CPU
         unet.eval()  # dropout must not blur a score, whatever state training left the network in
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler, reference=reference)
         self.register_to_config(
             preprocess=asdict(PreprocessConfig(**(preprocess or {}))),
-            discrepancy=asdict(DiscrepancyConfig(**(discrepancy or {}))),
+            discrepancy=asdict(scoring),
             num_inference_steps=num_inference_steps,
         )
 
@@ -199,6 +207,9 @@ class DeCoDiffPipeline(DiffusionPipeline):
             images: Float (N, 3, H, W) within [-1, 1].
             category_ids: int64 (N,), indices into :attr:`categories`.
             num_inference_steps: See :meth:`__call__`.
+
+        Returns:
+            Pixel and latent discrepancies and the corrected images, decoded.
         """
         latents, _ = encode(self.vae, images)
         corrected = self.correct(latents, category_ids, num_inference_steps)
@@ -219,7 +230,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
     ) -> DeCoDiffOutput:
         found = self.discrepancies(images, category_ids, steps)
         pixel, latent = found.pixel, found.latent
-        if self.reference is not None:
+        if self.discrepancy.normalisation == "position":
             pixel, latent = self.reference.normalise(category_ids.tolist(), pixel, latent)
         config = self.discrepancy
         pixel, latent = smoothed(pixel, latent, config)

@@ -71,7 +71,8 @@ class DiscrepancyReference(ModelMixin, ConfigMixin):
             The two, in the same shapes, about 1 on good images.
         """
         ids = list(category_ids)
-        return pixel / self.pixel[ids].cpu().numpy(), latent / self.latent[ids].cpu().numpy()
+        usual = (maps[ids].float().cpu().numpy() for maps in (self.pixel, self.latent))
+        return pixel / next(usual), latent / next(usual)
 
 
 def _mean(values: np.ndarray, sigma: float) -> torch.Tensor:

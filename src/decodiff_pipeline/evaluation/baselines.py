@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.evaluation.masks import GroundTruth, with_ground_truth
 from decodiff_pipeline.evaluation.metrics import (
     IMAGE_METRICS,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from decodiff_pipeline.data.images import ImageFolder
-    from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.evaluation.config import EvaluationConfig
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ def _pixel_metrics(
         return dict.fromkeys((*PIXEL_METRICS, "pixel_ap_touched_masks"))
     maps = maps[test.index.get_indexer(known.index)]
     strict = pixel_metrics(
-        _Enlarged(maps, geometry.resize, geometry.margin),
+        _Enlarged(maps, geometry),
         GroundTruth(known, images, geometry),
         limit=config.aupro_limit,
     )
@@ -127,7 +127,8 @@ def _pixel_metrics(
         _touched(images.read_mask(str(row.mask_path))) if row.label == "defective" else None
         for row in known.itertuples()
     ]
-    reference = pixel_metrics(_Enlarged(maps, TOUCHED_SIDE, 0), touched, limit=config.aupro_limit)
+    whole = PreprocessConfig(resize=TOUCHED_SIDE, image_size=TOUCHED_SIDE)
+    reference = pixel_metrics(_Enlarged(maps, whole), touched, limit=config.aupro_limit)
     return strict | {"pixel_ap_touched_masks": reference["pixel_ap"]}
 
 
@@ -140,10 +141,10 @@ def _touched(mask: np.ndarray) -> np.ndarray:
 class _Enlarged:
     """Small maps, each enlarged (bilinear) and cropped when it is asked for."""
 
-    def __init__(self, maps: np.ndarray, side: int, margin: int) -> None:
+    def __init__(self, maps: np.ndarray, geometry: PreprocessConfig) -> None:
         self._maps = maps
-        self._side = side
-        self._kept = slice(margin, side - margin)
+        self._side = geometry.resize
+        self._kept = slice(geometry.margin, geometry.margin + geometry.image_size)
 
     def __len__(self) -> int:
         return len(self._maps)

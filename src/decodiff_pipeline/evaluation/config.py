@@ -25,7 +25,7 @@ class EvaluationConfig(BaseModel):
 
     protocol: Literal["strict"] = "strict"
     batch_size: int = Field(default=16, ge=1)
-    num_inference_steps: int | None = Field(default=None, ge=1)
+    num_inference_steps: Literal[2, 3, 4, 5, 10] | None = None
     false_positive_rate: float = Field(default=0.05, gt=0, lt=1)
     aupro_limit: float = Field(default=0.3, gt=0, le=1)
     gallery_size: int = Field(default=3, ge=1, le=20)

@@ -174,7 +174,8 @@ class PredictionWriter:
 
     def finish(self) -> None:
         """Write the index."""
-        index = pd.concat(self._rows).sort_index() if self._rows else pd.DataFrame()
+        nothing = pd.DataFrame(columns=["category", "split", "label", "path", "score", "row"])
+        index = pd.concat(self._rows).sort_index() if self._rows else nothing
         index.to_parquet(self._folder / INDEX, index=False)
 
 

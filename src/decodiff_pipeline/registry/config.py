@@ -14,6 +14,7 @@ class RegistrationConfig(BaseModel):
     """Parameters of the registration (``conf/*/parameters_registration.yml``).
 
     Attributes:
+        dataset: Name of the data set, kept as a tag of the version.
         model_name: Name in the model registry; a new version is added to it.
         alias: Alias that moves to the version just registered, for the promotion to find; ``null``
             sets none. ``champion`` is the promotion's to give.
@@ -24,6 +25,7 @@ class RegistrationConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
+    dataset: str | None = None
     model_name: str = "decodiff"
     alias: str | None = "challenger"
     max_images: int = Field(default=64, ge=1)

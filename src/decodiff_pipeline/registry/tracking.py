@@ -111,6 +111,9 @@ class Tracker:
 
     def log_artifact(self, path: Path, what: str) -> None:
         """Copy a file, or a folder under its own name, to the run's artifacts."""
+        if not path.exists():  # such as the figures of a data set without test images
+            logger.info("%s: there is nothing at %s to log", what, path)
+            return
 
         def send() -> None:
             if path.is_dir():

@@ -10,6 +10,7 @@ from decodiff_pipeline.data.atomic import replacing
 from decodiff_pipeline.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     import torch
@@ -23,6 +24,7 @@ class Checkpoint(NamedTuple):
         tensors: Weights, their moving average and the optimiser's moments, by name.
         identity: What decides the outcome of the run; a run with another one must not resume.
         log: Rows of the training log up to this step.
+        pending: Losses of the steps since the last row.
         finished: Whether this is the last step.
     """
 
@@ -30,6 +32,7 @@ class Checkpoint(NamedTuple):
     tensors: dict[str, torch.Tensor]
     identity: dict[str, Any]
     log: list[dict[str, Any]]
+    pending: list[float]
     finished: bool
 
 
@@ -43,12 +46,13 @@ class CheckpointStore:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def save(self, checkpoint: Checkpoint, keep: int) -> None:
+    def save(self, checkpoint: Checkpoint, keep: int, obsolete: Sequence[int] = ()) -> None:
         """Write a checkpoint, then remove all but the newest ones.
 
         Args:
             checkpoint: The state.
             keep: How many stay.
+            obsolete: Steps of an earlier run, which this checkpoint takes the place of.
 
         Raises:
             CheckpointError: The file system refuses; earlier checkpoints are untouched.
@@ -70,9 +74,8 @@ class CheckpointStore:
                 f"again: the run goes on from step {max(self.steps(), default=0)}"
             )
             raise CheckpointError(msg) from error
-        for step in self.steps()[:-keep]:
-            for file in reversed(self._files(step)):
-                file.unlink(missing_ok=True)
+        self._remove(set(obsolete) - {checkpoint.step})
+        self._remove(self.steps()[:-keep])
 
     def steps(self) -> list[int]:
         """Steps that have a complete checkpoint, in rising order."""
@@ -104,9 +107,16 @@ class CheckpointStore:
             )
             raise CheckpointError(msg) from error
 
-    def clear(self) -> None:
-        """Remove every checkpoint."""
-        for step in self.steps():
+    def tidy(self) -> None:
+        """Remove what killed runs left half-written."""
+        for file in self.path.glob(".*.tmp"):
+            file.unlink(missing_ok=True)
+        for weights in self.path.glob("checkpoint-*.safetensors"):
+            if not weights.with_suffix(".json").exists():
+                weights.unlink()
+
+    def _remove(self, steps: Iterable[int]) -> None:
+        for step in steps:
             for file in reversed(self._files(step)):
                 file.unlink(missing_ok=True)
 

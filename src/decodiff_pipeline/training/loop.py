@@ -57,6 +57,8 @@ class TrainingRun:
         per_epoch = math.ceil(len(self.batches) / config.accumulation)
         self.total = config.steps or (config.epochs or 1) * per_epoch
         self.step = 0
+        self.pending: list[float] = []
+        self.obsolete: list[int] = []
         self.accelerator = Accelerator(mixed_precision="bf16" if config.bfloat16 else "no")
         self.scheduler = DeCoDiffScheduler()
         self.optimizer = torch.optim.AdamW(
@@ -93,25 +95,27 @@ class TrainingRun:
 
     def _train(self) -> None:
         self.unet.train()
-        started, first = time.perf_counter(), self.step
-        losses: list[float] = []
+        started, images = time.perf_counter(), 0
         bar = tqdm(total=self.total, initial=self.step, desc="training", unit="steps",
                    disable=not self.config.progress_bar)  # fmt: skip
         with bar:
             while self.step < self.total:
-                losses.append(self._train_step())
+                loss, seen = self._train_step()
+                self.pending.append(loss)
                 self.step += 1
-                done = (self.step - first) * self.config.batch_size * self.config.accumulation
-                speed = done / (time.perf_counter() - started)
-                bar.set_postfix(loss=f"{losses[-1]:.4f}", images_per_s=f"{speed:.1f}")
+                images += seen
+                speed = images / (time.perf_counter() - started)
+                bar.set_postfix(loss=f"{loss:.4f}", images_per_s=f"{speed:.1f}")
                 bar.update()
-                if self.step % self.config.log_every == 0 or self.step == self.total:
-                    self._log_row(sum(losses) / len(losses), speed)
-                    losses.clear()
-                if self.step % self.config.checkpoint_every == 0 or self.step == self.total:
+                if self._due(self.config.log_every) or self._due(self.config.validate_every):
+                    self._log_row(speed)
+                if self._due(self.config.checkpoint_every):
                     self._save()
 
-    def _train_step(self) -> float:
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.total
+
+    def _train_step(self) -> tuple[float, int]:
         rate = learning_rate(
             self.step,
             self.total,
@@ -121,7 +125,7 @@ class TrainingRun:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        mean = 0.0
+        mean, seen = 0.0, 0
         for part in range(self.config.accumulation):
             number = self.step * self.config.accumulation + part
             random = generator("corruption", self.config.seed, number)
@@ -134,6 +138,7 @@ class TrainingRun:
                 )
             (loss / self.config.accumulation).backward()
             mean += loss.item() / self.config.accumulation
+            seen += len(batch.latents)
         if not math.isfinite(mean):
             good = max(self.store.steps(), default=0)
             msg = (
@@ -147,9 +152,11 @@ class TrainingRun:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.step(self.unet.parameters())
-        return mean
+        return mean, seen
 
-    def _log_row(self, loss: float, speed: float) -> None:
+    def _log_row(self, speed: float) -> None:
+        loss = sum(self.pending) / len(self.pending)
+        self.pending.clear()
         row = {
             "step": self.step,
             "epoch": self.step * self.config.accumulation / len(self.batches),
@@ -157,8 +164,7 @@ class TrainingRun:
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "images_per_second": speed,
         }
-        due = self.step % self.config.validate_every == 0 or self.step == self.total
-        if self.held_out and due:
+        if self.held_out and self._due(self.config.validate_every):
             row["held_out_loss"] = self._held_out_loss()
         self.log.append(row)
 
@@ -190,14 +196,18 @@ class TrainingRun:
                 tensors={name: tensor.detach().contiguous() for name, tensor in tensors.items()},
                 identity=self.identity,
                 log=self.log,
+                pending=self.pending,
                 finished=self.step == self.total,
             ),
             keep=self.config.keep_checkpoints,
+            obsolete=self.obsolete,
         )
+        self.obsolete = []
 
     def _resume(self) -> None:
+        self.store.tidy()
         if self.config.resume == "never":
-            self.store.clear()
+            self.obsolete = self.store.steps()
             return
         checkpoint = self.store.latest()
         if checkpoint is None:
@@ -206,7 +216,7 @@ class TrainingRun:
         if checkpoint.identity != identity:
             if checkpoint.finished:
                 logger.info("the finished training here had other parameters: starting a new one")
-                self.store.clear()
+                self.obsolete = self.store.steps()
                 return
             msg = (
                 f"{self.store.path} holds an unfinished run (step {checkpoint.step}) with other "
@@ -233,6 +243,7 @@ class TrainingRun:
             self.optimizer.state[parameters[parameter_name]][key] = tensor.clone().to(device)
         self.step = checkpoint.step
         self.log.extend(checkpoint.log)
+        self.pending.extend(checkpoint.pending)
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:

@@ -41,7 +41,7 @@ class ScoringConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    num_inference_steps: int = Field(default=5, ge=1)
+    num_inference_steps: Literal[2, 3, 4, 5, 10] = 5
     limits: Literal["fitted", "given"] = "fitted"
     limit_quantile: float = Field(default=0.99, gt=0, le=1)
     limit_factor: float = Field(default=3.0, gt=0)
@@ -71,11 +71,15 @@ def build_model(
     Raises:
         DataError: Something is to be fitted, but there is no good val image.
     """
+    import torch
+
     from decodiff_pipeline.deco.autoencoder import reduction
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
     from decodiff_pipeline.deco.reference import DiscrepancyReference
     from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 
+    autoencoder.to(device := "cuda" if torch.cuda.is_available() else "cpu")
+    unet.to(device)
     by_position = config.discrepancy.normalisation == "position"
     latent_size = geometry.image_size // reduction(autoencoder)
     reference = DiscrepancyReference(len(unet.categories), geometry.image_size, latent_size)

@@ -30,7 +30,8 @@ class MVTecLayout(Layout):
     name = "mvtec"
     expects = (
         "the extracted folders <category>/train/good/, <category>/test/<good or defect>/ and "
-        "<category>/ground_truth/<defect>/<stem>_mask.png"
+        "<category>/ground_truth/<defect>/<stem>_mask.png (MVTec AD: register and download at "
+        "mvtec.com/company/research/datasets/mvtec-ad)"
     )
 
     def categories(self, root: Path) -> list[str]:

@@ -23,7 +23,10 @@ class VisALayout(Layout):
     """
 
     name = "visa"
-    expects = "the extracted archive, with split_csv/1cls.csv and <object>/Data/Images/"
+    expects = (
+        "the extracted archive VisA_20220922.tar (from github.com/amazon-science/spot-diff), "
+        "with split_csv/1cls.csv and <object>/Data/Images/"
+    )
 
     def categories(self, root: Path) -> list[str]:
         """Returns the objects that the table names."""

@@ -34,7 +34,7 @@ def category_expectations(config: ValidationConfig) -> list[Any]:
             "val",
             held_out,
             "enough_val_images",
-            f"{every} {held_out} good val images: early stopping and fitted limits rest on them.",
+            f"{every} {held_out} good val images: held-out loss and fitted limits need them.",
             severity=WARNING,
         ),
         _at_least(

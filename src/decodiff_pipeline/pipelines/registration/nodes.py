@@ -40,7 +40,7 @@ def register_model(
     from decodiff_pipeline.registry.registration import example_of, identity_tags, register
 
     tags = identity_tags(model_folder, thresholds, manifest)
-    dataset = {"dataset": metrics["dataset"]} if "dataset" in metrics else {}
+    dataset = {"dataset": registration.dataset} if registration.dataset else {}
     model = TrainedModel(
         folder=model_folder,
         thresholds=thresholds,

@@ -52,7 +52,7 @@ def train_network(
     )
     unet = run.run()
     summary = {
-        **run.log[-1],
+        "last": run.log[-1],
         "parameters": sum(parameter.numel() for parameter in unet.parameters()),
         "images": len(run.batches.category_ids),
     }
