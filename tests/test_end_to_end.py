@@ -159,6 +159,7 @@ def test_a_killed_training_goes_on_where_it_was(ran: Path) -> None:
         ("training.batch_size=many", "training.batch_size"),
         ("preprocessing.image_size=100", "preprocessing.image_size is 100"),
         ("data.categories=[screw]", "screw"),
+        ("autoencoder.source=no/such-weights", "autoencoder.source 'no/such-weights'"),
     ],
 )
 def test_a_wrong_parameter_is_named_before_any_work(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from decodiff_pipeline.hooks import ErrorHooks, PreflightHooks, SummaryHooks, TrackingHooks
+
+# At every load diffusers warns of entries that it wrote into the configuration itself.
+os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 
 _tracking = TrackingHooks()
 
