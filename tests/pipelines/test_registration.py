@@ -24,5 +24,7 @@ def test_inputs_and_outputs_are_in_the_catalog() -> None:
 
 def test_the_shipped_parameters_are_the_documented_defaults() -> None:
     text = (CONF / "parameters_registration.yml").read_text(encoding="utf-8")
-    shipped = RegistrationConfig.model_validate(yaml.safe_load(text)["registration"])
-    assert shipped == RegistrationConfig()
+    shipped = yaml.safe_load(text)["registration"]
+    assert shipped.pop("dataset") == "${globals:dataset}"
+    assert shipped.pop("model_name") == "decodiff-${globals:dataset}"
+    assert RegistrationConfig.model_validate(shipped) == RegistrationConfig()

@@ -92,7 +92,9 @@ def test_a_dead_server_costs_two_warnings_and_no_exception(
     run = tracker(dead_server, tmp_path)
     run.log_params({"a": 1})
     run.log_history([{"step": 1, "loss": 1.0}], "training_log")
+    (tmp_path / "report.html").write_text("a report")
     run.log_artifact(tmp_path / "report.html", "report")
+    run.log_artifact(tmp_path / "figures", "what there is none of")
     run.finish("FINISHED")
 
     assert run.run_id is None
