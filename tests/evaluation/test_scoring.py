@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def test_every_image_outside_train_is_scored_in_batches(plate: World) -> None:
     index = plate.scored().index()
-    assert index["split"].value_counts().to_dict() == {"val": 3, "calibration": 5, "test": 13}
+    assert index["split"].value_counts().to_dict() == {"calibration": 5, "test": 13}
     assert sum(plate.model.calls) == len(index)
     assert max(plate.model.calls) == plate.config.batch_size
 
@@ -51,7 +51,7 @@ def test_arrays_are_memory_mapped_plain_npy(plate: World) -> None:
     assert isinstance(store.maps("plate"), np.memmap)
     assert store.maps("plate").dtype == np.float32
     assert store.reconstructions("plate").dtype == np.uint8
-    assert np.load(store.path / "plate.maps.npy").shape == (21, 64, 64)
+    assert np.load(store.path / "plate.maps.npy").shape == (18, 64, 64)
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "Cap", "ö", "", ".", "x" * 300, "nul\x00", "a b"])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from decodiff_pipeline.evaluation.config import EvaluationConfig
     from decodiff_pipeline.evaluation.predictions import PredictionStore
 
-SCORED_SPLITS = ("val", "calibration", "test")
+SCORED_SPLITS = ("calibration", "test")
 
 
 class Output(Protocol):
@@ -61,7 +61,7 @@ def score_images(
     store: PredictionStore,
     config: EvaluationConfig,
 ) -> None:
-    """Score the val, calibration and test images, uncertain ones too, in constant memory.
+    """Score the calibration and test images, uncertain ones too, in constant memory.
 
     The store is replaced as a whole once everything is scored.
 
