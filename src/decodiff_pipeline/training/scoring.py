@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from decodiff_pipeline.deco.autoencoder import Autoencoder
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+    from decodiff_pipeline.deco.reference import DiscrepancyReference
     from decodiff_pipeline.deco.unet import DeCoDiffUNet
 
 logger = logging.getLogger(__name__)
@@ -92,22 +93,32 @@ def build_model(
         discrepancy=asdict(config.discrepancy),
         num_inference_steps=config.num_inference_steps,
     )
-    if not by_position and config.limits == "given":
-        return model
+    if by_position or config.limits == "fitted":
+        _fit(model, reference, manifest, images, config)
+    return model
+
+
+def _fit(
+    model: DeCoDiffPipeline,
+    reference: DiscrepancyReference,
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    config: ScoringConfig,
+) -> None:
+    """Fit the reference and the clip limits, as far as the model uses them, on good val images."""
     ids, pixel, latent = _val_discrepancies(model, manifest, images, config)
-    if by_position:
-        for number, category in enumerate(unet.categories):
+    if config.discrepancy.normalisation == "position":
+        for number, category in enumerate(model.categories):
             own = ids == number
             if not own.any():
                 logger.warning("no val image of %s: all categories' statistics serve it", category)
                 own[:] = True
             reference.fit(number, pixel[own], latent[own])
-        pixel, latent = reference.normalise(ids, pixel, latent)
+        pixel, latent = reference.normalise(ids.tolist(), pixel, latent)
     if config.limits == "fitted":
         fitted = {"pixel_limit": _limit(pixel, config), "latent_limit": _limit(latent, config)}
         logger.info("clip limits fitted on val images: %s", fitted)
         model.register_to_config(discrepancy={**asdict(config.discrepancy), **fitted})
-    return model
 
 
 def _limit(values: np.ndarray, config: ScoringConfig) -> float:
