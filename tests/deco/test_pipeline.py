@@ -12,7 +12,7 @@ from PIL import Image
 
 from decodiff_pipeline.deco.autoencoder import decode, encode, load_autoencoder
 from decodiff_pipeline.deco.config import DiscrepancyConfig
-from decodiff_pipeline.deco.discrepancy import anomaly_maps, image_scores, smoothed
+from decodiff_pipeline.deco.discrepancy import anomaly_maps, image_scores, scored_map, smoothed
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.deco.reference import DiscrepancyReference
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
@@ -140,6 +140,47 @@ def test_discrepancies_beyond_the_limit_count_as_one() -> None:
         *smoothed(np.full((1, 16, 16), 0.25), np.full((1, 2, 2), 7.0), config), config
     )
     assert maps == pytest.approx(np.full((1, 16, 16), (0.5 + 1) / 2))
+
+
+@pytest.mark.parametrize(
+    ("fusion", "weight", "expected"),
+    [
+        ("geometric", 0.5, 0.4),
+        ("geometric", 0.25, 0.64**0.75 * 0.25**0.25),
+        ("geometric", 0.0, 0.64),
+        ("geometric", 1.0, 0.25),
+        ("arithmetic", 0.5, 0.445),
+        ("arithmetic", 0.25, 0.5425),
+        ("pixel", 0.25, 0.25),
+        ("latent", 0.25, 0.64),
+    ],
+)
+def test_the_weight_is_that_of_the_pixel_map(fusion: str, weight: float, expected: float) -> None:
+    pixel = np.full((1, 4, 4), 0.25, np.float32)
+    latent = np.full((1, 4, 4), 0.64, np.float32)
+    config = DiscrepancyConfig(fusion=fusion, pixel_weight=weight)  # type: ignore[arg-type]
+    maps = anomaly_maps(pixel, latent, config)
+    assert maps.dtype == np.float32
+    assert maps == pytest.approx(np.full((1, 4, 4), expected))
+
+
+def test_a_weight_without_a_discrepancy_ignores_it_even_where_it_is_zero() -> None:
+    pixel, latent = np.zeros((1, 2, 2)), np.full((1, 2, 2), 0.3)
+    maps = anomaly_maps(pixel, latent, DiscrepancyConfig(pixel_weight=0.0))
+    assert maps == pytest.approx(latent)
+
+
+def test_the_score_may_be_taken_from_any_of_the_maps() -> None:
+    maps, pixel, latent = (np.full((1, 2, 2), value) for value in (0.1, 0.2, 0.3))
+    for source, expected in (("map", 0.1), ("pixel", 0.2), ("latent", 0.3)):
+        config = DiscrepancyConfig(score_from=source)  # type: ignore[arg-type]
+        scored = scored_map(maps, pixel, latent, config)
+        assert image_scores(scored, config) == pytest.approx([expected])
+
+
+def test_a_weight_beyond_one_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"discrepancy\.pixel_weight is 1\.5; it must lie"):
+        DiscrepancyConfig(pixel_weight=1.5)
 
 
 def test_the_score_is_the_mean_of_the_largest_values() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,6 +12,9 @@ import torch
 
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def plain_alpha_bar(steps: int = 10) -> np.ndarray:
@@ -92,3 +97,56 @@ def test_a_step_outside_the_chosen_ones_is_refused() -> None:
     zeros = torch.zeros(1, 4, 8, 8)
     with pytest.raises(ConfigurationError, match=r"timestep 7 .* \[5, 0\]"):
         scheduler.step(zeros, 7, zeros)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4, 5, 10])
+def test_a_carried_step_with_the_true_deviation_lands_on_the_forward_process(steps: int) -> None:
+    latents, noise, mask = batch()
+    scheduler = DeCoDiffScheduler(reverse_step="carried")
+    scheduler.set_timesteps(steps)
+
+    def forward(timestep: int) -> tuple[torch.Tensor, torch.Tensor]:
+        a = plain_alpha_bar()[timestep]
+        corrupted = math.sqrt(a) * latents + math.sqrt(1 - a) * noise
+        z_t = mask * latents + (1 - mask) * corrupted
+        return z_t, (z_t - latents) / math.sqrt(1 - a)
+
+    sample, _ = forward(int(scheduler.timesteps[0]))
+    for timestep, following in itertools.pairwise([*scheduler.timesteps.tolist(), None]):
+        z_t, deviation = forward(timestep)
+        torch.testing.assert_close(sample, z_t, atol=1e-5, rtol=0)
+        sample = scheduler.step(deviation, timestep, sample, mask=mask).prev_sample
+        assert following is not None or torch.allclose(sample, latents, atol=1e-5)
+
+
+def test_a_constant_step_leaves_the_forward_process() -> None:
+    latents, noise, mask = batch()
+    scheduler = DeCoDiffScheduler()
+    scheduler.set_timesteps(5)
+    here, there = (torch.full((10,), int(t)) for t in scheduler.timesteps[:2])
+    deviation = scheduler.deviation(latents, noise, mask, here)
+    sample = scheduler.add_deviation(latents, deviation, here)
+    following = scheduler.deviation(latents, noise, mask, there)
+    wanted = scheduler.add_deviation(latents, following, there)
+    found = scheduler.step(deviation, int(here[0]), sample, mask=mask).prev_sample
+    assert (found - wanted)[..., 4:].abs().max() > 0.1
+    torch.testing.assert_close(found[..., :4], wanted[..., :4], atol=1e-6, rtol=0)
+
+
+def test_without_a_mask_a_carried_step_takes_every_position_for_corrupted() -> None:
+    latents, noise, _ = batch()
+    scheduler = DeCoDiffScheduler(reverse_step="carried")
+    scheduler.set_timesteps(3)
+    everywhere = torch.zeros(10, 1, 8, 8)
+    known = scheduler.step(noise, 8, latents, mask=everywhere).prev_sample
+    assert torch.equal(scheduler.step(noise, 8, latents).prev_sample, known)
+
+
+def test_an_unknown_reverse_step_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"'linear'.*constant, carried"):
+        DeCoDiffScheduler(reverse_step="linear")
+
+
+def test_a_saved_schedule_keeps_its_reverse_step(tmp_path: Path) -> None:
+    DeCoDiffScheduler(reverse_step="carried").save_pretrained(str(tmp_path))
+    assert DeCoDiffScheduler.from_pretrained(str(tmp_path)).config.reverse_step == "carried"

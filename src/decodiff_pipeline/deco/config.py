@@ -119,8 +119,10 @@ class DiscrepancyConfig:
         latent_sigma: Gaussian smoothing of the latent discrepancy, in latent pixels.
         fusion: ``geometric`` √(pixel · latent) as in the paper, ``arithmetic`` their mean, or one
             of the two alone.
+        pixel_weight: Weight of the pixel discrepancy in the two means, within 0…1; the latent
+            one has the rest. One half as in the paper.
         score_from: What the image score is taken from: the fused ``map`` as in the paper, or the
-            ``latent`` discrepancy alone.
+            ``pixel`` or ``latent`` discrepancy alone.
         top_share: Share of its largest values whose mean is the image score; 0 is the maximum
             alone, as in the paper.
     """
@@ -132,7 +134,8 @@ class DiscrepancyConfig:
     pixel_sigma: float = 3.0
     latent_sigma: float = 1.0
     fusion: Literal["geometric", "arithmetic", "pixel", "latent"] = "geometric"
-    score_from: Literal["map", "latent"] = "map"
+    pixel_weight: float = 0.5
+    score_from: Literal["map", "latent", "pixel"] = "map"
     top_share: float = 0.0
 
     def __post_init__(self) -> None:
@@ -140,6 +143,7 @@ class DiscrepancyConfig:
             if not getattr(self, name) > 0:
                 msg = f"discrepancy.{name} is {getattr(self, name)}; it must be positive"
                 raise ConfigurationError(msg)
-        if not 0 <= self.top_share <= 1:
-            msg = f"discrepancy.top_share is {self.top_share}; it must lie within 0…1"
-            raise ConfigurationError(msg)
+        for name in ("pixel_weight", "top_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                msg = f"discrepancy.{name} is {getattr(self, name)}; it must lie within 0…1"
+                raise ConfigurationError(msg)

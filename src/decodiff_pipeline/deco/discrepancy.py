@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.deco.config import DiscrepancyConfig
 
+EQUAL = 0.5
+
 
 def pixel_discrepancy(reconstructed: torch.Tensor, encoded: torch.Tensor) -> np.ndarray:
     """Largest difference over the colour channels.
@@ -74,10 +76,13 @@ def smoothed(
 def anomaly_maps(pixel: np.ndarray, latent: np.ndarray, config: DiscrepancyConfig) -> np.ndarray:
     """Combine the two maps (paper, section 3.4: the geometric mean).
 
+    With w the weight of the pixel map: ``pixel**w · latent**(1-w)``, or, arithmetic,
+    ``w · pixel + (1-w) · latent``. At w = 1/2 these are the paper's.
+
     Args:
         pixel: Float (N, H, W) within 0…1.
         latent: The same.
-        config: Its ``fusion`` decides.
+        config: Its ``fusion`` and ``pixel_weight`` decide.
 
     Returns:
         float32 (N, H, W) within 0…1.
@@ -86,9 +91,26 @@ def anomaly_maps(pixel: np.ndarray, latent: np.ndarray, config: DiscrepancyConfi
         return pixel
     if config.fusion == "latent":
         return latent
+    weight = config.pixel_weight
     if config.fusion == "arithmetic":
-        return (pixel + latent) / 2
-    return np.sqrt(pixel * latent)
+        return weight * pixel + (1 - weight) * latent
+    if weight == EQUAL:
+        return np.sqrt(pixel * latent)  # half the time of two powers
+    return pixel**weight * latent ** (1 - weight)
+
+
+def scored_map(
+    maps: np.ndarray, pixel: np.ndarray, latent: np.ndarray, config: DiscrepancyConfig
+) -> np.ndarray:
+    """That one of the three that the image score is taken from.
+
+    Args:
+        maps: As :func:`anomaly_maps` returns them.
+        pixel: As :func:`smoothed` returns it.
+        latent: The same.
+        config: Its ``score_from`` decides.
+    """
+    return {"map": maps, "pixel": pixel, "latent": latent}[config.score_from]
 
 
 def image_scores(maps: np.ndarray, config: DiscrepancyConfig) -> np.ndarray:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_BETA = 0.999
 COSINE_OFFSET = 0.008
+REVERSE_STEPS = ("constant", "carried")
 
 
 @dataclass
@@ -46,16 +47,26 @@ class DeCoDiffScheduler(SchedulerMixin, ConfigMixin):
 
     Args:
         num_train_timesteps: Length T of the schedule. The released weights use 10.
+        reverse_step: What becomes of δ̂ between two reverse steps, see :meth:`step`: ``constant``
+            as in the released code, or ``carried`` over to the next timestep as the paper's
+            formula for δ asks.
 
     Attributes:
         alphas_cumprod: ᾱ_t, float64, (T,).
         timesteps: The reverse steps chosen by :meth:`set_timesteps`, int64, largest first.
+
+    Raises:
+        ConfigurationError: ``reverse_step`` is neither.
     """
 
     order = 1
 
     @register_to_config
-    def __init__(self, num_train_timesteps: int = 10) -> None:
+    def __init__(self, num_train_timesteps: int = 10, reverse_step: str = "constant") -> None:
+        if reverse_step not in REVERSE_STEPS:
+            msg = f"reverse_step is {reverse_step!r}; it must be one of {', '.join(REVERSE_STEPS)}"
+            raise ConfigurationError(msg)
+
         def alpha_bar(progress: float) -> float:
             angle = (progress + COSINE_OFFSET) / (1 + COSINE_OFFSET) * math.pi / 2
             return math.cos(angle) ** 2
@@ -124,6 +135,18 @@ class DeCoDiffScheduler(SchedulerMixin, ConfigMixin):
         alpha_bar = self.alphas_cumprod[torch.as_tensor(timesteps).cpu()]
         return (1 - alpha_bar).sqrt().reshape(-1, 1, 1, 1).to(like)
 
+    def shrinkage(self, timesteps: torch.Tensor | int, like: torch.Tensor) -> torch.Tensor:
+        """c_t = (1 - sqrt(ᾱ_t)) / sqrt(1 - ᾱ_t), the share of -z in δ; shaped and placed as
+        :meth:`noise_scale` does.
+
+        Args:
+            timesteps: int64 (B,) or one int, each in 0…T-1.
+            like: Any tensor of the wanted dtype and device.
+        """
+        alpha_bar = self.alphas_cumprod[torch.as_tensor(timesteps).cpu()]
+        shrink = (1 - alpha_bar.sqrt()) / (1 - alpha_bar).sqrt()
+        return shrink.reshape(-1, 1, 1, 1).to(like)
+
     def deviation(
         self,
         original: torch.Tensor,
@@ -142,9 +165,7 @@ class DeCoDiffScheduler(SchedulerMixin, ConfigMixin):
         Returns:
             δ, (B, C, h, w), zero wherever the mask keeps.
         """
-        alpha_bar = self.alphas_cumprod[timesteps.cpu()]
-        shrink = (1 - alpha_bar.sqrt()) / (1 - alpha_bar).sqrt()
-        return (1 - mask) * (noise - shrink.reshape(-1, 1, 1, 1).to(original) * original)
+        return (1 - mask) * (noise - self.shrinkage(timesteps, original) * original)
 
     def add_deviation(
         self, original: torch.Tensor, deviation: torch.Tensor, timesteps: torch.Tensor
@@ -167,17 +188,24 @@ class DeCoDiffScheduler(SchedulerMixin, ConfigMixin):
         timestep: int | torch.Tensor,
         sample: torch.Tensor,
         return_dict: bool = True,
+        mask: torch.Tensor | None = None,
     ) -> DeCoDiffSchedulerOutput | tuple[torch.Tensor]:
         """One reverse step: remove the predicted deviation, then put back its smaller part.
 
-        ``ẑ_0 = z_t - sqrt(1 - ᾱ_t) δ̂`` and ``z_t' = ẑ_0 + sqrt(1 - ᾱ_t') δ̂``; δ̂ stays constant
-        over the step, as in the released code. The last step returns ẑ_0.
+        ``ẑ_0 = z_t - sqrt(1 - ᾱ_t) δ̂`` and ``z_t' = ẑ_0 + sqrt(1 - ᾱ_t') δ̂'``; the last step
+        returns ẑ_0. With ``reverse_step`` ``constant`` δ̂' = δ̂, as in the released code. But δ
+        depends on t (see :meth:`deviation`), and ``carried`` follows it:
+        ``δ̂' = δ̂ - (1 - m) ⊙ (c_t' - c_t) · ẑ_0``. With the true δ and m this lands on the forward
+        process at t' exactly. At inference m is unknown and taken to be 0 everywhere, which also
+        changes the positions that were never corrupted.
 
         Args:
             model_output: δ̂, (B, C, h, w).
             timestep: The present t; must be one of :attr:`timesteps`.
             sample: z_t, (B, C, h, w).
             return_dict: Return a dataclass rather than a tuple.
+            mask: m, (B, 1, h, w), 1 where a position was kept and 0 where it was corrupted, if
+                that is known. ``constant`` has no use for it.
 
         Raises:
             ConfigurationError: The timestep is not among those chosen.
@@ -190,7 +218,23 @@ class DeCoDiffScheduler(SchedulerMixin, ConfigMixin):
         clean = sample - self.noise_scale(int(timestep), sample) * model_output
         previous = clean
         if following:
-            previous = clean + self.noise_scale(following[0], sample) * model_output
+            deviation = self._at_next(model_output, int(timestep), following[0], clean, mask)
+            previous = clean + self.noise_scale(following[0], sample) * deviation
         if not return_dict:
             return (previous,)
         return DeCoDiffSchedulerOutput(prev_sample=previous, pred_original_sample=clean)
+
+    def _at_next(
+        self,
+        deviation: torch.Tensor,
+        timestep: int,
+        following: int,
+        clean: torch.Tensor,
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """δ̂' of :meth:`step`."""
+        if self.config.reverse_step == "constant":
+            return deviation
+        change = self.shrinkage(following, clean) - self.shrinkage(timestep, clean)
+        corrupted = 1.0 if mask is None else 1 - mask
+        return deviation - corrupted * change * clean

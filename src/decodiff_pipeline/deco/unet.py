@@ -162,7 +162,8 @@ class DeCoDiffUNet(ModelMixin, ConfigMixin):
     def use_plain_attention(self) -> None:
         """Self-attention as two matrix products and a softmax, instead of torch's fused kernel.
 
-        The same function; on a CPU the backward pass of the fused kernel is the slower one.
+        The same function; in bfloat16 on a CPU it is the faster one, forward and backward, as
+        long as the memory between its steps is kept (docs/performance.md).
         """
         plain = AttnProcessor()
         processors = {

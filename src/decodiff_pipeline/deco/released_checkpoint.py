@@ -1,0 +1,211 @@
+"""A checkpoint of the released code, and what can be told from it about its network."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from decodiff_pipeline.deco.released_keys import (
+    CLASS_ORDERS,
+    EMBEDDING,
+    NORM_GROUPS,
+    released_name,
+)
+from decodiff_pipeline.deco.tensor_files import file_sha256, read_safetensors, read_torch
+from decodiff_pipeline.deco.unet import PRESETS
+from decodiff_pipeline.errors import ConfigurationError, ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+MATRIX = 2
+TELLING = {released_name(EMBEDDING): MATRIX, "time_embed.0.weight": MATRIX}
+TELLING["input_blocks.0.0.weight"] = 4
+
+
+@dataclass(frozen=True)
+class ReleasedCheckpoint:
+    """What the file holds.
+
+    Attributes:
+        path: Where it is.
+        sha256: Of the file, in hexadecimal.
+        tensors: The network's, by released name.
+        args: The options of the training script; empty where the file has none.
+        unread: Names of the file's other entries.
+    """
+
+    path: Path
+    sha256: str
+    tensors: dict[str, torch.Tensor]
+    args: argparse.Namespace
+    unread: tuple[str, ...]
+
+    def integer(self, option: str, default: int) -> int:
+        """An option of the training script.
+
+        Raises:
+            ModelError: It is there, but is no whole number.
+        """
+        value = getattr(self.args, option, default)
+        if not isinstance(value, int):
+            msg = f"{self.path}: args.{option} is {value!r}, not a whole number"
+            raise ModelError(msg)
+        return value
+
+
+@dataclass(frozen=True)
+class NamedCategories:
+    """Category names in the order of the embedding's rows, and why they are these."""
+
+    names: tuple[str, ...]
+    reason: str
+
+
+def read_released(path: Path) -> ReleasedCheckpoint:
+    """Read a released ``.pt``, or a ``.safetensors`` of its ``model``.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ModelError: It cannot be read, or is not such a checkpoint.
+    """
+    sha256 = file_sha256(path)
+    if path.suffix == ".safetensors":
+        return ReleasedCheckpoint(path, sha256, read_safetensors(path), argparse.Namespace(), ())
+    return released_from(read_torch(path), path, sha256)
+
+
+def released_from(content: dict[str, object], path: Path, sha256: str) -> ReleasedCheckpoint:
+    """Take the network and the options out of a checkpoint's dictionary.
+
+    Raises:
+        ModelError: There is no ``model`` in it.
+    """
+    model = content.get("model")
+    if not isinstance(model, dict) or not all(isinstance(name, str) for name in model):
+        keys = ", ".join(sorted(str(key) for key in content)[:5]) or "nothing"
+        msg = (
+            f"{path} has no dictionary of tensors under 'model' (found: {keys}); name a "
+            "checkpoint of the released train_DeCo_Diff.py"
+        )
+        raise ModelError(msg)
+    args = content.get("args")
+    return ReleasedCheckpoint(
+        path=path,
+        sha256=sha256,
+        tensors=model,
+        args=args if isinstance(args, argparse.Namespace) else argparse.Namespace(),
+        unread=tuple(sorted(str(key) for key in content if key not in {"model", "args"})),
+    )
+
+
+def embedding_rows(checkpoint: ReleasedCheckpoint) -> int:
+    """Number of categories, once the tensors that tell the sizes are there.
+
+    Raises:
+        ModelError: They are not.
+    """
+    for name, dimensions in TELLING.items():
+        tensor = checkpoint.tensors.get(name)
+        if not isinstance(tensor, torch.Tensor) or tensor.ndim != dimensions:
+            msg = (
+                f"{checkpoint.path} has no tensor {name} of {dimensions} dimensions; it is not "
+                "a checkpoint of the released network"
+            )
+            raise ModelError(msg)
+    return checkpoint.tensors[released_name(EMBEDDING)].shape[0]
+
+
+def resolve_heads(
+    checkpoint: ReleasedCheckpoint, base_channels: int, context_dim: int, given: int | None
+) -> int:
+    """Attention heads of the first level: those of the preset, or those given.
+
+    No tensor shows them, and a wrong number gives wrong results without a complaint.
+
+    Args:
+        checkpoint: The checkpoint.
+        base_channels: Channels of the first level.
+        context_dim: Width of the category embedding.
+        given: What the caller says.
+
+    Raises:
+        ConfigurationError: No preset has these sizes and none are given, or they contradict it.
+    """
+    known = {
+        (preset.base_channels, preset.context_dim): preset.num_heads
+        for preset in PRESETS.values()
+        if preset.norm_groups == NORM_GROUPS
+    }.get((base_channels, context_dim))
+    own = getattr(checkpoint.args, "num_heads", None)
+    heads = known or given or (own if isinstance(own, int) else None)
+    sizes = f"{checkpoint.path} with {base_channels} channels and context {context_dim}"
+    if heads is None or heads < 1:
+        msg = f"{sizes} is none of the released sizes; say its number of heads with --heads"
+        raise ConfigurationError(msg)
+    if given is not None and given != heads:
+        msg = f"--heads {given} contradicts {sizes}, which has {heads}; leave --heads out"
+        raise ConfigurationError(msg)
+    return heads
+
+
+def resolve_categories(
+    checkpoint: ReleasedCheckpoint,
+    names: Sequence[str] | None = None,
+    dataset: str | None = None,
+) -> NamedCategories:
+    """Names for the rows of the embedding.
+
+    In this order: the names given, the data set given, what the checkpoint's options say, and
+    the data set with that many categories. Some released networks have more rows than their data
+    set has categories; the surplus is called ``unused_<row>``.
+
+    Args:
+        checkpoint: The checkpoint.
+        names: In the order of the rows.
+        dataset: A key of :data:`CLASS_ORDERS`.
+
+    Raises:
+        ConfigurationError: The names are not as many as the rows or not distinct, or nothing
+            tells them.
+    """
+    rows = embedding_rows(checkpoint)
+    own = getattr(checkpoint.args, "class_order", None)
+    if names is None and dataset is None and isinstance(own, list):
+        return NamedCategories(
+            _fitting([str(name) for name in own], rows, checkpoint), "saved with it"
+        )
+    if names is not None:
+        return NamedCategories(_fitting(names, rows, checkpoint), "as given")
+    said = getattr(checkpoint.args, "dataset", None)
+    by_number = {len(order): name for name, order in CLASS_ORDERS.items()}
+    chosen = dataset or (said if said in CLASS_ORDERS else by_number.get(rows))
+    if chosen is None:
+        msg = (
+            f"nothing in {checkpoint.path} tells the names of its {rows} categories; give them "
+            "with --categories a,b,c in the order of the embedding, or --dataset mvtec or visa"
+        )
+        raise ConfigurationError(msg)
+    order = CLASS_ORDERS[chosen]
+    surplus = [f"unused_{row}" for row in range(len(order), rows)]
+    return NamedCategories(
+        _fitting([*order, *surplus], rows, checkpoint),
+        f"the order of the released {chosen} loader",
+    )
+
+
+def _fitting(names: Sequence[str], rows: int, checkpoint: ReleasedCheckpoint) -> tuple[str, ...]:
+    found = tuple(name.strip() for name in names)
+    if len(found) != rows or len(set(found)) != rows or not all(found):
+        msg = (
+            f"{checkpoint.path} has {rows} categories, but {len(set(found) - {''})} distinct "
+            f"names are given ({', '.join(found[:5])}, …); give one for each row with --categories"
+        )
+        raise ConfigurationError(msg)
+    return found

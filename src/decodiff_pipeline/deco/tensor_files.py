@@ -1,0 +1,167 @@
+"""Tensors from files that others made: no pickle is run, and every tensor is accounted for."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from decodiff_pipeline.deco.weights import CONFIG_FILE, WEIGHTS_FILE
+from decodiff_pipeline.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+SHOWN = 3  # names listed in a message; the rest is a number
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        ModelError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        msg = f"{path} cannot be read ({error.strerror}); name a checkpoint file"
+        raise ModelError(msg) from error
+
+
+def read_torch(path: Path) -> dict[str, Any]:
+    """Read a file of ``torch.save`` without running what is pickled in it.
+
+    Tensors, plain containers and ``argparse.Namespace`` are all that it may hold.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ModelError: It is damaged, of another format, or holds other objects.
+    """
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files raise whatever their bytes happen to mean
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        if foreign:
+            msg = (
+                f"{path} holds a pickled {foreign[1]}, which is refused because unpickling can "
+                "run code; where you trust the file, save its dictionary of tensors alone with "
+                "safetensors.torch.save_file and use that .safetensors"
+            )
+        else:
+            msg = (
+                f"{path} is not a checkpoint that torch can read ({type(error).__name__}): "
+                "truncated or of another format; download or copy it again"
+            )
+        raise ModelError(msg) from error
+    if not isinstance(content, dict):
+        msg = f"{path} holds a {type(content).__name__}, not the dictionary of a checkpoint"
+        raise ModelError(msg)
+    return content
+
+
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read all tensors of a safetensors file.
+
+    Raises:
+        ModelError: It cannot be read.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        msg = f"{path} is not a readable safetensors file ({error}); copy or convert it again"
+        raise ModelError(msg) from error
+
+
+def network_folder(folder: Path) -> Path:
+    """Where the network lies: in a whole model's ``unet``, or the folder itself.
+
+    Raises:
+        ModelError: There is none.
+    """
+    for candidate in (folder / "unet", folder):
+        if (candidate / CONFIG_FILE).is_file() and (candidate / WEIGHTS_FILE).is_file():
+            return candidate
+    msg = (
+        f"{folder} holds no network: neither it nor {folder / 'unet'} has {CONFIG_FILE} and "
+        f"{WEIGHTS_FILE}; name a saved model or its unet folder"
+    )
+    raise ModelError(msg)
+
+
+def read_network_folder(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Configuration and tensors of a saved :class:`DeCoDiffUNet`.
+
+    Not by ``from_pretrained``, which fills what is missing with random numbers.
+
+    Args:
+        folder: As :func:`network_folder` returns it.
+
+    Raises:
+        ModelError: They cannot be read, or are another network's.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config.update({key: config[key] for key in ("categories", "num_heads", "norm_groups")})
+        if config["_class_name"] != "DeCoDiffUNet":
+            raise ValueError(config["_class_name"])
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        msg = f"{path} does not describe a DeCoDiffUNet ({error!r}); name a folder that does"
+        raise ModelError(msg) from error
+    return config, read_safetensors(folder / WEIGHTS_FILE)
+
+
+def check_tensors(
+    found: Mapping[str, object], expected: Mapping[str, torch.Size], source: Path
+) -> None:
+    """Every expected tensor is there, in its shape and finite, and there is no other.
+
+    Args:
+        found: What a file holds.
+        expected: Shape by name, in the file's names.
+        source: Where it is from, for the message.
+
+    Raises:
+        ModelError: The first few tensors that do not fit, and how many they are.
+    """
+    tensors = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+    both = [name for name in expected if name in tensors]
+    wrong = {
+        "missing": [name for name in expected if name not in tensors],
+        "unknown": [name for name in found if name not in expected],
+        "of another shape": [
+            f"{name} {tuple(tensors[name].shape)} instead of {tuple(expected[name])}"
+            for name in both
+            if tensors[name].shape != expected[name]
+        ],
+        "not finite numbers": [
+            name
+            for name in both
+            if not tensors[name].is_floating_point() or not tensors[name].isfinite().all()
+        ],
+    }
+    complaints = [f"{len(names)} {kind}: {_few(names)}" for kind, names in wrong.items() if names]
+    if complaints:
+        msg = (
+            f"{source} does not hold this network's {len(expected)} tensors ("
+            f"{'; '.join(complaints)}); nothing was taken from it, name a checkpoint of a network "
+            "of the same sizes"
+        )
+        raise ModelError(msg)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
