@@ -113,3 +113,17 @@ def plate(world: World) -> World:
     world.add("plate", "calibration", "good", 5).add("plate", "test", "good", 6)
     world.add("plate", "test", "defective", 4, mask=True)
     return world.add("plate", "test", "uncertain", 3)
+
+
+@pytest.fixture
+def cropped(world: World) -> World:
+    """Four defective images behind a crop that loses the defect of one and half of another's."""
+    world.model.preprocessing = PreprocessConfig(resize=96, image_size=64)  # keeps the inner 2/3
+    world.add("plate", "train", "good", 3).add("plate", "test", "good", 2)
+    world.add("plate", "test", "defective", 4, mask=True)
+    masks = world.manifest["mask_path"].dropna()
+    for path, columns in ((masks.iloc[0], slice(0, 8)), (masks.iloc[1], slice(50, 60))):
+        truth = np.zeros((64, 64), np.uint8)
+        truth[20:36, columns] = 255
+        Image.fromarray(truth).save(world.images.path / path)
+    return world

@@ -11,7 +11,10 @@ import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.evaluation.assessment import assess
+from decodiff_pipeline.evaluation.baselines import pca_baseline
+from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS
 from decodiff_pipeline.evaluation.summary import mean_over_categories
 from decodiff_pipeline.evaluation.thresholds import fit_thresholds
@@ -103,6 +106,55 @@ def test_a_category_without_test_images_gives_nulls(world: World) -> None:
     row = assessed(world)["categories"]["plate"]
     assert (row["image_auroc"], row["n_good"]) == (None, 0)
     assert row["threshold"] is not None
+
+
+def test_strict_keeps_the_label_of_the_whole_image_and_tells_what_the_crop_costs(
+    cropped: World,
+) -> None:
+    metrics = assessed(cropped)
+    row = metrics["categories"]["plate"]
+    assert (row["n_good"], row["n_defective"], row["n_relabelled"]) == (2, 4, 0)
+    # The crop keeps the columns 32/3 … 160/3, of the second mask's 50 … 59 so 50, 51, 52.
+    outside = 16 * 8 + 16 * 7
+    assert row["cropped_defects"]["pixel_share"] == outside / (outside + 16 * 3 + 2 * 16 * 16)
+    assert row["cropped_defects"]["n_images"] == 1
+    assert metrics["cropped_share"] == pytest.approx(5 / 9)
+
+
+def test_released_calls_an_image_good_whose_defect_is_cropped_off(cropped: World) -> None:
+    cropped.config = EvaluationConfig(batch_size=4, protocol="released")
+    metrics = assessed(cropped)
+    row = metrics["categories"]["plate"]
+    assert (row["n_good"], row["n_defective"], row["n_relabelled"]) == (3, 3, 1)
+    assert row["cropped_defects"]["n_images"] == 1
+    assert metrics["protocol"] == "released"
+    # Its bright square is still in the crop: a false alarm now.
+    assert row["image_auroc"] < 1
+    floor = pca_baseline(
+        cropped.manifest, cropped.images, cropped.model.preprocessing, cropped.config
+    )
+    assert floor["protocol"] == "released"
+    assert floor["pca"]["plate"]["image_auroc"] < 1
+
+
+def test_without_a_crop_nothing_is_lost_to_it(plate: World) -> None:
+    metrics = assessed(plate)
+    assert metrics["categories"]["plate"]["cropped_defects"] is None
+    assert metrics["cropped_share"] == 0
+
+
+def test_released_keeps_the_label_of_an_image_without_a_mask(world: World) -> None:
+    world.add("plate", "test", "good", 2).add("plate", "test", "defective", 2)
+    world.config = EvaluationConfig(protocol="released")
+    row = assessed(world)["categories"]["plate"]
+    assert (row["n_good"], row["n_defective"], row["pixel_ap"]) == (2, 2, None)
+
+
+def test_a_floor_by_another_protocol_is_refused(plate: World) -> None:
+    store = plate.scored()
+    floor = {"pca": {}, "protocol": "released"}
+    with pytest.raises(DataError, match=r"baseline_metrics.*'released'.*'strict'.*--from-nodes"):
+        assess(store, plate.images, fit_thresholds(store, 0.05), floor, plate.config)
 
 
 def test_the_mean_is_over_categories_that_have_the_metric() -> None:

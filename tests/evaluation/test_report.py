@@ -12,6 +12,7 @@ import pytest
 from decodiff_pipeline.evaluation.assessment import assess
 from decodiff_pipeline.evaluation.figures import choose, draw_figures
 from decodiff_pipeline.evaluation.predictions import file_stem
+from decodiff_pipeline.evaluation.protocols import labelled
 from decodiff_pipeline.evaluation.report import render_report
 from decodiff_pipeline.evaluation.summary import main, render_table
 from decodiff_pipeline.evaluation.thresholds import fit_thresholds
@@ -28,8 +29,9 @@ def evaluated(world: World, floors: dict[str, Any] | None = None) -> tuple[dict[
     store = world.scored()
     thresholds = fit_thresholds(store, 0.05)
     metrics = assess(store, world.images, thresholds, {"pca": floors or {}}, world.config)
-    figures = draw_figures(store, world.images, thresholds, world.config)
-    return metrics, render_report(metrics, thresholds, store, figures)
+    index = labelled(store.index(), world.images, store.geometry(), world.config.protocol)
+    figures = draw_figures(index, store, world.images, thresholds, world.config)
+    return metrics, render_report(metrics, thresholds, index, store.about(), figures)
 
 
 class Page(HTMLParser):
@@ -81,6 +83,16 @@ def test_a_category_that_does_not_beat_the_floor_is_marked(plate: World) -> None
     assert "*" not in render_table(metrics)
 
 
+def test_the_page_tells_what_the_crop_takes_away_and_who_counts_as_good(cropped: World) -> None:
+    _, html = evaluated(cropped)
+    assert "30.0 % of the defective pixels; 1 of 4 images with a mask has no defect" in html
+    assert "as good" not in html
+    cropped.config = cropped.config.model_copy(update={"protocol": "released"})
+    metrics, html = evaluated(cropped)
+    assert "1 defective image counts as good" in html
+    assert render_table(metrics).startswith("protocol released\n")
+
+
 @pytest.mark.parametrize(
     "groups",
     [
@@ -119,7 +131,8 @@ def test_a_figure_for_each_category_with_the_four_pictures(world: World) -> None
         world.add(name, "test", "good", 1).add(name, "test", "defective", 1, mask=True)
         world.add(name, "test", "defective", 1)
     store = world.scored()
-    figures = draw_figures(store, world.images, fit_thresholds(store, 0.05), world.config)
+    thresholds = fit_thresholds(store, 0.05)
+    figures = draw_figures(store.index(), store, world.images, thresholds, world.config)
     assert set(figures) == {"plate", file_stem("odd/../$name")}
     axes = figures["plate"].axes
     titles = [axis.get_title() for axis in axes[:4]]
@@ -137,7 +150,8 @@ def test_the_table_is_printed_from_the_file(
     file = tmp_path / "metrics.json"
     file.write_text(json.dumps(metrics))
     assert main([str(file)]) == 0
-    header, row, mean = capsys.readouterr().out.splitlines()
+    protocol, header, row, mean = capsys.readouterr().out.splitlines()
+    assert protocol == "protocol strict"
     assert header.split()[:5] == ["category", "good", "bad", "I-AUROC", "(PCA)"]
     assert row.split()[:5] == ["plate", "6", "4", "1.000", "0.750"]
     assert mean.split()[0] == "mean"

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.preprocess import to_square
-from decodiff_pipeline.evaluation.config import EvaluationConfig
+from decodiff_pipeline.evaluation.config import EvaluationConfig, Protocol
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.pipelines.evaluation import create_pipeline
 
@@ -65,13 +65,14 @@ def outputs(root: Path) -> dict[str, Any]:
     return found
 
 
-def test_the_whole_pipeline(tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", ["strict", "released"])
+def test_the_whole_pipeline(tmp_path: Path, protocol: Protocol) -> None:
     inputs = {
         "decodiff_model": GreyModel(),
         "validated_manifest": make_manifest(tmp_path),
         "raw_images": ImageFolder(tmp_path),
         "prediction_store": PredictionStore(tmp_path / "predictions"),
-        "params:evaluation": EvaluationConfig(batch_size=2),
+        "params:evaluation": EvaluationConfig(batch_size=2, protocol=protocol),
         "params:preprocessing": GEOMETRY,
     }
     catalog = DataCatalog.from_config(outputs(tmp_path))
@@ -88,7 +89,11 @@ def test_the_whole_pipeline(tmp_path: Path) -> None:
     assert thresholds["categories"]["plate"]["n_calibration"] == 3
     with Image.open(tmp_path / "figures" / "plate.png") as figure:
         assert figure.width > 400
-    assert "plate" in (tmp_path / "report").read_text()
+    page = (tmp_path / "report").read_text()
+    assert "plate" in page
+    assert f"protocol <strong>{protocol}</strong>" in page
+    baseline = json.loads((tmp_path / "baseline_metrics").read_text())
+    assert {metrics["protocol"], baseline["protocol"]} == {protocol}
 
 
 def test_node_names() -> None:
@@ -97,8 +102,7 @@ def test_node_names() -> None:
         "fit_thresholds",
         "fit_pca_baseline",
         "compute_metrics",
-        "draw_figures",
-        "render_report",
+        "draw_report",
     }
 
 

@@ -168,6 +168,8 @@ def test_names_of_metrics() -> None:
         ' "baseline": {"pca": {"mono": {"image_ap": null}}}}'
     )
     assert numbers_in(tree) == {"mono/n_good": 3.0, "mean/image_ap": 0.5}
+    released = numbers_in(tree | {"protocol": "released"})
+    assert released == {"released/mono/n_good": 3.0, "released/mean/image_ap": 0.5}
 
 
 def test_flatten_cuts_keys_to_what_mlflow_takes() -> None:

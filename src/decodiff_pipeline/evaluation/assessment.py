@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from decodiff_pipeline.evaluation.masks import GroundTruth, with_ground_truth
-from decodiff_pipeline.evaluation.metrics import (
-    PIXEL_METRICS,
-    Metrics,
-    image_metrics,
-    pixel_metrics,
+from decodiff_pipeline.evaluation.cropping import cropped_defects, cropped_share
+from decodiff_pipeline.evaluation.masks import with_ground_truth
+from decodiff_pipeline.evaluation.metrics import Metrics, image_metrics
+from decodiff_pipeline.evaluation.protocols import (
+    labelled,
+    measure_pixels,
+    require_same_protocol,
+    warn_of_other_sizes,
 )
 from decodiff_pipeline.evaluation.summary import mean_over_categories
 
@@ -43,34 +45,53 @@ def assess(
 
     Returns:
         The content of ``metrics.json``; ``None`` wherever there is nothing to measure.
+
+    Raises:
+        DataError: The baseline was measured by another protocol.
     """
-    index = predictions.index()
-    geometry = predictions.geometry()
+    require_same_protocol(baseline, "baseline_metrics", config.protocol)
+    index, geometry = predictions.index(), predictions.geometry()
+    warn_of_other_sizes(geometry, config.protocol)
     categories = {}
     for category in sorted(set(index["category"])):
         rows = index[(index["category"] == category) & (index["split"] == "test")]
-        certain = rows[rows["label"].isin(["good", "defective"])]
         threshold = thresholds["categories"].get(category, {}).get("threshold")
-        categories[category] = {
-            **image_metrics(
-                certain["score"].to_numpy(), (certain["label"] == "defective").to_numpy()
-            ),
-            **_pixel_metrics(category, certain, predictions, images, config),
-            "n_good": int((certain["label"] == "good").sum()),
-            "n_defective": int((certain["label"] == "defective").sum()),
-            "n_masks": int(certain["mask_path"].notna().sum()),
-            "threshold": threshold,
-            "false_positive_rate": _flagged(certain, "good", threshold),
-            "false_negative_rate": _missed(certain, threshold),
-            "uncertain": _uncertain(rows, threshold),
-        }
+        categories[category] = _category(category, rows, threshold, predictions, images, config)
     return {
         "categories": categories,
         "mean": mean_over_categories(categories),
         "baseline": dict(baseline),
         "protocol": config.protocol,
         "aupro_limit": config.aupro_limit,
-        "cropped_share": 1 - (geometry.image_size / geometry.resize) ** 2,
+        "cropped_share": cropped_share(geometry),
+    }
+
+
+def _category(
+    category: str,
+    original: pd.DataFrame,
+    threshold: float | None,
+    predictions: PredictionStore,
+    images: ImageFolder,
+    config: EvaluationConfig,
+) -> dict[str, Any]:
+    """The metrics of one category, from its test images as the manifest labels them."""
+    geometry = predictions.geometry()
+    rows = labelled(original, images, geometry, config.protocol)
+    certain = rows[rows["label"].isin(["good", "defective"])]
+    defective = (certain["label"] == "defective").to_numpy()
+    return {
+        **image_metrics(certain["score"].to_numpy(), defective),
+        **_pixel_metrics(category, certain, predictions, images, config),
+        "n_good": int((~defective).sum()),
+        "n_defective": int(defective.sum()),
+        "n_masks": int(certain["mask_path"].notna().sum()),
+        "n_relabelled": int((rows["label"] != original["label"]).sum()),
+        "cropped_defects": cropped_defects(original, images, geometry),
+        "threshold": threshold,
+        "false_positive_rate": _flagged(certain, "good", threshold),
+        "false_negative_rate": _missed(certain, threshold),
+        "uncertain": _uncertain(rows, threshold),
     }
 
 
@@ -82,13 +103,8 @@ def _pixel_metrics(
     config: EvaluationConfig,
 ) -> Metrics:
     rows = with_ground_truth(rows)
-    if not (rows["label"] == "defective").any():
-        return dict.fromkeys(PIXEL_METRICS)
-    return pixel_metrics(
-        MapsOf(predictions.maps(category), rows["row"].to_numpy()),
-        GroundTruth(rows, images, predictions.geometry()),
-        limit=config.aupro_limit,
-    )
+    maps = MapsOf(predictions.maps(category), rows["row"].to_numpy())
+    return measure_pixels(maps, rows, images, predictions.geometry(), config)
 
 
 def _flagged(rows: pd.DataFrame, label: str, threshold: float | None) -> float | None:

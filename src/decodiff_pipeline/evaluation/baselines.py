@@ -6,11 +6,12 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 from scipy import ndimage
 
 from decodiff_pipeline.deco.config import PreprocessConfig
-from decodiff_pipeline.evaluation.masks import GroundTruth, with_ground_truth
+from decodiff_pipeline.evaluation.masks import with_ground_truth
 from decodiff_pipeline.evaluation.metrics import (
     IMAGE_METRICS,
     PIXEL_METRICS,
@@ -18,11 +19,10 @@ from decodiff_pipeline.evaluation.metrics import (
     image_metrics,
     pixel_metrics,
 )
+from decodiff_pipeline.evaluation.protocols import labelled, measure_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    import pandas as pd
 
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.evaluation.config import EvaluationConfig
@@ -49,10 +49,10 @@ def pca_baseline(
         manifest: The validated manifest.
         images: The raw images.
         geometry: The model's; the masks are those that the model's maps are compared with.
-        config: Limit of AUPRO.
+        config: Protocol and limit of AUPRO.
 
     Returns:
-        ``{"pca": {category: metrics}}``, keys as in `metrics.image_metrics` and
+        ``{"pca": {category: metrics}, "protocol": …}``, keys as in `metrics.image_metrics` and
         `metrics.pixel_metrics`, ``n_fitted``, and ``pixel_ap_touched_masks``: at 256², every
         pixel that a defect touches defective, which is how the published floors were measured
         and about 10 % above the strict figure. All ``None`` where a category has fewer than two
@@ -62,6 +62,7 @@ def pca_baseline(
     for category, rows in manifest.groupby("category", sort=True):
         fitted = rows[(rows["label"] == "good") & rows["split"].isin(GOOD_SPLITS)]
         test = rows[(rows["split"] == "test") & rows["label"].isin(["good", "defective"])]
+        test = labelled(test, images, geometry, config.protocol)
         metrics: dict[str, Any] = dict.fromkeys(
             (*IMAGE_METRICS, *PIXEL_METRICS, "pixel_ap_touched_masks")
         )
@@ -69,11 +70,12 @@ def pca_baseline(
             maps = reconstruction_errors(
                 read_small(images, fitted["path"]), read_small(images, test["path"])
             )
-            metrics |= image_metrics(maps.max((1, 2)), (test["label"] == "defective").to_numpy())
+            scores = _scores(maps, geometry, config)
+            metrics |= image_metrics(scores, (test["label"] == "defective").to_numpy())
             metrics |= _pixel_metrics(test, maps, images, geometry, config)
         table[str(category)] = metrics | {"n_fitted": len(fitted)}
         logger.info("PCA floor of %s: image AUROC %s", category, metrics["image_auroc"])
-    return {"pca": table}
+    return {"pca": table, "protocol": config.protocol}
 
 
 def read_small(images: ImageFolder, paths: Iterable[str]) -> np.ndarray:
@@ -107,6 +109,14 @@ def reconstruction_errors(fitted: np.ndarray, scored: np.ndarray) -> np.ndarray:
     return ndimage.gaussian_filter(error, (0, SMOOTHING, SMOOTHING)).astype(np.float32)
 
 
+def _scores(maps: np.ndarray, geometry: PreprocessConfig, config: EvaluationConfig) -> np.ndarray:
+    """The maximum of each map; where only the crop decides on the label, that within it."""
+    if config.protocol == "strict":
+        return maps.max((1, 2))
+    cropped = _Enlarged(maps, geometry)
+    return np.array([cropped[i].max() for i in range(len(cropped))])
+
+
 def _pixel_metrics(
     test: pd.DataFrame,
     maps: np.ndarray,
@@ -118,18 +128,14 @@ def _pixel_metrics(
     if not (known["label"] == "defective").any():
         return dict.fromkeys((*PIXEL_METRICS, "pixel_ap_touched_masks"))
     maps = maps[test.index.get_indexer(known.index)]
-    strict = pixel_metrics(
-        _Enlarged(maps, geometry),
-        GroundTruth(known, images, geometry),
-        limit=config.aupro_limit,
-    )
+    measured = measure_pixels(_Enlarged(maps, geometry), known, images, geometry, config)
     touched = [
-        _touched(images.read_mask(str(row.mask_path))) if row.label == "defective" else None
-        for row in known.itertuples()
+        None if pd.isna(path) else _touched(images.read_mask(str(path)))
+        for path in known["mask_path"]
     ]
     whole = PreprocessConfig(resize=TOUCHED_SIDE, image_size=TOUCHED_SIDE)
     reference = pixel_metrics(_Enlarged(maps, whole), touched, limit=config.aupro_limit)
-    return strict | {"pixel_ap_touched_masks": reference["pixel_ap"]}
+    return measured | {"pixel_ap_touched_masks": reference["pixel_ap"]}
 
 
 def _touched(mask: np.ndarray) -> np.ndarray:

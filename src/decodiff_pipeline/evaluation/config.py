@@ -6,14 +6,18 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Protocol = Literal["strict", "released"]
+
 
 class EvaluationConfig(BaseModel):
     """How a trained model is scored, judged and shown (`conf/*/parameters_evaluation.yml`).
 
     Attributes:
         protocol: ``strict``: masks averaged over each new pixel's area and cut at one half, a
-            region that would vanish keeps its strongest pixel; labels from the manifest; exact
-            metrics.
+            region that would vanish keeps its strongest pixel; labels of the whole images; exact
+            AUPRO. ``released``, to compare with published tables alone: masks resized (bicubic)
+            and every pixel above zero a defect; an image without one in the crop is good; AUPRO
+            by 200 thresholds.
         batch_size: Images scored at once.
         num_inference_steps: Reverse steps; ``None`` for those the model was saved with.
         false_positive_rate: Share of good images that the thresholds may flag.
@@ -23,7 +27,7 @@ class EvaluationConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    protocol: Literal["strict"] = "strict"
+    protocol: Protocol = "strict"
     batch_size: int = Field(default=16, ge=1)
     num_inference_steps: Literal[2, 3, 4, 5, 10] | None = None
     false_positive_rate: float = Field(default=0.05, gt=0, lt=1)

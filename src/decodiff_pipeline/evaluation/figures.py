@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from decodiff_pipeline.deco.preprocess import resize_mask, to_square
+from decodiff_pipeline.deco.preprocess import to_square
+from decodiff_pipeline.evaluation.masks import mask_by
 from decodiff_pipeline.evaluation.predictions import file_stem
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from decodiff_pipeline.data.images import ImageFolder
-    from decodiff_pipeline.evaluation.config import EvaluationConfig
+    from decodiff_pipeline.evaluation.config import EvaluationConfig, Protocol
     from decodiff_pipeline.evaluation.predictions import PredictionStore
 
 COLUMNS = ("input", "reconstruction", "ground truth", "anomaly map")
@@ -44,6 +45,7 @@ class Panel:
 
 
 def draw_figures(
+    index: pd.DataFrame,
     predictions: PredictionStore,
     images: ImageFolder,
     thresholds: Mapping[str, Any],
@@ -52,20 +54,22 @@ def draw_figures(
     """A figure for each category that has test images.
 
     Args:
+        index: Of the predictions, labelled by the protocol (`protocols.labelled`).
         predictions: The scored images.
         images: The raw images.
         thresholds: As `thresholds.fit_thresholds` returns them.
-        config: How many images of each group.
+        config: Protocol of the masks, and how many images of each group.
 
     Returns:
         `predictions.file_stem` of the category → figure.
     """
-    index = predictions.index()
     figures = {}
     for category, rows in index[index["split"] == "test"].groupby("category", sort=True):
         threshold = thresholds["categories"].get(category, {}).get("threshold")
         panels = choose(rows, threshold, config.gallery_size)
-        figures[file_stem(str(category))] = _draw(str(category), panels, predictions, images)
+        figures[file_stem(str(category))] = _draw(
+            str(category), panels, predictions, images, config.protocol
+        )
     return figures
 
 
@@ -102,7 +106,11 @@ def _verdict(row: Any, threshold: float | None) -> str:
 
 
 def _draw(
-    category: str, panels: list[Panel], predictions: PredictionStore, images: ImageFolder
+    category: str,
+    panels: list[Panel],
+    predictions: PredictionStore,
+    images: ImageFolder,
+    protocol: Protocol,
 ) -> Figure:
     from matplotlib.figure import Figure
 
@@ -125,13 +133,14 @@ def _draw(
         elif pd.isna(row.mask_path):
             _write(line[2], "no mask")
         else:
-            mask = resize_mask(images.read_mask(row.mask_path), geometry)
+            mask = mask_by(protocol, images.read_mask(row.mask_path), geometry)
             _show(line[2], mask, cmap="gray", vmin=0, vmax=1)
         _show(line[3], maps[row.row], cmap="inferno", vmin=0, vmax=brightest or 1)
         _caption(line[0], panel)
     for axis, title in zip(axes[0], COLUMNS, strict=True):
         axis.set_title(title, fontsize=9)
-    figure.suptitle(_plain(category), fontsize=12, y=1 - 0.12 / height, va="top")
+    title = f"{_plain(category)} (protocol {protocol})"
+    figure.suptitle(title, fontsize=12, y=1 - 0.12 / height, va="top")
     return figure
 
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from decodiff_pipeline.deco.preprocess import resize_mask
+from decodiff_pipeline.evaluation.released_protocol import released_mask
 
 if TYPE_CHECKING:
     import numpy as np
 
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.deco.config import PreprocessConfig
+    from decodiff_pipeline.evaluation.config import Protocol
 
 
 def with_ground_truth(rows: pd.DataFrame) -> pd.DataFrame:
@@ -22,20 +24,43 @@ def with_ground_truth(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[good | masked]
 
 
+def mask_by(protocol: Protocol, mask: np.ndarray, geometry: PreprocessConfig) -> np.ndarray:
+    """Bring a mask to the size of the maps as a protocol does.
+
+    Args:
+        protocol: ``strict``: `deco.preprocess.resize_mask`; ``released``:
+            `released_protocol.released_mask`.
+        mask: bool (H, W), True on the defect.
+        geometry: Resize and crop that the maps were made with.
+
+    Returns:
+        bool (image_size, image_size).
+    """
+    return (resize_mask if protocol == "strict" else released_mask)(mask, geometry)
+
+
 class GroundTruth:
-    """Masks of some images by the strict protocol, read one at a time, never kept.
+    """Masks of some images, read one at a time, never kept.
 
     Args:
         rows: Manifest rows, as `with_ground_truth` returns them.
         images: Where the masks are.
         geometry: Resize and crop that the maps were made with.
+        protocol: How masks are resized; see `mask_by`.
     """
 
-    def __init__(self, rows: pd.DataFrame, images: ImageFolder, geometry: PreprocessConfig) -> None:
+    def __init__(
+        self,
+        rows: pd.DataFrame,
+        images: ImageFolder,
+        geometry: PreprocessConfig,
+        protocol: Protocol = "strict",
+    ) -> None:
         paths = rows["mask_path"].where(rows["label"] == "defective")
         self._paths = [None if pd.isna(path) else str(path) for path in paths]
         self._images = images
         self._geometry = geometry
+        self._protocol = protocol
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -45,4 +70,4 @@ class GroundTruth:
         path = self._paths[index]
         if path is None:
             return None
-        return resize_mask(self._images.read_mask(path), self._geometry)
+        return mask_by(self._protocol, self._images.read_mask(path), self._geometry)

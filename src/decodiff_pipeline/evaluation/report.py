@@ -22,15 +22,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from decodiff_pipeline.evaluation.predictions import PredictionStore
-
 RESOLUTION = 110  # dots an inch
 
 
 def render_report(
     metrics: Mapping[str, Any],
     thresholds: Mapping[str, Any],
-    predictions: PredictionStore,
+    index: pd.DataFrame,
+    about: Mapping[str, Any],
     figures: Mapping[str, Figure],
 ) -> str:
     """Render the report, every value escaped and every picture embedded.
@@ -38,7 +37,8 @@ def render_report(
     Args:
         metrics: As `assessment.assess` returns them.
         thresholds: As `thresholds.fit_thresholds` returns them.
-        predictions: The scored images.
+        index: Of the predictions, labelled by the protocol (`protocols.labelled`).
+        about: As `predictions.PredictionStore.about` returns it.
         figures: As `figures.draw_figures` returns them.
     """
     import jinja2
@@ -53,7 +53,6 @@ def render_report(
     environment.filters["number"] = number
     environment.filters["percent"] = percent
     environment.filters["setting"] = setting
-    index = predictions.index()
     floors = metrics["baseline"].get("pca", {})
     return environment.get_template("report.html.j2").render(
         metrics=metrics,
@@ -64,7 +63,7 @@ def render_report(
             _section(name, metrics, thresholds, index, figures) for name in metrics["categories"]
         ],
         false_positive_rate=thresholds["false_positive_rate"],
-        about=predictions.about(),
+        about=about,
         counts=_counts(index),
     )
 

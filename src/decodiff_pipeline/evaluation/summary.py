@@ -55,8 +55,8 @@ def render_table(metrics: Mapping[str, Any]) -> str:
         metrics: As `assessment.assess` returns them.
 
     Returns:
-        A line per category and the mean, the PCA floor beside the two metrics it is compared in;
-        ``*`` marks a category that does not beat it.
+        The protocol, a line per category and the mean, the PCA floor beside the two metrics it is
+        compared in; ``*`` marks a category that does not beat it.
     """
     floors = metrics.get("baseline", {}).get("pca", {})
     shown = measured(metrics)
@@ -69,6 +69,8 @@ def render_table(metrics: Mapping[str, Any]) -> str:
     ]
     lines.append(_line("mean", metrics.get("mean", {}), mean_over_categories(floors), shown))
     text = _aligned([header, *lines])
+    if "protocol" in metrics:
+        text = f"protocol {metrics['protocol']}\n{text}"
     if any("*" in cell for line in lines for cell in line):
         text += "\n* does not beat the PCA floor"
     return text

@@ -19,6 +19,7 @@ MAX_PARAM = 6000
 MAX_TAG = 5000
 PARAMS_PER_BATCH = 100
 METRICS_PER_BATCH = 1000
+STRICT = "strict"  # the evaluation's own protocol
 
 # Telemetry off; and a server that is gone costs seconds, not the four minutes of the defaults.
 ENVIRONMENT = {
@@ -80,13 +81,17 @@ def numbers_in(tree: Mapping[str, Any]) -> dict[str, float]:
     """Finite numbers of a nested mapping, by flattened name.
 
     Evaluation's ``{"categories": {name: {…}}}`` loses its first level, so that a chart is called
-    ``mono/image_auroc``. Nulls, texts and lists are left out.
+    ``mono/image_auroc``; by another protocol than the strict one it is
+    ``released/mono/image_auroc``, since the two must not share a chart. Nulls, texts and lists
+    are left out.
     """
+    protocol = tree.get("protocol", STRICT)
+    prefix = "" if protocol == STRICT else f"{protocol}/"
     categories = tree.get("categories")
     if isinstance(categories, dict):
         tree = {**{k: v for k, v in tree.items() if k != "categories"}, **categories}
     return {
-        name: float(value)
+        f"{prefix}{name}"[:MAX_KEY]: float(value)
         for name, value in flatten(tree, "/").items()
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     }

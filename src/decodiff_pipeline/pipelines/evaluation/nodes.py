@@ -68,7 +68,7 @@ def fit_pca_baseline(
         manifest: The validated manifest.
         images: The raw images.
         geometry: Resize and crop, for the masks.
-        config: Limit of AUPRO.
+        config: Protocol and limit of AUPRO.
 
     Returns:
         See `decodiff_pipeline.evaluation.baselines.pca_baseline`.
@@ -102,47 +102,32 @@ def compute_metrics(
     return assess(predictions, images, thresholds, baseline, config)
 
 
-def draw_figures(
-    predictions: PredictionStore,
-    images: ImageFolder,
-    thresholds: dict[str, Any],
-    config: EvaluationConfig,
-) -> dict[str, Any]:
-    """Input, reconstruction, ground truth and map of telling images.
-
-    Args:
-        predictions: The scored images.
-        images: The raw images.
-        thresholds: From `fit_thresholds`.
-        config: How many images.
-
-    Returns:
-        A file name and a matplotlib figure for each category.
-    """
-    from decodiff_pipeline.evaluation import figures
-
-    return figures.draw_figures(predictions, images, thresholds, config)
-
-
-def render_report(
+def draw_report(
     metrics: dict[str, Any],
     thresholds: dict[str, Any],
     predictions: PredictionStore,
     images: ImageFolder,
     config: EvaluationConfig,
-) -> str:
-    """Everything above as one HTML page.
-
-    The figures are drawn anew: those on disk are pictures, which Kedro does not load back.
+) -> tuple[dict[str, Any], str]:
+    """Pictures of telling images, and everything above as one HTML page with them in it.
 
     Args:
         metrics: From `compute_metrics`.
         thresholds: From `fit_thresholds`.
         predictions: The scored images.
         images: The raw images.
-        config: How many images a figure shows.
+        config: Protocol, and how many images a figure shows.
+
+    Returns:
+        A file name and a matplotlib figure for each category; the page.
+
+    Raises:
+        DataError: The metrics were measured by another protocol.
     """
     from decodiff_pipeline.evaluation import figures, report
+    from decodiff_pipeline.evaluation.protocols import labelled, require_same_protocol
 
-    drawn = figures.draw_figures(predictions, images, thresholds, config)
-    return report.render_report(metrics, thresholds, predictions, drawn)
+    require_same_protocol(metrics, "metrics", config.protocol)
+    index = labelled(predictions.index(), images, predictions.geometry(), config.protocol)
+    drawn = figures.draw_figures(index, predictions, images, thresholds, config)
+    return drawn, report.render_report(metrics, thresholds, index, predictions.about(), drawn)

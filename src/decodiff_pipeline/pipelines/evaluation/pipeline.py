@@ -6,70 +6,32 @@ from kedro.pipeline import Pipeline, node, pipeline
 
 from decodiff_pipeline.pipelines.evaluation.nodes import (
     compute_metrics,
-    draw_figures,
+    draw_report,
     fit_pca_baseline,
     fit_thresholds,
-    render_report,
     score_images,
 )
+
+PARAMETERS = "params:evaluation"
 
 
 def create_pipeline(**_: object) -> Pipeline:
     """Model and images in; predictions, thresholds, metrics, figures and a report out."""
+    scored = ["decodiff_model", "validated_manifest", "raw_images", "prediction_store"]
+    floor = ["validated_manifest", "raw_images", "params:preprocessing"]
+    judged = ["predictions", "raw_images", "thresholds", "baseline_metrics"]
+    shown = ["metrics", "thresholds", "predictions", "raw_images"]
     return pipeline(
         [
-            node(
-                score_images,
-                inputs=[
-                    "decodiff_model",
-                    "validated_manifest",
-                    "raw_images",
-                    "prediction_store",
-                    "params:evaluation",
-                ],
-                outputs="predictions",
-                name="score_images",
-            ),
-            node(
-                fit_thresholds,
-                inputs=["predictions", "params:evaluation"],
-                outputs="thresholds",
-                name="fit_thresholds",
-            ),
+            node(score_images, [*scored, PARAMETERS], "predictions", name="score_images"),
+            node(fit_thresholds, ["predictions", PARAMETERS], "thresholds", name="fit_thresholds"),
             node(
                 fit_pca_baseline,
-                inputs=[
-                    "validated_manifest",
-                    "raw_images",
-                    "params:preprocessing",
-                    "params:evaluation",
-                ],
-                outputs="baseline_metrics",
+                [*floor, PARAMETERS],
+                "baseline_metrics",
                 name="fit_pca_baseline",
             ),
-            node(
-                compute_metrics,
-                inputs=[
-                    "predictions",
-                    "raw_images",
-                    "thresholds",
-                    "baseline_metrics",
-                    "params:evaluation",
-                ],
-                outputs="metrics",
-                name="compute_metrics",
-            ),
-            node(
-                draw_figures,
-                inputs=["predictions", "raw_images", "thresholds", "params:evaluation"],
-                outputs="figures",
-                name="draw_figures",
-            ),
-            node(
-                render_report,
-                inputs=["metrics", "thresholds", "predictions", "raw_images", "params:evaluation"],
-                outputs="report",
-                name="render_report",
-            ),
+            node(compute_metrics, [*judged, PARAMETERS], "metrics", name="compute_metrics"),
+            node(draw_report, [*shown, PARAMETERS], ["figures", "report"], name="draw_report"),
         ]
     )

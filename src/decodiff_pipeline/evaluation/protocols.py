@@ -1,0 +1,109 @@
+"""Which label and which mask an image has, and what its pixels are measured by: two protocols."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from decodiff_pipeline.errors import DataError
+from decodiff_pipeline.evaluation.masks import GroundTruth
+from decodiff_pipeline.evaluation.metrics import PIXEL_METRICS, Metrics, pixel_metrics
+from decodiff_pipeline.evaluation.released_protocol import PUBLISHED_SIZES, released_pixel_metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    import pandas as pd
+
+    from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.deco.config import PreprocessConfig
+    from decodiff_pipeline.evaluation.config import EvaluationConfig, Protocol
+    from decodiff_pipeline.evaluation.metrics import Maps
+
+logger = logging.getLogger(__name__)
+
+
+def labelled(
+    rows: pd.DataFrame, images: ImageFolder, geometry: PreprocessConfig, protocol: Protocol
+) -> pd.DataFrame:
+    """Images with the labels that a protocol gives them.
+
+    Args:
+        rows: Manifest rows, or those of `PredictionStore.index`.
+        images: Where the masks are.
+        geometry: Resize and crop of the model's input.
+        protocol: ``strict`` takes the labels as they are, so those of the whole images.
+            ``released`` calls a defective test image good whose mask has no pixel in the crop; one
+            without a mask keeps its label.
+
+    Returns:
+        The rows, in the same order, with another ``label`` where the protocol says so.
+    """
+    if protocol == "strict":
+        return rows
+    judged = rows[
+        (rows["split"] == "test") & (rows["label"] == "defective") & rows["mask_path"].notna()
+    ]
+    truth = GroundTruth(judged, images, geometry, protocol)
+    masks = (truth[i] for i in range(len(truth)))
+    hidden = judged.index[[mask is None or not mask.any() for mask in masks]]
+    return rows.assign(label=rows["label"].mask(rows.index.isin(hidden), "good"))
+
+
+def measure_pixels(
+    maps: Maps,
+    rows: pd.DataFrame,
+    images: ImageFolder,
+    geometry: PreprocessConfig,
+    config: EvaluationConfig,
+) -> Metrics:
+    """Pixel metrics of one category by the protocol of the configuration.
+
+    Args:
+        maps: Anomaly maps at the size of the model's input, one for each row.
+        rows: Images of which every pixel's truth is known (`masks.with_ground_truth`), labelled.
+        images: Where the masks are.
+        geometry: Resize and crop that the maps were made with.
+        config: Protocol and limit of AUPRO.
+
+    Returns:
+        See `metrics.pixel_metrics`; all ``None`` where no row is defective.
+    """
+    if not (rows["label"] == "defective").any():
+        return dict.fromkeys(PIXEL_METRICS)
+    measure = pixel_metrics if config.protocol == "strict" else released_pixel_metrics
+    truth = GroundTruth(rows, images, geometry, config.protocol)
+    return measure(maps, truth, limit=config.aupro_limit)
+
+
+def require_same_protocol(result: Mapping[str, Any], name: str, protocol: Protocol) -> None:
+    """Refuse to put results of two protocols side by side.
+
+    Args:
+        result: Of an earlier node, with the key ``protocol``.
+        name: Of its data set.
+        protocol: That is asked for.
+
+    Raises:
+        DataError: The result is by another protocol.
+    """
+    made_by = result.get("protocol", protocol)
+    if made_by != protocol:
+        raise DataError(
+            f"the data set {name} was measured by the protocol {made_by!r}, but "
+            f"evaluation.protocol is {protocol!r}: run kedro run --pipeline evaluation "
+            "--from-nodes fit_pca_baseline,compute_metrics"
+        )
+
+
+def warn_of_other_sizes(geometry: PreprocessConfig, protocol: Protocol) -> None:
+    """Say so where ``released`` figures are not those of the tables they will be held against."""
+    sizes = (geometry.resize, geometry.image_size)
+    if protocol == "released" and sizes != PUBLISHED_SIZES:
+        logger.warning(
+            "the published tables are of images resized to %d² and cropped to %d², these are "
+            "resized to %d² and cropped to %d²: do not compare the figures",
+            *PUBLISHED_SIZES,
+            *sizes,
+        )

@@ -1,0 +1,117 @@
+"""The protocol of the released DeCo-Diff code, for comparison with published tables alone.
+
+It flatters and it can fail (see docs/evaluation.md); `metrics` and `masks` hold what to trust.
+
+Source: the released code of Beizaee et al., "Correcting Deviations from Normality", CVPR 2025.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from decodiff_pipeline.deco.preprocess import crop
+from decodiff_pipeline.evaluation import metrics
+from decodiff_pipeline.evaluation.metrics import AUPRO_LIMIT, EIGHT_CONNECTED
+
+if TYPE_CHECKING:
+    from decodiff_pipeline.deco.config import PreprocessConfig
+    from decodiff_pipeline.evaluation.metrics import Maps, Masks, Metrics
+
+THRESHOLDS = 200
+MIN_POINTS = 2  # of a curve that has an area
+PUBLISHED_SIZES = (288, 256)  # resize and image_size of the published tables
+
+
+def released_mask(mask: np.ndarray, geometry: PreprocessConfig) -> np.ndarray:
+    """Resize a mask (bicubic, as an 8-bit picture), crop it, and keep every pixel above zero.
+
+    Args:
+        mask: bool (H, W), True on the defect.
+        geometry: Of the model's input.
+
+    Returns:
+        bool, (image_size, image_size); a defect is up to some pixels larger on each side.
+    """
+    picture = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
+    side = (geometry.resize, geometry.resize)
+    return crop(np.asarray(picture.resize(side, Image.Resampling.BICUBIC)), geometry) > 0
+
+
+def released_pixel_metrics(maps: Maps, masks: Masks, *, limit: float = AUPRO_LIMIT) -> Metrics:
+    """As `metrics.pixel_metrics`, but for AUPRO, which is `released_aupro`."""
+    exact = metrics.pixel_metrics(maps, masks, limit=limit)
+    if exact["pixel_aupro"] is None:
+        return exact
+    return exact | {"pixel_aupro": released_aupro(maps, masks, limit=limit)}
+
+
+def released_aupro(maps: Maps, masks: Masks, *, limit: float = AUPRO_LIMIT) -> float | None:
+    """AUPRO by 200 thresholds, linear between the least and the largest value of all maps.
+
+    At each threshold a pixel strictly above it is detected. Points at a false-positive rate of
+    ``limit`` or more are dropped; the others' rates are divided by the largest of them, and the
+    area is taken by trapezoids between the first point and the last, nothing added at either end.
+
+    Args:
+        maps: Float32 (N, H, W), or a sequence of (H, W), without NaN; each is read twice.
+        masks: For each map bool (H, W), or ``None`` for an image without defects.
+        limit: False-positive rate below which points count, in (0, 1].
+
+    Returns:
+        Within 0…1; ``None`` where the released code divides by zero or has no curve: no defect,
+        maps of one value, fewer than two points below the limit, or no false positive at all.
+    """
+    thresholds = _thresholds(maps)
+    if thresholds is None:
+        return None
+    curve = _curve(maps, masks, thresholds)
+    if curve is None:
+        return None
+    false, overlap = curve
+    kept = false < limit
+    false, overlap = false[kept], overlap[kept]
+    if len(false) < MIN_POINTS or not false.max() > 0:
+        return None
+    # Both fall as the threshold rises.
+    return float(np.trapezoid(overlap[::-1], (false / false.max())[::-1]))
+
+
+def _thresholds(maps: Maps) -> np.ndarray | None:
+    low = min(maps[i].min() for i in range(len(maps)))
+    high = max(maps[i].max() for i in range(len(maps)))
+    step = (high - low) / THRESHOLDS
+    return np.arange(low, high, step) if step > 0 else None
+
+
+def _curve(
+    maps: Maps, masks: Masks, thresholds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """False-positive rate and mean overlap of regions at each threshold."""
+    size = len(thresholds) + 1
+    free, found, regions = np.zeros(size, np.int64), np.zeros(size), 0
+    for i in range(len(maps)):
+        # How many thresholds lie strictly below the pixel: it is detected at the first so many.
+        passed = np.searchsorted(thresholds, np.asarray(maps[i]).ravel(), side="left")
+        mask = masks[i]
+        if mask is None:
+            free += np.bincount(passed, minlength=size)
+            continue
+        labels, count = ndimage.label(mask, structure=EIGHT_CONNECTED)
+        region = labels.ravel()
+        share = 1 / np.maximum(np.bincount(region, minlength=count + 1), 1)
+        free += np.bincount(passed[region == 0], minlength=size)
+        inside = region > 0
+        found += np.bincount(passed[inside], weights=share[region[inside]], minlength=size)
+        regions += count
+    if not regions or not free.any():
+        return None
+    return _above(free) / free.sum(), _above(found) / regions
+
+
+def _above(counts: np.ndarray) -> np.ndarray:
+    """How many pixels pass each threshold, from how many pass exactly k of them."""
+    return counts[::-1].cumsum()[::-1][1:]
