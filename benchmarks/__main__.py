@@ -12,7 +12,14 @@ import json
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("training_step", "latent_caching", "start_up", "pixel_metrics")
+BENCHMARKS = (
+    "training_step",
+    "epoch",
+    "inference",
+    "latent_caching",
+    "start_up",
+    "pixel_metrics",
+)
 RESULTS = Path(__file__).parent / "results.json"
 
 

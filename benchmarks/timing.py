@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
 import time
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from multiprocessing.connection import Connection
+
+    # Makes the function that is timed, in the process that runs it.
+    Side = Callable[[], Callable[[], object]]
 
 
 def side_by_side(
     name: str,
-    ours: Callable[[], object],
-    peer: Callable[[], object],
+    ours: Side,
+    peer: Side,
     *,
     peer_name: str,
     images: int,
@@ -21,28 +30,82 @@ def side_by_side(
 ) -> dict[str, Any]:
     """Median images/s of two functions that process the same images, called in turns.
 
+    Each runs in a process of its own, so that settings of the process and memory are its own too.
+    Where both give an array, the record has the largest difference of the two.
+
     Args:
         name: Name of the record.
-        ours: This project's way.
-        peer: The other way.
+        ours: Makes this project's way; a function of a module, or a ``partial`` of one.
+        peer: Makes the other way.
         peer_name: What the other way is.
         images: How many images one call processes.
         rounds: Calls of each that count, after one that warms up.
     """
-    seconds: dict[Callable[[], object], list[float]] = {ours: [], peer: []}
-    for function in (ours, peer):
-        function()
-    for _ in range(rounds):
-        for function, times in seconds.items():
-            start = time.perf_counter()
-            function()
-            times.append(time.perf_counter() - start)
-    speeds = [images / statistics.median(times) for times in seconds.values()]
-    return {
+    with ExitStack() as stack:
+        workers = [stack.enter_context(Worker(side)) for side in (ours, peer)]
+        for worker in workers:
+            worker.call()
+        turns = [[worker.call() for worker in workers] for _ in range(rounds)]
+        memory = [worker.ask("peak") for worker in workers]
+        results = [worker.ask("result") for worker in workers]
+    speeds = [images / statistics.median(seconds) for seconds in zip(*turns, strict=True)]
+    record = {
         "name": name,
         "ours": round(speeds[0], 3),
         "peer": round(speeds[1], 3),
         "peer_name": peer_name,
         "unit": "images/s",
         "ratio": round(speeds[0] / speeds[1], 3),
+        "peak_mib": memory[0],
+        "peer_peak_mib": memory[1],
     }
+    if isinstance(results[0], np.ndarray):
+        record["largest_difference"] = float(np.abs(results[0] - results[1]).max())
+    return record
+
+
+class Worker:
+    """A process that makes a function once and calls it when told to.
+
+    Args:
+        side: Makes the function.
+    """
+
+    def __init__(self, side: Side) -> None:
+        context = get_context("spawn")
+        self._here, there = context.Pipe()
+        self._process = context.Process(target=_serve, args=(side, there), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._process.start()
+        self._here.recv()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.join()
+
+    def call(self) -> float:
+        """Seconds that one call takes."""
+        return self.ask("call")
+
+    def ask(self, request: str) -> Any:
+        """The largest resident memory in MiB (``peak``), or what the last call gave."""
+        self._here.send(request)
+        return self._here.recv()
+
+
+def _serve(side: Side, connection: Connection) -> None:
+    function = side()
+    connection.send("ready")
+    result: object = None
+    while True:
+        request = connection.recv()
+        if request == "peak":
+            connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        elif request == "result":
+            connection.send(result if isinstance(result, np.ndarray) else None)
+        else:
+            start = time.perf_counter()
+            result = function()
+            connection.send(time.perf_counter() - start)

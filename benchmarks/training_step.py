@@ -1,24 +1,31 @@
-"""One optimiser step on random latents, against the same network run the plain way."""
+"""One optimiser step on random latents, against the released network and loop."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers.models.attention_processor import AttnProcessor
 
+from benchmarks.released_network import ReleasedUNet
 from benchmarks.timing import side_by_side
 from decodiff_pipeline.deco.config import CorruptionConfig
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
-from decodiff_pipeline.deco.unet import build_unet
+from decodiff_pipeline.deco.unet import PRESETS, build_unet
 from decodiff_pipeline.training.batches import Batch, generator
+from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.objective import deviation_loss
+from decodiff_pipeline.training.state import TrainingState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 BATCH = 16
-PEER = "same topology, float32, plain attention, gradient checkpointing in transformer blocks"
+CATEGORIES = 2
+PEER = (
+    "the released network rebuilt: float32, plain attention, gradient checkpointing in its "
+    "transformer blocks, AdamW unfused, no moving average"
+)
 
 
 def run() -> list[dict[str, Any]]:
@@ -26,8 +33,8 @@ def run() -> list[dict[str, Any]]:
     return [
         side_by_side(
             f"train_step_xs_{side}{suffix}",
-            _step(side, bfloat16=bfloat16),
-            _step(side, bfloat16=False, plain=True),
+            partial(our_step, side, bfloat16=bfloat16),
+            partial(released_step, side),
             peer_name=PEER,
             images=BATCH,
         )
@@ -36,25 +43,45 @@ def run() -> list[dict[str, Any]]:
     ]
 
 
-def _step(side: int, *, bfloat16: bool, plain: bool = False) -> Callable[[], None]:
+def our_step(side: int, *, bfloat16: bool) -> Callable[[], None]:
+    """A step as the training loop takes it, clipping and moving average included."""
     torch.manual_seed(0)
-    unet = build_unet("XS", ["a", "b"], side, 4, dropout=0.4).train()
-    if plain:
-        unet.unet.set_attn_processor(AttnProcessor())
-        unet.unet.enable_gradient_checkpointing()
-        # The released code checkpoints its transformer blocks only.
-        for module in unet.unet.modules():
-            if hasattr(module, "gradient_checkpointing"):
-                module.gradient_checkpointing = hasattr(module, "transformer_blocks")
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-4, fused=not plain)
-    scheduler = DeCoDiffScheduler()
-    batch = Batch(torch.randn(BATCH, 4, side, side), torch.arange(BATCH) % 2)
+    unet = build_unet("XS", [str(n) for n in range(CATEGORIES)], side, 4, dropout=0.4).train()
+    state = TrainingState(unet, TrainingConfig(preset="XS", steps=1, bfloat16=bfloat16))
+    scheduler, batch = DeCoDiffScheduler(), _batch(side)
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        with state.accelerator.autocast():
             loss = deviation_loss(unet, scheduler, batch, CorruptionConfig(), generator(0))
+        loss.backward()
+        state.apply_gradients(1e-4)
+
+    return step
+
+
+def released_step(side: int) -> Callable[[], None]:
+    """The same step on the same batch with the released network."""
+    torch.manual_seed(0)
+    size = PRESETS["XS"]
+    unet = ReleasedUNet(
+        CATEGORIES,
+        size.base_channels,
+        size.num_heads,
+        size.context_dim,
+        gradient_checkpointing=True,
+    ).train()
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-4, weight_decay=1e-4)
+    scheduler, batch = DeCoDiffScheduler(), _batch(side)
+
+    def step() -> None:
+        loss = deviation_loss(unet, scheduler, batch, CorruptionConfig(), generator(0))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
     return step
+
+
+def _batch(side: int) -> Batch:
+    latents = torch.randn(BATCH, 4, side, side, generator=generator("benchmark"))
+    return Batch(latents, torch.arange(BATCH) % CATEGORIES)

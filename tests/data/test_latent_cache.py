@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -15,7 +16,12 @@ import torch
 from PIL import Image
 
 from decodiff_pipeline.data import caching
-from decodiff_pipeline.data.caching import LatentCacheConfig, fill_cache, wanted_latents
+from decodiff_pipeline.data.caching import (
+    LatentCacheConfig,
+    fill_cache,
+    wanted_latents,
+    wanted_synthetic,
+)
 from decodiff_pipeline.data.latent_cache import LatentCache, LatentMoments, latent_key
 from decodiff_pipeline.data.transforms import AugmentationConfig, augmented_square
 from decodiff_pipeline.deco.config import PreprocessConfig
@@ -250,3 +256,48 @@ def test_a_half_turn_is_drawn_for_half_of_the_views() -> None:
     turned = [np.array_equal(view, whole[::-1, ::-1]) for view in views]
     assert all(t or np.array_equal(view, whole) for t, view in zip(turned, views, strict=True))
     assert 0.35 < np.mean(turned) < 0.65
+
+
+def test_val_images_get_synthetic_defects_with_masks(
+    tmp_path: Path, autoencoder: AutoencoderConfig
+) -> None:
+    cache, rows = LatentCache(tmp_path / "cache"), manifest(["x", "y", "z"], "val")
+    config = LatentCacheConfig(synthetic_defects=2)
+    assert fill(cache, rows, autoencoder, synthetic_defects=2).encoded == 3 + 6
+    items = wanted_synthetic(rows, GEOMETRY, autoencoder, config)
+    good = cache.reader([
+        latent.key for latent in wanted_latents(rows, "val", GEOMETRY, autoencoder, config)
+    ]).moments([0, 0, 1, 1, 2, 2]).mean  # fmt: skip
+    spoilt = cache.reader([item.key for item in items]).moments(range(6)).mean
+    masks = cache.reader([item.mask_key for item in items]).moments(range(6)).mean
+    assert masks.shape == (6, 1, 8, 8)
+    _, mask = items[3].image.draw(Photographs(), GEOMETRY)
+    assert masks[3].mean().item() == pytest.approx(mask.mean(), abs=1e-3)
+    change = (spoilt - good).abs().mean(1, keepdim=True)
+    assert (change * masks).sum() / masks.sum() > 3 * change[masks == 0].mean()
+
+
+def test_synthetic_defects_are_drawn_once(tmp_path: Path, autoencoder: AutoencoderConfig) -> None:
+    cache, rows = LatentCache(tmp_path / "cache"), manifest(list("stuvwxyz"), "val")
+    rows["sha256"] = [hashlib.sha256(name.encode()).hexdigest() for name in rows["path"]]
+    fill(cache, rows, autoencoder)
+    again = fill(cache, rows, autoencoder)
+    assert (again.encoded, again.read) == (0, [])
+    more = fill(cache, rows, autoencoder, synthetic_defects=2)
+    assert more.encoded == 8
+    rows.loc[0, "sha256"] = hashlib.sha256(b"another image").hexdigest()
+    changed = fill(cache, rows, autoencoder)
+    # the image, its own defect, and those that took their texture from it or do so now
+    assert 2 <= changed.encoded < 8
+
+
+def test_a_defect_without_its_mask_is_made_again(
+    tmp_path: Path, autoencoder: AutoencoderConfig
+) -> None:
+    cache, rows = LatentCache(tmp_path / "cache"), manifest(["x", "y"], "val")
+    fill(cache, rows, autoencoder)
+    items = wanted_synthetic(rows, GEOMETRY, autoencoder, LatentCacheConfig())
+    index = cache.index().set_index("key")
+    (cache.path / index.loc[items[0].mask_key, "shard"]).unlink()
+    assert fill(cache, rows, autoencoder).encoded == 2
+    assert not cache.missing([key for item in items for key in item[:2]])

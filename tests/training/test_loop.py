@@ -7,6 +7,8 @@ import json
 import math
 import os
 import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,9 +25,10 @@ from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.loop import TrainingRun
 from decodiff_pipeline.training.network import trained_network
 from decodiff_pipeline.training.schedule import learning_rate
+from decodiff_pipeline.training.validation import Validation
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 IMAGES, VIEWS = 7, 2
 
@@ -51,10 +54,11 @@ def run(folder: Path, std: bool = False, **options: Any) -> TrainingRun:
         cache.reader(keys), [0] * IMAGES, views=VIEWS, batch_size=3, seed=config.seed
     )
     held_out = [Batch(cache.reader(keys[:4]).moments(range(4)).mean, torch.zeros(4).long())]
+    validation = Validation(held_out, config.corruption)
     identity = {**config.identity(), "categories": ["a"], "latent_shape": [4, 8, 8],
                 "channel_statistics": {"latent_mean": None, "latent_std": None}}  # fmt: skip
     store = CheckpointStore(folder / "checkpoints")
-    return TrainingRun(unet, batches, held_out, config, store, identity)
+    return TrainingRun(unet, batches, validation, config, store, identity)
 
 
 def state_digest(folder: Path) -> str:
@@ -177,7 +181,7 @@ def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
     run(tmp_path).run()
     assert sorted(file.name for file in folder.iterdir()) == [
         "checkpoint-00000004.json", "checkpoint-00000004.safetensors",
-        "checkpoint-00000006.json", "checkpoint-00000006.safetensors",
+        "checkpoint-00000006.json", "checkpoint-00000006.safetensors", "log.jsonl",
     ]  # fmt: skip
 
 
@@ -208,11 +212,87 @@ def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(
         return loss(*args) * (math.nan if training.step == 5 else 1)
 
     monkeypatch.setattr(loop, "deviation_loss", breaking_loss)
-    with pytest.raises(ModelError, match=r"nan at step 6; .* step 4; lower"):
+    with pytest.raises(ModelError, match=r"nan at step 6; .*checkpoints is that of step 4; lower"):
         training.run()
     latest = training.store.latest()
     assert latest is not None
     assert all(tensor.isfinite().all() for tensor in latest.tensors.values())
+
+
+@pytest.mark.parametrize("clip", [1.0, None])
+def test_a_gradient_that_is_no_number_changes_no_weight(
+    tiny_run: Callable[..., TrainingRun], clip: float | None
+) -> None:
+    training = tiny_run(gradient_clip=clip)
+
+    def overflow(gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * (math.inf if training.step == 3 else 1)
+
+    training.unet.category_embedding.weight.register_hook(overflow)
+    with pytest.raises(ModelError, match=r"gradient's norm is (nan|inf) at step 4; .* step 2; lo"):
+        training.run()
+    assert all(parameter.isfinite().all() for parameter in training.unet.parameters())
+
+
+def test_the_log_can_be_followed_and_is_the_same_after_resuming(
+    tiny_run: Callable[..., TrainingRun],
+) -> None:
+    def losses(training: TrainingRun) -> list[float]:
+        lines = (training.store.path / "log.jsonl").read_text().splitlines()
+        return [json.loads(line)["loss"] for line in lines]
+
+    whole = tiny_run("whole")
+    whole.run()
+    broken = tiny_run("broken")
+    killed_at(broken, 5)
+    assert losses(broken) == losses(whole)[:5]  # one more than the checkpoint of step 4 knows
+    resumed = tiny_run("broken")
+    killed_at(resumed, 4)
+    assert losses(resumed) == losses(whole)[:4]
+    tiny_run("broken").run()
+    assert losses(resumed) == losses(whole) == [row["loss"] for row in whole.log]
+
+
+def test_only_the_leaf_that_changed_is_shown(tiny_run: Callable[..., TrainingRun]) -> None:
+    killed_at(tiny_run(), 3)
+    other = tiny_run(corruption={"max_mask_ratio": 0.5})
+    with pytest.raises(
+        CheckpointError, match=r"rs: corruption\.max_mask_ratio was 0\.7 and is 0\.5;"
+    ):
+        other.run()
+
+
+def test_a_checkpoint_from_before_a_parameter_existed_goes_on(
+    tiny_run: Callable[..., TrainingRun],
+) -> None:
+    killed_at(tiny_run(), 3)
+    record = tiny_run().store.path / "checkpoint-00000002.json"
+    content = json.loads(record.read_text())
+    for name in ("total", "best"):
+        del content[name]
+    for name in ("patience", "monitor", "weights", "cosine_length", "max_minutes"):
+        del content["identity"][name]
+    record.write_text(json.dumps(content))
+    resumed = tiny_run()
+    resumed.run()
+    assert [row["step"] for row in resumed.log] == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(CheckpointError, match=r"cosine_length was 1\.0 and is 1\.5"):
+        record.with_name("checkpoint-00000006.json").unlink()
+        tiny_run(cosine_length=1.5).run()
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_change_nothing() -> None:
+    """The short form of a benchmark: processes that are really killed."""
+    command = [sys.executable, "-m", "benchmarks.kill_and_resume", "--kills", "3", "--steps", "8"]
+    root = Path(__file__).parents[2]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, cwd=root)
+    assert ran.returncode == 0, ran.stderr
+    record = json.loads(ran.stdout)
+    assert record["kills"] >= 3
+    assert record["resumes"] >= 1
+    assert record["sha256_equal"]
+    assert record["losses_equal"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
@@ -261,8 +341,18 @@ def test_the_learning_rate_rises_and_falls_to_zero() -> None:
     assert end == pytest.approx(0.5, abs=1e-2)
 
 
+def test_the_released_schedule_ends_at_a_quarter_of_its_peak() -> None:
+    """A half cosine over 1.5 times the length breaks off at cos(2π/3) = -1/2."""
+    steps = 100_000
+    end = learning_rate(steps - 1, steps, peak=1.0, warmup=0.0, cosine_length=1.5)
+    assert end == pytest.approx((1 + math.cos(2 * math.pi / 3)) / 2, abs=1e-4)
+    warmed = learning_rate(steps - 1, steps, peak=1.0, warmup=10 / 800, cosine_length=1.5)
+    assert warmed == pytest.approx((1 + math.cos(math.pi * 790 / 1190)) / 2, abs=1e-4)
+    assert warmed == pytest.approx(0.25, abs=0.005)
+
+
 def test_the_length_is_given_once() -> None:
-    with pytest.raises(ValidationError, match=r"either training\.epochs or training\.steps"):
+    with pytest.raises(ValidationError, match=r"exactly one of training\.epochs"):
         TrainingConfig(steps=3, epochs=1)
-    with pytest.raises(ValidationError, match=r"either training\.epochs or training\.steps"):
+    with pytest.raises(ValidationError, match=r"exactly one of training\.epochs"):
         TrainingConfig()

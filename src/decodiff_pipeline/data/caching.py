@@ -5,20 +5,24 @@ from __future__ import annotations
 import logging
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from decodiff_pipeline.data.latent_cache import LatentCache, LatentMoments, latent_key
+from decodiff_pipeline.data.synthetic_images import SyntheticImage, synthetic_images
 from decodiff_pipeline.data.transforms import AugmentationConfig, augmented_square
 from decodiff_pipeline.deco import weights
+from decodiff_pipeline.deco.memory import keep_freed_memory
 from decodiff_pipeline.errors import CacheError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    import numpy as np
     import pandas as pd
+    import torch
 
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.deco.config import PreprocessConfig
@@ -37,6 +41,8 @@ class LatentCacheConfig(BaseModel):
     Attributes:
         views: Views of every training image: the image itself and ``views - 1`` augmented ones.
         augmentation: What the augmented views are drawn from.
+        synthetic_defects: Versions of every val image with a synthetic defect, to validate a
+            training by; 0 for none.
         dtype: Stored precision.
         bfloat16: Run the autoencoder in bfloat16; about twice as fast where the processor has
             it, at a relative error of about 1 % of a latent's standard deviation.
@@ -48,6 +54,7 @@ class LatentCacheConfig(BaseModel):
 
     views: int = Field(default=4, ge=1)
     augmentation: AugmentationConfig = AugmentationConfig()
+    synthetic_defects: int = Field(default=1, ge=0)
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     bfloat16: bool = False
     batch_size: int = Field(default=16, ge=1)
@@ -61,6 +68,23 @@ class Wanted(NamedTuple):
     path: str
     sha256: str
     view: int
+
+
+class WantedSynthetic(NamedTuple):
+    """The latent of a val image with a synthetic defect, and the defect's mask.
+
+    Attributes:
+        key: Of the image's latent.
+        mask_key: Of the mask: one channel, the share of each latent cell that is defective.
+        image: What to draw.
+    """
+
+    key: str
+    mask_key: str
+    image: SyntheticImage
+
+
+_Item = Wanted | WantedSynthetic
 
 
 def wanted_latents(
@@ -82,26 +106,50 @@ def wanted_latents(
     Raises:
         ConfigurationError: The autoencoder's weights are not there.
     """
-    digest = weights.digest(autoencoder)
+    key = _keys(geometry, autoencoder, config)
     rows = manifest[(manifest["split"] == split) & (manifest["label"] == "good")]
     views = config.views if split == "train" else 1
     return [
-        Wanted(
-            latent_key(
-                sha256,
-                view,
-                autoencoder_digest=digest,
-                geometry=geometry,
-                augmentation=config.augmentation,
-                dtype=config.dtype,
-            ),
-            path,
-            sha256,
-            view,
-        )
+        Wanted(key(sha256, view), path, sha256, view)
         for path, sha256 in zip(rows["path"], rows["sha256"], strict=True)
         for view in range(views)
     ]
+
+
+def wanted_synthetic(
+    manifest: pd.DataFrame,
+    geometry: PreprocessConfig,
+    autoencoder: weights.AutoencoderConfig,
+    config: LatentCacheConfig,
+) -> list[WantedSynthetic]:
+    """The synthetic defects on the good val images, image by image, in the manifest's order.
+
+    Args:
+        manifest: The validated manifest.
+        geometry: Resize and crop.
+        autoencoder: Which autoencoder.
+        config: How many per image, and the precision.
+
+    Raises:
+        ConfigurationError: The autoencoder's weights are not there.
+    """
+    key = _keys(geometry, autoencoder, config)
+    return [
+        WantedSynthetic(key(image.identity, 0), key(f"{image.identity} mask", 0), image)
+        for image in synthetic_images(manifest, config.synthetic_defects)
+    ]
+
+
+def _keys(
+    geometry: PreprocessConfig, autoencoder: weights.AutoencoderConfig, config: LatentCacheConfig
+) -> Callable[[str, int], str]:
+    return partial(
+        latent_key,
+        autoencoder_digest=weights.digest(autoencoder),
+        geometry=geometry,
+        augmentation=config.augmentation,
+        dtype=config.dtype,
+    )
 
 
 def fill_cache(
@@ -139,23 +187,32 @@ def fill_cache(
         for split in ("train", "val")
         for latent in wanted_latents(manifest, split, geometry, autoencoder, config)
     }
-    missing = [wanted[key] for key in cache.missing(wanted)]
-    logger.info("%d latents wanted, %d of them to encode", len(wanted), len(missing))
-    if missing:
+    synthetic = wanted_synthetic(manifest, geometry, autoencoder, config)
+    absent = set(cache.missing([*wanted, *(key for item in synthetic for key in item[:2])]))
+    plain = [latent for key, latent in wanted.items() if key in absent]
+    # One without its mask is of no use, so both are made again.
+    defects = {item.key: item for item in synthetic if absent.intersection(item[:2])}
+    count = len(plain) + len(defects)
+    logger.info(
+        "%d latents wanted, %d of them to encode",
+        len(wanted) + len({item.key for item in synthetic}),
+        count,
+    )
+    if count:
         _encode_missing(
             cache,
-            missing,
+            [*plain, *defects.values()],
             images=images,
             geometry=geometry,
             autoencoder=autoencoder,
             config=config,
         )
-    return len(missing)
+    return count
 
 
 def _encode_missing(
     cache: LatentCache,
-    missing: list[Wanted],
+    missing: Sequence[_Item],
     *,
     images: ImageFolder,
     geometry: PreprocessConfig,
@@ -168,6 +225,7 @@ def _encode_missing(
     from decodiff_pipeline.deco.autoencoder import encode, load_autoencoder, reduction
     from decodiff_pipeline.deco.preprocess import to_tensor
 
+    keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_autoencoder(autoencoder).to(device, memory_format=torch.channels_last)
     if config.bfloat16:
@@ -176,34 +234,58 @@ def _encode_missing(
     _check_room(cache, len(missing) * 2 * model.config.latent_channels * side**2, config.dtype)
     with tqdm(total=len(missing), desc="encoding", unit="images") as bar:
         for shard in _chunks(missing, config.shard_size):
-            parts = []
-            for batch in _squares(shard, images, geometry, config):
-                tensor = to_tensor(batch).contiguous(memory_format=torch.channels_last)
+            parts: list[list[torch.Tensor]] = []
+            masks: dict[str, np.ndarray] = {}
+            for squares, batch_masks in _drawn(shard, images, geometry, config):
+                tensor = to_tensor(squares).contiguous(memory_format=torch.channels_last)
                 parts.append([moment.cpu() for moment in encode(model, tensor)])
-                bar.update(len(batch))
+                masks |= batch_masks
+                bar.update(len(squares))
             mean, std = (torch.cat(moments) for moments in zip(*parts, strict=True))
-            cache.append([latent.key for latent in shard], LatentMoments(mean, std), config.dtype)
+            if masks:
+                shares = torch.stack([_shares(mask, side) for mask in masks.values()])
+                cache.append(list(masks), LatentMoments(shares, shares[:, :0]), config.dtype)
+            cache.append([item.key for item in shard], LatentMoments(mean, std), config.dtype)
 
 
-def _squares(
-    latents: list[Wanted],
+def _drawn(
+    items: Sequence[_Item],
     images: ImageFolder,
     geometry: PreprocessConfig,
     config: LatentCacheConfig,
-) -> Iterator[list[np.ndarray]]:
-    """Read and augment images in threads, in batches and in order."""
+) -> Iterator[tuple[list[np.ndarray], dict[str, np.ndarray]]]:
+    """Read, augment and spoil images in threads, in batches and in order.
 
-    def square(latent: Wanted) -> np.ndarray:
-        return augmented_square(
-            images.read(latent.path), geometry, config.augmentation, latent.sha256, latent.view
-        )
+    Yields:
+        The squares, and the masks of those with a defect by their keys.
+    """
+
+    def draw(item: _Item) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        if isinstance(item, WantedSynthetic):
+            square, mask = item.image.draw(images, geometry)
+            return square, {item.mask_key: mask}
+        image = images.read(item.path)
+        return augmented_square(image, geometry, config.augmentation, item.sha256, item.view), {}
 
     with ThreadPoolExecutor(READERS) as pool:
-        for batch in _chunks(latents, config.batch_size):
-            yield list(pool.map(square, batch))
+        for batch in _chunks(items, config.batch_size):
+            drawn = list(pool.map(draw, batch))
+            yield (
+                [square for square, _ in drawn],
+                {key: mask for _, masks in drawn for key, mask in masks.items()},
+            )
 
 
-def _chunks(items: list[Wanted], size: int) -> Iterator[list[Wanted]]:
+def _shares(mask: np.ndarray, side: int) -> torch.Tensor:
+    """Share of each latent cell that a mask covers: bool (S, S) → float32 (1, side, side)."""
+    import torch
+
+    cell = len(mask) // side
+    shares = mask.reshape(side, cell, side, cell).mean((1, 3), dtype=np.float32)
+    return torch.from_numpy(shares)[None]
+
+
+def _chunks(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
 

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 TRACKED = frozenset(
     {
         "__default__",
+        "ablation",
         "autoencoder",
         "evaluation",
         "promotion",

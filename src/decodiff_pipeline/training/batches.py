@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from decodiff_pipeline.data.latent_cache import LatentReader
+    from decodiff_pipeline.data.latent_cache import LatentMoments, LatentReader
 
 
 def generator(*identity: object) -> torch.Generator:
@@ -33,16 +34,71 @@ class Batch(NamedTuple):
     category_ids: torch.Tensor
 
 
-class LatentBatches:
-    """Batches over cached latents, one view of every image an epoch.
+class Batches(ABC):
+    """Batches of latents in which every image appears once an epoch.
+
+    Args:
+        category_ids: One per image.
+        batch_size: Images per batch; the last batch of an epoch may be smaller.
+        seed: Source of order, views and posterior samples.
+        sample_posterior: Draw from the posterior where there is one, else take its mean.
+    """
+
+    def __init__(
+        self,
+        category_ids: Sequence[int],
+        *,
+        batch_size: int,
+        seed: int,
+        sample_posterior: bool = True,
+    ) -> None:
+        self.category_ids = torch.as_tensor(category_ids)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.sample_posterior = sample_posterior
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return math.ceil(len(self.category_ids) / self.batch_size)
+
+    def batch(self, number: int) -> Batch:
+        """Batch ``number`` of the run, counted from 0 over all epochs."""
+        images, moments = self._drawn(number)
+        latents = moments.mean
+        if self.sample_posterior and moments.std.shape[1]:
+            noise = torch.randn(latents.shape, generator=generator("posterior", self.seed, number))
+            latents = latents + moments.std * noise.to(latents.device)
+        return Batch(latents, self.category_ids[images])
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the latents beyond the images and the training's parameters: JSON values."""
+        return {}
+
+    @abstractmethod
+    def _drawn(self, number: int) -> tuple[torch.Tensor, LatentMoments]:
+        """Positions of a batch's images, and the moments of one view of each."""
+
+    def _order(self, epoch: int) -> tuple[torch.Tensor, torch.Generator]:
+        """The images of an epoch in their order, and the generator for what is drawn next."""
+        random = generator("epoch", self.seed, epoch)
+        return torch.randperm(len(self.category_ids), generator=random), random
+
+    def _slice(self, number: int) -> tuple[int, slice]:
+        """Epoch of a batch, and its place in the epoch's order."""
+        epoch, position = divmod(number, len(self))
+        return epoch, slice(position * self.batch_size, (position + 1) * self.batch_size)
+
+
+class LatentBatches(Batches):
+    """Batches over cached latents, a view drawn for every image and epoch.
 
     Args:
         reader: Latents, ``views`` in a row for each image.
         category_ids: One per image.
         views: Views per image.
-        batch_size: Images per batch; the last batch of an epoch may be smaller.
-        seed: Source of order, views and posterior samples.
-        sample_posterior: Draw from the posterior where there is one, else take its mean.
+        batch_size: As :class:`Batches`.
+        seed: As :class:`Batches`.
+        sample_posterior: As :class:`Batches`.
     """
 
     def __init__(
@@ -55,28 +111,15 @@ class LatentBatches:
         seed: int,
         sample_posterior: bool = True,
     ) -> None:
+        super().__init__(
+            category_ids, batch_size=batch_size, seed=seed, sample_posterior=sample_posterior
+        )
         self.reader = reader
-        self.category_ids = torch.as_tensor(category_ids)
         self.views = views
-        self.batch_size = batch_size
-        self.seed = seed
-        self.sample_posterior = sample_posterior
 
-    def __len__(self) -> int:
-        """Batches per epoch."""
-        return math.ceil(len(self.category_ids) / self.batch_size)
-
-    def batch(self, number: int) -> Batch:
-        """Batch ``number`` of the run, counted from 0 over all epochs."""
-        epoch, position = divmod(number, len(self))
-        order = generator("epoch", self.seed, epoch)
-        images = torch.randperm(len(self.category_ids), generator=order)
-        views = torch.randint(self.views, (len(images),), generator=order)
-        chosen = slice(position * self.batch_size, (position + 1) * self.batch_size)
+    def _drawn(self, number: int) -> tuple[torch.Tensor, LatentMoments]:
+        epoch, chosen = self._slice(number)
+        images, random = self._order(epoch)
+        views = torch.randint(self.views, (len(images),), generator=random)
         rows = images[chosen] * self.views + views[chosen]
-        moments = self.reader.moments(rows.tolist())
-        latents = moments.mean
-        if self.sample_posterior and moments.std.shape[1]:
-            noise = torch.randn(latents.shape, generator=generator("posterior", self.seed, number))
-            latents = latents + moments.std * noise
-        return Batch(latents, self.category_ids[images[chosen]])
+        return images[chosen], self.reader.moments(rows.tolist())

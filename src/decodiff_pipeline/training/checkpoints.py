@@ -26,6 +26,9 @@ class Checkpoint(NamedTuple):
         log: Rows of the training log up to this step.
         pending: Losses of the steps since the last row.
         finished: Whether this is the last step.
+        total: Planned length in steps; None in checkpoints of earlier versions.
+        best: Step and value of the best validation and the number of validations since, where
+            they are watched; see :class:`decodiff_pipeline.training.selection.Selection`.
     """
 
     step: int
@@ -34,6 +37,8 @@ class Checkpoint(NamedTuple):
     log: list[dict[str, Any]]
     pending: list[float]
     finished: bool
+    total: int | None = None
+    best: dict[str, Any] | None = None
 
 
 class CheckpointStore:
@@ -47,7 +52,7 @@ class CheckpointStore:
         self.path = path
 
     def save(self, checkpoint: Checkpoint, keep: int, obsolete: Sequence[int] = ()) -> None:
-        """Write a checkpoint, then remove all but the newest ones.
+        """Write a checkpoint, then remove all but the newest ones and the best.
 
         Args:
             checkpoint: The state.
@@ -75,7 +80,8 @@ class CheckpointStore:
             )
             raise CheckpointError(msg) from error
         self._remove(set(obsolete) - {checkpoint.step})
-        self._remove(self.steps()[:-keep])
+        best = (checkpoint.best or {}).get("step")
+        self._remove(step for step in self.steps()[:-keep] if step != best)
 
     def steps(self) -> list[int]:
         """Steps that have a complete checkpoint, in rising order."""
@@ -87,29 +93,83 @@ class CheckpointStore:
         Raises:
             CheckpointError: It is damaged.
         """
-        from safetensors.torch import load_file
-
         steps = self.steps()
         if not steps:
             return None
-        weights, record = self._files(steps[-1])
         try:
-            content = json.loads(record.read_text())
-            if _sha256(weights) != content["tensors"]["sha256"]:
-                msg = "its SHA-256 is not the recorded one"
-                raise ValueError(msg)
-            content["tensors"] = load_file(weights)
-            return Checkpoint(**content)
+            return self.load(steps[-1])
         except Exception as error:
+            weights, record = self._files(steps[-1])
             msg = (
                 f"checkpoint {weights} is damaged ({error}); delete {record} to go on from "
                 f"{f'step {steps[-2]}' if steps[1:] else 'the start'}"
             )
             raise CheckpointError(msg) from error
 
+    def best(self, latest: Checkpoint) -> Checkpoint:
+        """The checkpoint of the best validation.
+
+        Args:
+            latest: The newest checkpoint, which knows the best one.
+
+        Raises:
+            CheckpointError: It is missing or damaged, or the run did not watch its validations.
+        """
+        cure = "train again with --params training.weights=best,training.resume=never"
+        if latest.best is None or latest.best["step"] is None:
+            msg = f"the training in {self.path} kept no best checkpoint; {cure}"
+            raise CheckpointError(msg)
+        step = latest.best["step"]
+        try:
+            return latest if step == latest.step else self.load(step)
+        except Exception as error:
+            msg = (
+                f"the best checkpoint {self._files(step)[0]} is missing or damaged ({error}); "
+                f"{cure}"
+            )
+            raise CheckpointError(msg) from error
+
+    def rehearse(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Write tensors as :meth:`save` does, and remove them again.
+
+        Args:
+            tensors: What a checkpoint will hold.
+
+        Raises:
+            CheckpointError: The file system refuses.
+        """
+        from safetensors.torch import save_file
+
+        scratch = self.path / "rehearsal"
+        try:
+            with replacing(scratch) as temporary:
+                save_file(tensors, temporary)
+                _sha256(temporary)
+        except Exception as error:
+            msg = f"{self.path} has no room for a checkpoint ({error}); free some space"
+            raise CheckpointError(msg) from error
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def load(self, step: int) -> Checkpoint:
+        """The checkpoint after some step.
+
+        Raises:
+            OSError, ValueError: It is missing or damaged.
+        """
+        from safetensors.torch import load_file
+
+        weights, record = self._files(step)
+        content = json.loads(record.read_text())
+        if _sha256(weights) != content["tensors"]["sha256"]:
+            msg = "its SHA-256 is not the recorded one"
+            raise ValueError(msg)
+        content["tensors"] = load_file(weights)
+        return Checkpoint(**content)
+
     def tidy(self) -> None:
         """Remove what killed runs left half-written."""
-        for file in self.path.glob(".*.tmp"):
+        for file in (*self.path.glob(".*.tmp"), self.path / "rehearsal"):
             file.unlink(missing_ok=True)
         for weights in self.path.glob("checkpoint-*.safetensors"):
             if not weights.with_suffix(".json").exists():

@@ -17,13 +17,18 @@ class TrainingConfig(BaseModel):
 
     Attributes:
         preset: Size of the network, a key of :data:`decodiff_pipeline.deco.unet.PRESETS`.
-        epochs: Length in passes over the training images; alternative to ``steps``.
-        steps: Length in optimiser steps; alternative to ``epochs``.
+        epochs: Length in passes over the training images. Exactly one of ``epochs``, ``steps``
+            and ``max_minutes`` is given.
+        steps: Length in optimiser steps.
+        max_minutes: Length in minutes: a short measurement before the first step turns it into a
+            number of steps, which is stored and stays, however fast the rest goes.
         batch_size: Latents per forward pass.
         accumulation: Forward passes per optimiser step.
         learning_rate: Peak of the schedule.
         warmup: Share of the steps over which the learning rate rises from 0.
         final_learning_rate: Where the cosine ends, as a share of the peak.
+        cosine_length: Length of the half cosine as a multiple of the run's: 1 reaches its end, the
+            released code's 1.5 breaks off at a quarter of the peak.
         weight_decay: Of AdamW.
         gradient_clip: Largest norm of the gradient; null for none.
         ema_decay: Decay of the moving average of the weights, which is what gets evaluated.
@@ -31,12 +36,21 @@ class TrainingConfig(BaseModel):
         bfloat16: Train under bfloat16 autocast.
         standardise_latents: Give every channel of the latents mean 0 and standard deviation 1 over
             the training images. The paper does not.
+        latents: ``cached`` trains on the views that the latent cache holds; ``on_the_fly`` encodes
+            a fresh view of every image in every epoch.
         sample_posterior: Draw latents from the autoencoder's posterior, where it has one.
         corruption: Masks and noise.
-        validate_every: Steps between measurements of the held-out loss.
+        init_from: Weights to start from instead of random ones: a released ``.pt``, an LDM
+            checkpoint, or a folder with one of this package's networks; null for random ones.
+        validate_every: Steps between validations.
+        patience: Validations without a better ``monitor`` after which training stops; null for
+            never.
+        monitor: Which figure of the validation decides what is better.
+        weights: Whether the ``last`` network is the result or the ``best`` by ``monitor``.
         log_every: Steps between rows of the training log.
         checkpoint_every: Steps between checkpoints.
-        keep_checkpoints: How many of the newest checkpoints stay.
+        keep_checkpoints: How many of the newest checkpoints stay; with ``patience`` or ``weights:
+            best`` the best one stays as well.
         threads: Threads of the processor; null for as many as torch takes. Small networks gain
             little from a second one, and beside any other work the threads wait for each other:
             ten times slower was measured.
@@ -50,20 +64,29 @@ class TrainingConfig(BaseModel):
     preset: Literal["nano", "XS", "S", "M", "L", "XL"] = "L"
     epochs: int | None = Field(default=None, ge=1)
     steps: int | None = Field(default=None, ge=1)
+    max_minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=128, ge=1)
     accumulation: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=1e-4, gt=0)
     warmup: float = Field(default=0.0125, ge=0, lt=1)
     final_learning_rate: float = Field(default=0.0, ge=0, le=1)
+    cosine_length: float = Field(default=1.0, ge=1, allow_inf_nan=False)
     weight_decay: float = Field(default=1e-4, ge=0)
     gradient_clip: float | None = Field(default=1.0, gt=0)
     ema_decay: float = Field(default=0.9999, ge=0, lt=1)
     dropout: float = Field(default=0.4, ge=0, lt=1)
     bfloat16: bool = True
     standardise_latents: bool = False
+    latents: Literal["cached", "on_the_fly"] = "cached"
     sample_posterior: bool = True
     corruption: CorruptionConfig = CorruptionConfig()
+    init_from: str | None = Field(default=None, min_length=1)
     validate_every: int = Field(default=500, ge=1)
+    patience: int | None = Field(default=None, ge=1)
+    monitor: Literal["held_out_loss", "synthetic_pixel_ap", "synthetic_image_auroc"] = (
+        "held_out_loss"
+    )
+    weights: Literal["last", "best"] = "last"
     log_every: int = Field(default=20, ge=1)
     checkpoint_every: int = Field(default=500, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
@@ -74,11 +97,22 @@ class TrainingConfig(BaseModel):
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
-        if (self.epochs is None) == (self.steps is None):
-            msg = "give either training.epochs or training.steps, not both or neither"
+        if sum(given is not None for given in (self.epochs, self.steps, self.max_minutes)) != 1:
+            msg = (
+                "give exactly one of training.epochs, training.steps and training.max_minutes; "
+                "set the others to null"
+            )
             raise ValueError(msg)
         return self
 
+    @property
+    def monitored(self) -> bool:
+        """Whether the best network so far is kept."""
+        return self.patience is not None or self.weights == "best"
+
     def identity(self) -> dict[str, object]:
-        """Everything that decides the outcome, as JSON values."""
-        return self.model_dump(mode="json", exclude=RUN_ONLY)
+        """Everything that decides the outcome, as JSON values.
+
+        Initial weights are left out: their content counts, not their path.
+        """
+        return self.model_dump(mode="json", exclude={*RUN_ONLY, "init_from"})

@@ -1,31 +1,41 @@
-"""The training loop: optimiser, moving average, checkpoints, log."""
+"""The training loop: steps, validation, log, checkpoints, and where an interrupted run goes on."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
-from diffusers.training_utils import EMAModel
 from tqdm import tqdm
 
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
-from decodiff_pipeline.errors import CheckpointError, ModelError
-from decodiff_pipeline.training.batches import Batch, LatentBatches, generator
+from decodiff_pipeline.errors import ConfigurationError, ModelError
+from decodiff_pipeline.training.batches import Batch, Batches, generator
+from decodiff_pipeline.training.budget import (
+    Budget,
+    describe,
+    measured_budget,
+    store_budget,
+    stored_budget,
+)
 from decodiff_pipeline.training.checkpoints import Checkpoint, CheckpointStore
-from decodiff_pipeline.training.objective import deviation_loss, held_out_loss
+from decodiff_pipeline.training.identity import resumable
+from decodiff_pipeline.training.objective import deviation_loss
 from decodiff_pipeline.training.schedule import learning_rate
+from decodiff_pipeline.training.selection import Selection
+from decodiff_pipeline.training.state import TrainingState, load_average
+from decodiff_pipeline.training.training_log import TrainingLog
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
 
     from decodiff_pipeline.deco.unet import DeCoDiffUNet
     from decodiff_pipeline.training.config import TrainingConfig
+    from decodiff_pipeline.training.validation import Validation
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +45,9 @@ class TrainingRun:
     """A network being trained. :meth:`run` trains it to the end, wherever it stands.
 
     Attributes:
-        unet: The network with random weights; it is trained in place.
+        unet: The network with its initial weights; it is trained in place.
         batches: What it is trained on.
-        held_out: Batches it is judged by while it trains; may be empty.
+        validation: What it is judged by while it trains; may have nothing to measure.
         config: How.
         store: Where its state is kept.
         identity: What decides the outcome; a checkpoint with another identity is not resumed.
@@ -45,53 +55,53 @@ class TrainingRun:
     """
 
     unet: DeCoDiffUNet
-    batches: LatentBatches
-    held_out: Sequence[Batch]
+    batches: Batches
+    validation: Validation
     config: TrainingConfig
     store: CheckpointStore
     identity: dict[str, Any]
     log: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        config = self.config
-        per_epoch = math.ceil(len(self.batches) / config.accumulation)
-        self.total = config.steps or (config.epochs or 1) * per_epoch
+        per_epoch = math.ceil(len(self.batches) / self.config.accumulation)
+        # With a length in minutes not known before a measurement.
+        self.total = self.config.steps or (self.config.epochs or 0) * per_epoch
         self.step = 0
+        self.finished = False
         self.pending: list[float] = []
         self.obsolete: list[int] = []
-        self.accelerator = Accelerator(mixed_precision="bf16" if config.bfloat16 else "no")
+        self.best = Selection()
         self.scheduler = DeCoDiffScheduler()
-        self.optimizer = torch.optim.AdamW(
-            self.unet.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
-        self.unet.to(self.accelerator.device)
-        if self.accelerator.device.type == "cpu":
-            self.unet.use_plain_attention()
-        self.ema = EMAModel(self.unet.parameters(), decay=config.ema_decay, foreach=True)
+        self.state = TrainingState(self.unet, self.config)
+        self.file = TrainingLog(self.store.path, self.log)
 
     def run(self) -> DeCoDiffUNet:
-        """Train from the newest checkpoint, or from scratch, to the last step.
+        """Train from the newest checkpoint, or from the initial weights, to the last step.
 
         Returns:
-            The network with the moving average of its weights.
+            The network with the moving average of its weights: the last or the best, as
+            configured.
 
         Raises:
             CheckpointError: A checkpoint is damaged, cannot be written, or belongs to an
                 unfinished run with other parameters.
-            ModelError: The loss is no longer a number.
+            ConfigurationError: The run is to be watched by a figure that cannot be measured.
+            ModelError: The loss or the gradient is no longer a number.
         """
-        self._resume()
-        threads = torch.get_num_threads()
-        torch.set_num_threads(self.config.threads or threads)
-        try:
+        self._check_monitor()
+        self.store.tidy()
+        again = self.config.resume == "never"
+        checkpoint = None if again else resumable(self.store, self.identity)
+        if checkpoint is None:
+            self.obsolete = self.store.steps()
+        with _threads(self.config.threads):
+            if checkpoint is not None:
+                self._resume(checkpoint)
+            else:
+                self.total = self.total or self._planned().steps
+            self.file.begin(checkpoint.log if checkpoint is not None else [])
             self._train()
-        finally:
-            torch.set_num_threads(threads)
-        self.ema.copy_to(self.unet.parameters())
-        return self.unet.eval()
+        return self._result()
 
     def _train(self) -> None:
         self.unet.train()
@@ -99,7 +109,7 @@ class TrainingRun:
         bar = tqdm(total=self.total, initial=self.step, desc="training", unit="steps",
                    disable=not self.config.progress_bar)  # fmt: skip
         with bar:
-            while self.step < self.total:
+            while not self.finished:
                 loss, seen = self._train_step()
                 self.pending.append(loss)
                 self.step += 1
@@ -107,145 +117,174 @@ class TrainingRun:
                 speed = images / (time.perf_counter() - started)
                 bar.set_postfix(loss=f"{loss:.4f}", images_per_s=f"{speed:.1f}")
                 bar.update()
-                if self._due(self.config.log_every) or self._due(self.config.validate_every):
-                    self._log_row(speed)
-                if self._due(self.config.checkpoint_every):
+                improved = self._log_row(speed)
+                self.finished = self.step == self.total or self._exhausted()
+                if improved or self.finished or self._due(self.config.checkpoint_every):
                     self._save()
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.total
 
     def _train_step(self) -> tuple[float, int]:
-        rate = learning_rate(
+        loss, seen = self._accumulated(self.step)
+        norm = self.state.apply_gradients(self._rate()) if math.isfinite(loss) else math.nan
+        if not math.isfinite(norm):
+            name, value = ("gradient's norm", norm) if math.isfinite(loss) else ("loss", loss)
+            good = max({*self.store.steps()} - {*self.obsolete}, default=None)
+            kept = f"the last good checkpoint in {self.store.path} is that of step {good}"
+            msg = (
+                f"the {name} is {value} at step {self.step + 1}; "
+                f"{kept if good else 'there is no checkpoint yet'}; lower training.learning_rate "
+                f"(now {self.config.learning_rate}) and set training.resume to never"
+            )
+            raise ModelError(msg)
+        return loss, seen
+
+    def _rate(self) -> float:
+        return learning_rate(
             self.step,
             self.total,
             peak=self.config.learning_rate,
             warmup=self.config.warmup,
             final=self.config.final_learning_rate,
+            cosine_length=self.config.cosine_length,
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+
+    def _accumulated(self, step: int) -> tuple[float, int]:
+        """Gradients of a step's batches; returns the mean loss and the number of images."""
         mean, seen = 0.0, 0
         for part in range(self.config.accumulation):
-            number = self.step * self.config.accumulation + part
+            number = step * self.config.accumulation + part
             random = generator("corruption", self.config.seed, number)
             # Dropout draws from torch's global generator, on whatever device it runs.
             torch.manual_seed(random.initial_seed())
             batch = self._prepared(self.batches.batch(number))
-            with self.accelerator.autocast():
+            with self.state.accelerator.autocast():
                 loss = deviation_loss(
                     self.unet, self.scheduler, batch, self.config.corruption, random
                 )
             (loss / self.config.accumulation).backward()
             mean += loss.item() / self.config.accumulation
             seen += len(batch.latents)
-        if not math.isfinite(mean):
-            good = max(self.store.steps(), default=0)
-            msg = (
-                f"the training loss is {mean} at step {self.step + 1}; the last good checkpoint is "
-                f"that of step {good}; lower training.learning_rate (now "
-                f"{self.config.learning_rate}) and set training.resume to never"
-            )
-            raise ModelError(msg)
-        if self.config.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.unet.parameters(), self.config.gradient_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.ema.step(self.unet.parameters())
         return mean, seen
 
-    def _log_row(self, speed: float) -> None:
-        loss = sum(self.pending) / len(self.pending)
-        self.pending.clear()
+    def _log_row(self, speed: float) -> bool:
+        """Write a row where one is due; returns whether its validation is the best so far."""
+        validating = self._due(self.config.validate_every)
+        if not (validating or self._due(self.config.log_every)):
+            return False
         row = {
             "step": self.step,
             "epoch": self.step * self.config.accumulation / len(self.batches),
-            "loss": loss,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "loss": sum(self.pending) / len(self.pending),
+            "learning_rate": self.state.optimizer.param_groups[0]["lr"],
             "images_per_second": speed,
         }
-        if self.held_out and self._due(self.config.validate_every):
-            row["held_out_loss"] = self._held_out_loss()
-        self.log.append(row)
+        self.pending.clear()
+        if validating:
+            row |= self._validate()
+        self.file.append(row)
+        monitor = self.config.monitor
+        watched = validating and self.config.monitored
+        return watched and self.best.update(monitor, self.step, row[monitor])
 
-    def _held_out_loss(self) -> float:
-        parameters = list(self.unet.parameters())
-        self.ema.store(parameters)
-        self.ema.copy_to(parameters)
-        batches = [self._prepared(batch) for batch in self.held_out]
-        with self.accelerator.autocast():
-            loss = held_out_loss(self.unet, self.scheduler, batches, self.config.corruption)
-        self.ema.restore(parameters)
-        return loss
+    def _validate(self) -> dict[str, float]:
+        with self.state.averaged(), self.state.accelerator.autocast():
+            return self.validation.measure(self.unet, self.scheduler, self._prepared)
+
+    def _exhausted(self) -> bool:
+        patience = self.config.patience
+        if patience is None or self.best.waited < patience:
+            return False
+        logger.info(
+            "stopping at step %d of %d: the best %s, %.5g, is %d validations old (step %d)",
+            self.step, self.total, self.config.monitor, self.best.value, self.best.waited,
+            self.best.step,
+        )  # fmt: skip
+        return True
 
     def _prepared(self, batch: Batch) -> Batch:
-        latents, category_ids = (tensor.to(self.accelerator.device) for tensor in batch)
+        latents, category_ids = (tensor.to(self.state.device) for tensor in batch)
         return Batch(self.unet.standardise(latents), category_ids)
 
     def _save(self) -> None:
-        names = [name for name, _ in self.unet.named_parameters()]
-        tensors = {f"unet.{name}": tensor for name, tensor in self.unet.state_dict().items()}
-        for name, average in zip(names, self.ema.shadow_params, strict=True):
-            tensors[f"ema.{name}"] = average
-        for name, parameter in self.unet.named_parameters():
-            for key, tensor in self.optimizer.state[parameter].items():
-                tensors[f"optimizer.{name}.{key}"] = tensor
         self.store.save(
             Checkpoint(
                 step=self.step,
-                tensors={name: tensor.detach().contiguous() for name, tensor in tensors.items()},
+                tensors=self.state.tensors(),
                 identity=self.identity,
                 log=self.log,
                 pending=self.pending,
-                finished=self.step == self.total,
+                finished=self.finished,
+                total=self.total,
+                best=asdict(self.best) if self.config.monitored else None,
             ),
             keep=self.config.keep_checkpoints,
             obsolete=self.obsolete,
         )
         self.obsolete = []
 
-    def _resume(self) -> None:
-        self.store.tidy()
-        if self.config.resume == "never":
-            self.obsolete = self.store.steps()
-            return
-        checkpoint = self.store.latest()
-        if checkpoint is None:
-            return
-        identity = json.loads(json.dumps(self.identity))
-        if checkpoint.identity != identity:
-            if checkpoint.finished:
-                logger.info("the finished training here had other parameters: starting a new one")
-                self.obsolete = self.store.steps()
-                return
+    def _check_monitor(self) -> None:
+        if self.config.monitored and self.config.monitor not in self.validation.names:
+            measured = ", ".join(self.validation.names) or "nothing: there are no good val images"
             msg = (
-                f"{self.store.path} holds an unfinished run (step {checkpoint.step}) with other "
-                f"parameters: {_differences(checkpoint.identity, identity)}; put them back to go "
-                "on, or start over with --params training.resume=never"
+                f"training.patience and training.weights: best need {self.config.monitor} "
+                f"(training.monitor), but validation measures {measured}; put good images of the "
+                "trained categories into val, choose another training.monitor, or set "
+                "training.patience to null and training.weights to last"
             )
-            raise CheckpointError(msg)
-        logger.info("resuming at step %d of %d", checkpoint.step, self.total)
-        self._restore(checkpoint)
+            raise ConfigurationError(msg)
 
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        device = self.accelerator.device
-        groups: dict[str, dict[str, torch.Tensor]] = {"unet": {}, "ema": {}, "optimizer": {}}
-        for full_name, tensor in checkpoint.tensors.items():
-            kind, name = full_name.split(".", 1)
-            groups[kind][name] = tensor
-        self.unet.load_state_dict(groups["unet"])
-        names = [name for name, _ in self.unet.named_parameters()]
-        self.ema.shadow_params = [groups["ema"][name].clone().to(device) for name in names]
-        self.ema.optimization_step = checkpoint.step
-        parameters = dict(self.unet.named_parameters())
-        for name, tensor in groups["optimizer"].items():
-            parameter_name, key = name.rsplit(".", 1)
-            self.optimizer.state[parameters[parameter_name]][key] = tensor.clone().to(device)
-        self.step = checkpoint.step
-        self.log.extend(checkpoint.log)
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        self.total = checkpoint.total or self.total
+        self.state.restore(checkpoint.tensors, checkpoint.step)
+        self.step, self.finished = checkpoint.step, checkpoint.finished
         self.pending.extend(checkpoint.pending)
+        if checkpoint.best is not None:
+            self.best = Selection(**checkpoint.best)
+        done = ": finished, there is nothing left to train" if self.finished else ""
+        logger.info("resuming at step %d of %d%s", self.step, self.total, done)
+
+    def _planned(self) -> Budget:
+        """The number of steps that fit into the minutes, measured unless it was before."""
+        folder = self.store.path
+        budget = None if self.config.resume == "never" else stored_budget(folder, self.identity)
+        if budget is None:
+            start = {name: tensor.clone() for name, tensor in self.state.tensors().items()}
+            random = torch.get_rng_state()
+            self.unet.train()
+            budget = measured_budget(
+                self.config,
+                train_step=self._rehearsed_step,
+                validate=self._validate,
+                save=lambda: self.store.rehearse(self.state.tensors()),
+            )
+            self.state.restore(start, step=0)
+            torch.set_rng_state(random)
+            store_budget(folder, budget, self.identity)
+        describe(budget, self.config)
+        return budget
+
+    def _rehearsed_step(self, step: int) -> None:
+        self._accumulated(step)
+        self.state.apply_gradients(rate=0.0)
+
+    def _result(self) -> DeCoDiffUNet:
+        self.state.ema.copy_to(self.unet.parameters())
+        latest = self.store.latest() if self.config.weights == "best" else None
+        if latest is not None:
+            best = self.store.best(latest)
+            logger.info("the best network by %s is that of step %d, %.5g",
+                        self.config.monitor, best.step, self.best.value)  # fmt: skip
+            load_average(self.unet, best.tensors)
+        return self.unet.eval()
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    return ", ".join(f"{key} was {old.get(key)} and is {new.get(key)}" for key in changed)
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

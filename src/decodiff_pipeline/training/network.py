@@ -7,20 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from decodiff_pipeline.data.caching import wanted_latents
+from decodiff_pipeline.data.caching import wanted_latents, wanted_synthetic
 from decodiff_pipeline.deco.unet import DeCoDiffUNet, build_unet
 from decodiff_pipeline.errors import CheckpointError, DataError
-from decodiff_pipeline.training.batches import Batch, LatentBatches
+from decodiff_pipeline.training.batches import Batch, Batches, LatentBatches
+from decodiff_pipeline.training.initial_weights import initialise
 from decodiff_pipeline.training.loop import TrainingRun
+from decodiff_pipeline.training.on_the_fly import on_the_fly_batches
+from decodiff_pipeline.training.state import load_average
+from decodiff_pipeline.training.validation import SyntheticDefects, Validation
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from decodiff_pipeline.data.caching import LatentCacheConfig
+    from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.data.latent_cache import LatentCache, LatentReader
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.deco.weights import AutoencoderConfig
-    from decodiff_pipeline.training.checkpoints import CheckpointStore
+    from decodiff_pipeline.training.checkpoints import Checkpoint, CheckpointStore
     from decodiff_pipeline.training.config import TrainingConfig
 
 
@@ -29,51 +34,59 @@ def prepare_run(
     cache: LatentCache,
     store: CheckpointStore,
     *,
+    images: ImageFolder,
     geometry: PreprocessConfig,
     autoencoder: AutoencoderConfig,
     latents: LatentCacheConfig,
     config: TrainingConfig,
 ) -> TrainingRun:
-    """Open the latents and make a network with random weights.
+    """Open the latents and make a network with its initial weights.
 
     Args:
         manifest: The validated manifest.
         cache: Latents of its train and val images.
         store: Where the run keeps its state.
+        images: The raw images, read where training encodes on the fly.
         geometry: Resize and crop.
         autoencoder: Which autoencoder.
-        latents: How the cache was filled.
+        latents: How the cache was filled, or is to be encoded on the fly.
         config: How to train.
 
     Raises:
         CacheError: Latents are missing or damaged.
+        ConfigurationError: There is nothing at ``training.init_from``.
         DataError: There is no good training image.
+        ModelError: The weights at ``training.init_from`` cannot be read or do not fit.
     """
     rows = manifest[(manifest["split"] == "train") & (manifest["label"] == "good")]
     categories = sorted(rows["category"].unique())
     if not categories:
         msg = "the manifest has no good train images; run kedro run --pipeline data_validation"
         raise DataError(msg)
+    if config.latents == "on_the_fly":
+        # Of the cache only what is the same in every epoch: the images themselves, for their
+        # channel statistics.
+        latents = latents.model_copy(update={"views": 1})
     wanted = wanted_latents(manifest, "train", geometry, autoencoder, latents)
     keys = [latent.key for latent in wanted]
     reader = cache.reader(keys)
     shape = reader.shape
     torch.manual_seed(config.seed)
     unet = build_unet(config.preset, categories, shape[-1], shape[0], config.dropout)
+    initial = initialise(unet, config.init_from)
     if config.standardise_latents:
         unet.register_to_config(**_channel_statistics(reader, latents.views))
     ids = {category: number for number, category in enumerate(categories)}
+    batches: Batches
+    if config.latents == "on_the_fly":
+        batches = on_the_fly_batches(rows, ids, images, geometry, autoencoder, latents, config)
+    else:
+        batches = _cached_batches(reader, rows, ids, latents.views, config)
+    validation = _validation(manifest, cache, ids, geometry, autoencoder, latents, config)
     return TrainingRun(
         unet=unet,
-        batches=LatentBatches(
-            reader,
-            [ids[category] for category in rows["category"]],
-            views=latents.views,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            sample_posterior=config.sample_posterior,
-        ),
-        held_out=_held_out(manifest, cache, ids, geometry, autoencoder, latents, config),
+        batches=batches,
+        validation=validation,
         config=config,
         store=store,
         identity={
@@ -84,23 +97,52 @@ def prepare_run(
                 name: unet.config[name] for name in ("latent_mean", "latent_std")
             },
             "latents_sha256": hashlib.sha256("".join(keys).encode()).hexdigest(),
+            **batches.identity(),
+            **initial,
+            **({"validation_sha256": _validation_digest(validation)} if config.monitored else {}),
         },
+    )
+
+
+def _cached_batches(
+    reader: LatentReader,
+    rows: pd.DataFrame,
+    ids: dict[str, int],
+    views: int,
+    config: TrainingConfig,
+) -> LatentBatches:
+    return LatentBatches(
+        reader,
+        [ids[category] for category in rows["category"]],
+        views=views,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        sample_posterior=config.sample_posterior,
     )
 
 
 def trained_network(store: CheckpointStore) -> DeCoDiffUNet:
     """The network of a finished run, with the moving average of its weights, in eval mode.
 
+    It is the last network or the best one, as the run's ``training.weights`` says.
+
     Args:
         store: Where the run kept its state.
 
     Raises:
-        CheckpointError: There is no finished run.
+        CheckpointError: There is no finished run, or the checkpoint needed is damaged.
     """
     checkpoint = store.latest()
     if checkpoint is None or not checkpoint.finished:
         msg = f"{store.path} holds no finished training; run kedro run --pipeline training"
         raise CheckpointError(msg)
+    if checkpoint.identity.get("weights") == "best":
+        checkpoint = store.best(checkpoint)
+    return averaged_network(checkpoint)
+
+
+def averaged_network(checkpoint: Checkpoint) -> DeCoDiffUNet:
+    """The network of a checkpoint, with the moving average of its weights, in eval mode."""
     identity: dict[str, Any] = checkpoint.identity
     unet = build_unet(
         identity["preset"],
@@ -110,14 +152,19 @@ def trained_network(store: CheckpointStore) -> DeCoDiffUNet:
         identity["dropout"],
     )
     unet.register_to_config(**identity["channel_statistics"])
-    state = unet.state_dict()
-    state |= {
-        name.removeprefix("ema."): tensor
-        for name, tensor in checkpoint.tensors.items()
-        if name.startswith("ema.")
-    }
-    unet.load_state_dict(state)
+    load_average(unet, checkpoint.tensors)
     return unet.eval()
+
+
+def _validation_digest(validation: Validation) -> str:
+    """SHA-256 over what a run is judged by, where that decides when it stops or what it gives."""
+    total = hashlib.sha256()
+    synthetic = validation.synthetic
+    parts = [*validation.batches, *([] if synthetic is None else [vars(synthetic).values()])]
+    for part in parts:
+        for tensor in part:
+            total.update(repr(tensor.shape).encode() + tensor.numpy().tobytes())
+    return total.hexdigest()
 
 
 def _channel_statistics(reader: LatentReader, views: int) -> dict[str, list[float]]:
@@ -132,7 +179,7 @@ def _channel_statistics(reader: LatentReader, views: int) -> dict[str, list[floa
     return {"latent_mean": average.tolist(), "latent_std": deviation.tolist()}
 
 
-def _held_out(
+def _validation(
     manifest: pd.DataFrame,
     cache: LatentCache,
     ids: dict[str, int],
@@ -140,20 +187,30 @@ def _held_out(
     autoencoder: AutoencoderConfig,
     latents: LatentCacheConfig,
     config: TrainingConfig,
-) -> list[Batch]:
-    rows = manifest[(manifest["split"] == "val") & (manifest["label"] == "good")]
-    if rows.empty:
-        return []
-    wanted = wanted_latents(manifest, "val", geometry, autoencoder, latents)
-    mean = cache.reader([latent.key for latent in wanted]).moments(range(len(wanted))).mean
+) -> Validation:
     # An image of a category that is not trained on has no embedding to be judged with.
-    known = rows["category"].isin(list(ids)).to_numpy()
-    category_ids = torch.tensor([ids[category] for category in rows["category"][known]])
-    return [
-        Batch(*parts)
-        for parts in zip(
-            mean[torch.from_numpy(known)].split(config.batch_size),
-            category_ids.split(config.batch_size),
-            strict=True,
+    rows = manifest[manifest["category"].isin(list(ids))]
+    rows = rows[(rows["split"] == "val") & (rows["label"] == "good")]
+    if rows.empty:
+        return Validation([], config.corruption)
+    wanted = wanted_latents(rows, "val", geometry, autoencoder, latents)
+    good = _means(cache, [latent.key for latent in wanted])
+    category_ids = torch.tensor([ids[category] for category in rows["category"]])
+    size, versions = config.batch_size, latents.synthetic_defects
+    batches = zip(good.split(size), category_ids.split(size), strict=True)
+    synthetic = None
+    if versions:
+        # Of the whole manifest: where textures come from depends on all val images.
+        every = wanted_synthetic(manifest, geometry, autoencoder, latents)
+        items = [item for item in every if item.image.category in ids]
+        synthetic = SyntheticDefects(
+            good=good.repeat_interleave(versions, 0),
+            defective=_means(cache, [item.key for item in items]),
+            masks=_means(cache, [item.mask_key for item in items])[:, 0],
+            category_ids=category_ids.repeat_interleave(versions),
         )
-    ]
+    return Validation([Batch(*parts) for parts in batches], config.corruption, synthetic, size)
+
+
+def _means(cache: LatentCache, keys: list[str]) -> torch.Tensor:
+    return cache.reader(keys).moments(range(len(keys))).mean

@@ -6,16 +6,25 @@ import math
 
 
 def learning_rate(
-    step: int, total: int, *, peak: float, warmup: float, final: float = 0.0
+    step: int,
+    total: int,
+    *,
+    peak: float,
+    warmup: float,
+    final: float = 0.0,
+    cosine_length: float = 1.0,
 ) -> float:
-    """Linear warm-up, then a half cosine over the real length of the run.
+    """Linear warm-up, then a half cosine over the real length of the run or a multiple of it.
 
     Args:
         step: Optimiser steps done so far, 0…total-1.
         total: Length of the run in steps.
         peak: Highest rate.
         warmup: Share of the steps over which the rate rises; the first step already trains.
-        final: Rate at the end, as a share of the peak.
+        final: Rate at the end of the cosine, as a share of the peak.
+        cosine_length: Where the cosine ends, in lengths of the run, at least 1. The released
+            code's 1.5 leaves the last step at (1 + cos(2π/3))/2 = 25 % of the peak, and a little
+            above that with a warm-up.
 
     Returns:
         The rate for this step.
@@ -23,5 +32,5 @@ def learning_rate(
     rising = math.ceil(warmup * total)
     if step < rising:
         return peak * (step + 1) / rising
-    progress = (step - rising) / max(1, total - rising)
+    progress = (step - rising) / max(1, cosine_length * total - rising)
     return peak * (final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from decodiff_pipeline.deco.config import DiscrepancyConfig
-from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,10 +16,7 @@ if TYPE_CHECKING:
     from decodiff_pipeline.deco.autoencoder import Autoencoder
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
-    from decodiff_pipeline.deco.reference import DiscrepancyReference
     from decodiff_pipeline.deco.unet import DeCoDiffUNet
-
-logger = logging.getLogger(__name__)
 
 
 class ScoringConfig(BaseModel):
@@ -30,23 +24,34 @@ class ScoringConfig(BaseModel):
 
     Attributes:
         num_inference_steps: Reverse steps.
-        limits: ``fitted`` sets the clip limits from good val images, in whatever units the
-            autoencoder has; ``given`` takes those of ``discrepancy`` (by default the paper's,
-            which fit Stable Diffusion's autoencoder).
+        reverse_step: What becomes of the deviation between two reverse steps: ``constant`` as in
+            the released code; ``carried`` is an experiment, see
+            :meth:`decodiff_pipeline.deco.scheduler.DeCoDiffScheduler.step`.
+        fit: What is fitted on val images: ``limits``, the clip limits, in whatever units the
+            autoencoder has; ``weight``, these and the weight of the two discrepancies;
+            ``all``, these and the image score. What is not fitted is taken from ``discrepancy``
+            (by default the paper's, whose limits fit Stable Diffusion's autoencoder); ``none``
+            takes all of it from there.
         limit_quantile: Quantile of the val images' discrepancies that a fitted limit is a
             multiple of.
         limit_factor: That multiple.
-        discrepancy: Smoothing, fusion and image score; limits where they are given.
+        discrepancy: Smoothing and fusion; limits, weight and image score where they are not
+            fitted. A fitted weight or image score differs from that here only where it is
+            clearly better on synthetic defects.
+        bfloat16: Run autoencoder and network in bfloat16, here and wherever the model is used;
+            about twice as fast where the processor or the GPU has it.
         batch_size: Val images scored at once.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     num_inference_steps: Literal[2, 3, 4, 5, 10] = 5
-    limits: Literal["fitted", "given"] = "fitted"
+    reverse_step: Literal["constant", "carried"] = "constant"
+    fit: Literal["none", "limits", "weight", "all"] = "all"
     limit_quantile: float = Field(default=0.99, gt=0, le=1)
     limit_factor: float = Field(default=3.0, gt=0)
     discrepancy: DiscrepancyConfig = DiscrepancyConfig()
+    bfloat16: bool = False
     batch_size: int = Field(default=32, ge=1)
 
 
@@ -59,7 +64,7 @@ def build_model(
     geometry: PreprocessConfig,
     config: ScoringConfig,
 ) -> DeCoDiffPipeline:
-    """Put the parts together and, if asked to, fit limits and reference.
+    """Put the parts together and, if asked to, fit the reference and the scoring.
 
     Args:
         autoencoder: The one that made the latents.
@@ -78,6 +83,7 @@ def build_model(
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
     from decodiff_pipeline.deco.reference import DiscrepancyReference
     from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
+    from decodiff_pipeline.training.scoring_fit import fit_scoring
 
     autoencoder.to(device := "cuda" if torch.cuda.is_available() else "cpu")
     unet.to(device)
@@ -87,67 +93,13 @@ def build_model(
     model = DeCoDiffPipeline(
         autoencoder,
         unet,
-        DeCoDiffScheduler(),
+        DeCoDiffScheduler(reverse_step=config.reverse_step),
         reference if by_position else None,
         preprocess=asdict(geometry),
         discrepancy=asdict(config.discrepancy),
         num_inference_steps=config.num_inference_steps,
+        bfloat16=config.bfloat16,
     )
-    if by_position or config.limits == "fitted":
-        _fit(model, reference, manifest, images, config)
+    if by_position or config.fit != "none":
+        fit_scoring(model, manifest, images, config)
     return model
-
-
-def _fit(
-    model: DeCoDiffPipeline,
-    reference: DiscrepancyReference,
-    manifest: pd.DataFrame,
-    images: ImageFolder,
-    config: ScoringConfig,
-) -> None:
-    """Fit the reference and the clip limits, as far as the model uses them, on good val images."""
-    ids, pixel, latent = _val_discrepancies(model, manifest, images, config)
-    if config.discrepancy.normalisation == "position":
-        for number, category in enumerate(model.categories):
-            own = ids == number
-            if not own.any():
-                logger.warning("no val image of %s: all categories' statistics serve it", category)
-                own[:] = True
-            reference.fit(number, pixel[own], latent[own])
-        pixel, latent = reference.normalise(ids.tolist(), pixel, latent)
-    if config.limits == "fitted":
-        fitted = {"pixel_limit": _limit(pixel, config), "latent_limit": _limit(latent, config)}
-        logger.info("clip limits fitted on val images: %s", fitted)
-        model.register_to_config(discrepancy={**asdict(config.discrepancy), **fitted})
-
-
-def _limit(values: np.ndarray, config: ScoringConfig) -> float:
-    return float(config.limit_factor * np.quantile(values, config.limit_quantile))
-
-
-def _val_discrepancies(
-    model: DeCoDiffPipeline, manifest: pd.DataFrame, images: ImageFolder, config: ScoringConfig
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    import torch
-    from tqdm import tqdm
-
-    rows = manifest[(manifest["split"] == "val") & (manifest["label"] == "good")]
-    rows = rows[rows["category"].isin(model.categories)]
-    if rows.empty:
-        msg = (
-            "there are no good val images to fit the scoring on; raise data.val_fraction, or set "
-            "scoring.limits to given and scoring.discrepancy.normalisation to none"
-        )
-        raise DataError(msg)
-    numbers = {category: number for number, category in enumerate(model.categories)}
-    ids = rows["category"].map(numbers).to_numpy(copy=True)
-    pixel, latent = [], []
-    starts = range(0, len(rows), config.batch_size)
-    for start in tqdm(starts, desc="fitting limits", unit="batches"):
-        batch = rows.iloc[start : start + config.batch_size]
-        tensor = model.preprocess([images.read(path) for path in batch["path"]])
-        chosen = torch.from_numpy(ids[start : start + config.batch_size])
-        found = model.discrepancies(tensor, chosen)
-        pixel.append(found.pixel)
-        latent.append(found.latent)
-    return ids, np.concatenate(pixel), np.concatenate(latent)

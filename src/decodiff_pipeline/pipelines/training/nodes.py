@@ -18,6 +18,7 @@ from decodiff_pipeline.training.scoring import ScoringConfig
 
 def train_network(
     manifest: pd.DataFrame,
+    images: ImageFolder,
     cache: LatentCache,
     store: CheckpointStore,
     geometry: PreprocessConfig,
@@ -25,10 +26,11 @@ def train_network(
     latents: LatentCacheConfig,
     config: TrainingConfig,
 ) -> tuple[CheckpointStore, list[dict[str, Any]], dict[str, Any]]:
-    """Train on the cached latents, going on where an interrupted run stopped.
+    """Train on latents, going on where an interrupted run stopped.
 
     Args:
         manifest: The validated manifest.
+        images: The raw images, read only where ``training.latents`` is ``on_the_fly``.
         cache: Latents of its train and val images.
         store: Where the run keeps its state.
         geometry: Resize and crop.
@@ -45,6 +47,7 @@ def train_network(
         manifest,
         cache,
         store,
+        images=images,
         geometry=geometry,
         autoencoder=autoencoder,
         latents=latents,

@@ -15,6 +15,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 train_network,
                 inputs=[
                     "validated_manifest",
+                    "raw_images",
                     "latent_cache",
                     "checkpoint_store",
                     "params:preprocessing",

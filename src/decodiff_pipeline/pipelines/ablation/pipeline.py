@@ -1,0 +1,39 @@
+"""The ablation pipeline."""
+
+from __future__ import annotations
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from decodiff_pipeline.pipelines.ablation.nodes import compare_variants, report_ablation
+
+
+def create_pipeline(**_: object) -> Pipeline:
+    """Latent cache and raw images in; figures of all variants, one table and one plot out."""
+    return pipeline(
+        [
+            node(
+                compare_variants,
+                inputs=[
+                    "validated_manifest",
+                    "raw_images",
+                    "latent_cache",
+                    "ablation_store",
+                    "params:preprocessing",
+                    "params:autoencoder",
+                    "params:latent_cache",
+                    "params:training",
+                    "params:scoring",
+                    "params:evaluation",
+                    "params:ablation",
+                ],
+                outputs="ablation",
+                name="compare_variants",
+            ),
+            node(
+                report_ablation,
+                inputs="ablation",
+                outputs=["ablation_table", "ablation_figure"],
+                name="report_ablation",
+            ),
+        ]
+    )

@@ -1,0 +1,257 @@
+"""Train and score the variants of an ablation, each network and each forward pass once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from decodiff_pipeline.deco import weights
+from decodiff_pipeline.errors import DataError
+from decodiff_pipeline.training.ablation_config import plan
+from decodiff_pipeline.training.config import RUN_ONLY
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from decodiff_pipeline.data.caching import LatentCacheConfig
+    from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.data.latent_cache import LatentCache
+    from decodiff_pipeline.deco.autoencoder import Autoencoder
+    from decodiff_pipeline.deco.config import PreprocessConfig
+    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+    from decodiff_pipeline.deco.unet import DeCoDiffUNet
+    from decodiff_pipeline.deco.weights import AutoencoderConfig
+    from decodiff_pipeline.evaluation.config import EvaluationConfig
+    from decodiff_pipeline.training.ablation_config import AblationConfig, Job, PlannedVariant
+    from decodiff_pipeline.training.ablation_store import AblationStore
+    from decodiff_pipeline.training.config import TrainingConfig
+    from decodiff_pipeline.training.scoring import ScoringConfig
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1  # raised when the same parameters come to mean something else
+DATA_COLUMNS = ("path", "sha256", "category", "split", "label", "mask_path", "mask_pixels")
+HOW_TO_CACHE = {"batch_size", "shard_size"}
+# What is done to the discrepancies after they were computed: variants that differ in nothing else
+# share one pass over the test images. A parameter not named here gets a pass of its own.
+AFTERWARDS: dict[str, Any] = {
+    "batch_size": True,
+    "fit": True,
+    "limit_quantile": True,
+    "limit_factor": True,
+    "discrepancy": {
+        "normalisation",
+        "pixel_limit",
+        "latent_limit",
+        "pixel_sigma",
+        "latent_sigma",
+        "fusion",
+        "pixel_weight",
+        "score_from",
+        "top_share",
+    },
+}
+
+
+@dataclass(frozen=True)
+class AblationData:
+    """What all variants have in common.
+
+    Attributes:
+        manifest: The validated manifest.
+        images: The raw images.
+        cache: Latents of the train and val images.
+        geometry: Resize and crop.
+        autoencoder: Which autoencoder made the latents.
+        latents: How the cache was filled.
+        evaluation: Protocol, limit of AUPRO and batch size; every variant has its own reverse
+            steps, so ``num_inference_steps`` is not looked at.
+    """
+
+    manifest: pd.DataFrame
+    images: ImageFolder
+    cache: LatentCache
+    geometry: PreprocessConfig
+    autoencoder: AutoencoderConfig
+    latents: LatentCacheConfig
+    evaluation: EvaluationConfig
+
+    def scored(self) -> pd.DataFrame:
+        """The test images whose label is certain.
+
+        Raises:
+            DataError: There is nothing to tell variants apart by, or a category has no training
+                image.
+        """
+        good = self.manifest["label"] == "good"
+        trained = set(self.manifest[good & (self.manifest["split"] == "train")]["category"])
+        certain = self.manifest["label"].isin(["good", "defective"])
+        rows = self.manifest[certain & (self.manifest["split"] == "test")]
+        if not {"good", "defective"} <= set(rows["label"]):
+            msg = (
+                "the test split needs good and defective images to compare variants by; see the "
+                "validation report for what the manifest holds"
+            )
+            raise DataError(msg)
+        untrained = sorted(set(rows["category"]) - trained)
+        if untrained:
+            msg = (
+                f"category {untrained[0]!r} has test images but no good train image; leave it out "
+                "with data.categories or data.exclude"
+            )
+            raise DataError(msg)
+        return rows.sort_values("category", kind="stable")
+
+    def network_identity(self, training: TrainingConfig) -> dict[str, Any]:
+        """Everything that decides a network's weights."""
+        seen = self.manifest[self.manifest["split"].isin(["train", "val"])]
+        return {
+            "format": FORMAT,
+            "images_sha256": _table_digest(seen),
+            "autoencoder_sha256": weights.digest(self.autoencoder),
+            "preprocessing": asdict(self.geometry),
+            "latents": self.latents.model_dump(mode="json", exclude=HOW_TO_CACHE),
+            "training": training.model_dump(mode="json", exclude=RUN_ONLY),
+        }
+
+    def result_identity(self, job: Job) -> dict[str, Any]:
+        """Everything that decides a variant's figures."""
+        return self.network_identity(job.training) | {
+            "test_images_sha256": _table_digest(self.manifest[self.manifest["split"] == "test"]),
+            "scoring": job.scoring.model_dump(mode="json", exclude={"batch_size"}),
+            "evaluation": self.evaluation.model_dump(
+                mode="json", include={"protocol", "aupro_limit"}
+            ),
+        }
+
+
+def run_ablation(
+    data: AblationData,
+    store: AblationStore,
+    config: AblationConfig,
+    training: TrainingConfig,
+    scoring: ScoringConfig,
+) -> list[tuple[PlannedVariant, list[dict[str, Any]]]]:
+    """Do what is not done yet.
+
+    A run that was interrupted goes on at the training step it was at, and one with nothing left
+    to do trains and scores nothing.
+
+    Args:
+        data: Images, latents and how they are judged.
+        store: Where networks and results are kept.
+        config: The studies.
+        training: Base configuration of the training.
+        scoring: Base configuration of the scoring.
+
+    Returns:
+        The base and then the variants, each with its figures for each seed (none where it is
+        skipped): ``{"mean": {metric: value}, "categories": {name: {metric: value}}}``.
+
+    Raises:
+        ConfigurationError: A variant is not valid; nothing was begun then.
+        DataError: The test images cannot tell variants apart.
+    """
+    rows = data.scored()
+    planned = plan(config, training, scoring, has_posterior=_has_posterior(data.autoencoder))
+    wanted = [job for variant in planned if variant.skipped is None for job in variant.jobs]
+    jobs = {_key(data.result_identity(job)): job for job in wanted}
+    missing = {key: job for key, job in jobs.items() if store.result(key) is None}
+    logger.info("ablation: %d results wanted, %d of them to compute", len(jobs), len(missing))
+    base = {_key(data.network_identity(job.training)) for job in planned[0].jobs}
+    networks = _grouped(missing, lambda job: _key(data.network_identity(job.training)))
+    for number, (network, own) in enumerate(networks.items(), start=1):
+        logger.info("ablation: network %d of %d", number, len(networks))
+        _compute(data, store, network, own, rows)
+        if network not in base and not config.keep_networks:
+            store.remove_network(network)
+    return [(variant, _results(variant, data, store)) for variant in planned]
+
+
+def _results(
+    variant: PlannedVariant, data: AblationData, store: AblationStore
+) -> list[dict[str, Any]]:
+    if variant.skipped is not None:
+        return []
+    found = [store.result(_key(data.result_identity(job))) for job in variant.jobs]
+    return [result for result in found if result is not None]
+
+
+def _compute(
+    data: AblationData,
+    store: AblationStore,
+    network: str,
+    jobs: dict[str, Job],
+    rows: pd.DataFrame,
+) -> None:
+    """Train one network and score it in all the ways that are asked for."""
+    from decodiff_pipeline.deco.autoencoder import load_autoencoder
+    from decodiff_pipeline.training.network import prepare_run, trained_network
+    from decodiff_pipeline.training.replay import measure, record
+
+    training = next(iter(jobs.values())).training
+    checkpoints = store.network(network)
+    prepare_run(
+        data.manifest,
+        data.cache,
+        checkpoints,
+        images=data.images,
+        geometry=data.geometry,
+        autoencoder=data.autoencoder,
+        latents=data.latents,
+        config=training.model_copy(update={"keep_checkpoints": 1}),
+    ).run()
+    autoencoder, unet = load_autoencoder(data.autoencoder), trained_network(checkpoints)
+    for passed in _grouped(jobs, _pass_key).values():
+        with store.scratch() as folder:
+            recording = None
+            for key, job in passed.items():
+                model = _model(data, autoencoder, unet, job.scoring)
+                if recording is None:
+                    recording = record(model, rows, data.images, folder, data.evaluation.batch_size)
+                metrics = measure(model, recording, data.images, folder, data.evaluation)
+                store.save_result(key, metrics, data.result_identity(job))
+
+
+def _model(
+    data: AblationData, autoencoder: Autoencoder, unet: DeCoDiffUNet, config: ScoringConfig
+) -> DeCoDiffPipeline:
+    from decodiff_pipeline.training.scoring import build_model
+
+    return build_model(
+        autoencoder,
+        unet,
+        manifest=data.manifest,
+        images=data.images,
+        geometry=data.geometry,
+        config=config,
+    )
+
+
+def _pass_key(job: Job) -> str:
+    return _key(job.scoring.model_dump(mode="json", exclude=AFTERWARDS))
+
+
+def _grouped(jobs: dict[str, Job], key: Any) -> dict[str, dict[str, Job]]:
+    groups: dict[str, dict[str, Job]] = {}
+    for name, job in jobs.items():
+        groups.setdefault(key(job), {})[name] = job
+    return groups
+
+
+def _table_digest(rows: pd.DataFrame) -> str:
+    columns = [name for name in DATA_COLUMNS if name in rows]
+    return hashlib.sha256(rows[columns].to_csv(index=False).encode()).hexdigest()
+
+
+def _key(identity: Any) -> str:
+    """A file name for an identity."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _has_posterior(autoencoder: AutoencoderConfig) -> bool:
+    file = weights.locate(autoencoder) / weights.CONFIG_FILE
+    return json.loads(file.read_text(encoding="utf-8")).get("_class_name") != "AutoencoderTiny"

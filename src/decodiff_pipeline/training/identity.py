@@ -1,0 +1,79 @@
+"""What makes two trainings the same, and hence which checkpoint a run may go on from."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+from decodiff_pipeline.errors import CheckpointError
+from decodiff_pipeline.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from decodiff_pipeline.training.checkpoints import Checkpoint, CheckpointStore
+
+logger = logging.getLogger(__name__)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between the identities of two runs.
+
+    A parameter that did not exist yet when a checkpoint was written had its present default.
+
+    Args:
+        old: Identity in a checkpoint.
+        new: Identity of the run to be started.
+
+    Returns:
+        A phrase for each changed value, nested ones by their dotted name; empty for equal ones.
+    """
+    defaults = _flat(TrainingConfig.model_construct().identity())
+    before, after = (defaults | _flat(json.loads(json.dumps(each))) for each in (old, new))
+    return [
+        f"{name} was {before.get(name)} and is {after.get(name)}"
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]
+
+
+def resumable(store: CheckpointStore, identity: Mapping[str, Any]) -> Checkpoint | None:
+    """The newest checkpoint, if it belongs to the run that is to be started.
+
+    Args:
+        store: Where runs keep their state.
+        identity: What decides the outcome of the run.
+
+    Returns:
+        None where there is no checkpoint, or only those of a finished run of another kind.
+
+    Raises:
+        CheckpointError: The newest checkpoint is damaged or of an unfinished run of another kind.
+    """
+    checkpoint = store.latest()
+    if checkpoint is None:
+        return None
+    changes = ", ".join(differences(checkpoint.identity, identity))
+    if not changes:
+        return checkpoint
+    if checkpoint.finished:
+        logger.info(
+            "the finished training here had other parameters (%s): starting a new one", changes
+        )
+        return None
+    msg = (
+        f"{store.path} holds an unfinished run (step {checkpoint.step}) with other parameters: "
+        f"{changes}; put them back to go on, or start over with --params training.resume=never"
+    )
+    raise CheckpointError(msg)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,188 @@
+"""Latents encoded while training: a fresh view of every image in every epoch, and no cache."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from decodiff_pipeline.data.latent_cache import LatentMoments
+from decodiff_pipeline.data.transforms import augmented_square
+from decodiff_pipeline.deco.autoencoder import encode, load_autoencoder
+from decodiff_pipeline.deco.preprocess import to_tensor
+from decodiff_pipeline.training.batches import Batches
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import pandas as pd
+
+    from decodiff_pipeline.data.caching import LatentCacheConfig
+    from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.data.transforms import AugmentationConfig
+    from decodiff_pipeline.deco.autoencoder import Autoencoder
+    from decodiff_pipeline.deco.config import PreprocessConfig
+    from decodiff_pipeline.deco.weights import AutoencoderConfig
+    from decodiff_pipeline.training.config import TrainingConfig
+
+READERS = 4
+
+
+class TrainingImage(NamedTuple):
+    """An image to train on.
+
+    Attributes:
+        path: Posix, relative to the raw images' root.
+        sha256: Of its bytes; what is drawn for it follows from this, not from its name.
+        category_id: Row of the category embedding.
+    """
+
+    path: str
+    sha256: str
+    category_id: int
+
+
+def on_the_fly_batches(
+    rows: pd.DataFrame,
+    category_ids: Mapping[str, int],
+    images: ImageFolder,
+    geometry: PreprocessConfig,
+    autoencoder: AutoencoderConfig,
+    latents: LatentCacheConfig,
+    config: TrainingConfig,
+) -> OnTheFlyBatches:
+    """Load the autoencoder and make the batches of a training run.
+
+    Args:
+        rows: The manifest's good images of ``train``.
+        category_ids: Category → row of the category embedding.
+        images: The raw images.
+        geometry: Resize and crop.
+        autoencoder: Which autoencoder.
+        latents: Augmentation, precision of the autoencoder, images encoded at once.
+        config: Batches, seed and posterior.
+
+    Raises:
+        ConfigurationError: The autoencoder cannot be loaded.
+    """
+    model = load_autoencoder(autoencoder).to(
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        dtype=torch.bfloat16 if latents.bfloat16 else torch.float32,
+        memory_format=torch.channels_last,
+    )
+    chosen = [
+        TrainingImage(path, sha256, category_ids[category])
+        for path, sha256, category in zip(
+            rows["path"], rows["sha256"], rows["category"], strict=True
+        )
+    ]
+    return OnTheFlyBatches(
+        images,
+        chosen,
+        model,
+        geometry=geometry,
+        augmentation=latents.augmentation,
+        encode_at_once=latents.batch_size,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        sample_posterior=config.sample_posterior,
+    )
+
+
+class OnTheFlyBatches(Batches):
+    """Batches encoded when they are asked for.
+
+    Every epoch shows another view of every image; no view comes twice in a run, and none is the
+    same under another seed. A batch is a function of the seed and its number alone, as it is with
+    :class:`~decodiff_pipeline.training.batches.LatentBatches`, whose order of the images it shares.
+    The images of the next batch are read and augmented in threads meanwhile.
+
+    Args:
+        images: The raw images.
+        chosen: Those to train on.
+        autoencoder: In eval mode; it is run on the device and in the precision it is in.
+        geometry: Resize and crop.
+        augmentation: What views are drawn from.
+        encode_at_once: Images encoded in one pass, which bounds the memory.
+        batch_size: As :class:`~decodiff_pipeline.training.batches.Batches`.
+        seed: As there.
+        sample_posterior: As there.
+    """
+
+    def __init__(
+        self,
+        images: ImageFolder,
+        chosen: Sequence[TrainingImage],
+        autoencoder: Autoencoder,
+        *,
+        geometry: PreprocessConfig,
+        augmentation: AugmentationConfig,
+        batch_size: int,
+        seed: int,
+        encode_at_once: int = 16,
+        sample_posterior: bool = True,
+    ) -> None:
+        super().__init__(
+            [image.category_id for image in chosen],
+            batch_size=batch_size,
+            seed=seed,
+            sample_posterior=sample_posterior,
+        )
+        self.images = images
+        self.chosen = chosen
+        self.autoencoder = autoencoder
+        self.geometry = geometry
+        self.augmentation = augmentation
+        self.encode_at_once = encode_at_once
+        self._pool = ThreadPoolExecutor(READERS)
+        self._ahead: dict[int, list[Future[np.ndarray]]] = {}
+
+    def identity(self) -> dict[str, Any]:
+        """Augmentation, precision and passes of the autoencoder, as JSON values."""
+        return {
+            "augmentation": asdict(self.augmentation),
+            "autoencoder_dtype": str(self.autoencoder.dtype).removeprefix("torch."),
+            "encode_at_once": self.encode_at_once,
+        }
+
+    def _drawn(self, number: int) -> tuple[torch.Tensor, LatentMoments]:
+        reading = self._ahead.pop(number, None) or self._read(number)
+        for abandoned in self._ahead.values():  # somebody went back: a measurement, a new run
+            for future in abandoned:
+                future.cancel()
+        self._ahead = {number + 1: self._read(number + 1)}
+        squares = [future.result() for future in reading]
+        parts = []
+        for start in range(0, len(squares), self.encode_at_once):
+            tensor = to_tensor(squares[start : start + self.encode_at_once])
+            parts.append(encode(self.autoencoder, _channels_last(tensor)))
+        mean, std = (torch.cat(moments) for moments in zip(*parts, strict=True))
+        return self._positions(number)[1], LatentMoments(mean, std)
+
+    def _read(self, number: int) -> list[Future[np.ndarray]]:
+        epoch, positions = self._positions(number)
+        return [
+            self._pool.submit(self._square, self.chosen[position], epoch)
+            for position in positions.tolist()
+        ]
+
+    def _square(self, image: TrainingImage, epoch: int) -> np.ndarray:
+        # View 0 is the image without augmentation.
+        return augmented_square(
+            self.images.read(image.path),
+            self.geometry,
+            self.augmentation,
+            f"{self.seed}:{image.sha256}",
+            epoch + 1,
+        )
+
+    def _positions(self, number: int) -> tuple[int, torch.Tensor]:
+        epoch, chosen = self._slice(number)
+        return epoch, self._order(epoch)[0][chosen]
+
+
+def _channels_last(images: torch.Tensor) -> torch.Tensor:
+    return images.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,193 @@
+"""Fits the units of a model's scoring on val images, and chooses its weight and image score."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from decodiff_pipeline.data.synthetic_images import synthetic_images
+from decodiff_pipeline.deco.preprocess import to_square, to_tensor
+from decodiff_pipeline.errors import DataError
+from decodiff_pipeline.training.scoring_choice import (
+    Pairs,
+    choose_image_score,
+    choose_weight,
+    image_auroc,
+)
+from decodiff_pipeline.training.validation import evenly_drawn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import pandas as pd
+
+    from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.deco.config import DiscrepancyConfig
+    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+    from decodiff_pipeline.training.scoring import ScoringConfig
+
+logger = logging.getLogger(__name__)
+
+# What is fitted on, as many images of each category: their discrepancies stay in memory.
+MAX_GOOD = 1024
+MAX_DEFECTIVE = 256
+POOR = 0.6  # image AUROC on synthetic defects; 0.5 is chance
+
+
+def fit_scoring(
+    model: DeCoDiffPipeline, manifest: pd.DataFrame, images: ImageFolder, config: ScoringConfig
+) -> None:
+    """Fit the model's reference and scoring in place, as far as it uses them.
+
+    Of more than 1,024 good val images, or more than 256 with a synthetic defect, as many of each
+    category are looked at.
+
+    Args:
+        model: The model; its ``discrepancy`` and ``scoring_fit`` are set.
+        manifest: The validated manifest; only the good images of its val split are looked at.
+        images: The raw images.
+        config: What to fit.
+
+    Raises:
+        DataError: There is no good val image of a category the model knows.
+        ImageError: An image cannot be read.
+    """
+    good = _good_images(model, manifest, images, config)
+    if config.fit == "none":
+        return
+    fitted = replace(
+        config.discrepancy,
+        pixel_limit=_limit(good.pixel, config),
+        latent_limit=_limit(good.latent, config),
+    )
+    record: dict[str, Any] = {"fit": config.fit, "good_images": len(good.rows)}
+    logger.info(
+        "clip limits fitted on %d good val images: %.4g of the pixel and %.4g of the latent "
+        "discrepancy",
+        *(len(good.rows), fitted.pixel_limit, fitted.latent_limit),
+    )
+    if config.fit != "limits":
+        pairs = _pairs(model, good, manifest, images, config)
+        fitted, measured = _chosen(fitted, pairs, config)
+        record |= measured
+    model.register_to_config(discrepancy=asdict(fitted), scoring_fit=record)
+
+
+@dataclass(frozen=True)
+class _Good:
+    """Good val images: manifest rows, category ids (N,) and discrepancies in the model's units."""
+
+    rows: pd.DataFrame
+    ids: np.ndarray
+    pixel: np.ndarray
+    latent: np.ndarray
+
+
+def _good_images(
+    model: DeCoDiffPipeline, manifest: pd.DataFrame, images: ImageFolder, config: ScoringConfig
+) -> _Good:
+    """Measure the good images and fit the reference, where there is one, by them."""
+    rows = manifest[(manifest["split"] == "val") & (manifest["label"] == "good")]
+    rows = rows[rows["category"].isin(model.categories)]
+    if rows.empty:
+        msg = (
+            "there are no good val images to fit the scoring on; raise data.val_fraction, or set "
+            "scoring.fit to none and scoring.discrepancy.normalisation to none"
+        )
+        raise DataError(msg)
+    numbers = {category: number for number, category in enumerate(model.categories)}
+    ids = rows["category"].map(numbers).to_numpy(copy=True)
+    chosen = evenly_drawn(ids, MAX_GOOD)
+    rows, ids = rows.iloc[chosen], ids[chosen]
+    squares = (to_square(images.read(path), model.preprocessing) for path in rows["path"])
+    pixel, latent = _discrepancies(model, squares, ids, config)
+    if config.discrepancy.normalisation == "position":
+        for number, category in enumerate(model.categories):
+            own = ids == number
+            if not own.any():
+                logger.warning("no val image of %s: all categories' statistics serve it", category)
+                own[:] = True
+            model.reference.fit(number, pixel[own], latent[own])
+        pixel, latent = model.reference.normalise(ids.tolist(), pixel, latent)
+    return _Good(rows, ids, pixel, latent)
+
+
+def _limit(values: np.ndarray, config: ScoringConfig) -> float:
+    return float(config.limit_factor * np.quantile(values, config.limit_quantile))
+
+
+def _pairs(
+    model: DeCoDiffPipeline,
+    good: _Good,
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    config: ScoringConfig,
+) -> Pairs:
+    """Put a synthetic defect into some of the good images, and measure those too."""
+    chosen = evenly_drawn(good.ids, MAX_DEFECTIVE)
+    ids = good.ids[chosen]
+    defects = {defect.path: defect for defect in synthetic_images(manifest, 1)}
+    masks: list[np.ndarray] = []
+
+    def squares() -> Iterator[np.ndarray]:
+        for path in good.rows["path"].iloc[chosen]:
+            square, mask = defects[path].draw(images, model.preprocessing)
+            masks.append(mask)
+            yield square
+
+    pixel, latent = _discrepancies(model, squares(), ids, config)
+    if config.discrepancy.normalisation == "position":
+        pixel, latent = model.reference.normalise(ids.tolist(), pixel, latent)
+    return Pairs(
+        category_ids=ids,
+        pixel=np.concatenate([good.pixel[chosen], pixel]),
+        latent=np.concatenate([good.latent[chosen], latent]),
+        masks=np.stack(masks),
+    )
+
+
+def _discrepancies(
+    model: DeCoDiffPipeline, squares: Iterable[np.ndarray], ids: np.ndarray, config: ScoringConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel and latent discrepancies of squares, uint8 (S, S, 3), that are read as they come."""
+    pixel, latent, remaining = [], [], iter(squares)
+    for batch in tqdm(
+        torch.from_numpy(ids).split(config.batch_size), desc="fitting the scoring", unit="batches"
+    ):
+        found = model.discrepancies(to_tensor([next(remaining) for _ in batch]), batch)
+        pixel.append(found.pixel)
+        latent.append(found.latent)
+    return np.concatenate(pixel), np.concatenate(latent)
+
+
+def _chosen(
+    given: DiscrepancyConfig, pairs: Pairs, config: ScoringConfig
+) -> tuple[DiscrepancyConfig, dict[str, Any]]:
+    maps = pairs.smoothed(given)
+    chosen, precision = choose_weight(given, maps)
+    if config.fit == "all":
+        chosen, auroc = choose_image_score(chosen, maps)
+    else:
+        auroc = image_auroc(chosen, maps)
+    logger.info(
+        "on %d synthetic defects: pixel AP %.3f with fusion %s and pixel_weight %g, image AUROC "
+        "%.3f with score_from %s and top_share %g",
+        *(len(pairs.masks), precision, chosen.fusion, chosen.pixel_weight),
+        *(auroc, chosen.score_from, chosen.top_share),
+    )
+    if auroc < POOR:
+        logger.warning(
+            "the model hardly tells synthetic defects from good val images (image AUROC %.3f, "
+            "0.5 is chance): train longer, or expect little of it",
+            auroc,
+        )
+    return chosen, {
+        "synthetic_images": len(pairs.masks),
+        "synthetic_pixel_ap": precision,
+        "synthetic_image_auroc": auroc,
+    }

@@ -1,0 +1,74 @@
+"""A training small enough to be run whole in a test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from decodiff_pipeline.data.latent_cache import LatentCache, LatentMoments
+from decodiff_pipeline.deco.unet import DeCoDiffUNet
+from decodiff_pipeline.training.batches import Batch, LatentBatches
+from decodiff_pipeline.training.checkpoints import CheckpointStore
+from decodiff_pipeline.training.config import TrainingConfig
+from decodiff_pipeline.training.loop import TrainingRun
+from decodiff_pipeline.training.validation import Validation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+IMAGES = 5
+
+
+class Scripted(Validation):
+    """Returns given held-out losses, one a validation, whatever the network."""
+
+    def __init__(self, validation: Validation, losses: Sequence[float], every: int) -> None:
+        super().__init__(validation.batches, validation.corruption)
+        self.losses, self.every = losses, every
+        self.step: Callable[[], int] = int
+
+    def measure(self, *args: Any) -> dict[str, float]:
+        """The loss of the present step."""
+        return {"held_out_loss": self.losses[self.step() // self.every - 1]}
+
+
+@pytest.fixture
+def tiny_run(tmp_path: Path) -> Callable[..., TrainingRun]:
+    """Makes a run of a 0.4-million-parameter network on 5 latents in batches of 2.
+
+    Its arguments are a folder within ``tmp_path`` and training parameters; ``losses`` takes the
+    place of what validation would measure.
+    """
+    keys = [str(number) for number in range(IMAGES)]
+    cache = LatentCache(tmp_path / "cache")
+    mean = torch.randn(IMAGES, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    cache.append(keys, LatentMoments(mean, mean[:, :0]), "float32")
+
+    def run(
+        folder: str = "checkpoints", losses: Sequence[float] = (), **options: Any
+    ) -> TrainingRun:
+        length = {} if {"epochs", "max_minutes"} & {*options} else {"steps": 6}
+        config = TrainingConfig.model_validate({
+            "preset": "nano", "batch_size": 2, "learning_rate": 1e-3, "dropout": 0.1,
+            "ema_decay": 0.9, "bfloat16": False, "validate_every": 1, "log_every": 1,
+            "checkpoint_every": 2, "progress_bar": False, **length, **options,
+        })  # fmt: skip
+        torch.manual_seed(config.seed)
+        unet = DeCoDiffUNet(["a"], 8, base_channels=8, num_heads=1, context_dim=8,
+                            norm_groups=4, dropout=config.dropout)  # fmt: skip
+        batches = LatentBatches(
+            cache.reader(keys), [0] * IMAGES, views=1, batch_size=2, seed=config.seed
+        )
+        validation = Validation([Batch(mean[:3], torch.zeros(3).long())], config.corruption)
+        if losses:
+            validation = Scripted(validation, losses, config.validate_every)
+        store = CheckpointStore(tmp_path / folder)
+        training = TrainingRun(unet, batches, validation, config, store, config.identity())
+        if isinstance(validation, Scripted):
+            validation.step = lambda: training.step
+        return training
+
+    return run

@@ -1,0 +1,313 @@
+"""Ablation: every variant is what it says, and nothing is trained or scored twice."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import yaml
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.runner import SequentialRunner
+from PIL import Image
+
+from decodiff_pipeline.data.caching import LatentCacheConfig, fill_cache
+from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.data.latent_cache import LatentCache
+from decodiff_pipeline.data.manifest import DataConfig, build_manifest
+from decodiff_pipeline.deco.config import PreprocessConfig
+from decodiff_pipeline.deco.weights import AutoencoderConfig
+from decodiff_pipeline.errors import CheckpointError, ConfigurationError, DataError
+from decodiff_pipeline.evaluation.assessment import assess
+from decodiff_pipeline.evaluation.config import EvaluationConfig
+from decodiff_pipeline.evaluation.predictions import PredictionStore
+from decodiff_pipeline.evaluation.scoring import score_images
+from decodiff_pipeline.evaluation.summary import METRICS
+from decodiff_pipeline.pipelines.ablation import create_pipeline
+from decodiff_pipeline.training import network, replay
+from decodiff_pipeline.training.ablation import AblationData, run_ablation
+from decodiff_pipeline.training.ablation_config import AblationConfig, plan
+from decodiff_pipeline.training.ablation_report import draw, render_table, summarise
+from decodiff_pipeline.training.ablation_store import AblationStore
+from decodiff_pipeline.training.config import TrainingConfig
+from decodiff_pipeline.training.scoring import ScoringConfig
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+CONF = Path(__file__).parents[2] / "conf"
+TRAINING = TrainingConfig.model_validate({
+    "preset": "nano", "epochs": 9, "batch_size": 16, "learning_rate": 1e-3, "bfloat16": False,
+    "dropout": 0.0, "ema_decay": 0.5, "threads": 1, "progress_bar": False, "checkpoint_every": 9,
+})  # fmt: skip
+SCORING = ScoringConfig.model_validate({"num_inference_steps": 2, "discrepancy": {
+    "normalisation": "position", "latent_reduction": "rms", "top_share": 0.01}})  # fmt: skip
+STUDIES = [
+    {"name": "steps", "variants": [
+        {"name": 2, "scoring": {"num_inference_steps": 2}},
+        {"name": 3, "scoring": {"num_inference_steps": 3}},
+    ]},
+    {"name": "fusion", "variants": [
+        {"name": "pixel", "scoring": {"discrepancy": {"fusion": "pixel"}}},
+        {"name": "latent", "scoring": {"discrepancy": {"fusion": "latent"}}},
+    ]},
+    {"name": "masks", "variants": [
+        {"name": 0.2, "training": {"corruption": {"max_mask_ratio": 0.2}}},
+        {"name": 0.7, "training": {"corruption": {"max_mask_ratio": 0.7}}},
+    ]},
+    {"name": "posterior", "variants": [{"name": "mean", "training": {"sample_posterior": False}}]},
+]  # fmt: skip
+
+
+def ablation(**options: Any) -> AblationConfig:
+    """The studies above, on networks of three steps."""
+    return AblationConfig.model_validate({"training": {"steps": 3}, "studies": STUDIES, **options})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, make: SimpleNamespace) -> AblationData:
+    """Two categories of small images, their latents cached."""
+    root = tmp_path_factory.mktemp("ablation")
+    for number, name in enumerate(("bolt", "nut")):
+        make.category(root / "raw", name, train=14, seed=number)
+    images = ImageFolder(root / "raw")
+    manifest = build_manifest(images, DataConfig(layout="mvtec"))
+    geometry, autoencoder = PreprocessConfig(resize=32, image_size=32), AutoencoderConfig()
+    latents, cache = LatentCacheConfig(views=1), LatentCache(root / "latents")
+    fill_cache(cache, manifest=manifest, images=images, geometry=geometry,
+               autoencoder=autoencoder, config=latents)  # fmt: skip
+    judged = EvaluationConfig(batch_size=16)
+    return AblationData(manifest, images, cache, geometry, autoencoder, latents, judged)
+
+
+class Work:
+    """Counts trainings and passes over the test images."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.trained: list[TrainingConfig] = []
+        self.passes = 0
+        self.dies_at: int | None = None
+        prepare_run, record = network.prepare_run, replay.record
+
+        def counted_run(*arguments: Any, config: TrainingConfig, **options: Any) -> Any:
+            if len(self.trained) == self.dies_at:
+                raise KeyboardInterrupt
+            self.trained.append(config)
+            return prepare_run(*arguments, config=config, **options)
+
+        def counted_pass(*arguments: Any) -> Any:
+            self.passes += 1
+            return record(*arguments)
+
+        patch.setattr(network, "prepare_run", counted_run)
+        patch.setattr(replay, "record", counted_pass)
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Work:
+    return Work(monkeypatch)
+
+
+def test_every_network_is_trained_once_and_resumed_where_it_was_interrupted(
+    tmp_path: Path, data: AblationData, work: Work
+) -> None:
+    store, config = AblationStore(tmp_path / "ablation"), ablation()
+    work.dies_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        run_ablation(data, store, config, TRAINING, SCORING)
+    assert [(t.steps, t.epochs, t.corruption.max_mask_ratio) for t in work.trained] == [
+        (3, None, 0.7)
+    ]
+    assert work.passes == 2  # two steps and three; fusions need none of their own
+    work.dies_at = None
+    outcome = run_ablation(data, store, config, TRAINING, SCORING)
+    assert [t.corruption.max_mask_ratio for t in work.trained] == [0.7, 0.2]
+    assert work.passes == 3
+    assert run_ablation(data, store, config, TRAINING, SCORING) == outcome
+    assert (len(work.trained), work.passes) == (2, 3)
+    assert len(list((store.path / "networks").iterdir())) == 1  # the base's
+    summary = summarise(outcome, config.seeds)
+    rows = {(row["study"], row["variant"]): row for row in summary["rows"]}
+    assert {key for key, row in rows.items() if row["is_base"]} == {
+        ("steps", "2"),
+        ("masks", "0.7"),
+    }
+    assert "no posterior" in rows["posterior", "mean"]["skipped"]
+    for row in rows.values():
+        if not row["skipped"]:
+            assert 0 <= row["metrics"]["image_auroc"]["mean"] <= 1
+            assert 0 <= row["categories"]["nut"]["pixel_aupro"] <= 1
+    pixel, latent = (rows["fusion", name]["metrics"]["pixel_ap"] for name in ("pixel", "latent"))
+    assert pixel["mean"] != latent["mean"]
+    table = render_table(summary)
+    assert "## fusion" in table
+    assert "2 (base)" in table
+    assert "mean: skipped, the autoencoder has no posterior" in table
+    assert len(draw(summary).axes) == 3 * 3  # studies not skipped, metrics
+
+
+def test_a_replayed_variant_has_the_figures_of_the_model_itself(
+    tmp_path: Path, data: AblationData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, measure = [], replay.measure
+
+    def noted(model: Any, *rest: Any) -> Any:
+        models.append(model)
+        return measure(model, *rest)
+
+    monkeypatch.setattr(replay, "measure", noted)
+    config = ablation(studies=STUDIES[1:2])
+    outcome = run_ablation(data, AblationStore(tmp_path), config, TRAINING, SCORING)
+    for model, (variant, results) in zip(models, outcome, strict=True):
+        predictions = PredictionStore(tmp_path / "direct" / variant.variant.name)
+        score_images(model, data.manifest, data.images, predictions, data.evaluation)
+        nothing: dict[str, Any] = {"categories": {}}
+        none = {"protocol": data.evaluation.protocol}
+        direct = assess(predictions, data.images, nothing, none, data.evaluation)
+        for category, metrics in results[0]["categories"].items():
+            for name, value in metrics.items():
+                assert value == pytest.approx(direct["categories"][category][name], abs=1e-6), name
+
+
+def test_several_seeds_give_a_spread_and_a_paired_change(
+    tmp_path: Path, data: AblationData, work: Work
+) -> None:
+    config = ablation(seeds=[0, 7], studies=STUDIES[1:2])
+    outcome = run_ablation(data, AblationStore(tmp_path), config, TRAINING, SCORING)
+    assert [training.seed for training in work.trained] == [0, 7]
+    row = summarise(outcome, config.seeds)["rows"][1]
+    base, other = ([r["mean"]["pixel_ap"] for r in results] for _, results in
+                   (outcome[0], outcome[2]))  # fmt: skip
+    assert row["metrics"]["pixel_ap"]["mean"] == pytest.approx(np.mean(other))
+    assert row["metrics"]["pixel_ap"]["std"] == pytest.approx(np.std(other, ddof=1))
+    assert row["metrics"]["pixel_ap"]["change"] == pytest.approx(np.mean(other) - np.mean(base))
+    assert "±" in render_table(summarise(outcome, config.seeds))
+
+
+def test_what_decides_a_result_and_a_network_is_in_their_names(data: AblationData) -> None:
+    job = plan(ablation(), TRAINING, SCORING, has_posterior=False)[0].jobs[0]
+    for split, decides_network in (("test", False), ("train", True), ("val", True)):
+        digests = data.manifest["sha256"].where(data.manifest["split"] != split, "other")
+        changed = replace(data, manifest=data.manifest.assign(sha256=digests))
+        assert changed.result_identity(job) != data.result_identity(job)
+        same = changed.network_identity(job.training) == data.network_identity(job.training)
+        assert same is not decides_network
+    faster = replace(data, evaluation=EvaluationConfig(batch_size=9))
+    assert faster.result_identity(job) == data.result_identity(job)
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [
+        ({"training": {"stepz": 3}}, r"'x': training.*'stepz'; did you mean 'steps'"),
+        ({"training": {"corruption": {"mask": 1}}}, r"'x': training.corruption.*'mask'"),
+        ({"scoring": {"discrepancy": {"fuzion": "pixel"}}}, r"scoring.discrepancy.*'fusion'"),
+        (
+            {"training": {"corruption": {"max_mask_ratio": 2}}},
+            r"training: max_mask_ratio is 2",
+        ),
+        ({"training": {"batch_size": "many"}}, r"'x': training.batch_size is 'many'"),
+        ({"scoring": {"num_inference_steps": 6}}, r"'x': scoring.num_inference_steps is 6"),
+        ({"training": {"steps": 2, "epochs": 1}}, r"'x': training: give exactly one"),
+    ],
+)
+def test_a_wrong_variant_is_named_before_anything_is_trained(
+    tmp_path: Path, data: AblationData, work: Work, variant: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=expected):
+        config = ablation(studies=[*STUDIES, {"name": "s", "variants": [{"name": "x", **variant}]}])
+        run_ablation(data, AblationStore(tmp_path), config, TRAINING, SCORING)
+    assert not work.trained
+
+
+def test_names_must_tell_variants_apart() -> None:
+    with pytest.raises(ConfigurationError, match="study 's' has 'a' twice"):
+        ablation(studies=[{"name": "s", "variants": [{"name": "a"}, {"name": "a"}]}])
+    with pytest.raises(ConfigurationError, match="seeds has 1 twice"):
+        ablation(seeds=[1, 1])
+
+
+def test_test_images_that_tell_nothing_apart_are_refused_before_training(
+    tmp_path: Path, data: AblationData, work: Work
+) -> None:
+    good = replace(data, manifest=data.manifest[data.manifest["label"] == "good"])
+    with pytest.raises(DataError, match="good and defective images"):
+        run_ablation(good, AblationStore(tmp_path), ablation(), TRAINING, SCORING)
+    nut = (data.manifest["category"] == "nut") & (data.manifest["split"] == "train")
+    with pytest.raises(DataError, match="'nut' has test images but no good train image"):
+        run_ablation(replace(data, manifest=data.manifest[~nut]), AblationStore(tmp_path),
+                     ablation(), TRAINING, SCORING)  # fmt: skip
+    assert not work.trained
+
+
+def test_a_damaged_result_is_named(tmp_path: Path) -> None:
+    store = AblationStore(tmp_path)
+    store.save_result("a", {"mean": {}}, {})
+    assert store.result("a") == {"mean": {}}
+    (tmp_path / "results" / "a.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"results/a\.json is damaged .* delete it"):
+        store.result("a")
+
+
+@pytest.mark.parametrize("environment", ["base", "mvtec", "visa"])
+@pytest.mark.parametrize("has_posterior", [True, False])
+def test_the_shipped_studies_fit_every_environment(environment: str, has_posterior: bool) -> None:
+    shipped = yaml.safe_load((CONF / "base" / "parameters_ablation.yml").read_text())
+    assert set(shipped) == {"ablation"}
+    parameters = yaml.safe_load((CONF / environment / "parameters_training.yml").read_text())
+    training = TrainingConfig.model_validate(parameters["training"])
+    scoring = ScoringConfig.model_validate(parameters["scoring"])
+    config = AblationConfig.model_validate(shipped["ablation"])
+    planned = plan(config, training, scoring, has_posterior=has_posterior)
+    assert {v.study for v in planned if v.skipped} == (
+        set() if has_posterior else {"latents in training"}
+    )
+    asked = {study.name for study in config.studies if any(v.training for v in study.variants)}
+    assert {v.study for v in planned if v.jobs[0].training != planned[0].jobs[0].training} <= asked
+
+
+def test_the_pipeline_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, decodiff_pipeline.pipelines.ablation; "
+        "print([m for m in ('torch', 'diffusers', 'mlflow', 'sklearn', 'matplotlib') "
+        "if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_table_and_plot_are_saved_as_the_catalog_says(tmp_path: Path) -> None:
+    figures = {"mean": 0.75, "std": None, "change": 0.25}
+    nothing = {"mean": None, "std": None, "change": None}
+    metrics = {name: figures if name == "image_auroc" else nothing for name in METRICS}
+    variant = {"study": "a|b", "variant": "$x$", "is_base": False, "skipped": None,
+               "metrics": metrics, "categories": {"nut": {"image_auroc": 0.7}}}  # fmt: skip
+    base = {name: 0.5 if name == "image_auroc" else None for name in METRICS}
+    summary = {"note": "n", "seeds": [0], "base": base, "rows": [variant]}
+    catalog = DataCatalog.from_config(outputs(tmp_path))
+    catalog["ablation"] = MemoryDataset(summary)
+    SequentialRunner().run(create_pipeline().only_nodes("report_ablation"), catalog)
+    assert "0.750 (+0.250)" in (tmp_path / "ablation.md").read_text()
+    with Image.open(tmp_path / "ablation.png") as plot:
+        assert plot.width > 300
+
+
+def test_every_input_of_the_pipeline_is_in_the_base_configuration() -> None:
+    known = set(yaml.safe_load((CONF / "base" / "catalog.yml").read_text()))
+    for file in (CONF / "base").glob("parameters_*.yml"):
+        known |= {f"params:{name}" for name in yaml.safe_load(file.read_text())}
+    assert create_pipeline().datasets() <= known
+
+
+def outputs(folder: Path) -> dict[str, Any]:
+    """The shipped catalog entries of table and plot, in another folder."""
+    shipped = yaml.safe_load((CONF / "base" / "catalog.yml").read_text())
+    names = ("ablation_table", "ablation_figure")
+    return {
+        name: {**shipped[name], "filepath": str(folder / Path(shipped[name]["filepath"]).name)}
+        for name in names
+    }

@@ -1,0 +1,215 @@
+"""How long a training runs: minutes turned into steps, early stop, which network it gives."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from decodiff_pipeline.deco.unet import DeCoDiffUNet
+from decodiff_pipeline.errors import CheckpointError, ConfigurationError, ModelError
+from decodiff_pipeline.training import network
+from decodiff_pipeline.training.budget import measured_budget
+from decodiff_pipeline.training.config import TrainingConfig
+from decodiff_pipeline.training.network import trained_network
+from decodiff_pipeline.training.validation import Validation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from decodiff_pipeline.training.loop import TrainingRun
+
+    TinyRun = Callable[..., TrainingRun]
+
+MINUTES: dict[str, Any] = {"max_minutes": 0.02, "checkpoint_every": 1}
+
+
+def tensors(training: TrainingRun) -> dict[str, torch.Tensor]:
+    latest = training.store.latest()
+    assert latest is not None
+    return latest.tensors
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing gets to tidy up by catching Exception."""
+
+
+def kill_at(training: TrainingRun, step: int) -> None:
+    train_step = training._train_step
+
+    def dying_step() -> tuple[float, int]:
+        if training.step == step:
+            raise Killed
+        return train_step()
+
+    training._train_step = dying_step  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        training.run()
+
+
+def test_one_length_is_given() -> None:
+    for lengths in ({}, {"steps": 1, "epochs": 1}, {"steps": 1, "max_minutes": 1}):
+        with pytest.raises(ValidationError, match=r"exactly one of training\.epochs, training\.st"):
+            TrainingConfig.model_validate(lengths)
+
+
+def test_minutes_become_the_steps_that_fit_with_validations_and_saves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+
+    def lasting(seconds: float) -> Callable[..., None]:
+        def work(*_: object) -> None:
+            nonlocal now
+            now += seconds
+
+        return work
+
+    config = TrainingConfig(max_minutes=10, validate_every=10, checkpoint_every=20)
+    budget = measured_budget(
+        config, train_step=lasting(1.0), validate=lasting(5.0), save=lasting(4.0)
+    )
+    spent_measuring = now
+    steps = budget.steps
+    planned = steps + 5.0 * (steps // 10 + 1) + 4.0 * (steps // 20 + 1)
+    assert planned + spent_measuring == pytest.approx(600, rel=0.02)
+
+
+def test_measuring_changes_nothing_but_the_length(tiny_run: TinyRun) -> None:
+    measured = tiny_run("measured", **MINUTES)
+    measured.run()
+    given = tiny_run("given", steps=measured.total)
+    given.run()
+    assert equal(tensors(measured), tensors(given))
+    losses = [[row["loss"] for row in each.log] for each in (measured, given)]
+    assert losses[0] == losses[1]
+
+
+def test_the_measured_length_is_kept_before_and_after_the_first_checkpoint(
+    tiny_run: TinyRun, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tiny_run(**MINUTES)
+    with caplog.at_level(logging.INFO):
+        kill_at(first, 0)
+    assert f"0.02 minutes are {first.total} steps" in caplog.text
+    stored = json.loads((first.store.path / "budget.json").read_text())
+    assert stored["steps"] == first.total
+    monkeypatch.setattr("decodiff_pipeline.training.loop.measured_budget", pytest.fail)
+    second = tiny_run(**MINUTES)
+    kill_at(second, min(2, first.total - 1))
+    (second.store.path / "budget.json").unlink(missing_ok=True)
+    third = tiny_run(**MINUTES)
+    if third.store.steps():  # a slow machine may plan a single step
+        third.run()
+        assert third.total == second.total == first.total
+
+
+def test_other_parameters_are_measured_again(tiny_run: TinyRun) -> None:
+    first = tiny_run(**MINUTES)
+    kill_at(first, 0)
+    second = tiny_run(**MINUTES, seed=1)
+    kill_at(second, 0)
+    stored = json.loads((first.store.path / "budget.json").read_text())
+    assert stored["identity"]["seed"] == 1
+
+
+def test_a_damaged_budget_is_named(tiny_run: TinyRun) -> None:
+    training = tiny_run(**MINUTES)
+    training.store.path.mkdir()
+    (training.store.path / "budget.json").write_text('{"steps": 3')
+    with pytest.raises(CheckpointError, match=r"budget\.json is damaged .*delete it"):
+        training.run()
+
+
+def test_training_stops_when_patience_ends_and_gives_the_best(
+    tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"losses": (3.0, 2.0, 2.5, 2.0, 1.0, 0.5), "patience": 2, "weights": "best",
+               "keep_checkpoints": 1}  # fmt: skip
+    training = tiny_run(**options)
+    returned = training.run()
+    assert training.step == 4
+    assert training.store.steps() == [2, 4]
+    latest = training.store.latest()
+    assert latest is not None
+    assert latest.finished
+    best = training.store.best(latest)
+    assert best.step == 2
+    for name, parameter in returned.named_parameters():
+        assert torch.equal(parameter.cpu(), best.tensors[f"ema.{name}"])
+    assert not equal(latest.tensors, best.tensors)
+
+    again = tiny_run(**options)
+    again._train_step = pytest.fail  # type: ignore[method-assign, assignment]
+    again.run()
+    assert again.step == 4
+
+    latest.identity.update(
+        categories=["a"], latent_shape=[4, 8, 8],
+        channel_statistics={"latent_mean": None, "latent_std": None},
+    )  # fmt: skip
+    training.store.save(latest, keep=1)
+    monkeypatch.setattr(network, "build_unet", lambda *_: tiny_unet())
+    for ours, given in zip(
+        returned.parameters(), trained_network(training.store).parameters(), strict=True
+    ):
+        assert torch.equal(ours.cpu(), given)
+
+
+def tiny_unet() -> DeCoDiffUNet:
+    return DeCoDiffUNet(["a"], 8, base_channels=8, num_heads=1, context_dim=8, norm_groups=4)
+
+
+@pytest.mark.parametrize("killed", [2, 3])
+def test_patience_is_resumed_as_well(tiny_run: TinyRun, killed: int) -> None:
+    options = {"losses": (1.0, 2.0, 2.0, 2.0, 0.1, 0.1), "patience": 3, "checkpoint_every": 2}
+    whole = tiny_run("whole", **options)
+    whole.run()
+    kill_at(tiny_run("broken", **options), killed)
+    broken = tiny_run("broken", **options)
+    broken.run()
+    assert broken.step == whole.step == 4
+    assert broken.best == whole.best
+    assert equal(tensors(broken), tensors(whole))
+
+
+def test_the_best_synthetic_figure_is_the_highest(tiny_run: TinyRun) -> None:
+    training = tiny_run(weights="best", monitor="synthetic_pixel_ap")
+    with pytest.raises(ConfigurationError, match=r"synthetic_pixel_ap .*measures held_out_loss;"):
+        training.run()
+    training.best.update("synthetic_pixel_ap", 1, 0.4)
+    assert training.best.update("synthetic_pixel_ap", 2, 0.5)
+    assert not training.best.update("synthetic_pixel_ap", 3, 0.45)
+    assert training.best.step == 2
+
+
+def test_patience_without_held_out_images_is_refused_before_training(tiny_run: TinyRun) -> None:
+    training = tiny_run(patience=2)
+    training.validation = Validation([], training.config.corruption)
+    with pytest.raises(ConfigurationError, match=r"no good val images; put good images"):
+        training.run()
+    assert not training.store.path.exists()
+
+
+def test_a_validation_that_is_no_number_stops_a_watched_run(tiny_run: TinyRun) -> None:
+    training = tiny_run(losses=(1.0, float("nan"), 1.0), weights="best", steps=3)
+    with pytest.raises(ModelError, match=r"held_out_loss is nan at step 2"):
+        training.run()
+
+
+def test_a_damaged_best_checkpoint_is_named(tiny_run: TinyRun) -> None:
+    options = {"losses": (3.0, 2.0, 2.5, 2.5, 2.5, 2.5), "weights": "best"}
+    training = tiny_run(**options)
+    training.run()
+    (training.store.path / "checkpoint-00000002.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"best checkpoint .*00000002.* damaged .*never"):
+        tiny_run(**options).run()

@@ -1,0 +1,186 @@
+"""What the scoring is fitted on, what it chooses, and what it leaves alone."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from diffusers import AutoencoderTiny
+from PIL import Image
+
+from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig
+from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+from decodiff_pipeline.deco.unet import build_unet
+from decodiff_pipeline.errors import DataError
+from decodiff_pipeline.training.scoring import ScoringConfig, build_model
+from decodiff_pipeline.training.scoring_choice import (
+    Pairs,
+    choose_image_score,
+    choose_weight,
+    image_auroc,
+    pixel_ap,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIDE, IMAGES = 32, 12
+AS_THEY_ARE = DiscrepancyConfig(pixel_limit=1, latent_limit=1, pixel_sigma=0, latent_sigma=0)
+
+
+def pairs(*, pixel: float, latent: float, categories: int = 1) -> Pairs:
+    """Noise, in which a defect of 4 x 4 pixels stands out by so much in either discrepancy."""
+    random = np.random.default_rng(0)
+    maps = [random.random((2 * IMAGES, SIDE, SIDE)).astype(np.float32) * 0.3 for _ in range(2)]
+    masks = np.zeros((IMAGES, SIDE, SIDE), bool)
+    for number in range(IMAGES):
+        top, left = random.integers(0, SIDE - 4, 2)
+        masks[number, top : top + 4, left : left + 4] = True
+        for values, strength in zip(maps, (pixel, latent), strict=True):
+            values[IMAGES + number, top : top + 4, left : left + 4] += strength
+            np.maximum(values, 0, out=values)
+    return Pairs(np.arange(IMAGES) % categories, *maps, masks)
+
+
+@pytest.mark.parametrize(
+    ("pixel", "latent", "weights"),
+    [(0.6, 0.0, {1.0}), (0.0, 0.6, {0.0}), (0.15, 0.15, {0.25, 0.5, 0.75})],
+)
+def test_the_discrepancy_that_shows_the_defects_gets_the_weight(
+    pixel: float, latent: float, weights: set[float]
+) -> None:
+    maps = pairs(pixel=pixel, latent=latent)
+    chosen, precision = choose_weight(AS_THEY_ARE, maps)
+    assert chosen.pixel_weight in weights
+    assert precision == pytest.approx(pixel_ap(chosen, maps))
+    assert precision >= pixel_ap(AS_THEY_ARE, maps)
+
+
+def test_a_single_discrepancy_has_no_weight_to_choose() -> None:
+    config = replace(AS_THEY_ARE, fusion="latent")
+    chosen, _ = choose_weight(config, pairs(pixel=0.6, latent=0.0))
+    assert chosen == config
+
+
+def test_the_image_score_is_taken_from_what_tells_good_from_defective() -> None:
+    maps = pairs(pixel=-0.2, latent=0.2)
+    chosen, auroc = choose_image_score(AS_THEY_ARE, maps)
+    assert chosen.score_from == "latent"
+    assert auroc == pytest.approx(image_auroc(chosen, maps))
+    assert auroc > image_auroc(AS_THEY_ARE, maps)
+
+
+def test_what_was_given_stays_where_nothing_is_clearly_better() -> None:
+    given = replace(AS_THEY_ARE, pixel_weight=0.4, score_from="pixel", top_share=0.02)
+    obvious = pairs(pixel=0.9, latent=0.9)
+    assert choose_image_score(given, obvious) == (given, 1.0)
+    alike = replace(obvious, latent=obvious.pixel)
+    assert choose_weight(given, alike)[0] == given
+
+
+def test_figures_are_means_over_the_categories() -> None:
+    """One category's defects show, the other's do not; they differ in number."""
+    maps = pairs(pixel=0.9, latent=0.9)
+    maps.category_ids[:] = np.arange(IMAGES) < 3
+    for number in np.flatnonzero(maps.category_ids == 0):
+        maps.pixel[IMAGES + number] = maps.pixel[number]
+        maps.latent[IMAGES + number] = maps.latent[number]
+    assert image_auroc(AS_THEY_ARE, maps) == pytest.approx((1 + 0.5) / 2)
+
+
+class Photographs:
+    """Stands in for the raw images."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def read(self, name: str) -> Image.Image:
+        self.seen.add(name)
+        coarse = np.random.default_rng(sum(name.encode())).integers(0, 256, (6, 6), np.uint8)
+        return Image.fromarray(coarse).resize((50, 40), Image.Resampling.BICUBIC)
+
+
+def manifest(val: int = 5) -> pd.DataFrame:
+    splits = ["val"] * 2 * val + ["train", "calibration", "test", "test"]
+    labels = ["good"] * (2 * val + 3) + ["defective"]
+    rows = pd.DataFrame(
+        {"category": ["a", "b"] * val + ["a"] * 4, "split": splits, "label": labels}
+    )
+    rows["path"] = [f"{number}.png" for number in range(len(rows))]
+    rows["sha256"] = [f"{number * 7 % 16:x}{number}" for number in range(len(rows))]
+    return rows
+
+
+def built(rows: pd.DataFrame, images: Photographs, **options: Any) -> DeCoDiffPipeline:
+    torch.manual_seed(0)
+    autoencoder = AutoencoderTiny(
+        encoder_block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 8, 8, 8),
+        num_encoder_blocks=(1, 1, 1, 1), num_decoder_blocks=(1, 1, 1, 1),
+    ).eval()  # fmt: skip
+    options = {"num_inference_steps": 2, "batch_size": 4} | options
+    return build_model(
+        autoencoder, build_unet("nano", ["a", "b"], 8, 4, 0.0), manifest=rows, images=images,
+        geometry=PreprocessConfig(64, 64), config=ScoringConfig.model_validate(options),
+    )  # fmt: skip
+
+
+def test_everything_is_fitted_on_good_val_images_alone(tmp_path: Path) -> None:
+    images, rows = Photographs(), manifest()
+    model = built(rows, images, discrepancy={"normalisation": "position"})
+    assert images.seen == set(rows["path"][rows["split"] == "val"])
+    record = model.config.scoring_fit
+    assert (record["good_images"], record["synthetic_images"]) == (10, 10)
+    assert 0 <= record["synthetic_image_auroc"] <= 1
+    assert 0 < record["synthetic_pixel_ap"] <= 1
+    assert model.discrepancy.latent_limit != DiscrepancyConfig().latent_limit
+    model.save_pretrained(tmp_path)
+    loaded = DeCoDiffPipeline.from_pretrained(tmp_path)
+    assert loaded.discrepancy == model.discrepancy
+    assert dict(loaded.config.scoring_fit) == record
+
+
+def test_the_fit_repeats_itself() -> None:
+    first, second = (built(manifest(), Photographs()) for _ in range(2))
+    assert first.config.discrepancy == second.config.discrepancy
+    assert first.config.scoring_fit == second.config.scoring_fit
+
+
+@pytest.mark.parametrize("fit", ["none", "limits", "weight"])
+def test_what_is_not_fitted_is_as_given(fit: str) -> None:
+    images = Photographs()
+    given = DiscrepancyConfig(pixel_weight=0.3, score_from="pixel", top_share=0.02)
+    model = built(
+        manifest(), images, fit=fit,
+        discrepancy={"pixel_weight": 0.3, "score_from": "pixel", "top_share": 0.02},
+    )  # fmt: skip
+    fitted = model.discrepancy
+    if fit == "none":
+        assert fitted == given
+        assert not images.seen
+        return
+    assert fitted.pixel_limit != given.pixel_limit
+    weight = fitted.pixel_weight if fit == "weight" else given.pixel_weight
+    limits = {"pixel_limit": fitted.pixel_limit, "latent_limit": fitted.latent_limit}
+    assert fitted == replace(given, pixel_weight=weight, **limits)
+
+
+def test_a_model_that_sees_no_defect_is_warned_of(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "decodiff_pipeline.training.scoring_fit.choose_image_score",
+        lambda config, _: (config, 0.55),
+    )
+    with caplog.at_level(logging.WARNING):
+        built(manifest(), Photographs())
+    assert "hardly tells synthetic defects from good val images (image AUROC 0.550" in caplog.text
+
+
+def test_without_val_images_the_cure_is_named() -> None:
+    with pytest.raises(DataError, match=r"no good val images .* scoring\.fit to none"):
+        built(manifest(val=0), Photographs())
