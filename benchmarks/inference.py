@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from decodiff_pipeline.deco.unet import DeCoDiffUNet
 
 # Images at once, by size of the autoencoder: Stable Diffusion's takes a second for each.
-BATCHES = {"": 8, "_sd_vae": 2}
+BATCHES = {"": 8, "_sd_vae": 1}
 STEPS = 5
 CATEGORIES = ("a", "b")
 NETWORK = "the released network rebuilt, same weights: float32, plain attention"

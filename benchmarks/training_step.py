@@ -51,7 +51,7 @@ def our_step(side: int, *, bfloat16: bool) -> Callable[[], None]:
     scheduler, batch = DeCoDiffScheduler(), _batch(side)
 
     def step() -> None:
-        with state.accelerator.autocast():
+        with state.autocast():
             loss = deviation_loss(unet, scheduler, batch, CorruptionConfig(), generator(0))
         loss.backward()
         state.apply_gradients(1e-4)

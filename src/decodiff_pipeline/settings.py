@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from decodiff_pipeline.config_loader import ConfigLoader
 from decodiff_pipeline.hooks import ErrorHooks, PreflightHooks, SummaryHooks, TrackingHooks
 
 # At every load diffusers warns of entries that it wrote into the configuration itself.
@@ -12,4 +13,5 @@ os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 _tracking = TrackingHooks()
 
 HOOKS = (ErrorHooks(), PreflightHooks(), _tracking, SummaryHooks(_tracking))
+CONFIG_LOADER_CLASS = ConfigLoader
 CONFIG_LOADER_ARGS = {"base_env": "base", "default_run_env": "local"}

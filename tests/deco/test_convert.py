@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +183,10 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("damage", ["truncated", "text", "empty", "missing", "folder", "no model"])
+DAMAGES = ["truncated", "a byte", "text", "empty", "missing", "folder", "no model"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_other_files_end_in_one_sentence(
     damage: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,7 +197,15 @@ def test_other_files_end_in_one_sentence(
         torch.save({"weights": {}}, path)
     elif damage != "missing":
         whole = checkpoint.read_bytes()
-        path.write_bytes({"truncated": whole[:-500], "text": b"hello", "empty": b""}[damage])
+        middle = len(whole) // 2
+        other = bytes([whole[middle] ^ 1])
+        content = {
+            "truncated": whole[:-500],
+            "a byte": whole[:middle] + other + whole[middle + 1 :],
+            "text": b"hello",
+            "empty": b"",
+        }
+        path.write_bytes(content[damage])
     with pytest.raises(SystemExit) as caught:
         main([str(path), str(tmp_path / "out")])
     assert str(caught.value).startswith(f"error: {path} ")
@@ -244,3 +256,25 @@ def test_a_folder_with_a_tensor_missing_is_not_filled_up(tmp_path: Path) -> None
     save_file(state, tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
     with pytest.raises(ModelError, match=r"1 missing: unet\.conv_in\.bias"):
         convert_back(tmp_path, tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("num_heads", 0), ("base_channels", "many"), ("sample_size", None), ("categories", 5)],
+)
+def test_a_damaged_configuration_is_named(key: str, value: object, tmp_path: Path) -> None:
+    DeCoDiffUNet(categories=["a"], **TINY).save_pretrained(tmp_path / "unet")
+    file = tmp_path / "unet" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    with pytest.raises(ModelError, match=r"config\.json does not describe a DeCoDiffUNet"):
+        convert_back(tmp_path, tmp_path / "last.pt")
+
+
+def test_heads_that_the_channels_cannot_make_are_refused(
+    released: ReleasedUNet, save_released: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = save_released(tmp_path / "last.pt", released.state_dict(), dataset=["a", "list"])
+    with pytest.raises(ConfigurationError, match="num_heads=7 does not work"):
+        convert(file, tmp_path / "out", categories=NAMES, num_heads=7)
+    with pytest.raises(ConfigurationError, match=r"nothing in .* tells the names"):
+        convert(file, tmp_path / "out", num_heads=2)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
@@ -173,6 +174,37 @@ def test_a_replayed_variant_has_the_figures_of_the_model_itself(
                 assert value == pytest.approx(direct["categories"][category][name], abs=1e-6), name
 
 
+def test_a_variant_in_bfloat16_leaves_the_others_in_float32(
+    tmp_path: Path, data: AblationData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, record = [], replay.record
+
+    def noted(model: Any, *rest: Any) -> Any:
+        seen.append((model.config.num_inference_steps, model.unet.dtype, model.vae.dtype))
+        return record(model, *rest)
+
+    monkeypatch.setattr(replay, "record", noted)
+    variants = [
+        {"name": "bf16", "scoring": {"bfloat16": True}},
+        {"name": "three", "scoring": {"num_inference_steps": 3}},
+    ]
+    config = ablation(studies=[{"name": "precision", "variants": variants}])
+    run_ablation(data, AblationStore(tmp_path), config, TRAINING, SCORING)
+    half, full = torch.bfloat16, torch.float32
+    assert seen == [(2, full, full), (2, half, half), (3, full, full)]
+
+
+def test_other_initial_weights_at_the_same_path_are_another_network(
+    tmp_path: Path, data: AblationData
+) -> None:
+    file = tmp_path / "last.safetensors"
+    training = TRAINING.model_copy(update={"init_from": str(file)})
+    file.write_bytes(b"some weights")
+    first = data.network_identity(training)
+    file.write_bytes(b"others")
+    assert data.network_identity(training) != first
+
+
 def test_several_seeds_give_a_spread_and_a_paired_change(
     tmp_path: Path, data: AblationData, work: Work
 ) -> None:
@@ -213,6 +245,7 @@ def test_what_decides_a_result_and_a_network_is_in_their_names(data: AblationDat
         ({"training": {"batch_size": "many"}}, r"'x': training.batch_size is 'many'"),
         ({"scoring": {"num_inference_steps": 6}}, r"'x': scoring.num_inference_steps is 6"),
         ({"training": {"steps": 2, "epochs": 1}}, r"'x': training: give exactly one"),
+        ({"training": {"init_from": "no.pt"}}, r"init_from is no\.pt, where there is nothing"),
     ],
 )
 def test_a_wrong_variant_is_named_before_anything_is_trained(

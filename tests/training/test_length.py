@@ -200,10 +200,29 @@ def test_patience_without_held_out_images_is_refused_before_training(tiny_run: T
     assert not training.store.path.exists()
 
 
-def test_a_validation_that_is_no_number_stops_a_watched_run(tiny_run: TinyRun) -> None:
-    training = tiny_run(losses=(1.0, float("nan"), 1.0), weights="best", steps=3)
-    with pytest.raises(ModelError, match=r"held_out_loss is nan at step 2"):
+@pytest.mark.parametrize("weights", ["last", "best"])
+def test_a_validation_that_is_no_number_stops_the_run(tiny_run: TinyRun, weights: str) -> None:
+    options = {"weights": weights, "checkpoint_every": 1, "steps": 3}
+    training = tiny_run(losses=(1.0, float("nan"), 1.0), **options)
+    with pytest.raises(ModelError, match=r"held_out_loss is nan at step 2; .* step 1; lower"):
         training.run()
+    assert training.store.steps() == [1]
+
+
+def test_a_monitor_without_synthetic_defects_says_how_to_have_them(tiny_run: TinyRun) -> None:
+    with pytest.raises(ConfigurationError, match=r"set latent_cache\.synthetic_defects to 1"):
+        tiny_run(patience=2, monitor="synthetic_pixel_ap").run()
+
+
+def test_one_process_trains_in_two_precisions(tiny_run: TinyRun) -> None:
+    for bfloat16 in (True, False):
+        training = tiny_run(str(bfloat16), bfloat16=bfloat16, steps=1)
+        seen = []
+        training.unet.unet.conv_in.register_forward_hook(
+            lambda _module, _inputs, output, seen=seen: seen.append(output.dtype)
+        )
+        training.run()
+        assert set(seen) == {torch.bfloat16 if bfloat16 else torch.float32}
 
 
 def test_a_damaged_best_checkpoint_is_named(tiny_run: TinyRun) -> None:

@@ -17,6 +17,7 @@ from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.deco.unet import build_unet
 from decodiff_pipeline.errors import DataError
+from decodiff_pipeline.pipelines.training.nodes import train_network
 from decodiff_pipeline.training.scoring import ScoringConfig, build_model
 from decodiff_pipeline.training.scoring_choice import (
     Pairs,
@@ -184,3 +185,9 @@ def test_a_model_that_sees_no_defect_is_warned_of(
 def test_without_val_images_the_cure_is_named() -> None:
     with pytest.raises(DataError, match=r"no good val images .* scoring\.fit to none"):
         built(manifest(val=0), Photographs())
+
+
+def test_without_val_images_nothing_is_trained_first() -> None:
+    nothing: Any = None  # nothing else is looked at before
+    with pytest.raises(DataError, match="no good val images"):
+        train_network(manifest(val=0), *[nothing] * 7, ScoringConfig())

@@ -89,6 +89,12 @@ def test_without_synthetic_defects_there_is_the_held_out_loss_alone() -> None:
     assert nothing.measure(unet, DeCoDiffScheduler(), lambda batch: batch) == {}  # type: ignore[arg-type]
 
 
+def test_a_network_that_gives_no_numbers_is_not_an_error_here() -> None:
+    found = measured(Corrector(float("nan")), synthetic=defects())
+    assert all(np.isnan(value) for value in found.values())
+    assert tuple(found) == validation(synthetic=defects()).names
+
+
 def test_measuring_repeats_itself_and_leaves_no_trace() -> None:
     unet = build_unet("nano", ["a"], 8, 4, dropout=0.5).train()
     scheduler = DeCoDiffScheduler()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from decodiff_pipeline.data.atomic import replacing
+from decodiff_pipeline.deco.digests import file_sha256
 from decodiff_pipeline.errors import CacheError
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class LatentCache:
         try:
             with replacing(self.path / shard) as temporary:
                 save_file(stored, temporary)
-                sha256 = _sha256(temporary)
+                sha256 = file_sha256(temporary)
             rows = pd.DataFrame(
                 {"key": keys, "shard": shard, "row": range(len(keys)), "shard_sha256": sha256}
             )
@@ -199,15 +200,10 @@ class LatentReader:
 def _open_shard(path: Path, sha256: str) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
-    if not path.is_file() or _sha256(path) != sha256:
+    if not path.is_file() or file_sha256(path) != sha256:
         msg = (
             f"latent cache shard {path} is damaged (its SHA-256 is not the recorded "
             f"{sha256[:12]}…); delete this file and run kedro run --pipeline latent_caching"
         )
         raise CacheError(msg)
     return load_file(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,11 +11,11 @@ from decodiff_pipeline.deco.released_checkpoint import released_from, resolve_ca
 from decodiff_pipeline.deco.released_keys import EMBEDDING, NORM_GROUPS, released_name
 from decodiff_pipeline.deco.tensor_files import (
     check_tensors,
-    file_sha256,
     network_folder,
     read_network_folder,
     read_safetensors,
     read_torch,
+    weights_sha256,
 )
 from decodiff_pipeline.deco.weights import WEIGHTS_FILE
 from decodiff_pipeline.errors import ConfigurationError, ModelError
@@ -94,6 +94,15 @@ def load_initial_weights(unet: DeCoDiffUNet, source: Path) -> InitialWeights:
     )
 
 
+def weights_file(source: Path) -> Path:
+    """The file that :func:`load_initial_weights` takes the tensors of a source from.
+
+    Raises:
+        ModelError: It is a folder that holds no network.
+    """
+    return network_folder(source) / WEIGHTS_FILE if source.is_dir() else source
+
+
 def _folder(source: Path) -> _Source:
     folder = network_folder(source)
     config, tensors = read_network_folder(folder)
@@ -104,12 +113,12 @@ def _folder(source: Path) -> _Source:
         categories=tuple(config["categories"]),
         norm_groups=config["norm_groups"],
         num_heads=config["num_heads"],
-        sha256=file_sha256(folder / WEIGHTS_FILE),
+        sha256=weights_sha256(weights_file(source)),
     )
 
 
 def _file(path: Path) -> _Source:
-    sha256 = file_sha256(path)
+    sha256 = weights_sha256(path)
     content: dict[str, object]
     if path.suffix == ".safetensors":
         tensors = read_safetensors(path)

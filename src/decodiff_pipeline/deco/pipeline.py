@@ -263,21 +263,32 @@ class DeCoDiffPipeline(DiffusionPipeline):
             reconstructed=reconstructed,
         )
 
+    def maps_and_scores(
+        self, pixel: np.ndarray, latent: np.ndarray, category_ids: torch.Tensor
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What :attr:`discrepancy` makes of the unclipped differences.
+
+        Args:
+            pixel: As in :class:`Discrepancies`.
+            latent: The same.
+            category_ids: int64 (N,), indices into :attr:`categories`.
+
+        Returns:
+            Maps and scores as in :class:`DeCoDiffOutput`.
+        """
+        config = self.discrepancy
+        if config.normalisation == "position":
+            pixel, latent = self.reference.normalise(category_ids.tolist(), pixel, latent)
+        pixel, latent = smoothed(pixel, latent, config)
+        maps = anomaly_maps(pixel, latent, config)
+        return maps, image_scores(scored_map(maps, pixel, latent, config), config)
+
     def _score(
         self, images: torch.Tensor, category_ids: torch.Tensor, steps: int | None
     ) -> DeCoDiffOutput:
         found = self.discrepancies(images, category_ids, steps)
-        pixel, latent = found.pixel, found.latent
-        if self.discrepancy.normalisation == "position":
-            pixel, latent = self.reference.normalise(category_ids.tolist(), pixel, latent)
-        config = self.discrepancy
-        pixel, latent = smoothed(pixel, latent, config)
-        maps = anomaly_maps(pixel, latent, config)
-        return DeCoDiffOutput(
-            anomaly_maps=maps,
-            scores=image_scores(scored_map(maps, pixel, latent, config), config),
-            reconstructions=to_uint8(found.reconstructed),
-        )
+        maps, scores = self.maps_and_scores(found.pixel, found.latent, category_ids)
+        return DeCoDiffOutput(maps, scores, to_uint8(found.reconstructed))
 
     def _category_ids(self, category: str | Sequence[str], count: int) -> torch.Tensor:
         names = [category] * count if isinstance(category, str) else list(category)

@@ -14,7 +14,7 @@ from decodiff_pipeline.deco.released_keys import (
     NORM_GROUPS,
     released_name,
 )
-from decodiff_pipeline.deco.tensor_files import file_sha256, read_safetensors, read_torch
+from decodiff_pipeline.deco.tensor_files import read_safetensors, read_torch, weights_sha256
 from decodiff_pipeline.deco.unet import PRESETS
 from decodiff_pipeline.errors import ConfigurationError, ModelError
 
@@ -75,7 +75,7 @@ def read_released(path: Path) -> ReleasedCheckpoint:
     Raises:
         ModelError: It cannot be read, or is not such a checkpoint.
     """
-    sha256 = file_sha256(path)
+    sha256 = weights_sha256(path)
     if path.suffix == ".safetensors":
         return ReleasedCheckpoint(path, sha256, read_safetensors(path), argparse.Namespace(), ())
     return released_from(read_torch(path), path, sha256)
@@ -183,7 +183,7 @@ def resolve_categories(
         )
     if names is not None:
         return NamedCategories(_fitting(names, rows, checkpoint), "as given")
-    said = getattr(checkpoint.args, "dataset", None)
+    said = str(getattr(checkpoint.args, "dataset", None))
     by_number = {len(order): name for name, order in CLASS_ORDERS.items()}
     chosen = dataset or (said if said in CLASS_ORDERS else by_number.get(rows))
     if chosen is None:

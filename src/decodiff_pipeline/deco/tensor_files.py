@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import re
 import warnings
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from decodiff_pipeline.deco.digests import file_sha256
 from decodiff_pipeline.deco.weights import CONFIG_FILE, WEIGHTS_FILE
 from decodiff_pipeline.errors import ModelError
 
@@ -20,18 +21,25 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+SIZES = (
+    "sample_size",
+    "in_channels",
+    "base_channels",
+    "num_heads",
+    "context_dim",
+    "norm_groups",
+)
 SHOWN = 3  # names listed in a message; the rest is a number
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal.
+def weights_sha256(path: Path) -> str:
+    """SHA-256 of a file of weights, in hexadecimal.
 
     Raises:
         ModelError: It cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         msg = f"{path} cannot be read ({error.strerror}); name a checkpoint file"
         raise ModelError(msg) from error
@@ -51,6 +59,7 @@ def read_torch(path: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            _check_sums(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files raise whatever their bytes happen to mean
         foreign = re.search(r"GLOBAL (\S+)", str(error))
@@ -63,13 +72,22 @@ def read_torch(path: Path) -> dict[str, Any]:
         else:
             msg = (
                 f"{path} is not a checkpoint that torch can read ({type(error).__name__}): "
-                "truncated or of another format; download or copy it again"
+                "damaged, truncated or of another format; download or copy it again"
             )
         raise ModelError(msg) from error
     if not isinstance(content, dict):
         msg = f"{path} holds a {type(content).__name__}, not the dictionary of a checkpoint"
         raise ModelError(msg)
     return content
+
+
+def _check_sums(path: Path) -> None:
+    """torch itself does not look at the checksums of its archives."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(damaged)
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -115,10 +133,14 @@ def read_network_folder(folder: Path) -> tuple[dict[str, Any], dict[str, torch.T
     path = folder / CONFIG_FILE
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        config.update({key: config[key] for key in ("categories", "num_heads", "norm_groups")})
         if config["_class_name"] != "DeCoDiffUNet":
             raise ValueError(config["_class_name"])
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        if not all(isinstance(name, str) for name in config["categories"]):
+            raise ValueError(config["categories"])
+        for key in SIZES:
+            if not isinstance(config[key], int) or config[key] < 1:
+                raise ValueError(f"{key}: {config[key]!r}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         msg = f"{path} does not describe a DeCoDiffUNet ({error!r}); name a folder that does"
         raise ModelError(msg) from error
     return config, read_safetensors(folder / WEIGHTS_FILE)

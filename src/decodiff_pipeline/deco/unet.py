@@ -9,9 +9,11 @@ import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
+from decodiff_pipeline.deco.dropout import QuickDropout
 from decodiff_pipeline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -137,6 +139,8 @@ class DeCoDiffUNet(ModelMixin, ConfigMixin):
             for name, processor in self.unet.attn_processors.items()
         }
         self.unet.set_attn_processor(processors)
+        for block in [m for m in self.unet.modules() if isinstance(m, ResnetBlock2D)]:
+            block.dropout = QuickDropout(dropout)
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -236,9 +240,11 @@ def _check_sizes(
     if sample_size % 4:
         msg = f"latents of side {sample_size} cannot be halved twice; use a multiple of 4"
         raise ConfigurationError(msg)
-    if base_channels % norm_groups or base_channels < num_heads:
+    head_width = base_channels // max(num_heads, 1)
+    # Some channels may be left over (XL has 12 heads of 26), but not enough for one more head.
+    if base_channels % norm_groups or not head_width or base_channels // head_width != num_heads:
         msg = (
             f"base_channels={base_channels} with num_heads={num_heads} does not work: channels "
-            f"must be a multiple of norm_groups={norm_groups} and not fewer than the heads"
+            f"must be a multiple of norm_groups={norm_groups} and make that many heads"
         )
         raise ConfigurationError(msg)

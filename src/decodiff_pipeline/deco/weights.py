@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
+from decodiff_pipeline.deco.digests import file_sha256
 from decodiff_pipeline.errors import ConfigurationError
 
 EMBEDDED = "embedded"
@@ -68,8 +69,7 @@ def digest(config: AutoencoderConfig) -> str:
     folder = locate(config)
     total = hashlib.sha256()
     for name in (CONFIG_FILE, WEIGHTS_FILE):
-        with (folder / name).open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
+        total.update(bytes.fromhex(file_sha256(folder / name)))
     return total.hexdigest()
 
 

@@ -9,6 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.deco.digests import file_sha256
 from decodiff_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 IDENTIFYING_COLUMNS = ("category", "split", "label", "path", "sha256")
-CHUNK_BYTES = 1 << 20
 GIT_SECONDS = 10
 
 
@@ -88,15 +88,6 @@ def folder_sha256(folder: Path) -> str:
         msg = f"{folder} holds no file; run `kedro run --pipeline training` to write the model"
         raise ModelError(msg)
     return _sha256_of([(p.relative_to(folder).as_posix(), file_sha256(p)) for p in files])
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _sha256_of(value: Any) -> str:

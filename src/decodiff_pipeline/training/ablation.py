@@ -12,6 +12,8 @@ from decodiff_pipeline.deco import weights
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.training.ablation_config import plan
 from decodiff_pipeline.training.config import RUN_ONLY
+from decodiff_pipeline.training.initial_weights import initial_sha256
+from decodiff_pipeline.training.scoring import images_to_fit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +108,11 @@ class AblationData:
         return rows.sort_values("category", kind="stable")
 
     def network_identity(self, training: TrainingConfig) -> dict[str, Any]:
-        """Everything that decides a network's weights."""
+        """Everything that decides a network's weights.
+
+        Raises:
+            ConfigurationError: There is nothing at ``training.init_from``.
+        """
         seen = self.manifest[self.manifest["split"].isin(["train", "val"])]
         return {
             "format": FORMAT,
@@ -114,7 +120,10 @@ class AblationData:
             "autoencoder_sha256": weights.digest(self.autoencoder),
             "preprocessing": asdict(self.geometry),
             "latents": self.latents.model_dump(mode="json", exclude=HOW_TO_CACHE),
-            "training": training.model_dump(mode="json", exclude=RUN_ONLY),
+            "training": {
+                **training.model_dump(mode="json", exclude=RUN_ONLY),
+                "init_from": initial_sha256(training.init_from),
+            },
         }
 
     def result_identity(self, job: Job) -> dict[str, Any]:
@@ -153,11 +162,14 @@ def run_ablation(
 
     Raises:
         ConfigurationError: A variant is not valid; nothing was begun then.
-        DataError: The test images cannot tell variants apart.
+        DataError: The test images cannot tell variants apart, or there are no good val images to
+            fit the scoring on.
     """
     rows = data.scored()
     planned = plan(config, training, scoring, has_posterior=_has_posterior(data.autoencoder))
     wanted = [job for variant in planned if variant.skipped is None for job in variant.jobs]
+    if any(job.scoring.looks_at_images for job in wanted):
+        images_to_fit(data.manifest, set(rows["category"]))
     jobs = {_key(data.result_identity(job)): job for job in wanted}
     missing = {key: job for key, job in jobs.items() if store.result(key) is None}
     logger.info("ablation: %d results wanted, %d of them to compute", len(jobs), len(missing))
@@ -204,8 +216,9 @@ def _compute(
         latents=data.latents,
         config=training.model_copy(update={"keep_checkpoints": 1}),
     ).run()
-    autoencoder, unet = load_autoencoder(data.autoencoder), trained_network(checkpoints)
     for passed in _grouped(jobs, _pass_key).values():
+        # Anew for each pass: a model in bfloat16 leaves nothing else of its parts.
+        autoencoder, unet = load_autoencoder(data.autoencoder), trained_network(checkpoints)
         with store.scratch() as folder:
             recording = None
             for key, job in passed.items():

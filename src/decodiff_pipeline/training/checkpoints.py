@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from decodiff_pipeline.data.atomic import replacing
+from decodiff_pipeline.deco.digests import file_sha256
 from decodiff_pipeline.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class CheckpointStore:
         try:
             with replacing(weights) as temporary:
                 save_file(checkpoint.tensors, temporary)
-                sha256 = _sha256(temporary)
+                sha256 = file_sha256(temporary)
             with replacing(record) as temporary:
                 content = {**checkpoint._asdict(), "tensors": {"file": weights.name,
                            "sha256": sha256}}  # fmt: skip
@@ -144,7 +144,7 @@ class CheckpointStore:
         try:
             with replacing(scratch) as temporary:
                 save_file(tensors, temporary)
-                _sha256(temporary)
+                file_sha256(temporary)
         except Exception as error:
             msg = f"{self.path} has no room for a checkpoint ({error}); free some space"
             raise CheckpointError(msg) from error
@@ -161,7 +161,7 @@ class CheckpointStore:
 
         weights, record = self._files(step)
         content = json.loads(record.read_text())
-        if _sha256(weights) != content["tensors"]["sha256"]:
+        if file_sha256(weights) != content["tensors"]["sha256"]:
             msg = "its SHA-256 is not the recorded one"
             raise ValueError(msg)
         content["tensors"] = load_file(weights)
@@ -183,8 +183,3 @@ class CheckpointStore:
     def _files(self, step: int) -> tuple[Path, Path]:
         stem = self.path / f"checkpoint-{step:08d}"
         return stem.with_suffix(".safetensors"), stem.with_suffix(".json")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.training.checkpoints import Checkpoint, CheckpointStore
 
+# What a digest stands for, where its name does not say it.
+BEHIND = {
+    "latents_sha256": " (of train images, preprocessing, autoencoder and latent_cache)",
+    "validation_sha256": " (of val images and latent_cache.synthetic_defects)",
+}
+
 logger = logging.getLogger(__name__)
 
 
@@ -32,7 +38,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     defaults = _flat(TrainingConfig.model_construct().identity())
     before, after = (defaults | _flat(json.loads(json.dumps(each))) for each in (old, new))
     return [
-        f"{name} was {before.get(name)} and is {after.get(name)}"
+        f"{name}{BEHIND.get(name, '')} was {before.get(name)} and is {after.get(name)}"
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)
     ]

@@ -128,17 +128,20 @@ class TrainingRun:
     def _train_step(self) -> tuple[float, int]:
         loss, seen = self._accumulated(self.step)
         norm = self.state.apply_gradients(self._rate()) if math.isfinite(loss) else math.nan
+        if not math.isfinite(loss):
+            raise self._diverged("loss", loss, self.step + 1)
         if not math.isfinite(norm):
-            name, value = ("gradient's norm", norm) if math.isfinite(loss) else ("loss", loss)
-            good = max({*self.store.steps()} - {*self.obsolete}, default=None)
-            kept = f"the last good checkpoint in {self.store.path} is that of step {good}"
-            msg = (
-                f"the {name} is {value} at step {self.step + 1}; "
-                f"{kept if good else 'there is no checkpoint yet'}; lower training.learning_rate "
-                f"(now {self.config.learning_rate}) and set training.resume to never"
-            )
-            raise ModelError(msg)
+            raise self._diverged("gradient's norm", norm, self.step + 1)
         return loss, seen
+
+    def _diverged(self, name: str, value: float, step: int) -> ModelError:
+        good = max({*self.store.steps()} - {*self.obsolete}, default=None)
+        kept = f"the last good checkpoint in {self.store.path} is that of step {good}"
+        return ModelError(
+            f"the {name} is {value} at step {step}; "
+            f"{kept if good else 'there is no checkpoint yet'}; lower training.learning_rate "
+            f"(now {self.config.learning_rate}) and set training.resume to never"
+        )
 
     def _rate(self) -> float:
         return learning_rate(
@@ -159,7 +162,7 @@ class TrainingRun:
             # Dropout draws from torch's global generator, on whatever device it runs.
             torch.manual_seed(random.initial_seed())
             batch = self._prepared(self.batches.batch(number))
-            with self.state.accelerator.autocast():
+            with self.state.autocast():
                 loss = deviation_loss(
                     self.unet, self.scheduler, batch, self.config.corruption, random
                 )
@@ -189,8 +192,12 @@ class TrainingRun:
         return watched and self.best.update(monitor, self.step, row[monitor])
 
     def _validate(self) -> dict[str, float]:
-        with self.state.averaged(), self.state.accelerator.autocast():
-            return self.validation.measure(self.unet, self.scheduler, self._prepared)
+        with self.state.averaged(), self.state.autocast():
+            measured = self.validation.measure(self.unet, self.scheduler, self._prepared)
+        for name, value in measured.items():
+            if not math.isfinite(value):
+                raise self._diverged(f"validation's {name}", value, self.step)
+        return measured
 
     def _exhausted(self) -> bool:
         patience = self.config.patience
@@ -227,11 +234,14 @@ class TrainingRun:
     def _check_monitor(self) -> None:
         if self.config.monitored and self.config.monitor not in self.validation.names:
             measured = ", ".join(self.validation.names) or "nothing: there are no good val images"
+            cure = "put good images of the trained categories into val"
+            if self.validation.names:
+                cure = "set latent_cache.synthetic_defects to 1 and run the latent caching again"
             msg = (
                 f"training.patience and training.weights: best need {self.config.monitor} "
-                f"(training.monitor), but validation measures {measured}; put good images of the "
-                "trained categories into val, choose another training.monitor, or set "
-                "training.patience to null and training.weights to last"
+                f"(training.monitor), but validation measures {measured}; "
+                f"{cure}, choose another training.monitor, or set training.patience to "
+                "null and training.weights to last"
             )
             raise ConfigurationError(msg)
 

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from decodiff_pipeline.deco.discrepancy import anomaly_maps, image_scores, scored_map, smoothed
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.evaluation.assessment import assess
 from decodiff_pipeline.evaluation.predictions import PredictionStore
@@ -108,7 +107,12 @@ def measure(
             with writer.category(category, len(own), model.image_size) as file:
                 for start in range(0, len(own), config.batch_size):
                     batch = own.iloc[start : start + config.batch_size]
-                    maps, scores = _scored(model, number, batch["place"].to_numpy(), recording)
+                    chosen = batch["place"].to_numpy()
+                    maps, scores = model.maps_and_scores(
+                        recording.pixel[chosen],
+                        recording.latent[chosen],
+                        torch.full([len(batch)], number),
+                    )
                     nothing = np.broadcast_to(np.uint8(0), (*maps.shape, 3))
                     file.append(batch, maps=maps, scores=scores, reconstructions=nothing)
     judged = assess(store, images, {"categories": {}}, {"protocol": config.protocol}, config)
@@ -119,18 +123,6 @@ def measure(
             for category, metrics in judged["categories"].items()
         },
     }
-
-
-def _scored(
-    model: DeCoDiffPipeline, category: int, places: np.ndarray, recording: Recording
-) -> tuple[np.ndarray, np.ndarray]:
-    pixel, latent = recording.pixel[places], recording.latent[places]
-    config = model.discrepancy
-    if config.normalisation == "position":
-        pixel, latent = model.reference.normalise([category] * len(places), pixel, latent)
-    pixel, latent = smoothed(pixel, latent, config)
-    maps = anomaly_maps(pixel, latent, config)
-    return maps, image_scores(scored_map(maps, pixel, latent, config), config)
 
 
 def _append(file: BinaryIO, values: np.ndarray, total: int, *, first: bool) -> None:

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from decodiff_pipeline.deco.config import DiscrepancyConfig
+from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import pandas as pd
 
     from decodiff_pipeline.data.images import ImageFolder
@@ -49,10 +52,36 @@ class ScoringConfig(BaseModel):
     reverse_step: Literal["constant", "carried"] = "constant"
     fit: Literal["none", "limits", "weight", "all"] = "all"
     limit_quantile: float = Field(default=0.99, gt=0, le=1)
-    limit_factor: float = Field(default=3.0, gt=0)
+    limit_factor: float = Field(default=3.0, gt=0, allow_inf_nan=False)
     discrepancy: DiscrepancyConfig = DiscrepancyConfig()
     bfloat16: bool = False
     batch_size: int = Field(default=32, ge=1)
+
+    @property
+    def looks_at_images(self) -> bool:
+        """Whether anything is fitted, scoring or reference."""
+        return self.fit != "none" or self.discrepancy.normalisation == "position"
+
+
+def images_to_fit(manifest: pd.DataFrame, categories: Collection[str]) -> pd.DataFrame:
+    """The rows of the good val images that a model's scoring is fitted on.
+
+    Args:
+        manifest: The validated manifest.
+        categories: Those the model knows.
+
+    Raises:
+        DataError: There are none.
+    """
+    rows = manifest[(manifest["split"] == "val") & (manifest["label"] == "good")]
+    rows = rows[rows["category"].isin(categories)]
+    if rows.empty:
+        msg = (
+            "there are no good val images to fit the scoring on; raise data.val_fraction, or set "
+            "scoring.fit to none and scoring.discrepancy.normalisation to none"
+        )
+        raise DataError(msg)
+    return rows
 
 
 def build_model(
@@ -100,6 +129,6 @@ def build_model(
         num_inference_steps=config.num_inference_steps,
         bfloat16=config.bfloat16,
     )
-    if by_position or config.fit != "none":
+    if config.looks_at_images:
         fit_scoring(model, manifest, images, config)
     return model

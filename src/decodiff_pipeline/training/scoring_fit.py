@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from decodiff_pipeline.data.synthetic_images import synthetic_images
 from decodiff_pipeline.deco.preprocess import to_square, to_tensor
-from decodiff_pipeline.errors import DataError
+from decodiff_pipeline.training.scoring import images_to_fit
 from decodiff_pipeline.training.scoring_choice import (
     Pairs,
     choose_image_score,
@@ -92,14 +92,7 @@ def _good_images(
     model: DeCoDiffPipeline, manifest: pd.DataFrame, images: ImageFolder, config: ScoringConfig
 ) -> _Good:
     """Measure the good images and fit the reference, where there is one, by them."""
-    rows = manifest[(manifest["split"] == "val") & (manifest["label"] == "good")]
-    rows = rows[rows["category"].isin(model.categories)]
-    if rows.empty:
-        msg = (
-            "there are no good val images to fit the scoring on; raise data.val_fraction, or set "
-            "scoring.fit to none and scoring.discrepancy.normalisation to none"
-        )
-        raise DataError(msg)
+    rows = images_to_fit(manifest, model.categories)
     numbers = {category: number for number, category in enumerate(model.categories)}
     ids = rows["category"].map(numbers).to_numpy(copy=True)
     chosen = evenly_drawn(ids, MAX_GOOD)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-
-from decodiff_pipeline.errors import ModelError
 
 LOWER_IS_BETTER = {"held_out_loss"}
 
@@ -30,20 +27,12 @@ class Selection:
         Args:
             monitor: Name of what was measured.
             step: Optimiser steps done.
-            value: The measurement.
+            value: The measurement, a finite number.
 
         Returns:
             Whether it is the best so far; a draw is not.
 
-        Raises:
-            ModelError: It is not a number.
         """
-        if not math.isfinite(value):
-            msg = (
-                f"the validation's {monitor} is {value} at step {step}, so that no network can be "
-                "chosen by it; lower training.learning_rate or choose another training.monitor"
-            )
-            raise ModelError(msg)
         sign = -1 if monitor in LOWER_IS_BETTER else 1
         if self.value is not None and sign * value <= sign * self.value:
             self.waited += 1

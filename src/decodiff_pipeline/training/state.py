@@ -29,8 +29,9 @@ class TrainingState:
 
     def __init__(self, unet: DeCoDiffUNet, config: TrainingConfig) -> None:
         self.unet = unet
-        self.accelerator = Accelerator(mixed_precision="bf16" if config.bfloat16 else "no")
-        self.device: torch.device = self.accelerator.device
+        # Without its precision: Accelerate has one for the whole process, an ablation several.
+        self.device: torch.device = Accelerator().device
+        self.bfloat16 = config.bfloat16
         self.optimizer = torch.optim.AdamW(
             unet.parameters(),
             lr=config.learning_rate,
@@ -46,6 +47,10 @@ class TrainingState:
         # Infinity clips nothing, but the norm is needed all the same, to see whether it is finite.
         self.clip = config.gradient_clip or math.inf
         self.ema = self._average()
+
+    def autocast(self) -> torch.autocast:
+        """Within the block the network computes in the precision that was configured."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
 
     def apply_gradients(self, rate: float) -> float:
         """One optimiser step with the summed gradients, unless they are not finite.

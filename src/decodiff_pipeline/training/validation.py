@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ MAX_IMAGES = 256  # good and defective ones together
 # A latent cell is defective where this share of its pixels is; a scar of two pixels' width must
 # count in a cell of eight.
 DEFECTIVE_SHARE = 0.25
+SYNTHETIC_METRICS = ("synthetic_image_auroc", "synthetic_pixel_ap")
 SCORE = DiscrepancyConfig(top_share=0.01)
 
 
@@ -102,8 +104,7 @@ class Validation:
         """What :meth:`measure` will return."""
         if not self.batches:
             return ()
-        synthetic = ("synthetic_image_auroc", "synthetic_pixel_ap") if self.synthetic else ()
-        return ("held_out_loss", *synthetic)
+        return ("held_out_loss", *(SYNTHETIC_METRICS if self.synthetic else ()))
 
     def measure(
         self,
@@ -124,7 +125,8 @@ class Validation:
             ``synthetic_image_auroc`` (against the same images without the defect) and
             ``synthetic_pixel_ap`` (over the cells of the latents), both within 0…1. They are of
             the latent discrepancy alone, after two reverse steps: figures to compare networks
-            by, not what the finished model will reach. Nothing where there are no val images.
+            by, not what the finished model will reach. NaN of a network that gives no numbers.
+            Nothing where there are no val images.
         """
         if not self.batches:
             return {}
@@ -157,6 +159,8 @@ class Validation:
             for latents in (synthetic.good, synthetic.defective)
         )  # fmt: skip
         unet.train(was_training)
+        if not (np.isfinite(good).all() and np.isfinite(defective).all()):
+            return dict.fromkeys(SYNTHETIC_METRICS, math.nan)
         return _mean_metrics(good, defective, _cells(synthetic.masks[chosen]), ids.numpy())
 
 
@@ -183,7 +187,5 @@ def _mean_metrics(
         image = image_metrics(image_scores(maps, SCORE), np.arange(2 * count) < count)
         auroc.append(image["image_auroc"])
         precision.append(pixel["pixel_ap"])
-    return {
-        "synthetic_image_auroc": float(np.mean(np.array(auroc, float))),
-        "synthetic_pixel_ap": float(np.mean(np.array(precision, float))),
-    }
+    means = (float(np.mean(np.array(values, float))) for values in (auroc, precision))
+    return dict(zip(SYNTHETIC_METRICS, means, strict=True))

@@ -25,6 +25,7 @@ def train_network(
     autoencoder: AutoencoderConfig,
     latents: LatentCacheConfig,
     config: TrainingConfig,
+    scoring: ScoringConfig,
 ) -> tuple[CheckpointStore, list[dict[str, Any]], dict[str, Any]]:
     """Train on latents, going on where an interrupted run stopped.
 
@@ -37,12 +38,17 @@ def train_network(
         autoencoder: Which autoencoder made the latents.
         latents: How the cache was filled.
         config: How to train.
+        scoring: What `assemble_model` will fit, so that what it lacks is known before training.
 
     Returns:
         The store with the finished run, the training log, and its last row with the totals.
     """
     from decodiff_pipeline.training.network import prepare_run
+    from decodiff_pipeline.training.scoring import images_to_fit
 
+    if scoring.looks_at_images:
+        trained = manifest[(manifest["split"] == "train") & (manifest["label"] == "good")]
+        images_to_fit(manifest, set(trained["category"]))
     run = prepare_run(
         manifest,
         cache,

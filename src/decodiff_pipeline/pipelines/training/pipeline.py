@@ -22,6 +22,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "params:autoencoder",
                     "params:latent_cache",
                     "params:training",
+                    "params:scoring",
                 ],
                 outputs=["checkpoints", "training_log", "training_summary"],
                 name="train_network",

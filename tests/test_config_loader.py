@@ -1,0 +1,48 @@
+"""What `--params` changes, whatever environment it meets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from decodiff_pipeline.config_loader import ConfigLoader
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BASE = """
+training: {steps: 850, corruption: {max_mask_ratio: 0.7, max_shuffle_ratio: 1.0}}
+scoring: {fit: all, batch_size: 32}
+"""
+
+
+def parameters(conf: Path, given: dict[str, Any], local: str = "") -> dict[str, Any]:
+    for name, content in {"base": BASE, "local": local}.items():
+        (conf / name).mkdir()
+        if content:
+            (conf / name / "parameters.yml").write_text(content)
+    loader = ConfigLoader(str(conf), base_env="base", default_run_env="local", runtime_params=given)
+    return loader["parameters"]
+
+
+@pytest.mark.parametrize("local", ["", "other: {seeds: [0]}"])
+def test_the_rest_of_a_group_stays(tmp_path: Path, local: str) -> None:
+    given = {"scoring": {"fit": "none"}, "training": {"corruption": {"max_mask_ratio": 0.5}}}
+    found = parameters(tmp_path, given, local)
+    assert found["scoring"] == {"fit": "none", "batch_size": 32}
+    assert found["training"] == {
+        "steps": 850,
+        "corruption": {"max_mask_ratio": 0.5, "max_shuffle_ratio": 1.0},
+    }
+
+
+def test_a_group_of_the_environment_takes_the_place_of_the_base_s(tmp_path: Path) -> None:
+    found = parameters(tmp_path, {"training": {"seed": 3}}, "training: {epochs: 2}")
+    assert found["training"] == {"epochs": 2, "seed": 3}
+    assert found["scoring"] == {"fit": "all", "batch_size": 32}
+
+
+def test_runtime_parameters_can_still_be_named_in_a_file(tmp_path: Path) -> None:
+    local = 'folder: "${runtime_params:where, nowhere}"'
+    assert parameters(tmp_path, {"where": "here"}, local)["folder"] == "here"
