@@ -17,12 +17,9 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
 from decodiff_pipeline.deco.autoencoder import load_autoencoder
-from decodiff_pipeline.deco.config import PreprocessConfig
-from decodiff_pipeline.deco.weights import AutoencoderConfig
-from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.training.network import averaged_network
 from decodiff_pipeline.training.replay import measure, record
-from decodiff_pipeline.training.scoring import ScoringConfig, build_model
+from decodiff_pipeline.training.scoring import build_model
 
 if TYPE_CHECKING:
     from decodiff_pipeline.training.checkpoints import Checkpoint
@@ -38,7 +35,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="*", help="checkpoints; all by default")
     options = parser.parse_args()
     bootstrap_project(PROJECT)
-    with KedroSession.create(PROJECT, env=options.env) as session:
+    session: Any = KedroSession.create(PROJECT, env=options.env)
+    with session:
         catalog = session.load_context().catalog
         store = catalog.load("checkpoint_store")
         for step in options.steps or store.steps():
@@ -48,14 +46,14 @@ def main() -> None:
 def point(catalog: Any, checkpoint: Checkpoint) -> dict[str, Any]:
     """Figures of one checkpoint's moving average on the test images."""
     manifest, images = catalog.load("validated_manifest"), catalog.load("raw_images")
-    config = EvaluationConfig(**catalog.load("params:evaluation"))
+    config = catalog.load("params:evaluation")
     model = build_model(
-        load_autoencoder(AutoencoderConfig(**catalog.load("params:autoencoder"))),
+        load_autoencoder(catalog.load("params:autoencoder")),
         averaged_network(checkpoint),
         manifest=manifest,
         images=images,
-        geometry=PreprocessConfig(**catalog.load("params:preprocessing")),
-        config=ScoringConfig(**catalog.load("params:scoring")),
+        geometry=catalog.load("params:preprocessing"),
+        config=catalog.load("params:scoring"),
     )
     rows = manifest[(manifest["split"] == "test") & manifest["label"].isin(["good", "defective"])]
     rows = rows.sort_values("category", kind="stable")

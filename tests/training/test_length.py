@@ -153,11 +153,12 @@ def test_training_stops_when_patience_ends_and_gives_the_best(
     again.run()
     assert again.step == 4
 
-    latest.identity.update(
-        categories=["a"], latent_shape=[4, 8, 8],
-        channel_statistics={"latent_mean": None, "latent_std": None},
-    )  # fmt: skip
-    training.store.save(latest, keep=1)
+    for checkpoint in (best, latest):
+        checkpoint.identity.update(
+            categories=["a"], latent_shape=[4, 8, 8],
+            channel_statistics={"latent_mean": None, "latent_std": None},
+        )  # fmt: skip
+        training.store.save(checkpoint, keep=2)
     monkeypatch.setattr(network, "build_unet", lambda *_: tiny_unet())
     for ours, given in zip(
         returned.parameters(), trained_network(training.store).parameters(), strict=True
