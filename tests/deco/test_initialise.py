@@ -133,6 +133,13 @@ def test_sizes_that_no_shape_shows_are_compared(tmp_path: Path) -> None:
         load_initial_weights(network("a"), tmp_path)
 
 
+def test_latents_in_another_unit_are_refused(tmp_path: Path) -> None:
+    unit = {"latent_mean": [0.0] * 4, "latent_std": [1.0] * 4}
+    DeCoDiffUNet(categories=["a"], **TINY, **unit).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="standardise_latents to true"):
+        load_initial_weights(network("a"), tmp_path)
+
+
 def test_a_checkpoint_with_other_objects_names_the_way_out(tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "callbacks": {tmp_path: 1}}, tmp_path / "lightning.ckpt")
     with pytest.raises(ModelError, match=r"pathlib\.PosixPath.*safetensors\.torch\.save_file"):

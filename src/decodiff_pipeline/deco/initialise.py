@@ -56,6 +56,7 @@ class _Source:
     norm_groups: int
     num_heads: int | None  # None where the source does not say
     sha256: str
+    standardised: bool = False  # trained on latents of mean 0 and standard deviation 1
 
 
 def load_initial_weights(unet: DeCoDiffUNet, source: Path) -> InitialWeights:
@@ -114,6 +115,7 @@ def _folder(source: Path) -> _Source:
         norm_groups=config["norm_groups"],
         num_heads=config["num_heads"],
         sha256=weights_sha256(weights_file(source)),
+        standardised=config.get("latent_mean") is not None,
     )
 
 
@@ -173,6 +175,12 @@ def _check_design(unet: DeCoDiffUNet, stored: _Source, source: Path) -> None:
                 "the training.preset that it was trained with"
             )
             raise ModelError(msg)
+    if stored.standardised != (unet.config.latent_mean is not None):
+        msg = (
+            f"{source} was trained on latents {'' if stored.standardised else 'not '}standardised; "
+            f"set training.standardise_latents to {str(stored.standardised).lower()}"
+        )
+        raise ModelError(msg)
 
 
 def _embedding(unet: DeCoDiffUNet, stored: _Source) -> tuple[torch.Tensor, InitialWeights]:

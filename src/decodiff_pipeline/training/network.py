@@ -73,9 +73,9 @@ def prepare_run(
     shape = reader.shape
     torch.manual_seed(config.seed)
     unet = build_unet(config.preset, categories, shape[-1], shape[0], config.dropout)
-    initial = initialise(unet, config.init_from)
     if config.standardise_latents:
         unet.register_to_config(**_channel_statistics(reader, latents.views))
+    initial = initialise(unet, config.init_from)
     ids = {category: number for number, category in enumerate(categories)}
     batches: Batches
     if config.latents == "on_the_fly":
