@@ -120,11 +120,13 @@ FILES = {
 
 # A script, so that several runs share one start-up.
 RUNS = """
-import json, sys
+import json, signal, sys
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from pathlib import Path
 
+# What a shell starts in the background ignores Ctrl-C, and so would this.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 bootstrap_project(Path.cwd())
 for pipeline, parameters in json.loads(sys.argv[1]):
     with KedroSession.create(runtime_params=parameters) as session:
