@@ -14,6 +14,8 @@ from PIL import Image
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from decodiff_pipeline.deco.weights import AutoencoderConfig
+
 
 def textured(seed: int, size: tuple[int, int] = (48, 40), mode: str = "L") -> Image.Image:
     """Returns an image of smooth random blobs, another for each seed; size is (width, height)."""
@@ -78,3 +80,21 @@ def real_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture
+def tiny_autoencoder(tmp_path: Path) -> AutoencoderConfig:
+    """A saved ``AutoencoderTiny`` with random weights; it has no posterior."""
+    import torch
+    from diffusers import AutoencoderTiny
+
+    from decodiff_pipeline.deco.weights import AutoencoderConfig
+
+    torch.manual_seed(0)
+    AutoencoderTiny(
+        encoder_block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8),
+        num_encoder_blocks=(1, 1, 1, 1),
+        num_decoder_blocks=(1, 1, 1, 1),
+    ).save_pretrained(tmp_path / "tiny_autoencoder")
+    return AutoencoderConfig(source=str(tmp_path / "tiny_autoencoder"))

@@ -26,11 +26,12 @@ from decodiff_pipeline.data.latent_cache import LatentCache, LatentMoments, late
 from decodiff_pipeline.data.transforms import AugmentationConfig, augmented_square
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.preprocess import to_square
-from decodiff_pipeline.deco.weights import AutoencoderConfig
 from decodiff_pipeline.errors import CacheError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from decodiff_pipeline.deco.weights import AutoencoderConfig
 
 GEOMETRY = PreprocessConfig(resize=64, image_size=64)
 
@@ -59,17 +60,8 @@ def manifest(names: list[str], split: str = "train") -> pd.DataFrame:
 
 
 @pytest.fixture
-def autoencoder(tmp_path: Path) -> AutoencoderConfig:
-    from diffusers import AutoencoderTiny
-
-    torch.manual_seed(0)
-    AutoencoderTiny(
-        encoder_block_out_channels=(8, 8, 8, 8),
-        decoder_block_out_channels=(8, 8, 8, 8),
-        num_encoder_blocks=(1, 1, 1, 1),
-        num_decoder_blocks=(1, 1, 1, 1),
-    ).save_pretrained(tmp_path / "vae")
-    return AutoencoderConfig(source=str(tmp_path / "vae"))
+def autoencoder(tiny_autoencoder: AutoencoderConfig) -> AutoencoderConfig:
+    return tiny_autoencoder
 
 
 def fill(

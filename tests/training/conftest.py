@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 IMAGES = 5
 
 
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing gets to tidy up by catching Exception."""
+
+
 class Scripted(Validation):
     """Returns given held-out losses, one a validation, whatever the network."""
 
@@ -70,5 +74,24 @@ def tiny_run(tmp_path: Path) -> Callable[..., TrainingRun]:
         if isinstance(validation, Scripted):
             validation.step = lambda: training.step
         return training
+
+    return run
+
+
+@pytest.fixture
+def killed_at() -> Callable[[TrainingRun, int], None]:
+    """Runs a training until the given step begins."""
+
+    def run(training: TrainingRun, step: int) -> None:
+        train_step = training._train_step
+
+        def dying_step() -> tuple[float, int]:
+            if training.step == step:
+                raise Killed
+            return train_step()
+
+        training._train_step = dying_step  # type: ignore[method-assign]
+        with pytest.raises(Killed):
+            training.run()
 
     return run

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.training.loop import TrainingRun
 
+    KilledAt = Callable[[TrainingRun, int], None]
     TinyRun = Callable[..., TrainingRun]
 
 MINUTES: dict[str, Any] = {"max_minutes": 0.02, "checkpoint_every": 1}
@@ -36,23 +37,6 @@ def tensors(training: TrainingRun) -> dict[str, torch.Tensor]:
 
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing gets to tidy up by catching Exception."""
-
-
-def kill_at(training: TrainingRun, step: int) -> None:
-    train_step = training._train_step
-
-    def dying_step() -> tuple[float, int]:
-        if training.step == step:
-            raise Killed
-        return train_step()
-
-    training._train_step = dying_step  # type: ignore[method-assign]
-    with pytest.raises(Killed):
-        training.run()
 
 
 def test_one_length_is_given() -> None:
@@ -95,17 +79,20 @@ def test_measuring_changes_nothing_but_the_length(tiny_run: TinyRun) -> None:
 
 
 def test_the_measured_length_is_kept_before_and_after_the_first_checkpoint(
-    tiny_run: TinyRun, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tiny_run: TinyRun,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    killed_at: KilledAt,
 ) -> None:
     first = tiny_run(**MINUTES)
     with caplog.at_level(logging.INFO):
-        kill_at(first, 0)
+        killed_at(first, 0)
     assert f"0.02 minutes are {first.total} steps" in caplog.text
     stored = json.loads((first.store.path / "budget.json").read_text())
     assert stored["steps"] == first.total
     monkeypatch.setattr("decodiff_pipeline.training.loop.measured_budget", pytest.fail)
     second = tiny_run(**MINUTES)
-    kill_at(second, min(2, first.total - 1))
+    killed_at(second, min(2, first.total - 1))
     (second.store.path / "budget.json").unlink(missing_ok=True)
     third = tiny_run(**MINUTES)
     if third.store.steps():  # a slow machine may plan a single step
@@ -113,11 +100,11 @@ def test_the_measured_length_is_kept_before_and_after_the_first_checkpoint(
         assert third.total == second.total == first.total
 
 
-def test_other_parameters_are_measured_again(tiny_run: TinyRun) -> None:
+def test_other_parameters_are_measured_again(tiny_run: TinyRun, killed_at: KilledAt) -> None:
     first = tiny_run(**MINUTES)
-    kill_at(first, 0)
+    killed_at(first, 0)
     second = tiny_run(**MINUTES, seed=1)
-    kill_at(second, 0)
+    killed_at(second, 0)
     stored = json.loads((first.store.path / "budget.json").read_text())
     assert stored["identity"]["seed"] == 1
 
@@ -171,11 +158,11 @@ def tiny_unet() -> DeCoDiffUNet:
 
 
 @pytest.mark.parametrize("killed", [2, 3])
-def test_patience_is_resumed_as_well(tiny_run: TinyRun, killed: int) -> None:
+def test_patience_is_resumed_as_well(tiny_run: TinyRun, killed: int, killed_at: KilledAt) -> None:
     options = {"losses": (1.0, 2.0, 2.0, 2.0, 0.1, 0.1), "patience": 3, "checkpoint_every": 2}
     whole = tiny_run("whole", **options)
     whole.run()
-    kill_at(tiny_run("broken", **options), killed)
+    killed_at(tiny_run("broken", **options), killed)
     broken = tiny_run("broken", **options)
     broken.run()
     assert broken.step == whole.step == 4

@@ -30,6 +30,8 @@ from decodiff_pipeline.training.validation import Validation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    KilledAt = Callable[[TrainingRun, int], None]
+
 IMAGES, VIEWS = 7, 2
 
 
@@ -73,26 +75,10 @@ def state_digest(folder: Path) -> str:
     return total.hexdigest()
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing gets to tidy up by catching Exception."""
-
-
-def killed_at(training: TrainingRun, step: int) -> None:
-    """Run until the given step begins."""
-    train_step = training._train_step
-
-    def dying_step() -> tuple[float, int]:
-        if training.step == step:
-            raise Killed
-        return train_step()
-
-    training._train_step = dying_step  # type: ignore[method-assign]
-    with pytest.raises(Killed):
-        training.run()
-
-
 @pytest.mark.parametrize(("accumulation", "log_every"), [(1, 1), (2, 1), (1, 3)])
-def test_resumed_equals_uninterrupted(tmp_path: Path, accumulation: int, log_every: int) -> None:
+def test_resumed_equals_uninterrupted(
+    tmp_path: Path, accumulation: int, log_every: int, killed_at: KilledAt
+) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     options = {"accumulation": accumulation, "log_every": log_every, "validate_every": 6}
     run(whole, **options).run()
@@ -113,11 +99,11 @@ def test_a_kill_while_saving_leaves_the_checkpoint_before(
 
     def dying_fsync(descriptor: int) -> None:
         if training.step == 4:
-            raise Killed
+            raise KeyboardInterrupt  # like a kill, no `except Exception` sees it
         replace(descriptor)
 
     monkeypatch.setattr(os, "fsync", dying_fsync)
-    with pytest.raises(Killed):
+    with pytest.raises(KeyboardInterrupt):
         training.run()
     monkeypatch.undo()
     assert CheckpointStore(tmp_path / "broken" / "checkpoints").steps() == [2]
@@ -146,7 +132,9 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     assert state_digest(tmp_path) == before
 
 
-def test_other_parameters_do_not_resume_an_unfinished_run(tmp_path: Path) -> None:
+def test_other_parameters_do_not_resume_an_unfinished_run(
+    tmp_path: Path, killed_at: KilledAt
+) -> None:
     killed_at(run(tmp_path), 3)
     with pytest.raises(CheckpointError, match=r"learning_rate was 0.001 and is 0.002;.*never"):
         run(tmp_path, learning_rate=2e-3).run()
@@ -164,7 +152,9 @@ def test_other_parameters_start_over_after_a_finished_run(tmp_path: Path) -> Non
     assert [row["step"] for row in training.log] == [1, 2, 3, 4]
 
 
-def test_a_finished_training_stays_until_the_next_has_a_checkpoint(tmp_path: Path) -> None:
+def test_a_finished_training_stays_until_the_next_has_a_checkpoint(
+    tmp_path: Path, killed_at: KilledAt
+) -> None:
     run(tmp_path).run()
     store = CheckpointStore(tmp_path / "checkpoints")
     killed_at(run(tmp_path, steps=5), 1)
@@ -185,7 +175,7 @@ def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_how_often_to_save_may_change_on_resuming(tmp_path: Path) -> None:
+def test_how_often_to_save_may_change_on_resuming(tmp_path: Path, killed_at: KilledAt) -> None:
     run(tmp_path / "whole").run()
     killed_at(run(tmp_path / "broken"), 3)
     run(tmp_path / "broken", checkpoint_every=1, keep_checkpoints=5).run()
@@ -235,7 +225,7 @@ def test_a_gradient_that_is_no_number_changes_no_weight(
 
 
 def test_the_log_can_be_followed_and_is_the_same_after_resuming(
-    tiny_run: Callable[..., TrainingRun],
+    tiny_run: Callable[..., TrainingRun], killed_at: KilledAt
 ) -> None:
     def losses(training: TrainingRun) -> list[float]:
         lines = (training.store.path / "log.jsonl").read_text().splitlines()
@@ -253,7 +243,9 @@ def test_the_log_can_be_followed_and_is_the_same_after_resuming(
     assert losses(resumed) == losses(whole) == [row["loss"] for row in whole.log]
 
 
-def test_only_the_leaf_that_changed_is_shown(tiny_run: Callable[..., TrainingRun]) -> None:
+def test_only_the_leaf_that_changed_is_shown(
+    tiny_run: Callable[..., TrainingRun], killed_at: KilledAt
+) -> None:
     killed_at(tiny_run(), 3)
     other = tiny_run(corruption={"max_mask_ratio": 0.5})
     with pytest.raises(
@@ -263,7 +255,7 @@ def test_only_the_leaf_that_changed_is_shown(tiny_run: Callable[..., TrainingRun
 
 
 def test_a_checkpoint_from_before_a_parameter_existed_goes_on(
-    tiny_run: Callable[..., TrainingRun],
+    tiny_run: Callable[..., TrainingRun], killed_at: KilledAt
 ) -> None:
     killed_at(tiny_run(), 3)
     record = tiny_run().store.path / "checkpoint-00000002.json"

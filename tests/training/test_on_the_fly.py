@@ -35,20 +35,6 @@ GEOMETRY = PreprocessConfig(resize=64, image_size=64)
 STILL = AugmentationConfig(max_translation=0)
 
 
-def save_tiny(folder: Path) -> AutoencoderConfig:
-    """An ``AutoencoderTiny`` with random weights: no posterior."""
-    from diffusers import AutoencoderTiny
-
-    torch.manual_seed(0)
-    AutoencoderTiny(
-        encoder_block_out_channels=(8, 8, 8, 8),
-        decoder_block_out_channels=(8, 8, 8, 8),
-        num_encoder_blocks=(1, 1, 1, 1),
-        num_decoder_blocks=(1, 1, 1, 1),
-    ).save_pretrained(folder)
-    return AutoencoderConfig(source=str(folder))
-
-
 def save_kl(folder: Path) -> AutoencoderConfig:
     """An ``AutoencoderKL`` with random weights: its latents have a posterior."""
     from diffusers import AutoencoderKL
@@ -73,8 +59,8 @@ def raw(tmp_path: Path, make: SimpleNamespace) -> ImageFolder:
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> Autoencoder:
-    return load_autoencoder(save_tiny(tmp_path / "tiny"))
+def tiny(tiny_autoencoder: AutoencoderConfig) -> Autoencoder:
+    return load_autoencoder(tiny_autoencoder)
 
 
 @pytest.fixture

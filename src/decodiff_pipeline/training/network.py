@@ -70,11 +70,7 @@ def prepare_run(
     wanted = wanted_latents(manifest, "train", geometry, autoencoder, latents)
     keys = [latent.key for latent in wanted]
     reader = cache.reader(keys)
-    shape = reader.shape
-    torch.manual_seed(config.seed)
-    unet = build_unet(config.preset, categories, shape[-1], shape[0], config.dropout)
-    if config.standardise_latents:
-        unet.register_to_config(**_channel_statistics(reader, latents.views))
+    unet = _unet(reader, categories, latents.views, config)
     initial = initialise(unet, config.init_from)
     ids = {category: number for number, category in enumerate(categories)}
     batches: Batches
@@ -83,25 +79,36 @@ def prepare_run(
     else:
         batches = _cached_batches(reader, rows, ids, latents.views, config)
     validation = _validation(manifest, cache, ids, geometry, autoencoder, latents, config)
-    return TrainingRun(
-        unet=unet,
-        batches=batches,
-        validation=validation,
-        config=config,
-        store=store,
-        identity={
-            **config.identity(),
-            "categories": categories,
-            "latent_shape": list(shape),
-            "channel_statistics": {
-                name: unet.config[name] for name in ("latent_mean", "latent_std")
-            },
-            "latents_sha256": hashlib.sha256("".join(keys).encode()).hexdigest(),
-            **batches.identity(),
-            **initial,
-            **({"validation_sha256": _validation_digest(validation)} if config.monitored else {}),
-        },
-    )
+    identity = {
+        **config.identity(),
+        **_network_identity(unet, reader),
+        "latents_sha256": hashlib.sha256("".join(keys).encode()).hexdigest(),
+        **batches.identity(),
+        **initial,
+        **({"validation_sha256": _validation_digest(validation)} if config.monitored else {}),
+    }
+    return TrainingRun(unet, batches, validation, config, store, identity)
+
+
+def _unet(
+    reader: LatentReader, categories: list[str], views: int, config: TrainingConfig
+) -> DeCoDiffUNet:
+    """The network with random weights, in the unit of the latents that it will see."""
+    channels, side = reader.shape[0], reader.shape[-1]
+    torch.manual_seed(config.seed)
+    unet = build_unet(config.preset, categories, side, channels, config.dropout)
+    if config.standardise_latents:
+        unet.register_to_config(**_channel_statistics(reader, views))
+    return unet
+
+
+def _network_identity(unet: DeCoDiffUNet, reader: LatentReader) -> dict[str, Any]:
+    """What :func:`averaged_network` needs beside the parameters."""
+    return {
+        "categories": list(unet.categories),
+        "latent_shape": list(reader.shape),
+        "channel_statistics": {name: unet.config[name] for name in ("latent_mean", "latent_std")},
+    }
 
 
 def _cached_batches(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from decodiff_pipeline.data.caching import READERS
 from decodiff_pipeline.data.latent_cache import LatentMoments
 from decodiff_pipeline.data.transforms import augmented_square
 from decodiff_pipeline.deco.autoencoder import encode, load_autoencoder
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.deco.weights import AutoencoderConfig
     from decodiff_pipeline.training.config import TrainingConfig
-
-READERS = 4
 
 
 class TrainingImage(NamedTuple):
