@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from scipy import ndimage
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.evaluation import metrics
@@ -16,23 +19,27 @@ from decodiff_pipeline.evaluation.metrics import (
     pixel_metrics,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 EXACT = {"rel": 0, "abs": 1e-9}
 
 
-def oracle(maps: np.ndarray, masks: np.ndarray, limit: float) -> dict[str, float]:
+def oracle(
+    maps: Sequence[np.ndarray], masks: Sequence[np.ndarray], limit: float
+) -> dict[str, float]:
     """The definitions, one threshold at a time, in plain loops."""
     regions = []
     for image, mask in enumerate(masks):
         labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
-        regions += [(image, labels == number) for number in range(1, count + 1)]
+        regions += [maps[image][labels == number] for number in range(1, count + 1)]
+    bad = np.concatenate([one[mask] for one, mask in zip(maps, masks, strict=True)])
+    free = np.concatenate([one[~mask] for one, mask in zip(maps, masks, strict=True)])
     points = [(0.0, 0.0, 0.0, 1.0)]  # false-positive rate, region overlap, recall, precision
-    for threshold in sorted({float(value) for value in maps.ravel()}, reverse=True):
-        detected = maps >= threshold
-        true, false = (detected & masks).sum(), (detected & ~masks).sum()
-        overlap = [detected[image][region].mean() for image, region in regions]
-        points.append(
-            (false / (~masks).sum(), np.mean(overlap), true / masks.sum(), true / (true + false))
-        )
+    for threshold in sorted({*bad.tolist(), *free.tolist()}, reverse=True):
+        true, false = (bad >= threshold).sum(), (free >= threshold).sum()
+        overlap = [(region >= threshold).mean() for region in regions]
+        points.append((false / len(free), np.mean(overlap), true / len(bad), true / (true + false)))
     rate, overlap, recall, precision = np.array(points).T
     f1 = [2 * p * r / (p + r) if p + r else 0.0 for p, r in zip(precision, recall, strict=True)]
     return {
@@ -40,6 +47,7 @@ def oracle(maps: np.ndarray, masks: np.ndarray, limit: float) -> dict[str, float
         "pixel_ap": float((np.diff(recall) * precision[1:]).sum()),
         "pixel_f1max": max(f1),
         "pixel_aupro": area(rate, overlap, limit) / limit,
+        "pixel_aupro_5": area(rate, overlap, 0.05) / 0.05,
     }
 
 
@@ -66,7 +74,7 @@ def blobs(seed: int, count: int = 6, side: int = 24) -> tuple[np.ndarray, np.nda
     return (maps + 0.4 * masks * rng.random(maps.shape)).astype(np.float32), masks
 
 
-@pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("limit", [0.01, 0.3, 1.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_pixel_metrics_equal_the_definitions(seed: int, limit: float) -> None:
     maps, masks = blobs(seed)
@@ -118,6 +126,17 @@ def test_maps_and_masks_may_be_lazy() -> None:
     maps, masks = blobs(4)
     lazy = [mask if mask.any() else None for mask in masks]
     assert pixel_metrics(list(maps), lazy) == pixel_metrics(maps, masks)
+
+
+def test_maps_may_differ_in_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps, masks = blobs(10)
+    sizes = [(24, 24), (2, 24), (9, 13), (1, 1), (24, 3), (24, 24)]
+    cut = [one[:h, :w] for one, (h, w) in zip(maps, sizes, strict=True)]
+    truth = [one[:h, :w] for one, (h, w) in zip(masks, sizes, strict=True)]
+    expected = oracle(cut, truth, 0.3)
+    assert pixel_metrics(cut, truth) == pytest.approx(expected, **EXACT)
+    monkeypatch.setattr(metrics, "CHUNK_PIXELS", 100)  # less than the first map
+    assert pixel_metrics(cut, truth, workers=2) == pytest.approx(expected, **EXACT)
 
 
 def test_pixel_metrics_need_both_kinds_of_pixels() -> None:
@@ -173,6 +192,19 @@ def test_image_metrics_by_hand() -> None:
     assert found["image_auroc"] == pytest.approx(3 / 4)
     assert found["image_ap"] == pytest.approx(1 / 2 + 1 / 2 * 2 / 3)
     assert found["image_f1max"] == pytest.approx(4 / 5)
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 9])
+def test_image_metrics_are_those_of_scikit_learn(decimals: int) -> None:
+    rng = np.random.default_rng(decimals)
+    defective = rng.random(200) < 0.3
+    scores = (rng.normal(size=200) + defective).round(decimals)
+    precision, recall, _ = precision_recall_curve(defective, scores)
+    found = image_metrics(scores, defective)
+    assert found["image_auroc"] == pytest.approx(roc_auc_score(defective, scores), **EXACT)
+    assert found["image_ap"] == pytest.approx(average_precision_score(defective, scores), **EXACT)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
+    assert found["image_f1max"] == pytest.approx(f1.max(), **EXACT)
 
 
 @pytest.mark.parametrize("labels", [[], [True], [False, False]])

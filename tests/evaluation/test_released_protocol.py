@@ -64,8 +64,7 @@ def plain_aupro(maps: np.ndarray, masks: np.ndarray, limit: float) -> float:
     return area
 
 
-@pytest.mark.parametrize("limit", [0.3, 0.05, 1.0])
-def test_aupro_is_that_of_a_plain_rebuild(limit: float) -> None:
+def test_aupro_is_that_of_a_plain_rebuild() -> None:
     rng = np.random.default_rng(0)
     masks = ndimage.zoom(rng.random((5, 4, 4)), (1, 8, 8), order=1) > 0.75
     masks[3] = False
@@ -73,10 +72,14 @@ def test_aupro_is_that_of_a_plain_rebuild(limit: float) -> None:
     maps = maps.astype(np.float32)
     given = [mask if mask.any() else None for mask in masks]
     assert len([mask for mask in given if mask is not None]) >= 3
-    expected = plain_aupro(maps, masks, limit)
-    assert released_aupro(maps, given, limit=limit) == pytest.approx(expected, abs=1e-6)
+    limits = 0.3, 0.05, 1.0
+    expected = [plain_aupro(maps, masks, limit) for limit in limits]
+    assert released_aupro(maps, given, *limits) == pytest.approx(expected, abs=1e-6)
     # A mask without a defect is the same as none.
-    assert released_aupro(maps, masks, limit=limit) == pytest.approx(expected, abs=1e-6)
+    assert released_aupro(maps, masks, *limits) == pytest.approx(expected, abs=1e-6)
+    measured = released_pixel_metrics(maps, given)
+    assert measured["pixel_aupro"] == pytest.approx(expected[0], abs=1e-6)
+    assert measured["pixel_aupro_5"] == pytest.approx(expected[1], abs=1e-6)
 
 
 def test_one_outlier_pixel_ruins_the_released_aupro_and_not_the_exact_one() -> None:
@@ -86,7 +89,7 @@ def test_one_outlier_pixel_ruins_the_released_aupro_and_not_the_exact_one() -> N
     masks[0, 8:16, 8:16] = True
     maps[0, 8:16, 8:16] += 0.5
     maps[1, 0, 0] = 1000
-    assert released_aupro(maps, masks) == 0
+    assert released_aupro(maps, masks, 0.3) == [0]
     exact = pixel_metrics(maps, masks)["pixel_aupro"]
     assert exact is not None
     assert exact > 0.3
@@ -107,8 +110,9 @@ def test_where_the_released_code_has_no_number_there_is_none(case: str) -> None:
     elif case != "constant":
         maps[1] = np.arange(64).reshape(8, 8)
         masks[:] = case == "all defect"
-    assert released_aupro(maps, masks) is None
+    assert released_aupro(maps, masks, 0.3, 0.05) == [None, None]
     assert released_pixel_metrics(maps, masks)["pixel_aupro"] is None
+    assert released_pixel_metrics(maps, masks)["pixel_aupro_5"] is None
 
 
 def test_a_defect_grows_and_the_margin_is_cropped() -> None:

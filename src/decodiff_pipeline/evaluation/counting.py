@@ -25,7 +25,7 @@ class Levels:
 
     def __init__(self, scores: np.ndarray) -> None:
         self.scores = scores
-        keys = _ordered_bits(scores)
+        keys = ordered_bits(scores)
         span = int(keys[-1]) - int(keys[0])
         wanted = min(max(MIN_BUCKETS, BUCKETS_PER_LEVEL * len(scores)), MAX_BUCKETS)
         self._shift = max(0, span.bit_length() - wanted.bit_length() + 1)
@@ -46,7 +46,7 @@ class Levels:
             Two int64 arrays. (U + 1,): how many numbers are at or above exactly k levels.
             (U,): how many numbers equal each level.
         """
-        buckets = _ordered_bits(values) >> self._shift
+        buckets = ordered_bits(values) >> self._shift
         np.clip(buckets, self._lowest, self._lowest + len(self._below) - 1, out=buckets)
         buckets -= np.int32(self._lowest)
         place = self._below.take(buckets)
@@ -59,8 +59,14 @@ class Levels:
         return histogram, np.bincount(equal, minlength=u)
 
 
-def _ordered_bits(values: np.ndarray) -> np.ndarray:
+def ordered_bits(values: np.ndarray) -> np.ndarray:
     """int32 in the order of the float32 numbers; -0 and 0 are one."""
     bits = (values + np.float32(0)).view(np.int32)
     negative = bits >> 31  # all ones for negative numbers, whose magnitude counts down
     return bits ^ (negative & MAGNITUDE)
+
+
+def ordered_numbers(bits: np.ndarray) -> np.ndarray:
+    """The float32 numbers of `ordered_bits`; what lies below -infinity becomes that."""
+    numbers = (bits ^ ((bits >> 31) & MAGNITUDE)).view(np.float32)
+    return np.where(np.isnan(numbers), np.float32(-np.inf), numbers)

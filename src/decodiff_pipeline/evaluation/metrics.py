@@ -1,8 +1,8 @@
 """Image and pixel metrics, computed exactly: every distinct score is a threshold.
 
-A pixel or image counts as detected where its score is at least the threshold. Of the four pixel
+A pixel or image counts as detected where its score is at least the threshold. Of the pixel
 metrics none changes at a threshold that no defective pixel has: TP stays, FP grows, and the region
-overlap stays. So all four follow from three numbers for each distinct score u of a defective
+overlap stays. So all follow from three numbers for each distinct score u of a defective
 pixel: how many defective pixels have it, what share of the regions they are, and how many
 defect-free pixels lie above and at u. The defect-free pixels, nearly all there are, need no
 common order for that: they are sorted and counted in chunks, on all cores.
@@ -16,18 +16,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from scipy import ndimage
 
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.evaluation.counting import Levels
+from decodiff_pipeline.evaluation.ranking import overlap_area, ranking
+from decodiff_pipeline.evaluation.regions import defective_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1max")
-PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
-EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
+PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro", "pixel_aupro_5")
 AUPRO_LIMIT = 0.3
+AUPRO_5_LIMIT = 0.05  # of pixel_aupro_5
 CHUNK_PIXELS = 1 << 21  # per worker at once, some 50 MB with all that is made of them
 MAX_WORKERS = 4
 NOT_A_NUMBER = "an anomaly map holds NaN, so metrics mean nothing; train again, then evaluate"
@@ -69,16 +70,12 @@ def image_metrics(scores: np.ndarray, defective: np.ndarray) -> Metrics:
     defective = np.asarray(defective, dtype=bool)
     if not defective.any() or defective.all():
         return dict.fromkeys(IMAGE_METRICS)
-    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
-
-    precision, recall, _ = precision_recall_curve(defective, scores)
-    both = precision + recall
-    f1 = np.divide(2 * precision * recall, both, out=np.zeros_like(both), where=both > 0)
-    return {
-        "image_auroc": float(roc_auc_score(defective, scores)),
-        "image_ap": float(average_precision_score(defective, scores)),
-        "image_f1max": float(f1.max()),
-    }
+    levels, place = np.unique(scores, return_inverse=True)
+    found = np.bincount(place[defective], minlength=len(levels))
+    free = np.bincount(place[~defective], minlength=len(levels))
+    above = free.sum() - free.cumsum()
+    figures = ranking(found, above, free, free.sum(keepdims=True))
+    return dict(zip(IMAGE_METRICS, map(float, figures), strict=True))
 
 
 def pixel_metrics(
@@ -162,12 +159,10 @@ def _collect(maps: Maps, masks: Masks) -> _Defects:
         anomaly_map = np.asarray(maps[i], dtype=np.float32)
         if mask.shape != anomaly_map.shape:
             raise ValueError(f"mask {i} is {mask.shape}, but its map is {anomaly_map.shape}")
-        found = np.flatnonzero(mask)
-        if not len(found):
+        found, share, count = defective_pixels(mask)
+        if not count:
             continue
-        labels, count = ndimage.label(mask, structure=EIGHT_CONNECTED)
-        region = labels.ravel()[found]
-        weights.append((1.0 / np.bincount(region, minlength=count + 1)[1:])[region - 1])
+        weights.append(share)
         scores.append(anomaly_map.ravel()[found])
         pixels[i] = found.astype(np.int32)
         regions += count
@@ -192,30 +187,35 @@ def _levels(defects: _Defects) -> _Levels:
 def _count_negatives(
     maps: Maps, defects: dict[int, np.ndarray], scores: np.ndarray, workers: int | None
 ) -> _Negatives:
-    levels = Levels(scores)
+    levels, images = Levels(scores), iter(range(len(maps)))
 
-    def count(images: range) -> tuple[np.ndarray, np.ndarray]:
-        chunk = np.concatenate([_negatives(maps[i], defects.get(i)) for i in images])
-        if np.isnan(chunk).any():
-            raise ModelError(NOT_A_NUMBER)
-        return levels.count(chunk)
+    def count(_: int) -> tuple[np.ndarray, np.ndarray]:
+        histogram, at = np.zeros(len(scores) + 1, np.int64), np.zeros(len(scores), np.int64)
+        while chunk := _chunk(maps, defects, images):
+            values = np.concatenate(chunk)
+            if np.isnan(values).any():
+                raise ModelError(NOT_A_NUMBER)
+            more, more_at = levels.count(values)
+            histogram += more
+            at += more_at
+        return histogram, at
 
-    histogram, at = np.zeros(len(scores) + 1, np.int64), np.zeros(len(scores), np.int64)
     threads = workers or min(MAX_WORKERS, os.cpu_count() or 1)
-    chunks = list(_chunks(maps))
     with ThreadPoolExecutor(threads) as pool:  # numpy lets go of the interpreter lock
-        for start in range(0, len(chunks), threads):  # so that results do not pile up
-            for more, more_at in pool.map(count, chunks[start : start + threads]):
-                histogram += more
-                at += more_at
+        histograms, ats = zip(*pool.map(count, range(threads)), strict=True)
+    histogram, at = np.sum(histograms, axis=0), np.sum(ats, axis=0)
     at_or_above = histogram[:0:-1].cumsum()[::-1]
     return _Negatives(at_or_above - at, at, int(histogram.sum()))
 
 
-def _chunks(maps: Maps) -> Iterator[range]:
-    size = max(1, CHUNK_PIXELS // max(1, maps[0].size))
-    for start in range(0, len(maps), size):
-        yield range(start, min(start + size, len(maps)))
+def _chunk(maps: Maps, defects: dict[int, np.ndarray], images: Iterator[int]) -> list[np.ndarray]:
+    """Defect-free pixels of the next maps, `CHUNK_PIXELS` together or a little more."""
+    chunk: list[np.ndarray] = []
+    pixels = 0
+    while pixels < CHUNK_PIXELS and (i := next(images, None)) is not None:
+        chunk.append(_negatives(maps[i], defects.get(i)))
+        pixels += len(chunk[-1])
+    return chunk
 
 
 def _negatives(anomaly_map: np.ndarray, defects: np.ndarray | None) -> np.ndarray:
@@ -227,33 +227,11 @@ def _negatives(anomaly_map: np.ndarray, defects: np.ndarray | None) -> np.ndarra
     return flat[keep]
 
 
-def _from_counts(levels: _Levels, found: _Negatives, limit: float) -> Metrics:
-    positives = levels.counts.sum()
-    true = levels.counts[::-1].cumsum()[::-1]  # detected with the level as threshold
-    false = found.above + found.at
-    precision = true / (true + false)
-    # Of all pairs of a defective and a defect-free pixel, those in the right order; ties half.
-    ordered = levels.counts * (found.total - found.above - found.at / 2)
-    return {
-        "pixel_auroc": float(ordered.sum() / positives / found.total),
-        "pixel_ap": float((levels.counts * precision).sum() / positives),
-        "pixel_f1max": float((2 * true / (positives + true + false)).max()),
-        "pixel_aupro": _aupro(
-            levels.weights, found.above / found.total, false / found.total, limit
-        ),
-    }
-
-
-def _aupro(weights: np.ndarray, before: np.ndarray, after: np.ndarray, limit: float) -> float:
-    """Area under the overlap curve, summed level by level instead of along the curve.
-
-    A level lifts the overlap by its weight, on a straight line from the false-positive rate
-    ``before`` it to that ``after`` it. The curve is the sum of these ramps, so its area up to the
-    limit is the sum of theirs.
-    """
-    end = np.minimum(after, limit)
-    start = np.minimum(before, limit)
-    width = after - before
-    height = np.divide(end - start, width, out=np.ones_like(width), where=width > 0)
-    area = (end - start) * height / 2 + (limit - end)
-    return float((weights * area).sum() / limit)
+def _from_counts(levels: _Levels, free: _Negatives, limit: float) -> Metrics:
+    before, after = free.above / free.total, (free.above + free.at) / free.total
+    figures = (
+        *ranking(levels.counts, free.above, free.at, np.array([free.total])),
+        overlap_area(levels.weights, before, after, limit),
+        overlap_area(levels.weights, before, after, AUPRO_5_LIMIT),
+    )
+    return dict(zip(PIXEL_METRICS, map(float, figures), strict=True))

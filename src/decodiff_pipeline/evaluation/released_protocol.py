@@ -15,7 +15,8 @@ from scipy import ndimage
 
 from decodiff_pipeline.deco.preprocess import crop
 from decodiff_pipeline.evaluation import metrics
-from decodiff_pipeline.evaluation.metrics import AUPRO_LIMIT, EIGHT_CONNECTED
+from decodiff_pipeline.evaluation.metrics import AUPRO_5_LIMIT, AUPRO_LIMIT
+from decodiff_pipeline.evaluation.regions import EIGHT_CONNECTED
 
 if TYPE_CHECKING:
     from decodiff_pipeline.deco.config import PreprocessConfig
@@ -42,36 +43,37 @@ def released_mask(mask: np.ndarray, geometry: PreprocessConfig) -> np.ndarray:
 
 
 def released_pixel_metrics(maps: Maps, masks: Masks, *, limit: float = AUPRO_LIMIT) -> Metrics:
-    """As `metrics.pixel_metrics`, but for AUPRO, which is `released_aupro`."""
+    """As `metrics.pixel_metrics`, but for both AUPRO, which are `released_aupro`."""
     exact = metrics.pixel_metrics(maps, masks, limit=limit)
     if exact["pixel_aupro"] is None:
         return exact
-    return exact | {"pixel_aupro": released_aupro(maps, masks, limit=limit)}
+    ours, at_5 = released_aupro(maps, masks, limit, AUPRO_5_LIMIT)
+    return exact | {"pixel_aupro": ours, "pixel_aupro_5": at_5}
 
 
-def released_aupro(maps: Maps, masks: Masks, *, limit: float = AUPRO_LIMIT) -> float | None:
+def released_aupro(maps: Maps, masks: Masks, *limits: float) -> list[float | None]:
     """AUPRO by 200 thresholds, linear between the least and the largest value of all maps.
 
     At each threshold a pixel strictly above it is detected. Points at a false-positive rate of
-    ``limit`` or more are dropped; the others' rates are divided by the largest of them, and the
+    a limit or more are dropped; the others' rates are divided by the largest of them, and the
     area is taken by trapezoids between the first point and the last, nothing added at either end.
 
     Args:
         maps: Float32 (N, H, W), or a sequence of (H, W), without NaN; each is read twice.
         masks: For each map bool (H, W), or ``None`` for an image without defects.
-        limit: False-positive rate below which points count, in (0, 1].
+        limits: False-positive rates below which points count, in (0, 1].
 
     Returns:
-        Within 0…1; ``None`` where the released code divides by zero or has no curve: no defect,
-        maps of one value, fewer than two points below the limit, or no false positive at all.
+        One for each limit, within 0…1; ``None`` where the released code divides by zero or has
+        no curve: no defect, maps of one value, fewer than two points below the limit, or no false
+        positive at all.
     """
     thresholds = _thresholds(maps)
-    if thresholds is None:
-        return None
-    curve = _curve(maps, masks, thresholds)
-    if curve is None:
-        return None
-    false, overlap = curve
+    curve = None if thresholds is None else _curve(maps, masks, thresholds)
+    return [None if curve is None else _area(*curve, limit) for limit in limits]
+
+
+def _area(false: np.ndarray, overlap: np.ndarray, limit: float) -> float | None:
     kept = false < limit
     false, overlap = false[kept], overlap[kept]
     if len(false) < MIN_POINTS or not false.max() > 0:

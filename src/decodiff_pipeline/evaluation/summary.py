@@ -23,6 +23,7 @@ METRICS = {
     "pixel_ap": "P-AP",
     "pixel_f1max": "P-F1max",
     "pixel_aupro": "AUPRO",
+    "pixel_aupro_5": "AUPRO 5 %",
 }
 COMPARED = ("image_auroc", "pixel_ap")  # with the baseline
 

@@ -1,0 +1,182 @@
+"""The binned metrics against the exact ones, and the bound that they come with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import ndimage
+
+from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.evaluation.binned import (
+    Histograms,
+    binned_metrics,
+    error_bounds,
+    image_histograms,
+    pack,
+    unpack,
+)
+from decodiff_pipeline.evaluation.metrics import PIXEL_METRICS, pixel_metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+ARRAYS = ("levels", "free", "defective", "overlap", "regions")
+
+
+def blobs(seed: int, count: int = 6, side: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    """Smooth maps with up to three brighter rectangles each; the last two have none."""
+    rng = np.random.default_rng(seed)
+    maps = ndimage.gaussian_filter(rng.gamma(1, 1, (count, side, side)), (0, 2, 2))
+    masks = np.zeros(maps.shape, bool)
+    for image in range(count - 2):
+        for _ in range(3):
+            y, x = rng.integers(0, side - 5, 2)
+            masks[image, y : y + rng.integers(1, 6), x : x + rng.integers(1, 6)] = True
+    return (maps + 0.4 * masks * rng.random(maps.shape)).astype(np.float32), masks
+
+
+def truncated(maps: np.ndarray) -> np.ndarray:
+    """Scores that are the lower edge of their bin."""
+    return (maps.view(np.int32) >> 16 << 16).view(np.float32)
+
+
+KINDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "smooth": lambda maps: maps,
+    "ties": lambda maps: maps.round(1),
+    "negative": lambda maps: maps - np.float32(1),
+    "one bin": lambda maps: np.float32(1) + maps * np.float32(1e-3),
+    "constant": np.zeros_like,
+    "infinite": lambda maps: np.where(maps > 1.2, np.float32(np.inf), np.log(maps - maps.min())),
+    "tiny": lambda maps: maps * np.float32(1e-42),
+}
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero")
+@pytest.mark.parametrize("limit", [0.1, 0.3, 1.0])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_exact_metrics_lie_within_the_bound(kind: str, limit: float) -> None:
+    for seed in range(5):
+        for count, side in ((6, 24), (3, 6)):
+            maps, masks = blobs(seed, count, side)
+            maps = KINDS[kind](maps)
+            histograms = image_histograms(maps, masks)
+            exact = pixel_metrics(maps, masks, limit=limit)
+            binned, bound = binned_metrics(histograms, limit=limit), error_bounds(histograms, limit)
+            for name in PIXEL_METRICS:
+                assert abs(binned[name] - exact[name]) <= bound[name], (name, seed)
+
+
+def test_the_bound_is_reached_by_the_best_and_the_worst_order() -> None:
+    mask = np.zeros((1, 8, 8), bool)
+    mask[0, :4] = True
+    for sign, area in ((1, 1.0), (-1, 0.0)):
+        maps = (1 + 1e-4 * sign * mask).astype(np.float32) + np.float32(1e-3)
+        histograms = image_histograms(maps, mask)
+        assert len(histograms.levels) == 1
+        assert pixel_metrics(maps, mask)["pixel_auroc"] == area
+        assert binned_metrics(histograms)["pixel_auroc"] == 0.5
+        assert error_bounds(histograms)["pixel_auroc"] == pytest.approx(0.5)
+
+
+def test_the_bound_is_small_where_scores_spread() -> None:
+    maps, masks = blobs(0, count=20, side=64)
+    bounds = error_bounds(image_histograms(maps, masks))
+    assert max(bounds.values()) < 0.02
+
+
+def test_scores_on_the_edges_of_bins_are_measured_exactly() -> None:
+    maps, masks = blobs(1)
+    maps = truncated(maps)
+    binned, exact = binned_metrics(image_histograms(maps, masks)), pixel_metrics(maps, masks)
+    for name in set(PIXEL_METRICS) - {"pixel_ap"}:  # AP takes the pixels of a bin for mixed
+        assert binned[name] == pytest.approx(exact[name], abs=1e-9)
+
+
+@pytest.mark.parametrize("shift", [0, -1])
+def test_levels_are_the_lower_edges_of_the_bins(shift: int) -> None:
+    maps, masks = blobs(2)
+    maps += np.float32(shift)
+    histograms = image_histograms(maps, masks)
+    assert np.all(np.diff(histograms.levels) > 0)
+    place = np.searchsorted(histograms.levels, maps[0].ravel(), side="right") - 1
+    counts = np.bincount(place, minlength=len(histograms.levels))
+    assert counts.tolist() == (histograms.free + histograms.defective)[0].tolist()
+    assert histograms.overlap.sum(1) == pytest.approx(histograms.regions)
+
+
+def test_weights_count_images_several_times() -> None:
+    maps, masks = blobs(3)
+    histograms = image_histograms(maps, masks)
+    draws = np.random.default_rng(0).integers(0, len(maps), (4, len(maps)))
+    draws[0] = len(maps) - 1  # no defect at all
+    weights = np.stack([np.bincount(draw, minlength=len(maps)) for draw in draws])
+    together = binned_metrics(histograms, weights)
+    for i, draw in enumerate(draws):
+        drawn = binned_metrics(image_histograms(maps[draw], masks[draw]))
+        alone = binned_metrics(histograms, weights[i])
+        for name in PIXEL_METRICS:
+            assert together[name].shape == (4,) and alone[name].shape == ()
+            assert together[name][i] == pytest.approx(drawn[name], nan_ok=True)
+            assert alone[name] == pytest.approx(drawn[name], nan_ok=True)
+
+
+def test_maps_may_differ_in_size_and_threads_change_nothing() -> None:
+    maps, masks = blobs(4)
+    sizes = [(24, 24), (10, 24), (24, 7), (5, 5), (24, 24), (3, 24)]
+    some = [one[:h, :w] for one, (h, w) in zip(maps, sizes, strict=True)]
+    truth = [one[:h, :w] if one.any() else None for one, (h, w) in zip(masks, sizes, strict=True)]
+    histograms = image_histograms(some, truth, workers=1)
+    assert_same(histograms, image_histograms(some, truth, workers=3))
+    assert (histograms.free + histograms.defective).sum(1).tolist() == [h * w for h, w in sizes]
+    exact, bound = pixel_metrics(some, truth), error_bounds(histograms)
+    for name, value in binned_metrics(histograms).items():
+        assert abs(value - exact[name]) <= bound[name]
+
+
+def test_histograms_survive_parquet(tmp_path: Path) -> None:
+    maps, masks = blobs(5)
+    histograms = image_histograms(maps - np.float32(0.7), masks)
+    histograms = histograms.placed([1, 2, 3, 5, 6, 7], 9)  # rows without pixels
+    pack(histograms).to_parquet(tmp_path / "record.parquet")
+    assert_same(histograms, unpack(pd.read_parquet(tmp_path / "record.parquet")))
+
+
+def test_placed_images_without_pixels_count_nothing() -> None:
+    maps, masks = blobs(6)
+    histograms = image_histograms(maps, masks)
+    placed = histograms.placed(np.arange(2, 8), 10)
+    assert len(placed) == 10
+    for name, value in binned_metrics(histograms).items():
+        assert binned_metrics(placed)[name] == pytest.approx(value)
+
+
+@pytest.mark.parametrize("case", ["no defect", "all defect", "no image"])
+def test_nothing_to_measure_is_nan(case: str) -> None:
+    maps, masks = blobs(7)
+    masks[:] = case == "all defect"
+    count = 0 if case == "no image" else len(maps)
+    histograms = image_histograms(maps[:count], masks[:count])
+    for found in (binned_metrics(histograms), error_bounds(histograms)):
+        assert tuple(found) == PIXEL_METRICS
+        assert np.isnan(list(found.values())).all()
+
+
+def test_wrong_maps_are_errors() -> None:
+    maps, masks = blobs(8)
+    with pytest.raises(ValueError, match="6 maps but 5 masks"):
+        image_histograms(maps, masks[:5])
+    with pytest.raises(ValueError, match="mask 0 is"):
+        image_histograms(maps, masks[:, 1:])
+    maps[3, 0, 0] = np.nan
+    with pytest.raises(ModelError, match="NaN"):
+        image_histograms(maps, masks)
+
+
+def assert_same(ours: Histograms, theirs: Histograms, arrays: Sequence[str] = ARRAYS) -> None:
+    """Every number equal."""
+    for name in arrays:
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
