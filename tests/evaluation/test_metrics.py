@@ -11,7 +11,6 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.evaluation import metrics
-from decodiff_pipeline.evaluation.counting import Levels
 from decodiff_pipeline.evaluation.metrics import (
     IMAGE_METRICS,
     PIXEL_METRICS,
@@ -118,7 +117,7 @@ def test_diagonal_neighbours_are_one_region() -> None:
 def test_chunks_and_threads_do_not_change_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     maps, masks = blobs(3, count=12)
     whole = pixel_metrics(maps, masks, workers=1)
-    monkeypatch.setattr(metrics, "CHUNK_PIXELS", 2 * maps[0].size)
+    monkeypatch.setattr(metrics, "MAX_CHUNK_PIXELS", 2 * maps[0].size)
     assert pixel_metrics(maps, masks, workers=3) == whole
 
 
@@ -135,7 +134,7 @@ def test_maps_may_differ_in_size(monkeypatch: pytest.MonkeyPatch) -> None:
     truth = [one[:h, :w] for one, (h, w) in zip(masks, sizes, strict=True)]
     expected = oracle(cut, truth, 0.3)
     assert pixel_metrics(cut, truth) == pytest.approx(expected, **EXACT)
-    monkeypatch.setattr(metrics, "CHUNK_PIXELS", 100)  # less than the first map
+    monkeypatch.setattr(metrics, "MAX_CHUNK_PIXELS", 100)  # less than the first map
     assert pixel_metrics(cut, truth, workers=2) == pytest.approx(expected, **EXACT)
 
 
@@ -165,25 +164,6 @@ def test_wrong_shapes_and_limits_are_errors() -> None:
         pixel_metrics(maps, masks[:, 1:])
     with pytest.raises(ValueError, match="limit is 0"):
         pixel_metrics(maps, masks, limit=0)
-
-
-@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
-def test_levels_place_numbers_as_comparisons_do(scale: float) -> None:
-    rng = np.random.default_rng(0)
-    levels = np.unique((rng.normal(size=50) * scale).astype(np.float32))
-    values = (rng.normal(size=3000) * scale).astype(np.float32)
-    values[:40] = levels[:40]
-    reached, equal = Levels(levels).count(values)
-    expected = (values[:, None] >= levels).sum(1)
-    assert reached.tolist() == np.bincount(expected, minlength=len(levels) + 1).tolist()
-    assert equal.tolist() == (values[:, None] == levels).sum(0).tolist()
-
-
-def test_one_level_is_enough() -> None:
-    reached, equal = Levels(np.array([0.5], np.float32)).count(
-        np.array([-1, 0.5, 0.5, 2], np.float32)
-    )
-    assert (reached.tolist(), equal.tolist()) == ([1, 3], [2])
 
 
 def test_image_metrics_by_hand() -> None:

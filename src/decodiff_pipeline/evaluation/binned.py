@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from decodiff_pipeline.errors import ModelError
-from decodiff_pipeline.evaluation.counting import ordered_bits, ordered_numbers
+from decodiff_pipeline.evaluation.bins import bins_of, lower_edges
 from decodiff_pipeline.evaluation.metrics import (
     AUPRO_5_LIMIT,
     AUPRO_LIMIT,
     MAX_WORKERS,
-    NOT_A_NUMBER,
     PIXEL_METRICS,
 )
 from decodiff_pipeline.evaluation.ranking import overlap_area, ranking
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.evaluation.metrics import Maps, Masks
 
-SHIFT = 16  # bits of a float32 that a bin does not tell apart
 BLOCK_ELEMENTS = 1 << 17  # resamples · bins at once, to stay in the processor's cache
 COLUMNS = ("bins", "bin_free", "bin_defective", "bin_overlap", "regions")  # of a packed record
 ROUNDING = 1e-9  # more than float64 loses in all the sums
@@ -183,7 +180,7 @@ def pack(histograms: Histograms) -> pd.DataFrame:
         ``bins`` (int32, the leading bits of the scores, in their order), ``bin_free``,
         ``bin_defective`` (int32), ``bin_overlap`` (float64), ``regions``.
     """
-    bins = ordered_bits(histograms.levels) >> SHIFT
+    bins = bins_of(histograms.levels) if len(histograms.levels) else np.empty(0, np.int32)
     used = (histograms.free > 0) | (histograms.defective > 0)
     return pd.DataFrame(
         {
@@ -250,10 +247,8 @@ def _image(number: int, anomaly_map: np.ndarray, mask: np.ndarray | None) -> _Im
     scores = np.ascontiguousarray(anomaly_map, dtype=np.float32)
     if mask is not None and mask.shape != scores.shape:
         raise ValueError(f"mask {number} is {mask.shape}, but its map is {scores.shape}")
-    if np.isnan(scores).any():
-        raise ModelError(NOT_A_NUMBER)
-    keys = ordered_bits(scores.ravel()) >> SHIFT
-    lowest = keys.min() if len(keys) else 0
+    keys = bins_of(scores.ravel())
+    lowest = keys.min()
     keys -= lowest
     free = np.bincount(keys)
     found, share, regions = (
@@ -282,7 +277,7 @@ def _stacked(images: list[_Image]) -> Histograms:
         defective[row, columns] = image.defective
         overlap[row, columns] = image.overlap
     regions = np.array([image.regions for image in images], np.int64)
-    return Histograms(ordered_numbers(bins << SHIFT), free, defective, overlap, regions)
+    return Histograms(lower_edges(bins), free, defective, overlap, regions)
 
 
 def _rows(counts: np.ndarray, used: np.ndarray) -> list[np.ndarray]:

@@ -2,10 +2,10 @@
 
 A pixel or image counts as detected where its score is at least the threshold. Of the pixel
 metrics none changes at a threshold that no defective pixel has: TP stays, FP grows, and the region
-overlap stays. So all follow from three numbers for each distinct score u of a defective
-pixel: how many defective pixels have it, what share of the regions they are, and how many
-defect-free pixels lie above and at u. The defect-free pixels, nearly all there are, need no
-common order for that: they are sorted and counted in chunks, on all cores.
+overlap stays. So all follow from three numbers for each distinct score u of a defective pixel: how
+many defective pixels have it, what share of the regions they are, and how many defect-free pixels
+lie above and at u. The defect-free pixels, nearly all there are, need no common order for that:
+all pixels are sorted and counted in chunks, on all cores, and the defective ones subtracted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from decodiff_pipeline.errors import ModelError
-from decodiff_pipeline.evaluation.counting import Levels
+from decodiff_pipeline.evaluation.bins import NOT_A_NUMBER
 from decodiff_pipeline.evaluation.ranking import overlap_area, ranking
 from decodiff_pipeline.evaluation.regions import defective_pixels
 
@@ -29,9 +29,10 @@ IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro", "pixel_aupro_5")
 AUPRO_LIMIT = 0.3
 AUPRO_5_LIMIT = 0.05  # of pixel_aupro_5
-CHUNK_PIXELS = 1 << 21  # per worker at once, some 50 MB with all that is made of them
+CHUNK_PIXELS = 1 << 21  # per worker at once; more where there are many levels to look up
+MAX_CHUNK_PIXELS = 1 << 23  # 64 MB with the sorted copy
+PIXELS_PER_LEVEL = 4
 MAX_WORKERS = 4
-NOT_A_NUMBER = "an anomaly map holds NaN, so metrics mean nothing; train again, then evaluate"
 
 Metrics = dict[str, float | None]
 
@@ -117,7 +118,7 @@ def pixel_metrics(
     if not len(defects.scores):
         return dict.fromkeys(PIXEL_METRICS)
     levels = _levels(defects)
-    negatives = _count_negatives(maps, defects.pixels, levels.scores, workers)
+    negatives = _count_negatives(maps, levels, workers)
     if not negatives.total:
         return dict.fromkeys(PIXEL_METRICS)
     return _from_counts(levels, negatives, limit)
@@ -125,11 +126,10 @@ def pixel_metrics(
 
 @dataclass
 class _Defects:
-    """The defective pixels: scores and weights (P,), and where they are, per image."""
+    """The defective pixels: each (P,)."""
 
     scores: np.ndarray
     weights: np.ndarray  # 1 / (regions · pixels of the pixel's region), so that they sum to 1
-    pixels: dict[int, np.ndarray]  # image → flat indices
 
 
 @dataclass
@@ -151,7 +151,7 @@ class _Negatives:
 
 
 def _collect(maps: Maps, masks: Masks) -> _Defects:
-    scores, weights, pixels, regions = [], [], {}, 0
+    scores, weights, regions = [], [], 0
     for i in range(len(masks)):
         mask = masks[i]
         if mask is None:
@@ -164,11 +164,10 @@ def _collect(maps: Maps, masks: Masks) -> _Defects:
             continue
         weights.append(share)
         scores.append(anomaly_map.ravel()[found])
-        pixels[i] = found.astype(np.int32)
         regions += count
     if not scores:
-        return _Defects(np.empty(0, np.float32), np.empty(0), {})
-    return _Defects(np.concatenate(scores), np.concatenate(weights) / regions, pixels)
+        return _Defects(np.empty(0, np.float32), np.empty(0))
+    return _Defects(np.concatenate(scores), np.concatenate(weights) / regions)
 
 
 def _levels(defects: _Defects) -> _Levels:
@@ -184,47 +183,55 @@ def _levels(defects: _Defects) -> _Levels:
     )
 
 
-def _count_negatives(
-    maps: Maps, defects: dict[int, np.ndarray], scores: np.ndarray, workers: int | None
-) -> _Negatives:
-    levels, images = Levels(scores), iter(range(len(maps)))
+def _count_negatives(maps: Maps, levels: _Levels, workers: int | None) -> _Negatives:
+    images = iter(range(len(maps)))
+    size = min(max(CHUNK_PIXELS, PIXELS_PER_LEVEL * len(levels.scores)), MAX_CHUNK_PIXELS)
 
-    def count(_: int) -> tuple[np.ndarray, np.ndarray]:
-        histogram, at = np.zeros(len(scores) + 1, np.int64), np.zeros(len(scores), np.int64)
-        while chunk := _chunk(maps, defects, images):
-            values = np.concatenate(chunk)
-            if np.isnan(values).any():
-                raise ModelError(NOT_A_NUMBER)
-            more, more_at = levels.count(values)
-            histogram += more
-            at += more_at
-        return histogram, at
+    def count(_: int) -> tuple[np.ndarray, np.ndarray, int]:
+        below, at = np.zeros((2, len(levels.scores)), np.int64)
+        total = 0
+        while chunk := _chunk(maps, images, size):
+            pixels = np.concatenate(chunk)
+            del chunk
+            _add(pixels, levels.scores, below, at)
+            total += len(pixels)
+        return below, at, total
 
     threads = workers or min(MAX_WORKERS, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool:  # numpy lets go of the interpreter lock
-        histograms, ats = zip(*pool.map(count, range(threads)), strict=True)
-    histogram, at = np.sum(histograms, axis=0), np.sum(ats, axis=0)
-    at_or_above = histogram[:0:-1].cumsum()[::-1]
-    return _Negatives(at_or_above - at, at, int(histogram.sum()))
+        counts = list(pool.map(count, range(threads)))
+    below, at = sum(one[0] for one in counts), sum(one[1] for one in counts)
+    total = sum(one[2] for one in counts)
+    # Up to here defective pixels were counted too.
+    defective_below = levels.counts.cumsum() - levels.counts
+    return _Negatives(
+        above=(total - below - at) - (levels.counts.sum() - defective_below - levels.counts),
+        at=at - levels.counts,
+        total=total - int(levels.counts.sum()),
+    )
 
 
-def _chunk(maps: Maps, defects: dict[int, np.ndarray], images: Iterator[int]) -> list[np.ndarray]:
-    """Defect-free pixels of the next maps, `CHUNK_PIXELS` together or a little more."""
+def _chunk(maps: Maps, images: Iterator[int], size: int) -> list[np.ndarray]:
+    """Pixels of the next maps, ``size`` together or a little more."""
     chunk: list[np.ndarray] = []
     pixels = 0
-    while pixels < CHUNK_PIXELS and (i := next(images, None)) is not None:
-        chunk.append(_negatives(maps[i], defects.get(i)))
+    while pixels < size and (i := next(images, None)) is not None:
+        chunk.append(np.asarray(maps[i], dtype=np.float32).ravel())
         pixels += len(chunk[-1])
     return chunk
 
 
-def _negatives(anomaly_map: np.ndarray, defects: np.ndarray | None) -> np.ndarray:
-    flat = np.asarray(anomaly_map, dtype=np.float32).ravel()
-    if defects is None:
-        return flat
-    keep = np.ones(len(flat), dtype=bool)
-    keep[defects] = False
-    return flat[keep]
+def _add(pixels: np.ndarray, levels: np.ndarray, below: np.ndarray, at: np.ndarray) -> None:
+    """Add how many pixels lie below and at each level; sorts the pixels."""
+    pixels.sort()
+    if not len(pixels):
+        return
+    if np.isnan(pixels[-1]):
+        raise ModelError(NOT_A_NUMBER)
+    place = np.searchsorted(pixels, levels)
+    below += place
+    hit = np.flatnonzero(pixels[np.minimum(place, len(pixels) - 1)] == levels)
+    at[hit] += np.searchsorted(pixels, levels[hit], side="right") - place[hit]
 
 
 def _from_counts(levels: _Levels, free: _Negatives, limit: float) -> Metrics:
