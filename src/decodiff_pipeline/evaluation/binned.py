@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 
 from decodiff_pipeline.evaluation.bins import bins_of, lower_edges
+from decodiff_pipeline.evaluation.level_counts import MAX_WORKERS
 from decodiff_pipeline.evaluation.metrics import (
     AUPRO_5_LIMIT,
     AUPRO_LIMIT,
-    MAX_WORKERS,
     PIXEL_METRICS,
 )
 from decodiff_pipeline.evaluation.ranking import overlap_area, ranking

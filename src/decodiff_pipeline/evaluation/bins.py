@@ -9,7 +9,9 @@ from decodiff_pipeline.errors import ModelError
 SHIFT = 16  # bits that a bin does not tell apart
 MAGNITUDE = np.int32(0x7FFFFFFF)
 INFINITY = 0x7F800000  # bits above it are those of NaN
-NOT_A_NUMBER = "an anomaly map holds NaN, so metrics mean nothing; train again, then evaluate"
+NOT_A_NUMBER = (
+    "a score or an anomaly map holds NaN, so metrics mean nothing; train again, then evaluate"
+)
 
 
 def bins_of(numbers: np.ndarray) -> np.ndarray:
