@@ -213,6 +213,48 @@ def test_one_process_trains_in_two_precisions(tiny_run: TinyRun) -> None:
         assert set(seen) == {torch.bfloat16 if bfloat16 else torch.float32}
 
 
+@pytest.fixture
+def processor(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Gives the machine a processor with or without bfloat16."""
+    return lambda has_bfloat16: monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bfloat16}
+    )
+
+
+@pytest.mark.parametrize("began", [True, False])
+def test_auto_goes_on_on_another_machine_and_says_so(
+    tiny_run: TinyRun,
+    killed_at: KilledAt,
+    processor: Callable[[bool], None],
+    caplog: pytest.LogCaptureFixture,
+    began: bool,
+) -> None:
+    processor(began)
+    killed_at(tiny_run(bfloat16="auto"), 5)
+    processor(not began)
+    resumed = tiny_run(bfloat16="auto")
+    resumed.run()
+    assert [row["step"] for row in resumed.log] == [1, 2, 3, 4, 5, 6]
+    assert resumed.state.bfloat16 is not began
+    assert f"bfloat16 was {began} when the run began and is {not began}" in caplog.text
+    caplog.clear()
+    processor(began)
+    finished = tiny_run(bfloat16="auto")
+    finished.run()
+    assert finished.log == resumed.log  # speeds and all: nothing was trained again
+    assert "bfloat16" not in caplog.text
+
+
+def test_an_explicit_precision_must_be_the_checkpoints(
+    tiny_run: TinyRun, killed_at: KilledAt, processor: Callable[[bool], None]
+) -> None:
+    processor(False)
+    killed_at(tiny_run(bfloat16="auto"), 5)
+    with pytest.raises(CheckpointError, match="bfloat16 was False and is True"):
+        tiny_run(bfloat16=True).run()
+    assert tiny_run(bfloat16=False).run() is not None
+
+
 def test_a_damaged_best_checkpoint_is_named(tiny_run: TinyRun) -> None:
     options = {"losses": (3.0, 2.0, 2.5, 2.5, 2.5, 2.5), "weights": "best"}
     training = tiny_run(**options)

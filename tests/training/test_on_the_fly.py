@@ -210,6 +210,28 @@ def test_another_augmentation_is_another_run(tmp_path: Path, mvtec_tree: Path) -
         prepared(tmp_path, configured(), turning).run()
 
 
+def test_auto_goes_on_where_the_autoencoder_has_another_precision(
+    tmp_path: Path, mvtec_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_kl(tmp_path / "kl")
+    latents = LatentCacheConfig(views=1, bfloat16="auto")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    run = prepared(tmp_path, configured(), latents)
+    run.run()
+    for path in run.store.path.iterdir():
+        if "00000004" in path.name:
+            path.unlink()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    with pytest.raises(CheckpointError, match="autoencoder_dtype was bfloat16 and is float32"):
+        prepared(tmp_path, configured(), LatentCacheConfig(views=1, bfloat16=False)).run()
+    resumed = prepared(tmp_path, configured(), latents)
+    resumed.run()
+    assert resumed.step == 4
+    checkpoint = resumed.store.latest()
+    assert checkpoint is not None
+    assert checkpoint.identity["autoencoder_dtype"] == "float32"
+
+
 def test_cached_views_beyond_the_first_are_not_asked_for(tmp_path: Path, mvtec_tree: Path) -> None:
     save_kl(tmp_path / "kl")
     config = configured()

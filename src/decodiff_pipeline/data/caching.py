@@ -45,7 +45,8 @@ class LatentCacheConfig(BaseModel):
             training by; 0 for none.
         dtype: Stored precision.
         bfloat16: Run the autoencoder in bfloat16; about twice as fast where the processor has
-            it, at a relative error of about 1 % of a latent's standard deviation.
+            it, at a relative error of about 1 % of a latent's standard deviation. ``auto`` does
+            so where the processor or the GPU has it. Latents that are there stay as they are.
         batch_size: Images encoded at once.
         shard_size: Latents per file.
     """
@@ -56,7 +57,7 @@ class LatentCacheConfig(BaseModel):
     augmentation: AugmentationConfig = AugmentationConfig()
     synthetic_defects: int = Field(default=1, ge=0)
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
-    bfloat16: bool = False
+    bfloat16: bool | Literal["auto"] = False
     batch_size: int = Field(default=16, ge=1)
     shard_size: int = Field(default=1024, ge=1)
 
@@ -223,12 +224,13 @@ def _encode_missing(
     from tqdm import tqdm
 
     from decodiff_pipeline.deco.autoencoder import encode, load_autoencoder, reduction
+    from decodiff_pipeline.deco.precision import resolve_bfloat16
     from decodiff_pipeline.deco.preprocess import to_tensor
 
     keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_autoencoder(autoencoder).to(device, memory_format=torch.channels_last)
-    if config.bfloat16:
+    if resolve_bfloat16(config.bfloat16, device):
         model = model.to(torch.bfloat16)
     side = geometry.image_size // reduction(model)
     _check_room(cache, len(missing) * 2 * model.config.latent_channels * side**2, config.dtype)

@@ -17,6 +17,8 @@ from diffusers import AutoencoderTiny
 from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from PIL import Image
 
+from decodiff_pipeline.deco.precision import resolve_bfloat16
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -269,7 +271,9 @@ def _to_float(images: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def _autocast(config: AutoencoderTrainingConfig, device: torch.device) -> Any:
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+    precision = config.precision
+    wanted = precision if precision == "auto" else precision == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=resolve_bfloat16(wanted, device))
 
 
 def _device(name: str) -> torch.device:

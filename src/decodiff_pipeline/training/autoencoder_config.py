@@ -48,8 +48,8 @@ class AutoencoderTrainingConfig(BaseModel):
     weight_decay: float = Field(1e-4, ge=0)
     gradient_clip: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.995, ge=0, lt=1)
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the forward pass; the weights stay in float32."""
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """Of the forward pass, auto: bfloat16 where the device has it; the weights stay in float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = Field(0, ge=0)
     log_every: int = Field(50, ge=1)

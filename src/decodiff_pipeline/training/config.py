@@ -33,7 +33,9 @@ class TrainingConfig(BaseModel):
         gradient_clip: Largest norm of the gradient; null for none.
         ema_decay: Decay of the moving average of the weights, which is what gets evaluated.
         dropout: Of the residual blocks.
-        bfloat16: Train under bfloat16 autocast.
+        bfloat16: Train under bfloat16 autocast; ``auto`` where the processor or the GPU has it. An
+            interrupted run goes on under ``auto`` in what the machine has, with a warning where
+            it was begun in the other; an explicit value must be the checkpoint's.
         standardise_latents: Give every channel of the latents mean 0 and standard deviation 1 over
             the training images. The paper does not.
         latents: ``cached`` trains on the views that the latent cache holds; ``on_the_fly`` encodes
@@ -75,7 +77,7 @@ class TrainingConfig(BaseModel):
     gradient_clip: float | None = Field(default=1.0, gt=0)
     ema_decay: float = Field(default=0.9999, ge=0, lt=1)
     dropout: float = Field(default=0.4, ge=0, lt=1)
-    bfloat16: bool = True
+    bfloat16: bool | Literal["auto"] = "auto"
     standardise_latents: bool = False
     latents: Literal["cached", "on_the_fly"] = "cached"
     sample_posterior: bool = True

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.training.checkpoints import Checkpoint, CheckpointStore
 
+# Left to the machine, as ``bfloat16: auto`` is: what a checkpoint has is what was used so far.
+AUTO = "auto"
 # What a digest stands for, where its name does not say it.
 BEHIND = {
     "latents_sha256": " (of train images, preprocessing, autoencoder and latent_cache)",
@@ -26,7 +28,8 @@ logger = logging.getLogger(__name__)
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What differs between the identities of two runs.
 
-    A parameter that did not exist yet when a checkpoint was written had its present default.
+    A parameter that did not exist yet when a checkpoint was written had its present default. One
+    that is now ``auto`` is the machine's choice and differs from nothing.
 
     Args:
         old: Identity in a checkpoint.
@@ -40,7 +43,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [
         f"{name}{BEHIND.get(name, '')} was {before.get(name)} and is {after.get(name)}"
         for name in sorted({*before, *after})
-        if before.get(name) != after.get(name)
+        if after.get(name) not in (before.get(name), AUTO)
     ]
 
 
@@ -73,6 +76,21 @@ def resumable(store: CheckpointStore, identity: Mapping[str, Any]) -> Checkpoint
         f"{changes}; put them back to go on, or start over with --params training.resume=never"
     )
     raise CheckpointError(msg)
+
+
+def warn_of_other_precision(old: Mapping[str, Any], used: Mapping[str, Any]) -> None:
+    """Say so where a run goes on in another precision than it was begun in.
+
+    Args:
+        old: Identity in the checkpoint.
+        used: What this machine uses, by the same names.
+    """
+    for name, value in used.items():
+        if name in old and old[name] != value:
+            logger.warning(
+                "%s was %s when the run began and is %s on this machine: it goes on, but not bit "
+                "for bit as it would have there", name, old[name], value,
+            )  # fmt: skip
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -23,7 +23,7 @@ from decodiff_pipeline.training.budget import (
     stored_budget,
 )
 from decodiff_pipeline.training.checkpoints import Checkpoint, CheckpointStore
-from decodiff_pipeline.training.identity import resumable
+from decodiff_pipeline.training.identity import resumable, warn_of_other_precision
 from decodiff_pipeline.training.objective import deviation_loss
 from decodiff_pipeline.training.schedule import learning_rate
 from decodiff_pipeline.training.selection import Selection
@@ -73,6 +73,7 @@ class TrainingRun:
         self.best = Selection()
         self.scheduler = DeCoDiffScheduler()
         self.state = TrainingState(self.unet, self.config)
+        self.precision = {"bfloat16": self.state.bfloat16, **self.batches.identity()}
         self.file = TrainingLog(self.store.path, self.log)
 
     def run(self) -> DeCoDiffUNet:
@@ -219,7 +220,7 @@ class TrainingRun:
             Checkpoint(
                 step=self.step,
                 tensors=self.state.tensors(),
-                identity=self.identity,
+                identity=self.identity | self.precision,
                 log=self.log,
                 pending=self.pending,
                 finished=self.finished,
@@ -252,6 +253,8 @@ class TrainingRun:
         self.pending.extend(checkpoint.pending)
         if checkpoint.best is not None:
             self.best = Selection(**checkpoint.best)
+        if not self.finished:
+            warn_of_other_precision(checkpoint.identity, self.precision)
         done = ": finished, there is nothing left to train" if self.finished else ""
         logger.info("resuming at step %d of %d%s", self.step, self.total, done)
 

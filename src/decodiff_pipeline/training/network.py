@@ -11,6 +11,7 @@ from decodiff_pipeline.data.caching import wanted_latents, wanted_synthetic
 from decodiff_pipeline.deco.unet import DeCoDiffUNet, build_unet
 from decodiff_pipeline.errors import CheckpointError, DataError
 from decodiff_pipeline.training.batches import Batch, Batches, LatentBatches
+from decodiff_pipeline.training.identity import AUTO
 from decodiff_pipeline.training.initial_weights import initialise
 from decodiff_pipeline.training.loop import TrainingRun
 from decodiff_pipeline.training.on_the_fly import on_the_fly_batches
@@ -63,7 +64,8 @@ def prepare_run(
     if not categories:
         msg = "the manifest has no good train images; run kedro run --pipeline data_validation"
         raise DataError(msg)
-    if config.latents == "on_the_fly":
+    on_the_fly = config.latents == "on_the_fly"
+    if on_the_fly:
         # Of the cache only what is the same in every epoch: the images themselves, for their
         # channel statistics.
         latents = latents.model_copy(update={"views": 1})
@@ -74,7 +76,7 @@ def prepare_run(
     initial = initialise(unet, config.init_from)
     ids = {category: number for number, category in enumerate(categories)}
     batches: Batches
-    if config.latents == "on_the_fly":
+    if on_the_fly:
         batches = on_the_fly_batches(rows, ids, images, geometry, autoencoder, latents, config)
     else:
         batches = _cached_batches(reader, rows, ids, latents.views, config)
@@ -84,6 +86,7 @@ def prepare_run(
         **_network_identity(unet, reader),
         "latents_sha256": hashlib.sha256("".join(keys).encode()).hexdigest(),
         **batches.identity(),
+        **({"autoencoder_dtype": AUTO} if latents.bfloat16 == AUTO and on_the_fly else {}),
         **initial,
         **({"validation_sha256": _validation_digest(validation)} if config.monitored else {}),
     }

@@ -12,6 +12,7 @@ from decodiff_pipeline.data.caching import READERS
 from decodiff_pipeline.data.latent_cache import LatentMoments
 from decodiff_pipeline.data.transforms import augmented_square
 from decodiff_pipeline.deco.autoencoder import encode, load_autoencoder
+from decodiff_pipeline.deco.precision import resolve_bfloat16
 from decodiff_pipeline.deco.preprocess import to_tensor
 from decodiff_pipeline.training.batches import Batches
 
@@ -67,9 +68,10 @@ def on_the_fly_batches(
     Raises:
         ConfigurationError: The autoencoder cannot be loaded.
     """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_autoencoder(autoencoder).to(
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        dtype=torch.bfloat16 if latents.bfloat16 else torch.float32,
+        device=device,
+        dtype=torch.bfloat16 if resolve_bfloat16(latents.bfloat16, device) else torch.float32,
         memory_format=torch.channels_last,
     )
     chosen = [

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 
 from decodiff_pipeline.deco.memory import keep_freed_memory
+from decodiff_pipeline.deco.precision import resolve_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,7 +32,7 @@ class TrainingState:
         self.unet = unet
         # Without its precision: Accelerate has one for the whole process, an ablation several.
         self.device: torch.device = Accelerator().device
-        self.bfloat16 = config.bfloat16
+        self.bfloat16 = resolve_bfloat16(config.bfloat16, self.device)
         self.optimizer = torch.optim.AdamW(
             unet.parameters(),
             lr=config.learning_rate,
@@ -41,7 +42,7 @@ class TrainingState:
         unet.to(self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
-            if config.bfloat16:
+            if self.bfloat16:
                 unet.use_plain_attention()
         self.decay = config.ema_decay
         # Infinity clips nothing, but the norm is needed all the same, to see whether it is finite.
