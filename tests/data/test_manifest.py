@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.manifest import COLUMNS, DataConfig, build_manifest
 from decodiff_pipeline.data.near_duplicates import difference_hash, nearest
 from decodiff_pipeline.errors import DataError
+from decodiff_pipeline.registry.identity import data_digest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,6 +105,38 @@ def test_excluded_images_are_marked_and_never_used(mvtec_tree: Path) -> None:
     assert "bolt/test/scratch/002.png" in set(left_out)
 
 
+def test_the_reason_of_an_exclusion_is_kept(
+    mvtec_tree: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    exclude = (
+        "bolt/train/good/001.png",
+        {"path": "bolt/train/good/00*.png", "reason": "blurred <lens>"},
+        {"path": "bolt/train/good/000.png", "reason": "a later one"},
+        {"path": "nut/*", "reason": "none there"},
+    )
+    rows = build_manifest(ImageFolder(mvtec_tree), DataConfig(layout="mvtec", exclude=exclude))
+    left_out = rows[rows["split"] == "excluded"]
+    assert len(left_out) == 10
+    assert set(left_out["excluded_because"]) == {"blurred <lens>"}
+    assert set(rows[rows["split"] != "excluded"]["excluded_because"]) == {""}
+    assert "10 images by 'bolt/train/good/00*.png': blurred <lens>" in caplog.text
+    assert "'nut/*' matches no image" in caplog.text
+
+
+def test_a_reason_changes_no_digest(mvtec_tree: Path) -> None:
+    exclusions = (
+        "bolt/train/good/00*.png",
+        {"path": "bolt/train/good/00*.png", "reason": "blurred"},
+    )
+    plain, explained = (
+        build_manifest(ImageFolder(mvtec_tree), DataConfig(layout="mvtec", exclude=(one,)))
+        for one in exclusions
+    )
+    old = plain.drop(columns="excluded_because")
+    assert data_digest(plain) == data_digest(explained) == data_digest(old)
+
+
 def test_a_name_that_is_not_utf8_is_refused(mvtec_tree: Path) -> None:
     source = bytes(mvtec_tree / "bolt" / "train" / "good")
     try:
@@ -126,6 +160,12 @@ def test_a_name_that_is_not_utf8_is_refused(mvtec_tree: Path) -> None:
         ({"layout": "mvtec", "val_fraction": -0.1}, "greater than or equal to 0"),
         ({"layout": "mvtec", "val_fractoin": 0.1}, "Extra inputs are not permitted"),
         ({"layout": "mvtec", "seed": "seven"}, "valid integer"),
+        ({"layout": "mvtec", "exclude": "a/*.png"}, "make it a list; it is 'a/"),
+        ({"layout": "mvtec", "exclude": [7]}, "7 is neither a pattern"),
+        ({"layout": "mvtec", "exclude": [{"reason": "blurred"}]}, r"exclude.0.path\n.*required"),
+        ({"layout": "mvtec", "exclude": [{"path": ""}]}, "at least 1 character"),
+        ({"layout": "mvtec", "exclude": [{"path": "a", "why": "b"}]}, "Extra inputs"),
+        ({"layout": "mvtec", "exclude": [{"path": "a", "reason": 3}]}, "valid string"),
     ],
 )
 def test_wrong_parameters_are_refused_by_name(settings: dict[str, object], message: str) -> None:

@@ -184,6 +184,26 @@ def test_excluded_images_are_not_checked_and_do_not_pass_the_gate(mvtec_tree: Pa
     assert "bolt/train/good/000.png" not in set(gate(manifest, report)["path"])
 
 
+def test_the_report_says_why_images_were_left_out(mvtec_tree: Path) -> None:
+    exclude = (
+        {"path": "bolt/train/good/00[12].png", "reason": "<b>scratched</b>"},
+        "bolt/train/good/003.png",
+    )
+    manifest, report, html = checked(mvtec_tree, exclude=exclude)
+    assert report["exclusions"] == [
+        {"reason": "", "paths": ["bolt/train/good/003.png"]},
+        {
+            "reason": "<b>scratched</b>",
+            "paths": ["bolt/train/good/001.png", "bolt/train/good/002.png"],
+        },
+    ]
+    assert "&lt;b&gt;scratched&lt;/b&gt;" in html
+    assert "bolt/train/good/002.png" in html
+    old = manifest.drop(columns="excluded_because")
+    again, _ = validate(old, ImageFolder(mvtec_tree), DataConfig(layout="mvtec"), LIMITS)
+    assert [len(one["paths"]) for one in again["exclusions"]] == [3]
+
+
 def test_the_page_is_self_contained_and_escapes_what_it_shows(
     mvtec_tree: Path, make: SimpleNamespace
 ) -> None:

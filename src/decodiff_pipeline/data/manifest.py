@@ -8,6 +8,7 @@ import logging
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -28,6 +29,7 @@ from decodiff_pipeline.data.near_duplicates import difference_hash
 from decodiff_pipeline.errors import DataError, ImageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -51,7 +53,22 @@ COLUMNS = {
     "mask_height": "int64",
     "mask_pixels": "int64",  # defective pixels
     "dhash": "str",  # near_duplicates.difference_hash, "" where the image does not decode
+    "excluded_because": "str",  # the reason given in data.exclude, "" for none
 }
+
+
+class Exclusion(BaseModel):
+    """Images that are left out, and why.
+
+    Attributes:
+        path: Glob pattern of paths, relative to the raw root.
+        reason: What is wrong with them; kept in the manifest and shown in the validation report.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str = Field(min_length=1)
+    reason: str = ""
 
 
 class DataConfig(BaseModel):
@@ -65,7 +82,8 @@ class DataConfig(BaseModel):
         calibration_fraction: As `val_fraction`.
         test_fraction: Share of the good images carved into test, in a category that has defective
             test images and no good one.
-        exclude: Glob patterns of paths, relative to the raw root, that are left out.
+        exclude: What is left out: a glob pattern of paths relative to the raw root, or
+            ``{path: pattern, reason: why}``.
         workers: Threads that read images; None for one a core, at most 8.
     """
 
@@ -77,7 +95,7 @@ class DataConfig(BaseModel):
     val_fraction: float = Field(default=0.1, ge=0, lt=1)
     calibration_fraction: float = Field(default=0.1, ge=0, lt=1)
     test_fraction: float = Field(default=0.2, ge=0, lt=1)
-    exclude: tuple[str, ...] = ()
+    exclude: tuple[Exclusion, ...] = ()
     workers: int | None = Field(default=None, ge=1)
 
     @field_validator("layout")
@@ -86,6 +104,18 @@ class DataConfig(BaseModel):
         if name not in layout_names():
             raise ValueError(f"{name!r} is not a layout: use one of {', '.join(layout_names())}")
         return name
+
+    @field_validator("exclude", mode="before")
+    @classmethod
+    def _patterns_without_a_reason(cls, entries: object) -> object:
+        if not isinstance(entries, list | tuple):
+            raise ValueError(f"make it a list; it is {entries!r}")
+        for entry in entries:
+            if not isinstance(entry, str | dict | Exclusion):
+                raise ValueError(
+                    f"{entry!r} is neither a pattern of paths nor {{path: pattern, reason: why}}"
+                )
+        return [{"path": entry} if isinstance(entry, str) else entry for entry in entries]
 
     @field_validator("categories")
     @classmethod
@@ -130,7 +160,7 @@ def build_manifest(images: ImageFolder, config: DataConfig) -> pd.DataFrame:
         )
     rows = [_row(record, facts) for record, facts in zip(records, measured, strict=True)]
     manifest = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-    manifest["split"] = _splits(manifest, config)
+    manifest["split"] = _splits(_excluded(manifest, config.exclude), config)
     return manifest.sort_values(["category", "path"], ignore_index=True)
 
 
@@ -211,17 +241,30 @@ def _row(record: Record, facts: dict[str, Any]) -> dict[str, Any]:
         "label": record.label,
         "defect_type": record.defect_type,
         "path": record.path,
+        "excluded_because": "",
     } | facts
+
+
+def _excluded(manifest: pd.DataFrame, exclude: Sequence[Exclusion]) -> pd.DataFrame:
+    """Marks what is left out, each image with the first reason that is given for it."""
+    for entry in exclude:
+        matched = manifest["path"].map(partial(fnmatch.fnmatchcase, pat=entry.path))
+        if not matched.any():
+            logger.warning("data.exclude: the pattern %r matches no image.", entry.path)
+            continue
+        logger.info(
+            "data.exclude: %d images by %r: %s",
+            matched.sum(), entry.path, entry.reason or "no reason given",
+        )  # fmt: skip
+        manifest.loc[matched, "split"] = splits.EXCLUDED
+        unexplained = matched & (manifest["excluded_because"] == "")
+        manifest.loc[unexplained, "excluded_because"] = entry.reason
+    return manifest
 
 
 def _splits(manifest: pd.DataFrame, config: DataConfig) -> pd.Series:
     """Fills in the split of the rows that their layout left to be carved."""
     split = manifest["split"].copy()
-    for pattern in config.exclude:
-        matched = manifest["path"].map(lambda path, glob=pattern: fnmatch.fnmatchcase(path, glob))
-        split[matched] = splits.EXCLUDED
-        if not matched.any():
-            logger.warning("data.exclude: the pattern %r matches no image.", pattern)
     for category, group in manifest.groupby("category"):
         test = group[split[group.index] == splits.TEST]
         labels = set(test["label"])

@@ -1,17 +1,24 @@
-"""Near-duplicate images by a difference hash: 256 bits that survive scaling and recompression."""
+"""Test images that were seen before: equal bytes, or a difference hash that is nearly equal.
+
+The hash has 256 bits that survive scaling and recompression.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from PIL import Image
+
+from decodiff_pipeline.data import splits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SIDE = 16
 BITS = SIDE * SIDE
+FITTED = (splits.TRAIN, splits.VAL, splits.CALIBRATION)
 
 
 def difference_hash(image: Image.Image) -> str:
@@ -44,6 +51,45 @@ def nearest(queries: Sequence[str], references: Sequence[str]) -> tuple[np.ndarr
         index[row] = bits.argmin()
         distance[row] = bits[index[row]]
     return index, distance
+
+
+def duplicate_of(manifest: pd.DataFrame) -> pd.Series:
+    """Train, val or calibration image, of any category, with the bytes of a test image.
+
+    Args:
+        manifest: Rows with `data.manifest.COLUMNS`, of which ``sha256`` may be empty.
+
+    Returns:
+        A path for each row, with the manifest's index; empty where there is none.
+    """
+    table = manifest[manifest["sha256"] != ""]
+    fitted = table[table["split"].isin(FITTED)].drop_duplicates("sha256")
+    known = fitted.set_index("sha256")["path"]
+    test = table[table["split"] == splits.TEST]
+    return test["sha256"].map(known).dropna().reindex(manifest.index, fill_value="")
+
+
+def near_duplicate_of(manifest: pd.DataFrame, bits: int) -> pd.Series:
+    """Train, val or calibration image of its category that a test image looks most like.
+
+    Args:
+        manifest: As for `duplicate_of`; ``dhash`` may be empty.
+        bits: How many of the 256 bits may differ.
+
+    Returns:
+        As `duplicate_of`; empty also where the nearest image is further off than ``bits``.
+    """
+    found: dict[int, str] = {}
+    for _, group in manifest[manifest["dhash"] != ""].groupby("category"):
+        fitted = group[group["split"].isin(FITTED)]
+        test = group[group["split"] == splits.TEST]
+        if fitted.empty or test.empty:
+            continue
+        index, distance = nearest(list(test["dhash"]), list(fitted["dhash"]))
+        for row, match, apart in zip(test.index, index, distance, strict=True):
+            if apart <= bits:
+                found[row] = fitted["path"].iloc[match]
+    return pd.Series(found, dtype="str").reindex(manifest.index, fill_value="")
 
 
 def _unpack(hashes: Sequence[str]) -> np.ndarray:

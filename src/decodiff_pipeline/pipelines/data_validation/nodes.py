@@ -31,6 +31,7 @@ def validate(
     """
     from decodiff_pipeline.pipelines.data_validation.report import render
     from decodiff_pipeline.pipelines.data_validation.suite import run_checks
+    from decodiff_pipeline.pipelines.data_validation.tables import exclusions
 
     checks = run_checks(manifest, data.categories, validation)
     report = {
@@ -39,6 +40,7 @@ def validate(
         "layout": data.layout,
         "images": len(manifest),
         "excluded": int((manifest["split"] == EXCLUDED).sum()),
+        "exclusions": exclusions(manifest),
         "categories": count_table(manifest),
         "checks": checks,
     }

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 THUMBNAIL = 112  # pixels, the longer side
 PICTURED = 12  # offenders of a check that are shown as pictures
-LISTED = 200  # offenders of a check that are listed; the JSON report has all
+LISTED = 200  # offenders of a check, or files left out for a reason; the JSON report has all
 
 
 def render(report: dict[str, Any], images: ImageFolder) -> str:
@@ -46,6 +46,7 @@ def render(report: dict[str, Any], images: ImageFolder) -> str:
     return environment.get_template("report.html.j2").render(
         report | {"checks": checks},
         splits=("train", "val", "calibration", "test", "excluded"),
+        listed=LISTED,
     )
 
 

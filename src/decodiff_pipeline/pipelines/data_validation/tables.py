@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from decodiff_pipeline.data import splits
 from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
-from decodiff_pipeline.data.near_duplicates import nearest
+from decodiff_pipeline.data.near_duplicates import FITTED, duplicate_of, near_duplicate_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-FITTED = (splits.TRAIN, splits.VAL, splits.CALIBRATION)
 
 
 def image_table(manifest: pd.DataFrame, near_duplicate_bits: int) -> pd.DataFrame:
@@ -31,12 +29,21 @@ def image_table(manifest: pd.DataFrame, near_duplicate_bits: int) -> pd.DataFram
     return table.assign(
         size=sizes,
         mask_size=masks.where(table["mask_width"] > 0, ""),
-        duplicate_of=_duplicates(table[table["sha256"] != ""]).reindex(table.index, fill_value=""),
-        near_duplicate_of=_near_duplicates(table[readable], near_duplicate_bits).reindex(
-            table.index, fill_value=""
-        ),
+        duplicate_of=duplicate_of(table),
+        near_duplicate_of=near_duplicate_of(table, near_duplicate_bits),
         unseen_mode=_unseen_modes(table[readable]).reindex(table.index, fill_value=""),
     )
+
+
+def exclusions(manifest: pd.DataFrame) -> list[dict[str, Any]]:
+    """Returns a dict for each reason to leave images out: reason ("" for none) and paths."""
+    excluded = manifest[manifest["split"] == splits.EXCLUDED]
+    if "excluded_because" not in excluded:  # a manifest of before there were reasons
+        excluded = excluded.assign(excluded_because="")
+    return [
+        {"reason": str(reason), "paths": list(rows["path"])}
+        for reason, rows in excluded.groupby("excluded_because", sort=True)
+    ]
 
 
 def category_table(table: pd.DataFrame, categories: Iterable[str] | None) -> pd.DataFrame:
@@ -60,27 +67,6 @@ def category_table(table: pd.DataFrame, categories: Iterable[str] | None) -> pd.
 
 def _count(rows: pd.DataFrame, names: list[str]) -> pd.Series:
     return rows["category"].value_counts().reindex(names, fill_value=0)
-
-
-def _duplicates(table: pd.DataFrame) -> pd.Series:
-    fitted = table[table["split"].isin(FITTED)].drop_duplicates("sha256")
-    known = fitted.set_index("sha256")["path"]
-    test = table[table["split"] == splits.TEST]
-    return test["sha256"].map(known).dropna()
-
-
-def _near_duplicates(table: pd.DataFrame, bits: int) -> pd.Series:
-    found: dict[int, str] = {}
-    for _, group in table.groupby("category"):
-        fitted = group[group["split"].isin(FITTED)]
-        test = group[group["split"] == splits.TEST]
-        if fitted.empty or test.empty:
-            continue
-        index, distance = nearest(list(test["dhash"]), list(fitted["dhash"]))
-        for row, match, apart in zip(test.index, index, distance, strict=True):
-            if apart <= bits:
-                found[row] = fitted["path"].iloc[match]
-    return pd.Series(found, dtype="str")
 
 
 def _unseen_modes(table: pd.DataFrame) -> pd.Series:
