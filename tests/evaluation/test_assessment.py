@@ -13,9 +13,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.evaluation.assessment import assess
-from decodiff_pipeline.evaluation.baselines import pca_baseline
 from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS
+from decodiff_pipeline.evaluation.pca_baseline import pca_baseline
 from decodiff_pipeline.evaluation.summary import mean_over_categories
 from decodiff_pipeline.evaluation.thresholds import fit_thresholds
 
@@ -133,8 +133,7 @@ def test_released_calls_an_image_good_whose_defect_is_cropped_off(cropped: World
     floor = pca_baseline(
         cropped.manifest, cropped.images, cropped.model.preprocessing, cropped.config
     )
-    assert floor["protocol"] == "released"
-    assert floor["pca"]["plate"]["image_auroc"] < 1
+    assert floor.metrics["plate"]["image_auroc"] < 1
 
 
 def test_without_a_crop_nothing_is_lost_to_it(plate: World) -> None:

@@ -1,90 +1,110 @@
-"""The PCA floor, on small pictures and on the real ones it was published for."""
+"""The floors beside the model: the autoencoder alone, and what the two have in common."""
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from scipy import ndimage
 
-from decodiff_pipeline.data.images import ImageFolder
-from decodiff_pipeline.data.manifest import DataConfig, build_manifest
-from decodiff_pipeline.deco.config import PreprocessConfig
-from decodiff_pipeline.evaluation.baselines import pca_baseline, reconstruction_errors
-from decodiff_pipeline.evaluation.config import EvaluationConfig
+from decodiff_pipeline.deco.autoencoder import decode, encode, load_autoencoder
+from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
+from decodiff_pipeline.deco.unet import DeCoDiffUNet
+from decodiff_pipeline.evaluation.autoencoder_baseline import AutoencoderBaseline
+from decodiff_pipeline.evaluation.baselines import measure_baselines, score_test_images, unbeaten
+from decodiff_pipeline.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.evaluation.conftest import World
 
-PUBLISHED = 0.01  # how close the published figures must come
-GEOMETRY = PreprocessConfig(resize=256, image_size=256)
+    from decodiff_pipeline.deco.weights import AutoencoderConfig
 
 
-def test_what_lies_in_the_span_of_the_good_images_has_no_error() -> None:
-    rng = np.random.default_rng(0)
-    basis = rng.random((5, 64, 64)).astype(np.float32)
-    weights = rng.random((40, 5)).astype(np.float32)
-    good = np.tensordot(weights, basis, 1)
-    new = np.tensordot(rng.random((3, 5)).astype(np.float32), basis, 1)
-    new[2, 30:34, 30:34] += 1
-    errors = reconstruction_errors(good, new).max((1, 2))
-    assert errors[:2].max() < 1e-3
-    assert errors[2] > 0.5
+@pytest.fixture
+def pipeline(tiny_autoencoder: AutoencoderConfig) -> DeCoDiffPipeline:
+    torch.manual_seed(0)
+    unet = DeCoDiffUNet(
+        ["plate", "odd/../$name"], 8, base_channels=8, num_heads=1, context_dim=8, norm_groups=4
+    )
+    model = DeCoDiffPipeline(
+        load_autoencoder(tiny_autoencoder),
+        unet,
+        DeCoDiffScheduler(),
+        preprocess={"resize": 80, "image_size": 64},
+        discrepancy={"pixel_sigma": 2.0, "score_from": "latent", "top_share": 0.01},
+    )
+    model.set_progress_bar_config(disable=True)
+    return model
 
 
-def test_the_floor_finds_bright_squares(plate: World) -> None:
-    table = pca_baseline(plate.manifest, plate.images, plate.model.preprocessing, plate.config)
-    row = table["pca"]["plate"]
-    assert row["n_fitted"] == 14  # train, val and calibration
-    assert row["image_auroc"] == 1
-    assert row["pixel_auroc"] > 0.9
+def test_the_autoencoder_is_judged_by_its_own_error(pipeline: DeCoDiffPipeline) -> None:
+    random = np.random.default_rng(0)
+    images = [Image.fromarray(random.integers(0, 256, (90, 70, 3), np.uint8)) for _ in range(3)]
+    before = pipeline(images, "plate").scores
+    output = AutoencoderBaseline.of(pipeline)(images, "plate", batch_size=2)
+    tensor = pipeline.preprocess(images)
+    decoded = decode(pipeline.vae, encode(pipeline.vae, tensor)[0])
+    error = (decoded - tensor).abs().amax(1).numpy() / 2
+    expected = np.stack([ndimage.gaussian_filter(one.clip(0, 1), 2.0) for one in error])
+    np.testing.assert_allclose(output.anomaly_maps, expected, atol=1e-5)
+    largest = np.sort(expected.reshape(3, -1), axis=1)[:, -round(0.01 * 64**2) :]
+    np.testing.assert_allclose(output.scores, largest.mean(1), atol=1e-5)
+    assert output.reconstructions.shape == (3, 64, 64, 3)
+    assert np.array_equal(pipeline(images, "plate").scores, before)  # the model is as it was
 
 
-@pytest.mark.parametrize(("train", "defective"), [(1, 2), (0, 2), (5, 0)])
-def test_too_few_images_give_nulls(world: World, train: int, defective: int) -> None:
-    world.add("plate", "train", "good", train).add("plate", "test", "good", 2)
-    world.add("plate", "test", "defective", defective)
-    geometry = world.model.preprocessing
-    row = pca_baseline(world.manifest, world.images, geometry, world.config)["pca"]["plate"]
-    assert (row["image_auroc"], row["pixel_ap"]) == (None, None)
-    assert row["n_fitted"] == train
+def test_test_images_alone_are_scored_and_measured_like_the_model(plate: World) -> None:
+    score_test_images(plate.model, plate.manifest, plate.images, plate.store, plate.config)
+    index = plate.store.index()
+    assert set(index["split"]) == {"test"}
+    assert len(index) == sum(plate.model.calls) == 13
+    metrics, scores = measure_baselines(
+        plate.manifest, plate.images, plate.model.preprocessing, plate.store, plate.config
+    )
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+    assert metrics["protocol"] == "strict"
+    row = metrics["autoencoder"]["plate"]
+    assert {name: row[name] for name in (*IMAGE_METRICS, *PIXEL_METRICS)} == pytest.approx(
+        dict.fromkeys((*IMAGE_METRICS, *PIXEL_METRICS), 1.0)
+    )
+    assert metrics["pca"]["plate"]["image_auroc"] == 1
+    certain = index[index["label"] != "uncertain"]
+    assert scores["path"].tolist() == certain["path"].tolist()
+    assert scores["autoencoder_score"].tolist() == certain["score"].tolist()
+    bad = (certain["label"] == "defective").to_numpy()
+    assert scores["pca_score"][bad].min() > scores["pca_score"][~bad].max()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("folder", "category", "image_auroc", "pixel_ap"),
-    [
-        ("magnetic_tile", "magnetic_tile", 0.734, 0.144),
-        ("mvtec", "toothbrush", 1.000, 0.700),
-        ("crackforest", "pavement", 0.754, 0.219),
-    ],
-)
-def test_published_floors_with_masks(
-    real_data: Callable[[str], Path],
-    folder: str,
-    category: str,
-    image_auroc: float,
-    pixel_ap: float,
-) -> None:
-    images = ImageFolder(real_data(folder))
-    manifest = build_manifest(images, DataConfig(layout="mvtec"))
-    row = pca_baseline(manifest, images, GEOMETRY, EvaluationConfig())["pca"][category]
-    assert row["image_auroc"] == pytest.approx(image_auroc, abs=PUBLISHED)
-    assert row["pixel_ap_touched_masks"] == pytest.approx(pixel_ap, abs=PUBLISHED)
-    assert row["pixel_ap"] < row["pixel_ap_touched_masks"]  # grown masks flatter
+def test_the_released_protocol_relabels_for_the_baseline_too(cropped: World) -> None:
+    cropped.config = cropped.config.model_copy(update={"protocol": "released"})
+    score_test_images(
+        cropped.model, cropped.manifest, cropped.images, cropped.store, cropped.config
+    )
+    metrics, _ = measure_baselines(
+        cropped.manifest, cropped.images, cropped.model.preprocessing, cropped.store, cropped.config
+    )
+    assert metrics["protocol"] == "released"
+    # The bright square of the image whose mask is cropped off counts as a false alarm.
+    assert metrics["autoencoder"]["plate"]["image_auroc"] < 1
 
 
-@pytest.mark.slow
-def test_published_floors_of_solar_cells() -> None:
-    package = importlib.util.find_spec("elpv_dataset")
-    if package is None or package.origin is None:
-        pytest.skip("elpv-dataset is not installed: pip install elpv-dataset")
-    images = ImageFolder(Path(package.origin).parent / "data")
-    manifest = build_manifest(images, DataConfig(layout="elpv"))
-    table = pca_baseline(manifest, images, GEOMETRY, EvaluationConfig())["pca"]
-    assert table["mono"]["image_auroc"] == pytest.approx(0.916, abs=PUBLISHED)
-    assert table["poly"]["image_auroc"] == pytest.approx(0.686, abs=PUBLISHED)
+def test_a_model_that_does_not_beat_a_floor_is_named_with_the_floor() -> None:
+    model = {
+        "worse": {"image_auroc": 0.8, "pixel_ap": 0.5},
+        "better": {"image_auroc": 0.95, "pixel_ap": 0.5},
+        "unmeasured": {"image_auroc": None, "pixel_ap": None},
+    }
+    floors = {
+        "pca": {key: {"image_auroc": 0.9, "pixel_ap": None} for key in model},
+        "autoencoder": {key: {"image_auroc": 0.7, "pixel_ap": 0.5} for key in model},
+    }
+    assert unbeaten(model, floors) == {
+        "worse": [("pca", "image_auroc"), ("autoencoder", "pixel_ap")],
+        "better": [("autoencoder", "pixel_ap")],  # equal is not better
+        "unmeasured": [],
+    }

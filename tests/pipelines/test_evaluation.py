@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,32 +19,53 @@ from PIL import Image
 from pydantic import ValidationError
 
 from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.deco.autoencoder import load_autoencoder
 from decodiff_pipeline.deco.config import PreprocessConfig
-from decodiff_pipeline.deco.preprocess import to_square
+from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline, Discrepancies
+from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
+from decodiff_pipeline.deco.unet import DeCoDiffUNet
 from decodiff_pipeline.evaluation.config import EvaluationConfig, Protocol
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.pipelines.evaluation import create_pipeline
+
+if TYPE_CHECKING:
+    import torch
+
+    from decodiff_pipeline.deco.weights import AutoencoderConfig
 
 CONF = Path(__file__).parents[2] / "conf"
 GEOMETRY = PreprocessConfig(resize=32, image_size=32)
 
 
-class GreyModel:
-    """Its map is the grey value."""
-
-    categories = ("plate",)
-    preprocessing = GEOMETRY
-
-    def __call__(self, images: list[Image.Image], **_: Any) -> SimpleNamespace:
-        squares = np.stack([to_square(image, GEOMETRY) for image in images])
-        maps = squares.mean(-1, dtype=np.float32) / 255
-        return SimpleNamespace(anomaly_maps=maps, scores=maps.max((1, 2)), reconstructions=squares)
+Groups = tuple[tuple[str, str, int], ...]
+EVERYTHING: Groups = (
+    ("train", "good", 4), ("calibration", "good", 3), ("test", "good", 3), ("test", "defective", 3),
+)  # fmt: skip
 
 
-def make_manifest(root: Path) -> pd.DataFrame:
+class GreyModel(DeCoDiffPipeline):
+    """Its map is the grey value; the rest is a real pipeline's."""
+
+    def discrepancies(self, images: torch.Tensor, *_: Any) -> Discrepancies:
+        grey = ((images.mean(1) + 1) / 2).numpy()
+        return Discrepancies(grey, np.zeros((len(images), 4, 4), np.float32), images)
+
+
+@pytest.fixture
+def model(tiny_autoencoder: AutoencoderConfig) -> GreyModel:
+    unet = DeCoDiffUNet(["plate"], 4, base_channels=8, num_heads=1, context_dim=8, norm_groups=4)
+    return GreyModel(
+        load_autoencoder(tiny_autoencoder),
+        unet,
+        DeCoDiffScheduler(),
+        preprocess=asdict(GEOMETRY),
+        discrepancy={"pixel_limit": 1, "pixel_sigma": 0, "fusion": "pixel"},
+    )
+
+
+def make_manifest(root: Path, groups: Groups = EVERYTHING) -> pd.DataFrame:
     rows = []
-    groups = [("train", "good", 4), ("calibration", "good", 3), ("test", "good", 3)]
-    for split, label, count in [*groups, ("test", "defective", 3)]:
+    for split, label, count in groups:
         for _ in range(count):
             name = f"{len(rows):02d}.png"
             pixels = np.random.default_rng(len(rows)).integers(0, 40, (32, 32), dtype=np.uint8)
@@ -58,29 +79,47 @@ def make_manifest(root: Path) -> pd.DataFrame:
 def outputs(root: Path) -> dict[str, Any]:
     """The pipeline's outputs as `conf/base/catalog.yml` has them, in another folder."""
     catalog = yaml.safe_load((CONF / "base" / "catalog.yml").read_text())
-    names = ("predictions", "thresholds", "baseline_metrics", "metrics", "figures", "report")
+    names = (
+        "predictions", "thresholds", "baseline_predictions", "baseline_metrics", "baseline_scores",
+        "training_review", "synthetic_metrics", "metrics", "figures", "report",
+    )  # fmt: skip
     found = {name: catalog[name] for name in names}
     for name, entry in found.items():
         entry["path" if name == "figures" else "filepath"] = str(root / name)
     return found
 
 
-@pytest.mark.parametrize("protocol", ["strict", "released"])
-def test_the_whole_pipeline(tmp_path: Path, protocol: Protocol) -> None:
+def run(root: Path, model: GreyModel, manifest: pd.DataFrame, protocol: Protocol) -> None:
+    """Runs the pipeline; its outputs are below the root, by their names in the catalog."""
     inputs = {
-        "decodiff_model": GreyModel(),
-        "validated_manifest": make_manifest(tmp_path),
-        "raw_images": ImageFolder(tmp_path),
-        "prediction_store": PredictionStore(tmp_path / "predictions"),
+        "decodiff_model": model,
+        "validated_manifest": manifest,
+        "raw_images": ImageFolder(root),
+        "prediction_store": PredictionStore(root / "predictions"),
+        "baseline_store": PredictionStore(root / "baseline_predictions"),
         "params:evaluation": EvaluationConfig(batch_size=2, protocol=protocol),
         "params:preprocessing": GEOMETRY,
     }
-    catalog = DataCatalog.from_config(outputs(tmp_path))
+    catalog = DataCatalog.from_config(outputs(root))
     for name, value in inputs.items():
         catalog[name] = MemoryDataset(value, copy_mode="assign")
     pipeline = create_pipeline()
     assert pipeline.inputs() == set(inputs)
     SequentialRunner().run(pipeline, catalog)
+
+
+def content(path: Path) -> Any:
+    """A JSON file, in which NaN and infinity are errors."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} in {path}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+@pytest.mark.parametrize("protocol", ["strict", "released"])
+def test_the_whole_pipeline(tmp_path: Path, model: GreyModel, protocol: Protocol) -> None:
+    run(tmp_path, model, make_manifest(tmp_path), protocol)
     metrics = json.loads((tmp_path / "metrics").read_text())
     assert metrics["categories"]["plate"]["image_auroc"] == 1
     assert metrics["categories"]["plate"]["pixel_ap"] is None
@@ -95,12 +134,70 @@ def test_the_whole_pipeline(tmp_path: Path, protocol: Protocol) -> None:
     baseline = json.loads((tmp_path / "baseline_metrics").read_text())
     assert {metrics["protocol"], baseline["protocol"]} == {protocol}
 
+    assert baseline["autoencoder"]["plate"]["image_auroc"] is not None
+    scores = pd.read_parquet(tmp_path / "baseline_scores")
+    assert scores[["pca_score", "autoencoder_score"]].notna().all(axis=None)
+    assert len(scores) == 6
+    review = content(tmp_path / "training_review")["plate"]
+    assert [entry["path"] for entry in review] != []
+    assert all(entry["path"] in {"00.png", "01.png", "02.png", "03.png"} for entry in review)
+    synthetic = content(tmp_path / "synthetic_metrics")["plate"]
+    assert (synthetic["n"], synthetic["split"]) == (3, "test")
+    assert 0 <= synthetic["pixel_auroc"] <= 1
+
+
+TRAIN, CALIBRATION, GOOD, BAD = ((group,) for group in EVERYTHING)
+
+
+@pytest.mark.parametrize("protocol", ["strict", "released"])
+@pytest.mark.parametrize(
+    "groups",
+    [
+        pytest.param(TRAIN + CALIBRATION + GOOD, id="no defects"),
+        pytest.param(TRAIN + CALIBRATION + BAD, id="no good test images"),
+        pytest.param(TRAIN + GOOD, id="neither calibration images nor defects"),
+        pytest.param(TRAIN + BAD, id="neither calibration nor good test images"),
+        pytest.param(TRAIN + CALIBRATION, id="no test images"),
+        pytest.param(GOOD + BAD, id="nothing but test images"),
+        pytest.param((("test", "good", 1),), id="a single good image"),
+        pytest.param((("test", "defective", 1),), id="a single defective image"),
+        pytest.param((("calibration", "good", 1),), id="a single calibration image"),
+        pytest.param((*TRAIN, *GOOD, ("test", "uncertain", 2)), id="uncertain instead of defects"),
+    ],
+)
+def test_what_cannot_be_measured_is_null(
+    tmp_path: Path, model: GreyModel, groups: Groups, protocol: Protocol
+) -> None:
+    run(tmp_path, model, make_manifest(tmp_path, groups), protocol)
+    labels = {label for split, label, _ in groups if split == "test"}
+    both = {"good", "defective"} <= labels
+    row = content(tmp_path / "metrics")["categories"]["plate"]
+    baseline = content(tmp_path / "baseline_metrics")
+    assert (row["image_auroc"] is not None) == both
+    assert (baseline["autoencoder"]["plate"]["image_auroc"] is not None) == both
+    assert (baseline["pca"]["plate"]["image_auroc"] is not None) == (both and groups[0] in TRAIN)
+    assert row["pixel_ap"] is baseline["autoencoder"]["plate"]["pixel_ap"] is None
+    threshold = content(tmp_path / "thresholds")["categories"]["plate"]["threshold"]
+    calibrated = any(split == "calibration" for split, _, _ in groups)
+    assert (threshold is not None) == calibrated
+    review = content(tmp_path / "training_review").get("plate", [])
+    assert len(review) == (4 if groups[0] in TRAIN else 0)
+    assert all((entry["p_value"] is not None) == calibrated for entry in review)
+    synthetic = content(tmp_path / "synthetic_metrics")["plate"]
+    usable = "good" in labels or calibrated
+    assert (synthetic["n"] > 0) == usable
+    assert (synthetic["pixel_ap"] is not None) == usable
+    assert (tmp_path / "report").stat().st_size > 0
+
 
 def test_node_names() -> None:
     assert {node.name for node in create_pipeline().nodes} == {
         "score_images",
         "fit_thresholds",
-        "fit_pca_baseline",
+        "score_baseline",
+        "measure_baselines",
+        "review_training_images",
+        "measure_synthetic_localisation",
         "compute_metrics",
         "draw_report",
     }
@@ -123,6 +220,10 @@ def test_the_shipped_parameters_are_valid(path: Path) -> None:
         {"batch_size": 0},
         {"batch_size": "many"},
         {"protocol": "loose"},
+        {"near_duplicate_bits": 257},
+        {"review_images": -1},
+        {"review_limit": 0},
+        {"synthetic_images": -1},
         {"unknown": 1},
     ],
 )

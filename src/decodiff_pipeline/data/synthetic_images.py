@@ -1,4 +1,4 @@
-"""Which val images get which synthetic defects."""
+"""Which good images get which synthetic defects."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class SyntheticImage(NamedTuple):
-    """A good val image that is given a synthetic defect.
+    """A good image that is given a synthetic defect.
 
     Attributes:
         path: The good image.
         sha256: Of its bytes.
         category: Its category.
         number: Which of its defects.
-        source_path: Another good val image, of any category, that textures are taken from.
+        source_path: Another good image of the split, of any category, to take textures from.
         source_sha256: Of that one's bytes.
     """
 
@@ -55,8 +55,10 @@ class SyntheticImage(NamedTuple):
         return synthetic_defect(square, self.sha256, self.number, source)
 
 
-def synthetic_images(manifest: pd.DataFrame, per_image: int) -> list[SyntheticImage]:
-    """Give every good val image some defects, in the order of the manifest.
+def synthetic_images(
+    manifest: pd.DataFrame, per_image: int, split: str = "val"
+) -> list[SyntheticImage]:
+    """Give every good image of a split some defects, in the order of the manifest.
 
     Where textures come from follows from the images' bytes, and one image more or less changes
     it for few others.
@@ -64,8 +66,9 @@ def synthetic_images(manifest: pd.DataFrame, per_image: int) -> list[SyntheticIm
     Args:
         manifest: The validated manifest.
         per_image: Defects per image, each in a copy of its own.
+        split: Which split.
     """
-    good = manifest[(manifest["split"] == "val") & (manifest["label"] == "good")]
+    good = manifest[(manifest["split"] == split) & (manifest["label"] == "good")]
     ring = sorted(zip(good["sha256"], good["path"], strict=True))
     digests = [sha256 for sha256, _ in ring]
     wanted = []

@@ -1,161 +1,157 @@
-"""The floor: how far seconds of PCA get on the images that the diffusion model is judged on."""
+"""What the diffusion model has to beat, measured on the same images by the same functions."""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
-from PIL import Image
-from scipy import ndimage
 
-from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.evaluation.masks import with_ground_truth
-from decodiff_pipeline.evaluation.metrics import (
-    IMAGE_METRICS,
-    PIXEL_METRICS,
-    Metrics,
-    image_metrics,
-    pixel_metrics,
-)
+from decodiff_pipeline.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS, image_metrics
+from decodiff_pipeline.evaluation.pca_baseline import pca_baseline
 from decodiff_pipeline.evaluation.protocols import labelled, measure_pixels
+from decodiff_pipeline.evaluation.scoring import score_images
+from decodiff_pipeline.evaluation.summary import COMPARED, beats
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
+
+    import numpy as np
 
     from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.evaluation.config import EvaluationConfig
+    from decodiff_pipeline.evaluation.predictions import PredictionStore
+    from decodiff_pipeline.evaluation.scoring import AnomalyModel
 
 logger = logging.getLogger(__name__)
 
-SIDE = 64
-COMPONENTS = 60
-SMOOTHING = 1.5  # pixels at SIDE
-MIN_IMAGES = 2
-TOUCHED_SIDE = 256
-GOOD_SPLITS = ("train", "val", "calibration")
+BASELINES = ("pca", "autoencoder")
 
 
-def pca_baseline(
+def score_test_images(
+    model: AnomalyModel,
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    store: PredictionStore,
+    config: EvaluationConfig,
+) -> None:
+    """Score the test images alone; a baseline has no threshold that calibration would serve.
+
+    Args:
+        model: Such as `autoencoder_baseline.AutoencoderBaseline`.
+        manifest: The validated manifest.
+        images: The raw images.
+        store: Where the predictions go.
+        config: Batch size.
+
+    Raises:
+        ModelError: As `scoring.score_images`; so with the next two.
+        ImageError: An image cannot be read.
+        DataError: The predictions cannot be written.
+    """
+    score_images(model, manifest[manifest["split"] == "test"], images, store, config)
+
+
+def measure_baselines(
     manifest: pd.DataFrame,
     images: ImageFolder,
     geometry: PreprocessConfig,
+    autoencoder: PredictionStore,
     config: EvaluationConfig,
-) -> dict[str, Any]:
-    """Fit and score the PCA of every category.
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Metrics of both baselines in every category, and their scores.
 
     Args:
         manifest: The validated manifest.
         images: The raw images.
-        geometry: The model's; the masks are those that the model's maps are compared with.
+        geometry: The model's.
+        autoencoder: Test images as the autoencoder baseline scored them.
         config: Protocol and limit of AUPRO.
 
     Returns:
-        ``{"pca": {category: metrics}, "protocol": …}``, keys as in `metrics.image_metrics` and
-        `metrics.pixel_metrics`, ``n_fitted``, and ``pixel_ap_touched_masks``: at 256², every
-        pixel that a defect touches defective, which is how the published floors were measured
-        and about 10 % above the strict figure. All ``None`` where a category has fewer than two
-        good images to fit.
+        ``{"pca": {category: metrics}, "autoencoder": {category: metrics}, "protocol": …}``, see
+        `pca_baseline.PcaBaseline`; ``None`` wherever there is nothing to measure. And a row for
+        each good or defective test image: path, category, pca_score, autoencoder_score (float64,
+        NaN where there is none).
     """
-    table: dict[str, dict[str, Any]] = {}
-    for category, rows in manifest.groupby("category", sort=True):
-        fitted = rows[(rows["label"] == "good") & rows["split"].isin(GOOD_SPLITS)]
-        test = rows[(rows["split"] == "test") & rows["label"].isin(["good", "defective"])]
-        test = labelled(test, images, geometry, config.protocol)
-        metrics: dict[str, Any] = dict.fromkeys(
-            (*IMAGE_METRICS, *PIXEL_METRICS, "pixel_ap_touched_masks")
+    pca = pca_baseline(manifest, images, geometry, config)
+    index = autoencoder.index()
+    table = {}
+    for category in sorted(set(manifest["category"])):
+        rows = index[index["category"] == category]
+        table[category] = _measured(category, rows, autoencoder, images, config)
+        logger.info(
+            "autoencoder alone on %s: image AUROC %s", category, table[category]["image_auroc"]
         )
-        if len(fitted) >= MIN_IMAGES and len(test):
-            maps = reconstruction_errors(
-                read_small(images, fitted["path"]), read_small(images, test["path"])
-            )
-            scores = _scores(maps, geometry, config)
-            metrics |= image_metrics(scores, (test["label"] == "defective").to_numpy())
-            metrics |= _pixel_metrics(test, maps, images, geometry, config)
-        table[str(category)] = metrics | {"n_fitted": len(fitted)}
-        logger.info("PCA floor of %s: image AUROC %s", category, metrics["image_auroc"])
-    return {"pca": table, "protocol": config.protocol}
+    certain = index[index["label"].isin(["good", "defective"])]
+    scores = pd.DataFrame(
+        {
+            "path": certain["path"],
+            "category": certain["category"],
+            "pca_score": certain["path"].map(pca.scores).astype(float),
+            "autoencoder_score": certain["score"].astype(float),
+        }
+    )
+    metrics = {"pca": pca.metrics, "autoencoder": table, "protocol": config.protocol}
+    return metrics, scores.reset_index(drop=True)
 
 
-def read_small(images: ImageFolder, paths: Iterable[str]) -> np.ndarray:
-    """Read images as float32 (N, 64, 64) grey within 0…1, the whole image stretched (bilinear)."""
-    arrays = [
-        np.asarray(
-            images.read(path).convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR),
-            dtype=np.float32,
-        )
-        for path in paths
-    ]
-    return np.stack(arrays) / 255
-
-
-def reconstruction_errors(fitted: np.ndarray, scored: np.ndarray) -> np.ndarray:
-    """Smoothed absolute difference to the reconstruction from 60 principal components.
+def unbeaten(
+    metrics: Mapping[str, Any], floors: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> dict[str, list[tuple[str, str]]]:
+    """Where a model is not better than a baseline.
 
     Args:
-        fitted: float32 (M, 64, 64) of good images, M ≥ 2; fewer than 61 give M - 1 components.
-        scored: float32 (N, 64, 64).
+        metrics: Category → its metrics.
+        floors: Baseline → category → its metrics, as `measure_baselines` returns them.
 
     Returns:
-        float32 (N, 64, 64); an image's score is its maximum.
+        Category → pairs of baseline and metric, of those compared (image AUROC and pixel AP), in
+        which the model is not above the baseline; empty where it beats all that was measured.
     """
-    from sklearn.decomposition import PCA
-
-    pca = PCA(min(COMPONENTS, len(fitted) - 1), random_state=0)
-    pca.fit(fitted.reshape(len(fitted), -1))
-    flat = scored.reshape(len(scored), -1)
-    error = np.abs(flat - pca.inverse_transform(pca.transform(flat))).reshape(scored.shape)
-    return ndimage.gaussian_filter(error, (0, SMOOTHING, SMOOTHING)).astype(np.float32)
-
-
-def _scores(maps: np.ndarray, geometry: PreprocessConfig, config: EvaluationConfig) -> np.ndarray:
-    """The maximum of each map; where only the crop decides on the label, that within it."""
-    if config.protocol == "strict":
-        return maps.max((1, 2))
-    cropped = _Enlarged(maps, geometry)
-    return np.array([cropped[i].max() for i in range(len(cropped))])
+    return {
+        category: [
+            (baseline, metric)
+            for baseline in BASELINES
+            for metric in COMPARED
+            if beats(row.get(metric), floors.get(baseline, {}).get(category, {}).get(metric))
+            is False
+        ]
+        for category, row in metrics.items()
+    }
 
 
-def _pixel_metrics(
-    test: pd.DataFrame,
-    maps: np.ndarray,
+def _measured(
+    category: str,
+    rows: pd.DataFrame,
+    predictions: PredictionStore,
     images: ImageFolder,
-    geometry: PreprocessConfig,
     config: EvaluationConfig,
-) -> Metrics:
-    known = with_ground_truth(test)
-    if not (known["label"] == "defective").any():
-        return dict.fromkeys((*PIXEL_METRICS, "pixel_ap_touched_masks"))
-    maps = maps[test.index.get_indexer(known.index)]
-    measured = measure_pixels(_Enlarged(maps, geometry), known, images, geometry, config)
-    touched = [
-        None if pd.isna(path) else _touched(images.read_mask(str(path)))
-        for path in known["mask_path"]
-    ]
-    whole = PreprocessConfig(resize=TOUCHED_SIDE, image_size=TOUCHED_SIDE)
-    reference = pixel_metrics(_Enlarged(maps, whole), touched, limit=config.aupro_limit)
-    return measured | {"pixel_ap_touched_masks": reference["pixel_ap"]}
+) -> dict[str, Any]:
+    """Metrics of one category's test images, as the manifest labels them."""
+    if rows.empty:
+        return dict.fromkeys((*IMAGE_METRICS, *PIXEL_METRICS))
+    geometry = predictions.geometry()
+    certain = labelled(rows, images, geometry, config.protocol)
+    certain = certain[certain["label"].isin(["good", "defective"])]
+    known = with_ground_truth(certain)
+    maps = _Chosen(predictions.maps(category), known["row"])
+    return {
+        **image_metrics(certain["score"].to_numpy(), (certain["label"] == "defective").to_numpy()),
+        **measure_pixels(maps, known, images, geometry, config),
+    }
 
 
-def _touched(mask: np.ndarray) -> np.ndarray:
-    grey = Image.fromarray(mask.astype(np.uint8) * 255)
-    small = grey.resize((TOUCHED_SIDE, TOUCHED_SIDE), Image.Resampling.BILINEAR)
-    return np.asarray(small) > 0
+class _Chosen:
+    """Some maps of a category, each read when it is asked for."""
 
-
-class _Enlarged:
-    """Small maps, each enlarged (bilinear) and cropped when it is asked for."""
-
-    def __init__(self, maps: np.ndarray, geometry: PreprocessConfig) -> None:
-        self._maps = maps
-        self._side = geometry.resize
-        self._kept = slice(geometry.margin, geometry.margin + geometry.image_size)
+    def __init__(self, maps: Any, rows: pd.Series) -> None:
+        self._maps, self._rows = maps, rows.to_numpy()
 
     def __len__(self) -> int:
-        return len(self._maps)
+        return len(self._rows)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        small = Image.fromarray(self._maps[index])
-        large = small.resize((self._side, self._side), Image.Resampling.BILINEAR)
-        return np.asarray(large)[self._kept, self._kept]
+        return self._maps[self._rows[index]]

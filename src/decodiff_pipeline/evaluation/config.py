@@ -23,6 +23,14 @@ class EvaluationConfig(BaseModel):
         false_positive_rate: Share of good images that the thresholds may flag.
         aupro_limit: False-positive rate of pixels up to which AUPRO integrates.
         gallery_size: Images of each group (missed, detected, good) in a category's figure.
+        near_duplicate_bits: Of the 256 bits of the difference hash, how many may differ between a
+            test image and its near-duplicate outside test; null not to look for any.
+        review_images: Of the good training images of a category, how many of the most unusual are
+            listed for review; 0 to score none.
+        review_limit: Training images of a category that are scored for that, chosen evenly by
+            their digests; null for all.
+        synthetic_images: Good images of a category without masks that are given a synthetic
+            defect to measure localisation by, at most; 0 for none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,3 +41,7 @@ class EvaluationConfig(BaseModel):
     false_positive_rate: float = Field(default=0.05, gt=0, lt=1)
     aupro_limit: float = Field(default=0.3, gt=0, le=1)
     gallery_size: int = Field(default=3, ge=1, le=20)
+    near_duplicate_bits: int | None = Field(default=12, ge=0, le=256)
+    review_images: int = Field(default=12, ge=0)
+    review_limit: int | None = Field(default=None, ge=1)
+    synthetic_images: int = Field(default=64, ge=0)

@@ -93,7 +93,7 @@ def require_same_protocol(result: Mapping[str, Any], name: str, protocol: Protoc
         raise DataError(
             f"the data set {name} was measured by the protocol {made_by!r}, but "
             f"evaluation.protocol is {protocol!r}: run kedro run --pipeline evaluation "
-            "--from-nodes fit_pca_baseline,compute_metrics"
+            "--from-nodes measure_baselines,compute_metrics"
         )
 
 

@@ -84,8 +84,7 @@ def score_images(
             f"the model was not trained on the category {unknown[0]!r} of the manifest (it knows "
             f"{', '.join(model.categories)}); run kedro run --pipeline train first"
         )
-    if hasattr(model, "set_progress_bar_config"):
-        model.set_progress_bar_config(disable=True)  # one bar for all images, not one a batch
+    hide_batch_bars(model)
     size = model.preprocessing.image_size
     with (
         store.writing(describe(model, wanted, config)) as writer,
@@ -95,7 +94,7 @@ def score_images(
             with writer.category(str(category), len(rows), size) as file:
                 for start in range(0, len(rows), config.batch_size):
                     batch = rows.iloc[start : start + config.batch_size]
-                    output = _score(model, batch, images, config)
+                    output = score_batch(model, batch, images, config)
                     file.append(
                         batch,
                         maps=output.anomaly_maps,
@@ -105,9 +104,27 @@ def score_images(
                     bar.update(len(batch))
 
 
-def _score(
+def hide_batch_bars(model: AnomalyModel) -> None:
+    """Leave the terminal to one bar for all images, where a model would draw one a batch."""
+    if hasattr(model, "set_progress_bar_config"):
+        model.set_progress_bar_config(disable=True)
+
+
+def score_batch(
     model: AnomalyModel, batch: pd.DataFrame, images: ImageFolder, config: EvaluationConfig
 ) -> Output:
+    """What a model says of some images of one category.
+
+    Args:
+        model: The trained pipeline.
+        batch: Their manifest rows.
+        images: The raw images.
+        config: Number of reverse steps.
+
+    Raises:
+        ModelError: The model gives a map or score that is no number.
+        ImageError: An image cannot be read.
+    """
     output = model(
         [images.read(path) for path in batch["path"]],
         category=batch["category"].iloc[0],

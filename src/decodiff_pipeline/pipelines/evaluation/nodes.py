@@ -31,13 +31,9 @@ def score_images(
     Returns:
         The store, now filled.
     """
-    import torch
-
     from decodiff_pipeline.evaluation import scoring
 
-    if torch.cuda.is_available():
-        model.to("cuda")
-    scoring.score_images(model, manifest, images, store, config)
+    scoring.score_images(_on_the_gpu(model), manifest, images, store, config)
     return store
 
 
@@ -56,26 +52,102 @@ def fit_thresholds(predictions: PredictionStore, config: EvaluationConfig) -> di
     return thresholds.fit_thresholds(predictions, config.false_positive_rate)
 
 
-def fit_pca_baseline(
+def score_baseline(
+    model: Any,
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    store: PredictionStore,
+    config: EvaluationConfig,
+) -> PredictionStore:
+    """Score the test images by the reconstruction error of the model's autoencoder alone.
+
+    Args:
+        model: A `decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`.
+        manifest: The validated manifest.
+        images: The raw images.
+        store: Where these predictions go, as a whole.
+        config: Batch size.
+
+    Returns:
+        The store, now filled.
+    """
+    from decodiff_pipeline.evaluation.autoencoder_baseline import AutoencoderBaseline
+    from decodiff_pipeline.evaluation.baselines import score_test_images
+
+    baseline = AutoencoderBaseline.of(_on_the_gpu(model))
+    score_test_images(baseline, manifest, images, store, config)
+    return store
+
+
+def measure_baselines(
     manifest: pd.DataFrame,
     images: ImageFolder,
     geometry: PreprocessConfig,
+    predictions: PredictionStore,
     config: EvaluationConfig,
-) -> dict[str, Any]:
-    """The PCA floor on the same split, masks and metrics.
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """PCA and the autoencoder alone on the same split, masks and metrics as the model.
 
     Args:
         manifest: The validated manifest.
         images: The raw images.
         geometry: Resize and crop, for the masks.
+        predictions: From `score_baseline`.
         config: Protocol and limit of AUPRO.
 
     Returns:
-        See `decodiff_pipeline.evaluation.baselines.pca_baseline`.
+        See `decodiff_pipeline.evaluation.baselines.measure_baselines`.
     """
-    from decodiff_pipeline.evaluation.baselines import pca_baseline
+    from decodiff_pipeline.evaluation import baselines
 
-    return pca_baseline(manifest, images, geometry, config)
+    return baselines.measure_baselines(manifest, images, geometry, predictions, config)
+
+
+def review_training_images(
+    model: Any,
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    predictions: PredictionStore,
+    config: EvaluationConfig,
+) -> dict[str, Any]:
+    """The good training images that the model finds most unusual, for somebody to look at.
+
+    Args:
+        model: A `decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`.
+        manifest: The validated manifest.
+        images: The raw images.
+        predictions: The scored images, for the scores of the calibration ones.
+        config: How many are listed and scored.
+
+    Returns:
+        See `decodiff_pipeline.evaluation.training_review.review_training_images`.
+    """
+    from decodiff_pipeline.evaluation import training_review
+
+    return training_review.review_training_images(
+        _on_the_gpu(model), manifest, images, predictions, config
+    )
+
+
+def measure_synthetic_localisation(
+    model: Any, manifest: pd.DataFrame, images: ImageFolder, config: EvaluationConfig
+) -> dict[str, Any]:
+    """Pixel metrics on synthetic defects, for the categories that have no masks.
+
+    Args:
+        model: A `decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`.
+        manifest: The validated manifest.
+        images: The raw images.
+        config: How many images are given a defect.
+
+    Returns:
+        See `synthetic_localisation.measure_synthetic_localisation`.
+    """
+    from decodiff_pipeline.evaluation import synthetic_localisation
+
+    return synthetic_localisation.measure_synthetic_localisation(
+        _on_the_gpu(model), manifest, images, config
+    )
 
 
 def compute_metrics(
@@ -91,7 +163,7 @@ def compute_metrics(
         predictions: The scored images.
         images: The raw images, for the masks.
         thresholds: From `fit_thresholds`.
-        baseline: From `fit_pca_baseline`.
+        baseline: From `measure_baselines`.
         config: Protocol and limit of AUPRO.
 
     Returns:
@@ -131,3 +203,9 @@ def draw_report(
     index = labelled(predictions.index(), images, predictions.geometry(), config.protocol)
     drawn = figures.draw_figures(index, predictions, images, thresholds, config)
     return drawn, report.render_report(metrics, thresholds, index, predictions.about(), drawn)
+
+
+def _on_the_gpu(model: Any) -> Any:
+    import torch
+
+    return model.to("cuda") if torch.cuda.is_available() else model

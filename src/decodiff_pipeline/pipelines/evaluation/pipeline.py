@@ -7,8 +7,11 @@ from kedro.pipeline import Pipeline, node, pipeline
 from decodiff_pipeline.pipelines.evaluation.nodes import (
     compute_metrics,
     draw_report,
-    fit_pca_baseline,
     fit_thresholds,
+    measure_baselines,
+    measure_synthetic_localisation,
+    review_training_images,
+    score_baseline,
     score_images,
 )
 
@@ -17,19 +20,42 @@ PARAMETERS = "params:evaluation"
 
 def create_pipeline(**_: object) -> Pipeline:
     """Model and images in; predictions, thresholds, metrics, figures and a report out."""
-    scored = ["decodiff_model", "validated_manifest", "raw_images", "prediction_store"]
-    floor = ["validated_manifest", "raw_images", "params:preprocessing"]
+    source = ["decodiff_model", "validated_manifest", "raw_images"]
+    floor = ["validated_manifest", "raw_images", "params:preprocessing", "baseline_predictions"]
     judged = ["predictions", "raw_images", "thresholds", "baseline_metrics"]
     shown = ["metrics", "thresholds", "predictions", "raw_images"]
     return pipeline(
         [
-            node(score_images, [*scored, PARAMETERS], "predictions", name="score_images"),
+            node(
+                score_images,
+                [*source, "prediction_store", PARAMETERS],
+                "predictions",
+                name="score_images",
+            ),
             node(fit_thresholds, ["predictions", PARAMETERS], "thresholds", name="fit_thresholds"),
             node(
-                fit_pca_baseline,
+                score_baseline,
+                [*source, "baseline_store", PARAMETERS],
+                "baseline_predictions",
+                name="score_baseline",
+            ),
+            node(
+                measure_baselines,
                 [*floor, PARAMETERS],
-                "baseline_metrics",
-                name="fit_pca_baseline",
+                ["baseline_metrics", "baseline_scores"],
+                name="measure_baselines",
+            ),
+            node(
+                review_training_images,
+                [*source, "predictions", PARAMETERS],
+                "training_review",
+                name="review_training_images",
+            ),
+            node(
+                measure_synthetic_localisation,
+                [*source, PARAMETERS],
+                "synthetic_metrics",
+                name="measure_synthetic_localisation",
             ),
             node(compute_metrics, [*judged, PARAMETERS], "metrics", name="compute_metrics"),
             node(draw_report, [*shown, PARAMETERS], ["figures", "report"], name="draw_report"),

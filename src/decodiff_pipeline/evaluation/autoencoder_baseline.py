@@ -1,0 +1,69 @@
+"""The other floor: what the autoencoder alone fails to reproduce, without any diffusion."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from decodiff_pipeline.deco.autoencoder import decode, encode
+from decodiff_pipeline.deco.discrepancy import pixel_discrepancy
+from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline, Discrepancies
+
+if TYPE_CHECKING:
+    import torch
+
+IMAGE_RANGE = 2.0  # from -1 to 1
+
+
+class AutoencoderBaseline(DeCoDiffPipeline):
+    """Maps max_c |dec(enc(x)) - x|, in the geometry and with the smoothing of a trained model.
+
+    A map is the error over the range of an image, 2, smoothed with the model's ``pixel_sigma`` and
+    never fused with anything. The image score is the model's rule on that map: the maximum, or
+    the mean of the largest ``top_share`` of its values.
+    """
+
+    @classmethod
+    def of(cls, model: DeCoDiffPipeline) -> AutoencoderBaseline:
+        """The baseline beside a model: the same autoencoder, geometry and sizes, not copied."""
+        scoring = replace(
+            model.discrepancy,
+            normalisation="none",
+            fusion="pixel",
+            score_from="map",
+            pixel_limit=IMAGE_RANGE,
+        )
+        return cls(
+            model.vae,
+            model.unet,
+            model.scheduler,
+            preprocess=dict(model.config.preprocess),
+            discrepancy=asdict(scoring),
+        )
+
+    def discrepancies(
+        self,
+        images: torch.Tensor,
+        category_ids: torch.Tensor,
+        num_inference_steps: int | None = None,
+    ) -> Discrepancies:
+        """Differences between images and what the autoencoder makes of them.
+
+        Args:
+            images: Float (N, 3, H, W) within [-1, 1].
+            category_ids: Of no influence.
+            num_inference_steps: The same.
+
+        Returns:
+            The pixel discrepancy and the images as reproduced; the latent one is zero.
+        """
+        del category_ids, num_inference_steps
+        latents, _ = encode(self.vae, images)
+        decoded = decode(self.vae, latents)
+        return Discrepancies(
+            pixel=pixel_discrepancy(decoded, images.to(decoded)),
+            latent=np.zeros((len(latents), *latents.shape[2:]), np.float32),
+            reconstructed=decoded,
+        )

@@ -1,0 +1,143 @@
+"""How well defects are localised where no mask was ever drawn: on synthetic defects.
+
+That says whether maps point at what deviates; it is no measure of how well real defects are found.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from PIL import Image
+
+from decodiff_pipeline.data import splits
+from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
+from decodiff_pipeline.data.synthetic_defects import synthetic_defect
+from decodiff_pipeline.data.synthetic_images import SyntheticImage, synthetic_images
+from decodiff_pipeline.deco.preprocess import resize
+from decodiff_pipeline.evaluation.metrics import PIXEL_METRICS
+from decodiff_pipeline.evaluation.predictions import PredictionStore
+from decodiff_pipeline.evaluation.protocols import measure_pixels
+from decodiff_pipeline.evaluation.scoring import score_images
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from decodiff_pipeline.deco.config import PreprocessConfig
+    from decodiff_pipeline.evaluation.config import EvaluationConfig
+    from decodiff_pipeline.evaluation.scoring import AnomalyModel
+
+
+def measure_synthetic_localisation(
+    model: AnomalyModel,
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    config: EvaluationConfig,
+) -> dict[str, dict[str, Any]]:
+    """Pixel metrics on synthetic defects, for categories that have no mask in test.
+
+    The defects are put into good test images, and only where a category has none into its
+    calibration images, whose own scores and thresholds stay as they are. The same images get the
+    same defects always. One category at a time is kept, in a temporary folder.
+
+    Args:
+        model: The trained pipeline.
+        manifest: The validated manifest.
+        images: The raw images.
+        config: ``synthetic_images``, batch size, number of reverse steps, protocol, AUPRO limit.
+
+    Returns:
+        Category → ``n`` (images), ``split`` they are from, and `metrics.PIXEL_METRICS`. A category
+        with masks is not in it; one without any good image to use has ``n`` 0 and ``None``.
+
+    Raises:
+        ModelError: As `scoring.score_images`; so with the next two.
+        ImageError: An image cannot be read.
+        DataError: The temporary folder cannot be written.
+    """
+    if not config.synthetic_images:
+        return {}
+    result = {}
+    for category, rows in manifest.groupby("category", sort=True):
+        test = rows[(rows["split"] == splits.TEST) & (rows["label"] == DEFECTIVE)]
+        if test["mask_path"].notna().any():
+            continue
+        split, chosen = _chosen(rows, config.synthetic_images)
+        drawn = DrawnImages(chosen, images, model.preprocessing)
+        result[str(category)] = {
+            "n": len(chosen),
+            "split": split,
+            **_measured(model, str(category), drawn, config),
+        }
+    return result
+
+
+class DrawnImages(ImageFolder):
+    """A folder whose images and masks are drawn when they are read.
+
+    Args:
+        chosen: What to draw.
+        images: Where the good images are.
+        geometry: Of the model's input; a defect is put into the image after its resize.
+    """
+
+    def __init__(
+        self, chosen: list[SyntheticImage], images: ImageFolder, geometry: PreprocessConfig
+    ) -> None:
+        super().__init__(images.path)
+        self._chosen = {image.identity: image for image in chosen}
+        self._images = images
+        self._geometry = geometry
+
+    def manifest(self, category: str) -> pd.DataFrame:
+        """A row an image, in the manifest's columns as far as scoring reads them."""
+        side = self._geometry.resize
+        rows = [
+            {"category": category, "split": splits.TEST, "label": DEFECTIVE,
+             "defect_type": "synthetic", "path": identity, "sha256": identity,
+             "mask_path": identity, "width": side, "height": side}
+            for identity in self._chosen
+        ]  # fmt: skip
+        return pd.DataFrame(rows)
+
+    def read(self, relative: str) -> Image.Image:
+        """An image with its defect."""
+        return Image.fromarray(self._drawn(relative)[0])
+
+    def read_mask(self, relative: str) -> np.ndarray:
+        """Its mask, bool (resize, resize)."""
+        return self._drawn(relative)[1]
+
+    def _drawn(self, identity: str) -> tuple[np.ndarray, np.ndarray]:
+        image = self._chosen[identity]
+        square, source = (
+            resize(self._images.read(path), self._geometry)
+            for path in (image.path, image.source_path)
+        )
+        return synthetic_defect(square, image.sha256, image.number, source)
+
+
+def _chosen(rows: pd.DataFrame, limit: int) -> tuple[str | None, list[SyntheticImage]]:
+    """The split with good images to use, and some of them, the smallest digests first."""
+    for split in (splits.TEST, splits.CALIBRATION):
+        good = rows[(rows["split"] == split) & (rows["label"] == GOOD)]
+        if len(good):
+            some = good.drop_duplicates("sha256").sort_values("sha256").head(limit)
+            return split, synthetic_images(some, 1, split)
+    return None, []
+
+
+def _measured(
+    model: AnomalyModel, category: str, drawn: DrawnImages, config: EvaluationConfig
+) -> dict[str, Any]:
+    rows = drawn.manifest(category)
+    if rows.empty:
+        return dict.fromkeys(PIXEL_METRICS)
+    with TemporaryDirectory(prefix="synthetic-") as folder:
+        store = PredictionStore(Path(folder) / "predictions")
+        score_images(model, rows, drawn, store, config)
+        maps = store.maps(category)
+        return measure_pixels(maps, store.index(), drawn, model.preprocessing, config)

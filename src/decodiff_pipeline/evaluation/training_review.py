@@ -1,0 +1,142 @@
+"""Good training images that the trained model finds most unusual: is there a defect among them?
+
+A model is lenient to what it was trained on, so a defective image that was learnt as good scores
+below the same image unseen. It is still among the highest of its kind, which is all that a list
+for review needs; its p-value is on the cautious side.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from decodiff_pipeline.data import splits
+from decodiff_pipeline.data.layouts.base import GOOD
+from decodiff_pipeline.evaluation.scoring import hide_batch_bars, score_batch
+from decodiff_pipeline.evaluation.thresholds import CALIBRATION
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.evaluation.config import EvaluationConfig
+    from decodiff_pipeline.evaluation.predictions import PredictionStore
+    from decodiff_pipeline.evaluation.scoring import AnomalyModel
+
+UNUSUAL = 0.05
+FORMAT = ["width", "height", "mode"]
+
+
+def review_training_images(
+    model: AnomalyModel,
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    predictions: PredictionStore,
+    config: EvaluationConfig,
+) -> dict[str, list[dict[str, Any]]]:
+    """Score the good training images and list the most unusual of each category.
+
+    Only scores are kept. Where ``review_limit`` is below the number of a category's images, those
+    with the smallest digests are scored: the same ones always, spread like any random choice.
+
+    Args:
+        model: The trained pipeline.
+        manifest: The validated manifest.
+        images: The raw images.
+        predictions: The scored images, for the scores of the calibration ones.
+        config: ``review_images``, ``review_limit``, batch size and number of reverse steps.
+
+    Returns:
+        Category → the highest scores first: ``path``, ``sha256``, ``score``, ``p_value`` and
+        ``reason_hint`` (see `conformal_p_value` and `_hint`). Empty where ``review_images`` is 0.
+
+    Raises:
+        ModelError: The model gives a score that is no number.
+        ImageError: An image cannot be read.
+    """
+    if not config.review_images:
+        return {}
+    rows = manifest[(manifest["split"] == splits.TRAIN) & (manifest["label"] == GOOD)]
+    rows = rows.sort_values("sha256").groupby("category").head(config.review_limit or len(rows))
+    hide_batch_bars(model)
+    index = predictions.index()
+    calibration = index[index["split"] == CALIBRATION]
+    review = {}
+    with tqdm(total=len(rows), desc="reviewing training images", unit="image") as bar:
+        for category, group in rows.groupby("category", sort=True):
+            scored = group.assign(score=_scores(model, group, images, config, bar))
+            reference = calibration[calibration["category"] == category]["score"].to_numpy()
+            review[str(category)] = _listed(scored, reference, config.review_images)
+    return review
+
+
+def conformal_p_value(score: float, calibration: np.ndarray) -> float | None:
+    """How likely a good image is to score at least this high.
+
+    (1 + number of calibration scores at or above it) / (n + 1). Of good images that the model has
+    not seen, a share of at most p has a p-value of at most p.
+
+    Args:
+        score: Of the image.
+        calibration: Scores of n good images.
+
+    Returns:
+        Within 1/(n + 1)…1; ``None`` without calibration images.
+    """
+    if not len(calibration):
+        return None
+    return (1 + int((calibration >= score).sum())) / (len(calibration) + 1)
+
+
+def _scores(
+    model: AnomalyModel,
+    rows: pd.DataFrame,
+    images: ImageFolder,
+    config: EvaluationConfig,
+    bar: tqdm,
+) -> np.ndarray:
+    parts = []
+    for start in range(0, len(rows), config.batch_size):
+        batch = rows.iloc[start : start + config.batch_size]
+        parts.append(np.asarray(score_batch(model, batch, images, config).scores, np.float32))
+        bar.update(len(batch))
+    return np.concatenate(parts)
+
+
+def _listed(scored: pd.DataFrame, calibration: np.ndarray, count: int) -> list[dict[str, Any]]:
+    """The highest scores of a category; equal ones in the order of their paths."""
+    highest = scored.sort_values(["score", "path"], ascending=[False, True]).head(count)
+    listed = []
+    for _, row in highest.iterrows():
+        p_value = conformal_p_value(row["score"], calibration)
+        listed.append(
+            {
+                "path": row["path"],
+                "sha256": row["sha256"],
+                "score": float(row["score"]),
+                "p_value": p_value,
+                "reason_hint": _hint(p_value, calibration, _odd_format(row, scored)),
+            }
+        )
+    return listed
+
+
+def _hint(p_value: float | None, calibration: np.ndarray, odd: str) -> str:
+    """What there is to say for looking at an image; empty for nothing."""
+    hints = [odd] if odd else []
+    if p_value is not None and p_value <= 1 / (len(calibration) + 1):
+        hints.insert(0, "more unusual than every calibration image")
+    elif p_value is not None and p_value <= UNUSUAL:
+        hints.insert(0, f"more unusual than {1 - p_value:.0%} of the calibration images")
+    return "; ".join(hints)
+
+
+def _odd_format(row: pd.Series, rows: pd.DataFrame) -> str:
+    """Size and mode of an image where most of its category have another; else empty."""
+    if not {*FORMAT} <= {*rows}:
+        return ""
+    formats = (tuple(row[name] for name in FORMAT), rows[FORMAT].value_counts().index[0])
+    own, usual = (f"{width}x{height} {mode}" for width, height, mode in formats)
+    return "" if own == usual else f"{own}, where most are {usual}"

@@ -1,0 +1,73 @@
+"""Which test images were all but seen in training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+
+from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.data.manifest import DataConfig, build_manifest
+from decodiff_pipeline.evaluation.leakage import near_duplicate_paths, near_duplicates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+BITS = 12
+
+
+def hashed(bits: int) -> str:
+    """A difference hash that many bits from the one without any."""
+    return f"{(1 << bits) - 1:064x}"
+
+
+def manifest() -> pd.DataFrame:
+    rows = [
+        ("a", "train", "good", "train", "s0", hashed(0)),
+        ("a", "calibration", "good", "calibration", "s1", hashed(200)),
+        ("a", "test", "good", "near", "s2", hashed(BITS)),
+        ("a", "test", "defective", "near calibration", "s3", hashed(200 - BITS)),
+        ("a", "test", "good", "far", "s4", hashed(BITS + 1)),
+        ("b", "train", "good", "train b", "s5", hashed(100)),
+        ("b", "test", "good", "alike in another category", "s6", hashed(0)),
+        ("b", "test", "uncertain", "equal bytes", "s0", hashed(150)),
+        ("c", "test", "good", "without train images", "s7", hashed(0)),
+    ]
+    columns = ["category", "split", "label", "path", "sha256", "dhash"]
+    return pd.DataFrame(rows, columns=columns, index=range(10, 19))
+
+
+def test_doubles_are_found_within_the_category_and_equal_bytes_anywhere() -> None:
+    found = near_duplicates(manifest(), BITS)
+    assert found.index.equals(manifest().index)
+    assert found.dtype == bool
+    assert set(manifest()["path"][found]) == {"near", "near calibration", "equal bytes"}
+    assert near_duplicate_paths(manifest(), BITS + 1) >= {"far", "near"}
+
+
+def test_null_calls_nothing_a_double_and_zero_only_equal_hashes() -> None:
+    assert not near_duplicates(manifest(), None).any()
+    assert near_duplicate_paths(manifest(), 0) == {"equal bytes"}
+
+
+def test_without_hashes_equal_bytes_still_count() -> None:
+    assert near_duplicate_paths(manifest().drop(columns="dhash"), BITS) == {"equal bytes"}
+
+
+def test_one_side_alone_has_no_doubles() -> None:
+    rows = manifest().drop_duplicates("sha256")
+    for split in ("train", "test"):
+        alone = rows[rows["split"] == split]
+        assert near_duplicates(alone, BITS).tolist() == [False] * len(alone)
+    assert near_duplicates(rows.head(0), BITS).empty
+
+
+@pytest.mark.slow
+def test_tiles_photographed_several_times_are_found(real_data: Callable[[str], Path]) -> None:
+    """119 of its 191 good test images are known to have a double in train."""
+    rows = build_manifest(ImageFolder(real_data("magnetic_tile")), DataConfig(layout="mvtec"))
+    share = near_duplicates(rows, BITS)[rows["split"] == "test"].groupby(rows["label"]).mean()
+    assert 90 / 191 < share["good"] < 119 / 191
+    assert share["defective"] < 0.03
