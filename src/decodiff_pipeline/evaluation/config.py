@@ -22,6 +22,8 @@ class EvaluationConfig(BaseModel):
         num_inference_steps: Reverse steps; ``None`` for those the model was saved with.
         false_positive_rate: Share of good images that the thresholds may flag.
         aupro_limit: False-positive rate of pixels up to which AUPRO integrates.
+        compare_with: ``champion`` (the registry's alias) or a Git revision, whose evaluation the
+            new one is compared with; ``None`` for none.
         gallery_size: Images of each group (missed, detected, good) in a category's figure.
         near_duplicate_bits: Of the 256 bits of the difference hash, how many may differ between a
             test image and its near-duplicate outside test; null not to look for any.
@@ -40,6 +42,7 @@ class EvaluationConfig(BaseModel):
     num_inference_steps: Literal[2, 3, 4, 5, 10] | None = None
     false_positive_rate: float = Field(default=0.05, gt=0, lt=1)
     aupro_limit: float = Field(default=0.3, gt=0, le=1)
+    compare_with: str | None = Field(default=None, min_length=1)
     gallery_size: int = Field(default=3, ge=1, le=20)
     near_duplicate_bits: int | None = Field(default=12, ge=0, le=256)
     review_images: int = Field(default=12, ge=0)

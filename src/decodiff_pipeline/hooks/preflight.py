@@ -7,25 +7,32 @@ from typing import TYPE_CHECKING
 from kedro.framework.hooks import hook_impl
 
 from decodiff_pipeline.deco.weights import AutoencoderConfig, locate
+from decodiff_pipeline.evaluation.config import EvaluationConfig
 
 if TYPE_CHECKING:
     from kedro.io import DataCatalog
     from kedro.pipeline import Pipeline
 
 AUTOENCODER = "params:autoencoder"
+EVALUATION = "params:evaluation"
+REFERENCES = "reference_evaluations"
 
 
 class PreflightHooks:
-    """Stop within seconds where the autoencoder's weights cannot be had."""
+    """Stop within seconds where weights or a revision to compare with cannot be had."""
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Locate the weights; they are downloaded here if the hub has to be asked.
+        """Locate the weights, downloading them if the hub has to be asked; look up the revision.
 
         Raises:
-            ConfigurationError: They are not there.
+            ConfigurationError: One of them is not there.
         """
         if AUTOENCODER in pipeline.inputs():
             config = catalog.load(AUTOENCODER)
             if isinstance(config, AutoencoderConfig):
                 locate(config)
+        if {EVALUATION, REFERENCES} <= pipeline.inputs():
+            evaluation = catalog.load(EVALUATION)
+            if isinstance(evaluation, EvaluationConfig):
+                catalog.load(REFERENCES).check(evaluation.compare_with)

@@ -10,13 +10,14 @@ import logging
 import os
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from kedro.framework.hooks import hook_impl
 
+from decodiff_pipeline.data.provenance import data_digest, dvc_revision, git_state
 from decodiff_pipeline.errors import ConfigurationError
-from decodiff_pipeline.registry.identity import dvc_revision, git_state
 from decodiff_pipeline.registry.mlflow_values import first_line, prepare_environment
 from decodiff_pipeline.registry.tracking import Tracker
 
@@ -43,18 +44,22 @@ TRACKED = frozenset(
         "training",
     }
 )
-KINDS = ("metrics", "history", "artifact")
+KINDS = ("metrics", "history", "artifact", "figure", "table", "digest")
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
+
+Marked = tuple[list[str], Path]  # kinds of a data set, and where it is
 
 
 class TrackingHooks:
     """Start an MLflow run for a tracked pipeline, log to it, and end it whatever happens.
 
     A data set is logged when it is saved if its catalog entry says so: ``metadata: {mlflow:
-    metrics}`` (numbers of a JSON file), ``artifact`` (the file or folder) or ``history`` (JSON
-    lines with a ``step``). The run's id is in the environment as ``MLFLOW_RUN_ID`` while it lasts,
-    so that nodes and the processes they start can log to the same run.
+    metrics}`` (numbers of a JSON file), ``artifact`` (the file or folder), ``history`` (JSON
+    lines with a ``step``), ``figure`` (one, or a folder of them), ``table``, or a list of these.
+    A ``digest`` is a tag, set when the manifest is first saved or loaded. The run's id is in the
+    environment as ``MLFLOW_RUN_ID`` while it lasts, so that nodes and the processes they start
+    can log to the same run.
 
     Args:
         tracked: Names of the pipelines that get a run.
@@ -66,7 +71,7 @@ class TrackingHooks:
         self._project = Path()
         self._dataset = ""
         self._env = ""
-        self._logged: dict[str, tuple[str, Path]] = {}
+        self._logged: dict[str, Marked] = {}
         self._process = 0
         self._previous_handler: Any = None
         self._environment: dict[str, str | None] = {}
@@ -111,19 +116,23 @@ class TrackingHooks:
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
         """Log what the catalog marks for MLflow."""
+        self._log(dataset_name, data, KINDS)
+
+    @hook_impl
+    def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
+        """Name the data that a run works with, where it does not make them."""
+        self._log(dataset_name, data, ("digest",))
+
+    def _log(self, name: str, data: Any, wanted: Iterable[str]) -> None:
         tracker = self._active_tracker()
-        if tracker is None or dataset_name not in self._logged:
-            return
-        kind, path = self._logged[dataset_name]
-        try:
-            if kind == "metrics":
-                tracker.log_metrics(data, dataset_name)
-            elif kind == "history":
-                tracker.log_history(_rows(data, path), dataset_name)
-            else:
-                tracker.log_artifact(path, dataset_name)
-        except Exception as error:  # what was saved is worth more than its copy in MLflow
-            logger.warning("%s is not in MLflow: %s", dataset_name, first_line(error))
+        kinds, path = self._logged.get(name, ([], Path()))
+        for kind in kinds:
+            if tracker is None or kind not in wanted:
+                continue
+            try:
+                _send(tracker, kind, data, path, name)
+            except Exception as error:  # what was saved is worth more than its copy in MLflow
+                logger.warning("%s is not in MLflow: %s", name, first_line(error))
 
     @hook_impl
     def after_pipeline_run(self) -> None:
@@ -200,25 +209,28 @@ def _artifacts_beside(uri: str) -> Path | None:
     return None if database == uri else Path(database).resolve().parent / ARTIFACTS
 
 
-def _marked_for_mlflow(pipeline: Pipeline, catalog: DataCatalog) -> dict[str, tuple[str, Path]]:
-    """Kind and path of the outputs whose catalog entry has ``metadata.mlflow``.
+def _marked_for_mlflow(pipeline: Pipeline, catalog: DataCatalog) -> dict[str, Marked]:
+    """Kinds and path of the data sets whose catalog entry has ``metadata.mlflow``.
 
     Raises:
         ConfigurationError: A kind is unknown; before the run, not after hours of it.
     """
     marked = {}
-    for name in pipeline.all_outputs():
-        config = catalog.config_resolver.resolve_pattern(name)
-        kind = (config.get("metadata") or {}).get("mlflow")
-        if kind is None:
+    for name in pipeline.datasets():
+        if name.startswith("param"):
             continue
-        if kind not in KINDS:
-            msg = (
-                f"catalog entry {name!r} has metadata.mlflow: {kind!r}; "
-                f"it must be one of {', '.join(KINDS)}"
-            )
-            raise ConfigurationError(msg)
-        marked[name] = (kind, Path(config.get("filepath") or config["path"]))
+        config = catalog.config_resolver.resolve_pattern(name)
+        kinds = (config.get("metadata") or {}).get("mlflow") or []
+        kinds = [kinds] if isinstance(kinds, str) else kinds
+        for kind in kinds:
+            if kind not in KINDS:
+                msg = (
+                    f"catalog entry {name!r} has metadata.mlflow: {kind!r}; "
+                    f"it must be one of {', '.join(KINDS)}, or a list of them"
+                )
+                raise ConfigurationError(msg)
+        if kinds:
+            marked[name] = (kinds, Path(config.get("filepath") or config["path"]))
     return marked
 
 
@@ -242,6 +254,22 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     return value
+
+
+def _send(tracker: Tracker, kind: str, data: Any, path: Path, name: str) -> None:
+    """Log a data set as one of `KINDS`."""
+    if kind == "metrics":
+        tracker.log_metrics(data, name)
+    elif kind == "history":
+        tracker.log_history(_rows(data, path), name)
+    elif kind == "figure":
+        tracker.log_figures(data, path)
+    elif kind == "table":
+        tracker.log_table(data, path)
+    elif kind == "digest":
+        tracker.tag_once("data_digest", partial(data_digest, data))
+    else:
+        tracker.log_artifact(path, name)
 
 
 def _rows(data: Any, path: Path) -> Iterable[Mapping[str, Any]]:

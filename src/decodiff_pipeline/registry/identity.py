@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-import subprocess
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.data.provenance import (
+    GitState,
+    data_digest,
+    dvc_revision,
+    git_state,
+    sha256_of,
+)
 from decodiff_pipeline.deco.digests import file_sha256
 from decodiff_pipeline.errors import ModelError
 
@@ -16,65 +18,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    import pandas as pd
-
-IDENTIFYING_COLUMNS = ("category", "split", "label", "path", "sha256")
-GIT_SECONDS = 10
-
-
-@dataclass(frozen=True)
-class GitState:
-    """The code a run was made with.
-
-    Attributes:
-        commit: Full hash of the commit checked out; ``None`` where there is none.
-        dirty: Whether files differ from that commit; ``None`` where there is none.
-    """
-
-    commit: str | None
-    dirty: bool | None
-
-
-def git_state(folder: Path) -> GitState:
-    """Commit of the repository that a folder lies in, and whether it has been changed since."""
-    commit = _git(folder, "rev-parse", "HEAD")
-    if not commit:
-        return GitState(None, None)
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return GitState(commit, None if changes is None else bool(changes))
-
-
-def dvc_revision(folder: Path) -> str | None:
-    """SHA-256 of ``dvc.lock``, which names every artifact by its content.
-
-    Args:
-        folder: The project's root or a folder within it.
-
-    Returns:
-        ``None`` where the project has no ``dvc.lock`` (yet).
-    """
-    absolute = folder.absolute()
-    for parent in (absolute, *absolute.parents):
-        if (parent / "dvc.lock").is_file():
-            return file_sha256(parent / "dvc.lock")
-        if (parent / ".git").exists() or (parent / "dvc.yaml").exists():
-            return None
-    return None
-
-
-def data_digest(manifest: pd.DataFrame) -> str:
-    """SHA-256 of what a data set consists of, whatever the order of its rows.
-
-    Args:
-        manifest: A row for each image, with the columns category, split, label, path, sha256.
-    """
-    rows = manifest[list(IDENTIFYING_COLUMNS)].astype(str)
-    return _sha256_of(sorted(rows.itertuples(index=False, name=None)))
+__all__ = [
+    "GitState",
+    "data_digest",
+    "dvc_revision",
+    "folder_sha256",
+    "git_state",
+    "thresholds_digest",
+]
 
 
 def thresholds_digest(thresholds: Mapping[str, Any]) -> str:
     """SHA-256 of the thresholds, whatever the order of their keys."""
-    return _sha256_of(dict(thresholds))
+    return sha256_of(dict(thresholds))
 
 
 def folder_sha256(folder: Path) -> str:
@@ -87,24 +43,4 @@ def folder_sha256(folder: Path) -> str:
     if not files:
         msg = f"{folder} holds no file; run `kedro run --pipeline training` to write the model"
         raise ModelError(msg)
-    return _sha256_of([(p.relative_to(folder).as_posix(), file_sha256(p)) for p in files])
-
-
-def _sha256_of(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """Output of a git command; ``None`` where git or the repository is missing."""
-    git = shutil.which("git")
-    if git is None:
-        return None
-    command = [git, "-C", str(folder), *arguments]
-    try:
-        result = subprocess.run(  # noqa: S603 - fixed arguments, no shell
-            command, capture_output=True, text=True, timeout=GIT_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() if result.returncode == 0 else None
+    return sha256_of([(p.relative_to(folder).as_posix(), file_sha256(p)) for p in files])

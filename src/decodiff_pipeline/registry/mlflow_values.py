@@ -20,6 +20,10 @@ MAX_TAG = 5000
 PARAMS_PER_BATCH = 100
 METRICS_PER_BATCH = 1000
 STRICT = "strict"  # the evaluation's own protocol
+INTERVALS = "intervals"
+# Of a category, what is read in tables and not as a chart over runs: a data set with 15 categories
+# would have thousands of charts.
+TABLES = frozenset({"confusion", "cropped_defects", "defect_types", "leakage", "uncertain"})
 
 # Telemetry off; and a server that is gone costs seconds, not the four minutes of the defaults.
 ENVIRONMENT = {
@@ -82,19 +86,31 @@ def numbers_in(tree: Mapping[str, Any]) -> dict[str, float]:
 
     Evaluation's ``{"categories": {name: {…}}}`` loses its first level, so that a chart is called
     ``mono/image_auroc``; by another protocol than the strict one it is
-    ``released/mono/image_auroc``, since the two must not share a chart. Nulls, texts and lists
-    are left out.
+    ``released/mono/image_auroc``, since the two must not share a chart. The ends of its interval
+    are ``mono/image_auroc_low`` and ``…_high``; what is in `TABLES` is left out, and so are
+    nulls, texts and lists.
     """
     protocol = tree.get("protocol", STRICT)
     prefix = "" if protocol == STRICT else f"{protocol}/"
     categories = tree.get("categories")
     if isinstance(categories, dict):
-        tree = {**{k: v for k, v in tree.items() if k != "categories"}, **categories}
+        others = {key: tree[key] for key in tree if key not in ("categories", "mean", "seeds")}
+        rows = {**categories, "mean": tree.get("mean", {})}
+        tree = others | {name: _charted(row) for name, row in rows.items()}
     return {
         f"{prefix}{name}"[:MAX_KEY]: float(value)
         for name, value in flatten(tree, "/").items()
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     }
+
+
+def _charted(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A category without `TABLES`, and with the ends of intervals beside what they belong to."""
+    charted = {key: value for key, value in row.items() if key not in {*TABLES, INTERVALS}}
+    for name, ends in (row.get(INTERVALS) or {}).items():
+        if ends is not None:
+            charted |= {f"{name}_low": ends[0], f"{name}_high": ends[1]}
+    return charted
 
 
 def redact(uri: str) -> str:

@@ -123,6 +123,44 @@ class Tracker:
 
         self._send(f"{what} ({path})", send)
 
+    def log_figures(self, figures: Any, path: Path) -> None:
+        """Draw a matplotlib figure, or a mapping of names to figures, among the artifacts.
+
+        Args:
+            figures: Functions that make figures are called, as Kedro does for partitions.
+            path: The file, or the folder of the mapping's PNG files; its name is kept.
+        """
+        if not isinstance(figures, dict):
+            files = {path.name: figures}
+        else:
+            files = {f"{path.name}/{name}.png": figure for name, figure in figures.items()}
+        for name, figure in files.items():
+
+            def send(name: str = name, figure: Any = figure) -> None:
+                drawn = figure() if callable(figure) else figure
+                self._client.log_figure(self._id, drawn, name)
+
+            self._send(f"figure {name}", send)
+
+    def log_table(self, rows: Any, path: Path) -> None:
+        """Log rows so that MLflow's UI shows them as a table.
+
+        Args:
+            rows: A DataFrame, or a sequence of mappings.
+            path: The table is called as this file, with ``.json``.
+        """
+        import pandas as pd
+
+        table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+        name = f"{path.stem}.json"
+        self._send(f"table {name}", lambda: self._client.log_table(self._id, table, name))
+
+    def tag_once(self, key: str, value: Callable[[], str]) -> None:
+        """Set a tag that is costly to work out; later calls for the same key do nothing."""
+        if key not in self._tags:
+            self._tags[key] = value()
+            self._send(f"tag {key}", partial(self._tag, key, self._tags[key]))
+
     def finish(self, status: str, *, tags: Mapping[str, str] | None = None) -> None:
         """Send what is queued and end the run; a second call does nothing.
 

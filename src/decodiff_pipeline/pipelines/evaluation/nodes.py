@@ -10,6 +10,9 @@ from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.evaluation.predictions import PredictionStore
+from decodiff_pipeline.evaluation.reference import References
+from decodiff_pipeline.training.config import TrainingConfig
+from decodiff_pipeline.training.scoring import ScoringConfig
 
 
 def score_images(
@@ -155,23 +158,33 @@ def compute_metrics(
     images: ImageFolder,
     thresholds: dict[str, Any],
     baseline: dict[str, Any],
+    siblings: dict[int, dict[str, Any]],
     config: EvaluationConfig,
+    training: TrainingConfig,
+    scoring: ScoringConfig,
 ) -> dict[str, Any]:
-    """All metrics of all categories, their mean, and the floor beside them.
+    """All metrics of all categories, their mean, the floor and the spread over seeds beside them.
 
     Args:
         predictions: The scored images.
         images: The raw images, for the masks.
         thresholds: From `fit_thresholds`.
         baseline: From `measure_baselines`.
+        siblings: Metrics of runs that differ by their seed, by seed.
         config: Protocol and limit of AUPRO.
+        training: The model's, for its seed.
+        scoring: The model's; taken so that both are among the run's parameters in MLflow, by
+            which later runs find their siblings.
 
     Returns:
-        See `decodiff_pipeline.evaluation.assessment.assess`.
+        See `decodiff_pipeline.evaluation.assessment.assess`; and ``seeds`` where there are others.
     """
     from decodiff_pipeline.evaluation.assessment import assess
+    from decodiff_pipeline.evaluation.seeds import spread
 
-    return assess(predictions, images, thresholds, baseline, config)
+    metrics = assess(predictions, images, thresholds, baseline, config)
+    seeds = spread(siblings, metrics, training.seed)
+    return metrics | ({"seeds": seeds} if seeds else {})
 
 
 def draw_report(
@@ -203,6 +216,86 @@ def draw_report(
     index = labelled(predictions.index(), images, predictions.geometry(), config.protocol)
     drawn = figures.draw_figures(index, predictions, images, thresholds, config)
     return drawn, report.render_report(metrics, thresholds, index, predictions.about(), drawn)
+
+
+def compare_models(
+    record: pd.DataFrame,
+    metrics: dict[str, Any],
+    references: References,
+    config: EvaluationConfig,
+) -> dict[str, Any]:
+    """Whether the model is better than the champion, or than that of a revision.
+
+    Args:
+        record: A row for each calibration and test image.
+        metrics: From `compute_metrics`.
+        references: Where earlier evaluations are.
+        config: Which of them.
+
+    Returns:
+        See `decodiff_pipeline.evaluation.comparison.compare`.
+
+    Raises:
+        ConfigurationError: Git knows no such revision.
+    """
+    from decodiff_pipeline.evaluation.comparison import compare
+
+    return compare(record, metrics, references.load(config.compare_with))
+
+
+def summarise(
+    metrics: dict[str, Any],
+    comparison: dict[str, Any],
+    predictions: PredictionStore,
+    manifest: pd.DataFrame,
+    provenance: dict[str, Any],
+) -> tuple[str, pd.DataFrame]:
+    """The results as a comment for a pull request, and as a table.
+
+    Args:
+        metrics: From `compute_metrics`.
+        comparison: From `compare_models`.
+        predictions: The scored images, for the model's digest.
+        manifest: The validated manifest, for the data's.
+        provenance: Commit and DVC revision.
+
+    Returns:
+        Markdown; a row for each category.
+    """
+    from decodiff_pipeline.data.provenance import data_digest
+    from decodiff_pipeline.evaluation.markdown import render_summary
+    from decodiff_pipeline.evaluation.tables import metrics_table
+
+    identity = {
+        "model": predictions.about().get("network_sha256"),
+        "data": data_digest(manifest),
+        **provenance,
+    }
+    return render_summary(metrics, comparison, identity), metrics_table(metrics)
+
+
+def tabulate(
+    record: pd.DataFrame, curves: dict[str, Any], thresholds: dict[str, Any]
+) -> tuple[Any, ...]:
+    """The test images as a table, and the rows that `dvc plots` draws.
+
+    Args:
+        record: A row for each calibration and test image.
+        curves: Of each category.
+        thresholds: From `fit_thresholds`.
+
+    Returns:
+        The table; rows of the curves, the scores and the decisions.
+    """
+    from decodiff_pipeline.evaluation import plots
+    from decodiff_pipeline.evaluation.tables import scores_table
+
+    return (
+        scores_table(record, thresholds),
+        *(plots.curve_rows(curves, name) for name in plots.CURVES),
+        plots.score_rows(record),
+        plots.confusion_rows(record, thresholds),
+    )
 
 
 def _on_the_gpu(model: Any) -> Any:

@@ -1,0 +1,10 @@
+"""Catalog datasets that Kedro does not have.
+
+Those that only some pipelines need are imported from their modules, so that the others' stages in
+dvc.yaml do not depend on what they import.
+"""
+
+from decodiff_pipeline.datasets.diffusers_model import DiffusersDataset
+from decodiff_pipeline.datasets.handle import HandleDataset
+
+__all__ = ["DiffusersDataset", "HandleDataset"]

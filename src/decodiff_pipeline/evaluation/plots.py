@@ -1,0 +1,121 @@
+"""Rows for `dvc plots`: one list for each picture, with a column that names the category."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+# Curve in curves.json → what goes along x and y.
+CURVES = {
+    "image_roc": ("fpr", "tpr"),
+    "image_pr": ("recall", "precision"),
+    "pixel_roc": ("fpr", "tpr"),
+    "pixel_pr": ("recall", "precision"),
+    "pro": ("fpr", "overlap"),
+}
+JUDGED = ("good", "defective")
+SCORE_BINS = 40
+DIGITS = 5  # a curve of 200 points looks the same, at a third of the size
+
+Rows = list[dict[str, Any]]
+
+
+def curve_rows(curves: Mapping[str, Mapping[str, Any]], name: str) -> Rows:
+    """The points of one curve of all categories.
+
+    Args:
+        curves: As in ``curves.json``.
+        name: A key of `CURVES`.
+
+    Returns:
+        Rows with ``category`` and the curve's two columns; none of a category without the curve.
+    """
+    x, y = CURVES[name]
+    return [
+        {"category": category, x: round(float(a), DIGITS), y: round(float(b), DIGITS)}
+        for category, found in sorted(curves.items())
+        if found.get(name)
+        for a, b in zip(found[name][x], found[name][y], strict=True)
+    ]
+
+
+def score_rows(record: pd.DataFrame) -> Rows:
+    """Histograms of the image scores of the test images.
+
+    Args:
+        record: The ``evaluation_record``.
+
+    Returns:
+        Rows with ``category``, ``label``, ``score`` (the middle of one of `SCORE_BINS` bins over
+        the scores of the category) and ``share`` of the label's images in the bin.
+    """
+    rows: Rows = []
+    for category, images in _judged(record).groupby("category", sort=True):
+        scores = images["score"].to_numpy(np.float64)
+        edges = np.histogram_bin_edges(scores, SCORE_BINS)
+        middles = (edges[1:] + edges[:-1]) / 2
+        for label in JUDGED:
+            found = scores[(images["label"] == label).to_numpy()]
+            if not len(found):
+                continue
+            shares = np.histogram(found, edges)[0] / len(found)
+            rows += [
+                {
+                    "category": str(category),
+                    "label": label,
+                    "score": float(f"{middle:.{DIGITS}g}"),
+                    "share": round(float(share), DIGITS),
+                }
+                for middle, share in zip(middles, shares, strict=True)
+            ]
+    return rows
+
+
+def confusion_rows(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> Rows:
+    """A row for each test image of a category that has a threshold.
+
+    Args:
+        record: The ``evaluation_record``.
+        thresholds: As in ``thresholds.json``.
+
+    Returns:
+        Rows with ``category``, ``actual`` and ``predicted``, both ``good`` or ``defective``.
+    """
+    images = with_decisions(record, thresholds)
+    decided = images[images["predicted"].notna()]
+    return [
+        {"category": str(row.category), "actual": row.label, "predicted": row.predicted}
+        for row in decided.itertuples()
+    ]
+
+
+def with_decisions(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.DataFrame:
+    """Good and defective test images with their ``threshold`` and what it makes of them.
+
+    Args:
+        record: The ``evaluation_record``.
+        thresholds: As in ``thresholds.json``.
+
+    Returns:
+        The rows with two more columns, which are empty where there is no threshold.
+    """
+    images = _judged(record)
+    known = {
+        name: found["threshold"]
+        for name, found in thresholds["categories"].items()
+        if found.get("threshold") is not None
+    }
+    limit = images["category"].map(known).astype(np.float64)
+    flagged = np.where(images["score"].astype(np.float64) >= limit, "defective", "good")
+    predicted = images["category"].mask(limit.notna(), flagged).where(limit.notna())
+    return images.assign(threshold=limit, predicted=predicted)
+
+
+def _judged(record: pd.DataFrame) -> pd.DataFrame:
+    return record[(record["split"] == "test") & record["label"].isin(JUDGED)]
