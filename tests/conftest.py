@@ -1,8 +1,9 @@
-"""Small image trees, and the folder of real data that DECODIFF_TEST_DATA names."""
+"""Small image trees, the folder of real data that DECODIFF_TEST_DATA names, an MLflow store."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from decodiff_pipeline.registry.mlflow_values import prepare_environment
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from decodiff_pipeline.deco.weights import AutoencoderConfig
 
@@ -98,3 +101,34 @@ def tiny_autoencoder(tmp_path: Path) -> AutoencoderConfig:
         num_decoder_blocks=(1, 1, 1, 1),
     ).save_pretrained(tmp_path / "tiny_autoencoder")
     return AutoencoderConfig(source=str(tmp_path / "tiny_autoencoder"))
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables, which take seconds to make."""
+    prepare_environment()
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    client = MlflowClient(f"sqlite:///{path}")
+    client.delete_experiment(client.create_experiment("made first"))
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """URI of a tracking store and registry of this test's own, which MLflow uses meanwhile."""
+    import mlflow
+
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    mlflow.set_tracking_uri(uri)
+    mlflow.MlflowClient(uri).create_experiment("default", (tmp_path / "mlartifacts").as_uri())
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "default")
+    monkeypatch.chdir(tmp_path)
+    yield uri
+    mlflow.set_tracking_uri(None)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)

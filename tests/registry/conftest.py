@@ -1,19 +1,14 @@
-"""A tiny trained pipeline, and an MLflow store that was made once."""
+"""A tiny trained pipeline."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
 from PIL import Image
 
-from decodiff_pipeline.registry.mlflow_values import prepare_environment
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 THRESHOLDS = {"categories": {"mono": {"threshold": 0.05}}}
@@ -51,37 +46,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "pipeline"
     pipeline.save_pretrained(folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, which take seconds to make."""
-    prepare_environment()
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    client = MlflowClient(f"sqlite:///{path}")
-    client.delete_experiment(client.create_experiment("made first"))
-    return path
-
-
-@pytest.fixture
-def store(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """URI of a tracking store and registry of this test's own, which MLflow uses meanwhile."""
-    import mlflow
-
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
-    mlflow.set_tracking_uri(uri)
-    mlflow.MlflowClient(uri).create_experiment("default", (tmp_path / "mlartifacts").as_uri())
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "default")
-    monkeypatch.chdir(tmp_path)
-    yield uri
-    mlflow.set_tracking_uri(None)
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def _page(
 ) -> str:
     total = len(metrics["categories"])
     hidden = total - len(names)
-    blocks = [
+    blocks: list[str] = [
         "## Evaluation",
         _verdict(metrics, comparison),
         metric_table(metrics, comparison, names),

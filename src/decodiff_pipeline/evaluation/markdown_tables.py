@@ -31,13 +31,14 @@ def escaped(text: object) -> str:
 
 def metric_table(
     metrics: Mapping[str, Any], comparison: Mapping[str, Any], names: Sequence[str]
-) -> Table:
+) -> str:
+    """All metrics with their intervals, and the sign of each one's change."""
     columns = measured(metrics)
     rows = [["category", "good", "defective", *(METRICS[name] for name in columns)]]
     for name, row, changes in _with_mean(metrics, comparison, names):
         counts = [str(row.get(key, "")) for key in ("n_good", "n_defective")]
         rows.append([name, *counts, *(_cell(row, metric, changes) for metric in columns)])
-    return rows
+    return _table(rows)
 
 
 def _with_mean(
@@ -66,25 +67,31 @@ def _cell(row: Mapping[str, Any], metric: str, changes: Mapping[str, Any]) -> st
 
 def change_table(comparison: Mapping[str, Any], names: Sequence[str]) -> str:
     """Differences that are significant, and those of the mean; all, if none can be tested."""
-    entries = [(name, comparison["categories"].get(name, {})) for name in names]
     rows = [["category", "metric", "change", "interval", "p", ""]]
-    for name, category in [*entries, (MEAN, comparison["mean"])]:
-        for metric, row in category.get("metrics", {}).items():
-            tested = row["verdict"] is not None
-            if name != MEAN and tested and row["verdict"] not in ("better", "worse"):
-                continue
-            interval = f"{signed(row['low'])} … {signed(row['high'])}" if tested else "-"
-            p_value = f"{row['p_value']:.3f}" if tested else "-"
-            words = f"{SIGNS[row['verdict']]} {row['verdict'] or 'not tested'}".strip()
-            shown = f"**{MEAN}**" if name == MEAN else escaped(name)
-            cells = [shown, METRICS[metric], signed(row["difference"]), interval, p_value, words]
-            rows.append(cells)
-    return f"### Change against {escaped(comparison['reference'])}\n\n{_table(rows)}" * (
-        len(rows) > 1
-    )
+    for name in names:
+        found = comparison["categories"].get(name, {}).get("metrics", {})
+        rows += [
+            [escaped(name), *_change(metric, row)]
+            for metric, row in found.items()
+            if row["verdict"] in ("better", "worse", None)
+        ]
+    of_mean = comparison["mean"].get("metrics", {})
+    rows += [[f"**{MEAN}**", *_change(metric, row)] for metric, row in of_mean.items()]
+    if len(rows) == 1:
+        return ""
+    return f"### Change against {escaped(comparison['reference'])}\n\n{_table(rows)}"
+
+
+def _change(metric: str, row: Mapping[str, Any]) -> list[str]:
+    label, difference, verdict = METRICS[metric], signed(row["difference"]), row["verdict"]
+    if verdict is None:
+        return [label, difference, "-", "-", "not tested"]
+    interval = f"{signed(row['low'])} … {signed(row['high'])}"
+    return [label, difference, interval, f"{row['p_value']:.3f}", f"{SIGNS[verdict]} {verdict}"]
 
 
 def baseline_table(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The baselines' figures, and where the model's are not above them."""
     floors = {key: metrics.get("baseline", {}).get(key) for key in FLOORS}
     there = [key for key, floor in floors.items() if floor]
     if not there:
@@ -107,7 +114,7 @@ def baseline_table(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
     sentences = [
         f"Not above the {FLOORS[key]} baseline: {listed(found)}."
         if found
-        else f"Every category is above the {FLOORS[key]} baseline."
+        else f"Every category that can be measured is above the {FLOORS[key]} baseline."
         for key, found in unbeaten.items()
     ]
     return "### Baselines\n\n" + " ".join(sentences) + "\n\n" + _table(rows)
@@ -120,12 +127,14 @@ def _floor(metrics: Mapping[str, Any], floor: str, name: str, metric: str) -> st
 
 
 def is_unbeaten(metrics: Mapping[str, Any], floor: str, name: str) -> bool:
+    """Whether a baseline is at least as good as the model in a category."""
     values = ((metrics.get("baseline") or {}).get(floor) or {}).get(name, {})
     ours = metrics["categories"][name]
     return any(beats(ours.get(metric), values.get(metric)) is False for metric in COMPARED)
 
 
 def decision_table(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Thresholds, and what they promised and did."""
     keys = {
         "threshold": _significant,
         "promised_false_positive_rate": _percent,
@@ -141,6 +150,7 @@ def decision_table(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def seed_table(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
+    """How the metrics vary over training seeds; nothing where one run is all there is."""
     spreads = metrics.get("seeds") or {}
     rows = [["category", "metric", "seeds", "mean ± standard deviation", "least … largest"]]
     for name in (*names, MEAN):
@@ -161,16 +171,19 @@ def _table(rows: Table) -> str:
 
 
 def listed(items: Sequence[str]) -> str:
+    """The first items in a row, and how many more there are."""
     shown = list(items[:MAX_ITEMS])
     more = len(items) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 def number(value: float | None) -> str:
+    """Three digits, or a dash."""
     return "-" if value is None else f"{value:.3f}"
 
 
 def signed(value: float) -> str:
+    """Three digits and a sign."""
     return f"{value:+.3f}".replace("-", "−")  # noqa: RUF001 - a minus, as wide as the plus
 
 
