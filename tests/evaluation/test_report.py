@@ -13,7 +13,7 @@ from decodiff_pipeline.evaluation.assessment import assess
 from decodiff_pipeline.evaluation.figures import choose, draw_figures
 from decodiff_pipeline.evaluation.predictions import file_stem
 from decodiff_pipeline.evaluation.protocols import labelled
-from decodiff_pipeline.evaluation.report import render_report
+from decodiff_pipeline.evaluation.report import ReportInput, render_report
 from decodiff_pipeline.evaluation.summary import main, render_table
 from decodiff_pipeline.evaluation.thresholds import fit_thresholds
 
@@ -30,8 +30,7 @@ def evaluated(world: World, floors: dict[str, Any] | None = None) -> tuple[dict[
     thresholds = fit_thresholds(store, 0.05)
     metrics = assess(store, world.images, thresholds, {"pca": floors or {}}, world.config)
     index = labelled(store.index(), world.images, store.geometry(), world.config.protocol)
-    figures = draw_figures(index, store, world.images, thresholds, world.config)
-    return metrics, render_report(metrics, thresholds, index, store.about(), figures)
+    return metrics, render_report(ReportInput(metrics, thresholds, index, store, world.images))
 
 
 class Page(HTMLParser):
@@ -55,9 +54,9 @@ class Page(HTMLParser):
 def test_the_page_is_whole_and_loads_nothing(plate: World) -> None:
     _, html = evaluated(plate)
     page = Page(html)
-    assert "script" not in page.tags
-    assert page.tags.count("img") == 2
-    assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
+    assert page.tags.count("script") == 1
+    assert page.tags.count("img") == 3 * 13  # input, heat map, reconstruction of each test image
+    assert all(link.startswith(("data:", "#")) for link in page.links)
     anchors = [link[1:] for link in page.links if link.startswith("#")]
     assert all(f'id="{anchor}"' in html for anchor in anchors)
     assert "url(" not in html
@@ -69,17 +68,17 @@ def test_names_are_text(world: World) -> None:
     world.model.categories = (NASTY,)
     world.add(NASTY, "test", "good", 2).add(NASTY, "test", "defective", 2, mask=True)
     _, html = evaluated(world)
-    assert "script" not in Page(html).tags
+    assert Page(html).tags.count("script") == 1
     assert NASTY in Page(html).text
 
 
 def test_a_category_that_does_not_beat_the_floor_is_marked(plate: World) -> None:
     metrics, html = evaluated(plate, {"plate": {"image_auroc": 1.0, "pixel_ap": 0.5}})
-    marked = re.findall(r'<td class="missed">([\d.]+)', html)
-    assert marked == ["1.000", "1.000"]  # the category's image AUROC, a draw, and the mean's
+    marked = re.findall(r'<small class="lost">▼ (.*?)</small>', html)
+    assert marked == ["PCA 1.000", "PCA 1.000"]  # the category's image AUROC, a draw; the mean's
     assert "1.000*" in render_table(metrics)
     metrics, html = evaluated(plate, {"plate": {"image_auroc": 0.9, "pixel_ap": 0.5}})
-    assert '<td class="missed">' not in html
+    assert 'small class="lost"' not in html
     assert "*" not in render_table(metrics)
 
 

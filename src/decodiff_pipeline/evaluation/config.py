@@ -33,6 +33,7 @@ class EvaluationConfig(BaseModel):
             their digests; null for all.
         synthetic_images: Good images of a category without masks that are given a synthetic
             defect to measure localisation by, at most; 0 for none.
+        gallery_images: Test images of all categories in the report's gallery at most.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,3 +49,4 @@ class EvaluationConfig(BaseModel):
     review_images: int = Field(default=12, ge=0)
     review_limit: int | None = Field(default=None, ge=1)
     synthetic_images: int = Field(default=64, ge=0)
+    gallery_images: int = Field(default=500, ge=0)

@@ -6,16 +6,17 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from decodiff_pipeline.deco.preprocess import to_square
 from decodiff_pipeline.evaluation.masks import mask_by
 from decodiff_pipeline.evaluation.predictions import file_stem
+from decodiff_pipeline.evaluation.verdicts import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -37,7 +38,7 @@ class Panel:
 
     Attributes:
         row: Of the predictions' index.
-        verdict: "missed", "detected", "false alarm" or "passed"; the label without a threshold.
+        verdict: As `verdicts.verdict` gives it.
     """
 
     row: Any
@@ -93,16 +94,12 @@ def choose(rows: pd.DataFrame, threshold: float | None, size: int) -> list[Panel
     ]
     if defective.empty and good.empty:
         chosen = [ordered.tail(size).iloc[::-1]]
-    return [Panel(row, _verdict(row, threshold)) for row in pd.concat(chosen).itertuples()]
-
-
-def _verdict(row: Any, threshold: float | None) -> str:
-    if threshold is None or row.label == "uncertain":
-        return str(row.label)
-    flagged = row.score >= threshold
-    if row.label == "defective":
-        return "detected" if flagged else "missed"
-    return "false alarm" if flagged else "passed"
+    together = pd.concat(chosen)
+    verdicts = [
+        verdict(label, score, threshold)
+        for label, score in zip(together["label"], together["score"], strict=True)
+    ]
+    return [Panel(*pair) for pair in zip(together.itertuples(), verdicts, strict=True)]
 
 
 def _draw(
@@ -185,30 +182,3 @@ def _path_lines(path: str) -> list[str]:
 def _plain(text: str) -> str:
     """Text that matplotlib does not take for a formula."""
     return text.replace("$", r"\$")
-
-
-def draw_histogram(rows: pd.DataFrame, threshold: float | None) -> Figure:
-    """Scores of one category's test images by label, with the threshold.
-
-    Args:
-        rows: Test images of one category.
-        threshold: From which score on an image is flagged.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2, 2.3), layout="constrained")
-    axis = figure.subplots()
-    scores = rows["score"].to_numpy(np.float64)
-    edges = list(np.histogram_bin_edges(scores, bins=40))
-    for label, colour in COLOURS.items():
-        group = rows["score"][rows["label"] == label]
-        if len(group):
-            axis.hist(group, edges, color=colour, alpha=0.6, label=f"{label} ({len(group)})")
-    if threshold is not None:
-        axis.axvline(threshold, color="black", linestyle="--", linewidth=1, label="threshold")
-    axis.set_xlabel("image score")
-    axis.set_ylabel("test images")
-    if len(scores) or threshold is not None:
-        axis.legend(fontsize=8, frameon=False)
-    axis.spines[["top", "right"]].set_visible(False)
-    return figure

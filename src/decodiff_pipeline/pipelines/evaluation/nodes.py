@@ -194,14 +194,14 @@ def draw_report(
     images: ImageFolder,
     config: EvaluationConfig,
 ) -> tuple[dict[str, Any], str]:
-    """Pictures of telling images, and everything above as one HTML page with them in it.
+    """Pictures of telling images, and everything above as one HTML page.
 
     Args:
         metrics: From `compute_metrics`.
         thresholds: From `fit_thresholds`.
         predictions: The scored images.
         images: The raw images.
-        config: Protocol, and how many images a figure shows.
+        config: Protocol, and how many images the figures and the page show.
 
     Returns:
         A file name and a matplotlib figure for each category; the page.
@@ -215,7 +215,10 @@ def draw_report(
     require_same_protocol(metrics, "metrics", config.protocol)
     index = labelled(predictions.index(), images, predictions.geometry(), config.protocol)
     drawn = figures.draw_figures(index, predictions, images, thresholds, config)
-    return drawn, report.render_report(metrics, thresholds, index, predictions.about(), drawn)
+    given = report.ReportInput(
+        metrics, thresholds, index, predictions, images, gallery_images=config.gallery_images
+    )
+    return drawn, report.render_report(given)
 
 
 def compare_models(
