@@ -46,7 +46,7 @@ def data_uri(image: Image.Image, budget: int) -> str:
     while True:
         for quality in QUALITIES:
             buffer = io.BytesIO()
-            image.save(buffer, "WEBP", quality=quality, alpha_quality=quality, method=3)
+            image.save(buffer, "WEBP", quality=quality, alpha_quality=quality, method=1)
             if buffer.tell() <= budget:
                 return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
         if max(image.size) <= SMALLEST:

@@ -135,7 +135,7 @@ def summarise(metrics: Mapping[str, Any]) -> tuple[dict[str, str], list[Row]]:
         seeds = (metrics.get("seeds") or {}).get(name) or {}
         cells = [_cell(metric, entry, beside, seeds) for metric in shown]
         counts = entry.get("n_good"), entry.get("n_defective")
-        rows.append(Row(name, file_stem(name), *counts, cells))
+        rows.append(Row(name, _anchor(name), *counts, cells))
     means = {key: mean_over_categories(floor) for key, floor in floors.items()}
     mean = metrics.get("mean") or {}
     rows.append(Row("mean", "", None, None, [_cell(metric, mean, means, {}) for metric in shown]))
@@ -184,7 +184,7 @@ def describe(
     synthetic = entry.get("synthetic")
     return Section(
         name=name,
-        anchor=file_stem(name),
+        anchor=_anchor(name),
         metrics=entry,
         threshold=threshold,
         charts=draw_curves(curves.get(name) or {}, metrics.get("aupro_limit", 0.3)),
@@ -195,6 +195,11 @@ def describe(
         if synthetic
         else None,
     )
+
+
+def _anchor(name: str) -> str:
+    """Of a category: no other part of the page is called that."""
+    return f"category-{file_stem(name)}"
 
 
 def _leakage(entry: Mapping[str, Any]) -> MetricTable | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
@@ -56,5 +55,5 @@ def most_telling(rows: pd.DataFrame, thresholds: Mapping[str, float | None]) -> 
     ordered = pd.DataFrame({"category": rows["category"], "right": ~wrong, "key": key})
     ordered = ordered.sort_values(["right", "key"], kind="stable")
     turn = ordered.groupby(["category", "right"]).cumcount()
-    order = np.lexsort((turn.to_numpy(), ordered["right"].to_numpy()))
-    return rows.loc[ordered.index[order]]
+    ordered = ordered.assign(turn=turn).sort_values(["right", "turn", "category"])
+    return rows.loc[ordered.index]

@@ -1,0 +1,130 @@
+"""Which images the gallery shows, in which order, and what its pictures are."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from decodiff_pipeline.deco.config import PreprocessConfig
+from decodiff_pipeline.evaluation.charts import HEIGHT, WIDTH, draw_curves, draw_histogram
+from decodiff_pipeline.evaluation.gallery import (
+    HEAT_BYTES,
+    INPUT_BYTES,
+    RECONSTRUCTION_BYTES,
+    make_gallery,
+    on_image,
+)
+from decodiff_pipeline.evaluation.pictures import data_uri, heat, outline
+from decodiff_pipeline.evaluation.thresholds import fit_thresholds
+from decodiff_pipeline.evaluation.verdicts import most_telling
+
+if TYPE_CHECKING:
+    from tests.evaluation.conftest import World
+
+
+def decoded(uri: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/webp;base64,"))))
+
+
+def test_the_worst_misses_and_false_alarms_come_first_and_categories_take_turns() -> None:
+    rows = pd.DataFrame(
+        [
+            ("a", "good", 0.1), ("a", "good", 0.4), ("a", "good", 0.9), ("a", "good", 0.6),
+            ("a", "defective", 0.3), ("a", "defective", 0.8), ("a", "uncertain", 0.55),
+            ("b", "defective", 7.0), ("b", "good", 1.0),
+            ("c", "defective", 0.2), ("c", "good", 0.6),
+        ],
+        columns=["category", "label", "score"],
+    )  # fmt: skip
+    ordered = most_telling(rows, {"a": 0.5, "b": 8.0})
+    told = list(zip(ordered["category"], ordered["score"], ordered["verdict"], strict=True))
+    assert told == [
+        ("a", 0.9, "false alarm"), ("b", 7.0, "missed"),
+        ("a", 0.3, "missed"), ("a", 0.6, "false alarm"),
+        # right decisions, closest to the threshold first; c has no threshold: highest first
+        ("a", 0.55, "uncertain"), ("b", 1.0, "passed"), ("c", 0.6, "good"),
+        ("a", 0.4, "passed"), ("c", 0.2, "defective"),
+        ("a", 0.8, "detected"), ("a", 0.1, "passed"),
+    ]  # fmt: skip
+
+
+def test_the_gallery_keeps_the_most_telling_and_counts_the_rest(plate: World) -> None:
+    store = plate.scored()
+    thresholds = fit_thresholds(store, 0.05)
+    # Above two of the four defective images.
+    scores = store.index().query("split == 'test' and label == 'defective'")["score"]
+    thresholds["categories"]["plate"]["threshold"] = float(scores.sort_values().iloc[2])
+    gallery = make_gallery(store.index(), store, plate.images, thresholds, 3)
+    assert gallery.total == 13
+    assert [item.verdict for item in gallery.items[:2]] == ["missed", "missed"]
+    assert gallery.items[0].score == scores.min()
+    assert len(gallery.items) == 3
+
+
+def test_pictures_show_the_heat_and_the_outline_where_the_defect_is(world: World) -> None:
+    world.add("plate", "test", "defective", 1, mask=True)
+    store = world.scored()
+    (item,) = make_gallery(store.index(), store, world.images, fit_thresholds(store, 0.05), 5).items
+    opacity = np.asarray(decoded(item.heat))[..., 3].astype(int)
+    assert opacity[22:34, 22:34].min() > opacity[:16].max() + 50  # the square is at 20…36
+    edges = {"M20 20h16", "M20 36h16", "M20 20v16", "M36 20v16"}
+    assert set(re.findall(r"M\d+ \d+[hv]\d+", item.outline)) == edges
+    assert decoded(item.input).size == decoded(item.reconstruction).size == (64, 64)
+
+
+def test_a_picture_never_breaks_its_budget() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (320, 320, 3), dtype=np.uint8)
+    for budget in (INPUT_BYTES, RECONSTRUCTION_BYTES, HEAT_BYTES, 600):
+        uri = data_uri(Image.fromarray(noise), budget)
+        assert len(uri) <= budget * 4 / 3 + 30
+        assert decoded(uri).mode == "RGB"
+    whole = 500 * (INPUT_BYTES + RECONSTRUCTION_BYTES + HEAT_BYTES) * 4 / 3
+    assert whole + 500 * 2000 < 25 * 2**20  # pictures, and the text around them
+
+
+def test_heat_is_transparent_at_zero_and_strongest_at_the_top() -> None:
+    layer = np.asarray(heat(np.array([[0.0, 0.5, 1.0, 9.0]]), 1.0))
+    assert layer[0, 0, 3] == 0
+    assert layer[0, 1, 3] < layer[0, 2, 3] == layer[0, 3, 3]
+    assert not np.asarray(heat(np.zeros((2, 2)), 0.0))[..., 3].any()
+
+
+def test_an_outline_keeps_thin_defects_at_a_smaller_size() -> None:
+    mask = np.zeros((100, 100), bool)
+    mask[50, 10:90] = True
+    assert outline(mask, (10, 10)) == "M1 5h8M1 6h8M1 5v1M9 5v1"
+    assert outline(np.zeros((4, 4), bool), (4, 4)) == ""
+
+
+def test_what_the_model_made_lies_where_it_was_in_a_wide_cropped_image() -> None:
+    geometry = PreprocessConfig(resize=96, image_size=64)
+    anomalies = np.zeros((64, 64), np.float32)
+    anomalies[0:8, 32:64] = 1  # the crop's upper right half: rows 16…24, columns 48…80 of 96
+    placed = on_image(anomalies, (192, 48), geometry)
+    ys, xs = np.nonzero(placed > 0.5)
+    assert (ys.min(), ys.max() + 1, xs.min(), xs.max() + 1) == (8, 12, 96, 160)
+
+
+def test_curves_end_at_the_limit_and_absent_ones_are_left_out() -> None:
+    diagonal = {"fpr": [0.0, 1.0], "overlap": [0.0, 1.0]}
+    (chart,) = draw_curves({"pro": diagonal, "image_roc": None}, 0.25)
+    assert chart.right == 0.25
+    assert chart.lines[0].path == f"M0.0 {HEIGHT:.1f}L{WIDTH:.1f} {0.75 * HEIGHT:.1f}"
+    assert draw_curves({}, 0.3) == []
+
+
+def test_a_histogram_has_a_strip_for_each_label_there_is_and_room_for_the_threshold() -> None:
+    rows = pd.DataFrame({"label": ["good", "good", "defective"], "score": [0.1, 0.1, 0.3]})
+    drawn = draw_histogram(rows, 0.5)
+    assert drawn is not None
+    assert [(strip.label, strip.count) for strip in drawn.strips] == [("good", 2), ("defective", 1)]
+    assert drawn.threshold == 640
+    assert [text for _, text in drawn.ticks] == ["0.1", "0.2", "0.3", "0.4", "0.5"]
+    assert draw_histogram(rows.head(0), None) is None
+    assert draw_histogram(rows.head(1), None) is not None  # a single score
