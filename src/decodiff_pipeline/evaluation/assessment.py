@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from decodiff_pipeline.evaluation import binned, bootstrap, record
 from decodiff_pipeline.evaluation.cropping import cropped_defects, cropped_share
-from decodiff_pipeline.evaluation.masks import with_ground_truth
-from decodiff_pipeline.evaluation.metrics import Metrics, image_metrics
+from decodiff_pipeline.evaluation.curves import curves
+from decodiff_pipeline.evaluation.decisions import image_decisions, pixel_decisions
+from decodiff_pipeline.evaluation.judged import Judged, defective, scores
+from decodiff_pipeline.evaluation.leakage import near_duplicate_paths
+from decodiff_pipeline.evaluation.metrics import image_metrics
 from decodiff_pipeline.evaluation.protocols import (
     labelled,
-    measure_pixels,
     require_same_protocol,
     warn_of_other_sizes,
 )
@@ -25,98 +29,168 @@ if TYPE_CHECKING:
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.evaluation.config import EvaluationConfig
     from decodiff_pipeline.evaluation.predictions import PredictionStore
+    from decodiff_pipeline.evaluation.resampling import Sample
+
+PROMISE = ("threshold", "pixel_threshold", "promised_false_positive_rate")
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: The content of ``metrics.json``; ``None`` wherever there is nothing to measure.
+        curves: By category, as `curves.curves` returns them.
+        record: A row an image, as `record.make_record` returns it.
+    """
+
+    metrics: dict[str, Any]
+    curves: dict[str, Any]
+    record: pd.DataFrame
 
 
 def assess(
     predictions: PredictionStore,
+    manifest: pd.DataFrame,
     images: ImageFolder,
     thresholds: Mapping[str, Any],
-    baseline: Mapping[str, Any],
     config: EvaluationConfig,
-) -> dict[str, Any]:
+    *,
+    baseline: Mapping[str, Any] | None = None,
+    synthetic: Mapping[str, Any] | None = None,
+) -> Assessment:
     """Compare predictions with the truth.
 
     Args:
         predictions: The scored images.
+        manifest: The validated manifest, for the near-duplicates outside test.
         images: The raw images, for the masks.
         thresholds: As `thresholds.fit_thresholds` returns them.
-        baseline: As `baselines.pca_baseline` returns it.
-        config: Protocol and limit of AUPRO.
-
-    Returns:
-        The content of ``metrics.json``; ``None`` wherever there is nothing to measure.
+        config: Protocol, limit of AUPRO, and what to resample.
+        baseline: As `baselines.measure_baselines` returns it; empty without any.
+        synthetic: By category, as `synthetic_localisation` measures it.
 
     Raises:
         DataError: The baseline was measured by another protocol.
     """
+    baseline, synthetic = baseline or {}, synthetic or {}
     require_same_protocol(baseline, "baseline_metrics", config.protocol)
-    index, geometry = predictions.index(), predictions.geometry()
+    geometry = predictions.geometry()
     warn_of_other_sizes(geometry, config.protocol)
+    index = predictions.index()
+    by_protocol = labelled(index, images, geometry, config.protocol)
+    double = by_protocol["path"].isin(near_duplicate_paths(manifest, config.near_duplicate_bits))
+    names = sorted(set(index["category"]))
+    judged = {name: Judged(name, by_protocol, predictions, images, config) for name in names}
+    table = record.make_record(
+        by_protocol, double, {name: _histograms(found) for name, found in judged.items()}
+    )
+    samples = {name: record.sample(record.certain(table, name)) for name in names}
     categories = {}
-    for category in sorted(set(index["category"])):
-        rows = index[(index["category"] == category) & (index["split"] == "test")]
-        threshold = thresholds["categories"].get(category, {}).get("threshold")
-        categories[category] = _category(category, rows, threshold, predictions, images, config)
+    for name in names:
+        original = index[(index["category"] == name) & (index["split"] == "test")]
+        limits = {key: thresholds["categories"].get(name, {}).get(key) for key in PROMISE}
+        categories[name] = {
+            **_category(judged[name], limits, samples[name], double, config),
+            "n_relabelled": int((by_protocol["label"][original.index] != original["label"]).sum()),
+            "cropped_defects": cropped_defects(original, images, geometry),
+            "uncertain": _uncertain(by_protocol.loc[original.index], limits["threshold"]),
+            "synthetic": synthetic.get(name),
+        }
+    return Assessment(
+        _whole(categories, list(samples.values()), baseline, config)
+        | {"cropped_share": cropped_share(geometry)},
+        {name: _curves(found, config) for name, found in judged.items()},
+        table,
+    )
+
+
+def _whole(
+    categories: dict[str, Any],
+    samples: list[Sample],
+    baseline: Mapping[str, Any],
+    config: EvaluationConfig,
+) -> dict[str, Any]:
+    mean = mean_over_categories(categories)
     return {
         "categories": categories,
-        "mean": mean_over_categories(categories),
+        "mean": mean | {"intervals": bootstrap.mean_intervals(samples, **_resampling(config))},
         "baseline": dict(baseline),
         "protocol": config.protocol,
+        "resolution": getattr(config, "resolution", "model"),
         "aupro_limit": config.aupro_limit,
-        "cropped_share": cropped_share(geometry),
+        "confidence": config.confidence,
+        "resamples": config.resamples,
     }
 
 
 def _category(
-    category: str,
-    original: pd.DataFrame,
-    threshold: float | None,
-    predictions: PredictionStore,
-    images: ImageFolder,
+    judged: Judged,
+    limits: dict[str, float | None],
+    sample: Sample,
+    double: pd.Series,
     config: EvaluationConfig,
 ) -> dict[str, Any]:
-    """The metrics of one category, from its test images as the manifest labels them."""
-    geometry = predictions.geometry()
-    rows = labelled(original, images, geometry, config.protocol)
-    certain = rows[rows["label"].isin(["good", "defective"])]
-    defective = (certain["label"] == "defective").to_numpy()
+    rows = judged.rows
+    bad = defective(rows)
+    _, maps, masks = judged.compared()
     return {
-        **image_metrics(certain["score"].to_numpy(), defective),
-        **_pixel_metrics(category, certain, predictions, images, config),
-        "n_good": int((~defective).sum()),
-        "n_defective": int(defective.sum()),
-        "n_masks": int(certain["mask_path"].notna().sum()),
-        "n_relabelled": int((rows["label"] != original["label"]).sum()),
-        "cropped_defects": cropped_defects(original, images, geometry),
-        "threshold": threshold,
-        "false_positive_rate": _flagged(certain, "good", threshold),
-        "false_negative_rate": _missed(certain, threshold),
-        "uncertain": _uncertain(rows, threshold),
+        **judged.metrics(),
+        "intervals": bootstrap.intervals(sample, **_resampling(config)),
+        "n_good": int((~bad).sum()),
+        "n_defective": int(bad.sum()),
+        "n_masks": int(rows["mask_path"].notna().sum()),
+        **limits,
+        **image_decisions(scores(rows), bad, limits["threshold"]),
+        **pixel_decisions(maps, masks, limits["pixel_threshold"]),
+        "defect_types": _defect_types(judged),
+        "leakage": _leakage(judged, rows[~double[rows.index]], config.near_duplicate_bits),
     }
 
 
-def _pixel_metrics(
-    category: str,
-    rows: pd.DataFrame,
-    predictions: PredictionStore,
-    images: ImageFolder,
-    config: EvaluationConfig,
-) -> Metrics:
-    rows = with_ground_truth(rows)
-    maps = MapsOf(predictions.maps(category), rows["row"].to_numpy())
-    return measure_pixels(maps, rows, images, predictions.geometry(), config)
+def _defect_types(judged: Judged) -> dict[str, Any]:
+    """Metrics of each type of defect against all good images; empty where there is one alone."""
+    rows = judged.rows
+    bad = rows[defective(rows)]
+    kinds = sorted(set(bad["defect_type"]))
+    if len(kinds) < 2:  # noqa: PLR2004
+        return {}
+    return {
+        str(kind): {
+            "n": int((bad["defect_type"] == kind).sum()),
+            **judged.metrics(rows[~defective(rows) | (rows["defect_type"] == kind)]),
+        }
+        for kind in kinds
+    }
 
 
-def _flagged(rows: pd.DataFrame, label: str, threshold: float | None) -> float | None:
-    scores = rows["score"][rows["label"] == label]
-    if threshold is None or scores.empty:
+def _leakage(judged: Judged, fresh: pd.DataFrame, bits: int | None) -> dict[str, Any] | None:
+    """How many test images have a near-duplicate outside test, and the metrics without them."""
+    if bits is None:
         return None
-    return float((scores.to_numpy(np.float64) >= threshold).mean())
+    rows = judged.rows
+    doubles = defective(rows.drop(fresh.index))
+    found = {"bits": bits, "n_good": int((~doubles).sum()), "n_defective": int(doubles.sum())}
+    return found | {"without": judged.metrics(fresh) if len(doubles) else None}
 
 
-def _missed(rows: pd.DataFrame, threshold: float | None) -> float | None:
-    flagged = _flagged(rows, "defective", threshold)
-    return None if flagged is None else 1 - flagged
+def _histograms(judged: Judged) -> pd.DataFrame:
+    known, maps, masks = judged.compared()
+    return binned.pack(binned.image_histograms(maps, masks)).set_axis(known.index)
+
+
+def _curves(judged: Judged, config: EvaluationConfig) -> dict[str, Any]:
+    _, maps, masks = judged.compared()
+    rows = judged.rows
+    return curves(maps, masks, scores(rows), defective(rows), config.aupro_limit)
+
+
+def _resampling(config: EvaluationConfig) -> dict[str, Any]:
+    return {
+        "resamples": config.resamples,
+        "confidence": config.confidence,
+        "limit": config.aupro_limit,
+    }
 
 
 def _uncertain(rows: pd.DataFrame, threshold: float | None) -> dict[str, Any] | None:
@@ -124,28 +198,15 @@ def _uncertain(rows: pd.DataFrame, threshold: float | None) -> dict[str, Any] | 
     uncertain = rows[rows["label"] == "uncertain"]
     if uncertain.empty:
         return None
-    good = rows[rows["label"] == "good"]
+    good = scores(rows[rows["label"] == "good"])
     result = {}
     for kind, group in uncertain.groupby("defect_type", sort=True):
-        scores = np.concatenate([good["score"], group["score"]])
-        against_good = image_metrics(scores, np.arange(len(scores)) >= len(good))
+        found = np.concatenate([good, scores(group)])
+        against_good = image_metrics(found, np.arange(len(found)) >= len(good))
+        flagged = None if threshold is None else float((scores(group) >= threshold).mean())
         result[str(kind)] = {
             "n": len(group),
-            "flagged_share": _flagged(group, "uncertain", threshold),
+            "flagged_share": flagged,
             "image_auroc_against_good": against_good["image_auroc"],
         }
     return result
-
-
-class MapsOf:
-    """Some rows of a memory-mapped array, without copying them."""
-
-    def __init__(self, maps: np.ndarray, rows: np.ndarray) -> None:
-        self._maps = maps
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self._maps[self._rows[index]]

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from decodiff_pipeline.evaluation.masks import with_ground_truth
-from decodiff_pipeline.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS, image_metrics
+from decodiff_pipeline.evaluation.judged import CERTAIN, Judged
+from decodiff_pipeline.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS
 from decodiff_pipeline.evaluation.pca_baseline import pca_baseline
-from decodiff_pipeline.evaluation.protocols import labelled, measure_pixels
+from decodiff_pipeline.evaluation.protocols import labelled
 from decodiff_pipeline.evaluation.scoring import score_images
 from decodiff_pipeline.evaluation.summary import COMPARED, beats
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import numpy as np
 
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.deco.config import PreprocessConfig
@@ -85,7 +83,7 @@ def measure_baselines(
         logger.info(
             "autoencoder alone on %s: image AUROC %s", category, table[category]["image_auroc"]
         )
-    certain = index[index["label"].isin(["good", "defective"])]
+    certain = index[index["label"].isin(CERTAIN)]
     scores = pd.DataFrame(
         {
             "path": certain["path"],
@@ -133,25 +131,5 @@ def _measured(
     """Metrics of one category's test images, as the manifest labels them."""
     if rows.empty:
         return dict.fromkeys((*IMAGE_METRICS, *PIXEL_METRICS))
-    geometry = predictions.geometry()
-    certain = labelled(rows, images, geometry, config.protocol)
-    certain = certain[certain["label"].isin(["good", "defective"])]
-    known = with_ground_truth(certain)
-    maps = _Chosen(predictions.maps(category), known["row"])
-    return {
-        **image_metrics(certain["score"].to_numpy(), (certain["label"] == "defective").to_numpy()),
-        **measure_pixels(maps, known, images, geometry, config),
-    }
-
-
-class _Chosen:
-    """Some maps of a category, each read when it is asked for."""
-
-    def __init__(self, maps: Any, rows: pd.Series) -> None:
-        self._maps, self._rows = maps, rows.to_numpy()
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self._maps[self._rows[index]]
+    index = labelled(rows, images, predictions.geometry(), config.protocol)
+    return Judged(category, index, predictions, images, config).metrics()

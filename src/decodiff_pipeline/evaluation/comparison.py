@@ -11,6 +11,7 @@ import pandas as pd
 from decodiff_pipeline.evaluation import bootstrap
 from decodiff_pipeline.evaluation.binned import unpack
 from decodiff_pipeline.evaluation.bootstrap import Difference, Sample
+from decodiff_pipeline.evaluation.record import certain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 # Results that differ in one of these are of different things; with what a file without it means.
 SAME = {"protocol": "strict", "resolution": "model"}
 VERDICTS = {True: "better", False: "worse", None: "no significant difference"}
-JUDGED = ("good", "defective")
 BINS = "bins"  # a column that `binned.pack` makes
 
 Row = dict[str, Any]
@@ -211,11 +211,7 @@ def _pair(category: str, record: pd.DataFrame, reference: pd.DataFrame) -> _Pair
 
 def _judged(record: pd.DataFrame, category: str) -> pd.DataFrame:
     """Test images of a category by content; of equal files the first, the second and so on."""
-    rows = record[
-        (record["category"] == category)
-        & (record["split"] == "test")
-        & record["label"].isin(JUDGED)
-    ]
+    rows = certain(record, category)
     number = rows.groupby("sha256").cumcount()
     return rows.set_index(pd.MultiIndex.from_arrays([rows["sha256"], number]))
 

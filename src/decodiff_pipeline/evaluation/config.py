@@ -22,6 +22,8 @@ class EvaluationConfig(BaseModel):
         num_inference_steps: Reverse steps; ``None`` for those the model was saved with.
         false_positive_rate: Share of good images that the thresholds may flag.
         aupro_limit: False-positive rate of pixels up to which AUPRO integrates.
+        confidence: Nominal coverage of the intervals beside the metrics.
+        resamples: Of the test images, that intervals and comparisons are made from.
         compare_with: ``champion`` (the registry's alias) or a Git revision, whose evaluation the
             new one is compared with; ``None`` for none.
         gallery_size: Images of each group (missed, detected, good) in a category's figure.
@@ -43,6 +45,8 @@ class EvaluationConfig(BaseModel):
     num_inference_steps: Literal[2, 3, 4, 5, 10] | None = None
     false_positive_rate: float = Field(default=0.05, gt=0, lt=1)
     aupro_limit: float = Field(default=0.3, gt=0, le=1)
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    resamples: int = Field(default=1000, ge=100)
     compare_with: str | None = Field(default=None, min_length=1)
     gallery_size: int = Field(default=3, ge=1, le=20)
     near_duplicate_bits: int | None = Field(default=12, ge=0, le=256)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from decodiff_pipeline.evaluation.record import certain
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -56,7 +58,7 @@ def score_rows(record: pd.DataFrame) -> Rows:
         the scores of the category) and ``share`` of the label's images in the bin.
     """
     rows: Rows = []
-    for category, images in _judged(record).groupby("category", sort=True):
+    for category, images in certain(record).groupby("category", sort=True):
         scores = images["score"].to_numpy(np.float64)
         edges = np.histogram_bin_edges(scores, SCORE_BINS)
         middles = (edges[1:] + edges[:-1]) / 2
@@ -105,7 +107,7 @@ def with_decisions(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.Da
     Returns:
         The rows with two more columns, which are empty where there is no threshold.
     """
-    images = _judged(record)
+    images = certain(record)
     known = {
         name: found["threshold"]
         for name, found in thresholds["categories"].items()
@@ -115,7 +117,3 @@ def with_decisions(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.Da
     flagged = np.where(images["score"].astype(np.float64) >= limit, "defective", "good")
     predicted = images["category"].mask(limit.notna(), flagged).where(limit.notna())
     return images.assign(threshold=limit, predicted=predicted)
-
-
-def _judged(record: pd.DataFrame) -> pd.DataFrame:
-    return record[(record["split"] == "test") & record["label"].isin(JUDGED)]

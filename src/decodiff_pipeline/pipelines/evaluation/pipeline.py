@@ -2,83 +2,57 @@
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline, node, pipeline
 
-from decodiff_pipeline.pipelines.evaluation.nodes import (
-    compare_models,
-    compute_metrics,
-    draw_report,
-    fit_thresholds,
-    measure_baselines,
-    measure_synthetic_localisation,
-    review_training_images,
-    score_baseline,
-    score_images,
-    summarise,
-    tabulate,
-)
+from decodiff_pipeline.pipelines.evaluation import nodes, report_nodes
 
-PARAMETERS = "params:evaluation"
+CONFIG = "params:evaluation"
+SOURCE = ("decodiff_model", "validated_manifest", "raw_images")
+DATA = ("validated_manifest", "raw_images")
 PLOTS = ("image_roc", "image_pr", "pixel_roc", "pixel_pr", "pro", "scores", "confusion")
 
 
 def create_pipeline(**_: object) -> Pipeline:
     """Model and images in; predictions, thresholds, metrics, figures and a report out."""
-    source = ["decodiff_model", "validated_manifest", "raw_images"]
-    floor = ["validated_manifest", "raw_images", "params:preprocessing", "baseline_predictions"]
-    judged = ["predictions", "raw_images", "thresholds", "baseline_metrics", "sibling_runs"]
+    return pipeline([*_scoring(), *_measuring(), *_showing()])
+
+
+def _scoring() -> list[Node]:
+    review = [*SOURCE, "predictions", CONFIG]
+    return [
+        _node(nodes.score_images, [*SOURCE, "prediction_store", CONFIG], "predictions"),
+        _node(nodes.score_baseline, [*SOURCE, "baseline_store", CONFIG], "baseline_predictions"),
+        _node(nodes.review_training_images, review, "training_review"),
+        _node(nodes.measure_synthetic_localisation, [*SOURCE, CONFIG], "synthetic_metrics"),
+    ]
+
+
+def _measuring() -> list[Node]:
+    floor = [*DATA, "params:preprocessing", "baseline_predictions", CONFIG]
+    found = ["thresholds", "baseline_metrics", "synthetic_metrics", "sibling_runs"]
     trained = ["params:training", "params:scoring"]
-    compared = ["evaluation_record", "metrics", "reference_evaluations"]
+    measured = ["metrics", "curves", "evaluation_record"]
+    return [
+        _node(nodes.fit_thresholds, ["predictions", CONFIG], "thresholds"),
+        _node(nodes.measure_baselines, floor, ["baseline_metrics", "baseline_scores"]),
+        _node(nodes.compute_metrics, ["predictions", *DATA, *found, CONFIG, *trained], measured),
+    ]
+
+
+def _showing() -> list[Node]:
+    compared = ["evaluation_record", "metrics", "reference_evaluations", CONFIG]
+    results = ["metrics", "thresholds", "curves", "comparison", "training_review"]
+    shown = [*results, "predictions", *DATA, "provenance", CONFIG]
     summarised = ["metrics", "comparison", "predictions", "validated_manifest", "provenance"]
+    tabulated = ["evaluation_record", "curves", "thresholds"]
     tables = ["scores_table", *(f"plot_{name}" for name in PLOTS)]
-    shown = ["metrics", "thresholds", "predictions", "raw_images"]
-    return pipeline(
-        [
-            node(
-                score_images,
-                [*source, "prediction_store", PARAMETERS],
-                "predictions",
-                name="score_images",
-            ),
-            node(fit_thresholds, ["predictions", PARAMETERS], "thresholds", name="fit_thresholds"),
-            node(
-                score_baseline,
-                [*source, "baseline_store", PARAMETERS],
-                "baseline_predictions",
-                name="score_baseline",
-            ),
-            node(
-                measure_baselines,
-                [*floor, PARAMETERS],
-                ["baseline_metrics", "baseline_scores"],
-                name="measure_baselines",
-            ),
-            node(
-                review_training_images,
-                [*source, "predictions", PARAMETERS],
-                "training_review",
-                name="review_training_images",
-            ),
-            node(
-                measure_synthetic_localisation,
-                [*source, PARAMETERS],
-                "synthetic_metrics",
-                name="measure_synthetic_localisation",
-            ),
-            node(
-                compute_metrics,
-                [*judged, PARAMETERS, *trained],
-                "metrics",
-                name="compute_metrics",
-            ),
-            node(draw_report, [*shown, PARAMETERS], ["figures", "report"], name="draw_report"),
-            node(compare_models, [*compared, PARAMETERS], "comparison", name="compare_models"),
-            node(summarise, summarised, ["evaluation_summary", "metrics_table"], name="summarise"),
-            node(
-                tabulate,
-                ["evaluation_record", "curves", "thresholds"],
-                tables,
-                name="tabulate",
-            ),
-        ]
-    )
+    return [
+        _node(report_nodes.compare_models, compared, "comparison"),
+        _node(report_nodes.draw_report, shown, ["figures", "report"]),
+        _node(report_nodes.summarise, summarised, ["evaluation_summary", "metrics_table"]),
+        _node(report_nodes.tabulate, tabulated, tables),
+    ]
+
+
+def _node(function: object, inputs: list[str], outputs: str | list[str]) -> Node:
+    return node(function, inputs, outputs, name=function.__name__)

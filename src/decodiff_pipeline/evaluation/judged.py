@@ -1,0 +1,100 @@
+"""The test images of one category beside their truth, and how to measure any of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from decodiff_pipeline.evaluation.masks import GroundTruth, with_ground_truth
+from decodiff_pipeline.evaluation.metrics import Metrics, image_metrics
+from decodiff_pipeline.evaluation.protocols import measure_pixels
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.evaluation.config import EvaluationConfig
+    from decodiff_pipeline.evaluation.metrics import Maps, Masks
+    from decodiff_pipeline.evaluation.predictions import PredictionStore
+
+CERTAIN = ("good", "defective")
+
+
+class Judged:
+    """Good and defective test images of one category, as a protocol labels them.
+
+    Args:
+        category: Its name.
+        index: Of the predictions, labelled by the protocol (`protocols.labelled`).
+        predictions: The scored images.
+        images: The raw images, for the masks.
+        config: Protocol and limit of AUPRO.
+    """
+
+    def __init__(
+        self,
+        category: str,
+        index: pd.DataFrame,
+        predictions: PredictionStore,
+        images: ImageFolder,
+        config: EvaluationConfig,
+    ) -> None:
+        chosen = (index["category"] == category) & (index["split"] == "test")
+        self.rows = index[chosen & index["label"].isin(CERTAIN)]
+        self._category = category
+        self._predictions = predictions
+        self._images = images
+        self._config = config
+
+    def metrics(self, rows: pd.DataFrame | None = None) -> Metrics:
+        """Image and pixel metrics of all the images, or of some of them.
+
+        Args:
+            rows: Of `rows`.
+        """
+        rows = self.rows if rows is None else rows
+        known, maps, _ = self.compared(rows)
+        geometry = self._predictions.geometry()
+        return {
+            **image_metrics(scores(rows), defective(rows)),
+            **measure_pixels(maps, known, self._images, geometry, self._config),
+        }
+
+    def compared(self, rows: pd.DataFrame | None = None) -> tuple[pd.DataFrame, Maps, Masks]:
+        """Maps and masks, pixel beside pixel, each read when it is asked for.
+
+        Args:
+            rows: Of `rows`; all of them by default.
+
+        Returns:
+            Those of the rows that every pixel's truth is known of; their maps; their masks.
+        """
+        known = with_ground_truth(self.rows if rows is None else rows)
+        maps = _Chosen(self._predictions.maps(self._category), known["row"].to_numpy())
+        geometry = self._predictions.geometry()
+        return known, maps, GroundTruth(known, self._images, geometry, self._config.protocol)
+
+
+def scores(rows: pd.DataFrame) -> np.ndarray:
+    """Image scores, float32 (N,)."""
+    return rows["score"].to_numpy(np.float32)
+
+
+def defective(rows: pd.DataFrame) -> np.ndarray:
+    """Which images are defective, bool (N,)."""
+    return (rows["label"] == "defective").to_numpy()
+
+
+class _Chosen:
+    """Some maps of a category, each read when it is asked for."""
+
+    def __init__(self, maps: Maps, rows: np.ndarray) -> None:
+        self._maps = maps
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self._maps[int(self._rows[index])]
