@@ -36,6 +36,11 @@ CATALOG: dict[str, Any] = {
         "filepath": "data/08_reporting/scratch.json",
         "metadata": {"dvc": {"ignore": True}},
     },
+    "curve": {
+        "type": "json.JSONDataset",
+        "filepath": "data/08_reporting/curve.json",
+        "metadata": {"dvc": {"plots": {"x": "fpr", "y": "tpr", "template": "by_category"}}},
+    },
     "figures": {"type": "partitions.PartitionedDataset", "path": "data/08_reporting/figures"},
 }
 
@@ -47,7 +52,7 @@ def cache(raw: Any, store: Any, size: Any) -> Any:
 
 def score(filled: Any, options: Any) -> Any:
     """Stands for a node with several outputs."""
-    return filled, filled, filled
+    return filled, filled, filled, filled
 
 
 def project(root: Path, **changes: Any) -> Project:
@@ -76,7 +81,7 @@ def project(root: Path, **changes: Any) -> Project:
                 [node(cache, ["raw", "store", "params:autoencoder.size"], "cache")]
             ),
             "scoring": Pipeline(
-                [node(score, ["cache", "params:scoring"], ["score", "scratch", "figures"])]
+                [node(score, ["cache", "params:scoring"], ["score", "scratch", "figures", "curve"])]
             ),
         },
         "catalog": CATALOG,
@@ -113,6 +118,14 @@ def test_metrics_stay_out_of_the_cache_and_ignored_outputs_out_of_the_file(
 ) -> None:
     assert stages["scoring"]["metrics"] == [{"data/08_reporting/metrics.json": {"cache": False}}]
     assert stages["scoring"]["outs"] == ["data/08_reporting/figures"]
+
+
+def test_plots_have_the_options_that_dvc_takes(tmp_path: Path, stages: dict[str, Any]) -> None:
+    options = {"x": "fpr", "y": "tpr", "template": "by_category"}
+    assert stages["scoring"]["plots"] == [{"data/08_reporting/curve.json": options}]
+    wrong = CATALOG["curve"] | {"metadata": {"dvc": {"plots": {"z": "fpr"}}}}
+    with pytest.raises(ConfigurationError, match=r"curve.json has metadata.dvc.plots with \['z'\]"):
+        generate(project(tmp_path, catalog=CATALOG | {"curve": wrong}), ["scoring"])
 
 
 def test_dependencies_are_inputs_and_the_sources_that_the_code_reaches(

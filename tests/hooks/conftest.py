@@ -30,7 +30,21 @@ FILES = {
         measured:
           type: json.JSONDataset
           filepath: data/metrics.json
-          metadata: {mlflow: metrics}
+          metadata: {mlflow: [metrics, artifact]}
+        table:
+          type: pandas.CSVDataset
+          filepath: data/table.csv
+          metadata: {mlflow: table}
+        figures:
+          type: partitions.PartitionedDataset
+          path: data/figures
+          filename_suffix: .png
+          dataset: matplotlib.MatplotlibDataset
+          metadata: {mlflow: figure}
+        manifest:
+          type: pandas.ParquetDataset
+          filepath: data/manifest.parquet
+          metadata: {mlflow: digest}
         log:
           type: json.JSONDataset
           filepath: data/log.json
@@ -100,6 +114,19 @@ FILES = {
             return "<p>"
 
 
+        def validate():
+            from pandas import DataFrame
+
+            row = {"category": "a", "split": "b", "label": "c", "path": "d", "sha256": "e"}
+            return DataFrame([row])
+
+
+        def draw(manifest):
+            from matplotlib.figure import Figure
+
+            return manifest[["category"]], {"mono": Figure()}
+
+
         def trivial() -> int:
             heavy = {"mlflow", "torch", "diffusers", "sklearn", "matplotlib", "great_expectations"}
             return sorted(heavy & set(sys.modules))
@@ -111,6 +138,8 @@ FILES = {
             return {
                 "training": training,
                 "untracked": training,
+                "validation": Pipeline([Node(validate, None, "manifest")]),
+                "retrain": Pipeline([Node(draw, "manifest", ["table", "figures"])]),
                 "evaluation": evaluation,
                 "trivial": Pipeline([Node(trivial, None, "heavy")]),
                 "__default__": training + evaluation,

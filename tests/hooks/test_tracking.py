@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -51,12 +52,25 @@ def test_finished_failed_and_untracked_runs(project: Path, sessions: Sessions) -
     assert finished.data.params["training.inner.size"] == "4"
     assert finished.data.tags["dataset"] == "toyset"
     artifacts = project / "mlartifacts" / finished.info.run_id / "artifacts"
-    assert [path.name for path in artifacts.iterdir()] == ["report.html"]
+    assert {path.name for path in artifacts.iterdir()} == {"metrics.json", "report.html"}
 
     failed = runs["training FAILED"]
     assert failed.data.tags["error"] == "DataError: raw/x.png is empty; copy it again"
     for shown in (finished.info.run_id, "data/report.html", "mlflow ui --backend-store-uri"):
         assert shown in output
+
+
+def test_figures_tables_and_the_digest_of_the_data(project: Path, sessions: Sessions) -> None:
+    process = sessions(("validation", {}), ("retrain", {}))
+    output, _ = process.communicate(timeout=120)
+    (run,) = runs_in(project).values()
+    assert run.info.status == "FINISHED", output
+    assert re.fullmatch("[0-9a-f]{64}", run.data.tags["data_digest"])
+    artifacts = project / "mlartifacts" / run.info.run_id / "artifacts"
+    assert (artifacts / "figures" / "mono.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((artifacts / "table.json").read_text())["data"] == [["a"]]
+    shown = json.loads(run.data.tags["mlflow.loggedArtifacts"])  # what MLflow's page reads
+    assert shown == [{"path": "table.json", "type": "table"}]
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])

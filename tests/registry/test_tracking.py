@@ -8,6 +8,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from matplotlib.figure import Figure
 
 from decodiff_pipeline.registry.mlflow_values import flatten, numbers_in, redact
 from decodiff_pipeline.registry.tracking import Tracker
@@ -95,12 +96,15 @@ def test_a_dead_server_costs_two_warnings_and_no_exception(
     (tmp_path / "report.html").write_text("a report")
     run.log_artifact(tmp_path / "report.html", "report")
     run.log_artifact(tmp_path / "figures", "what there is none of")
+    run.log_table([{"category": "mono"}], tmp_path / "scores.csv")
+    run.log_figures({"mono": Figure()}, tmp_path / "figures")
     run.finish("FINISHED")
 
     assert run.run_id is None
     start, end = [r.getMessage() for r in caplog.records if r.name.startswith("decodiff_pipeline")]
     assert "the run goes on" in start
-    for unsent in ("the run itself", "parameters", "training_log", "report", "FINISHED"):
+    named = ("the run itself", "parameters", "training_log", "report", "FINISHED")
+    for unsent in (*named, "table scores.json", "figure figures/mono.png"):
         assert unsent in end
     assert "secret" not in caplog.text
 
@@ -170,6 +174,51 @@ def test_names_of_metrics() -> None:
     assert numbers_in(tree) == {"mono/n_good": 3.0, "mean/image_ap": 0.5}
     released = numbers_in(tree | {"protocol": "released"})
     assert released == {"released/mono/n_good": 3.0, "released/mean/image_ap": 0.5}
+
+
+def test_a_data_set_with_many_categories_does_not_flood_mlflow() -> None:
+    row = {
+        "image_auroc": 0.9,
+        "intervals": {"image_auroc": [0.8, 0.95], "pixel_ap": None},
+        "confusion": {"tp": 1, "fp": 2},
+        "defect_types": {"crack": {"n": 3, "image_auroc": 0.9}},
+        "leakage": {"n_good": 1, "without": {"image_auroc": 0.9}},
+        "synthetic": {"pixel_ap": 0.5},
+        "uncertain": {"p33": {"n": 3}},
+    }
+    spread = {"mono": {"image_auroc": {"n": 3, "mean": 0.9}}}
+    assert numbers_in({"categories": {"mono": row}, "mean": row, "seeds": spread}) == {
+        f"{name}/{key}": value
+        for name in ("mono", "mean")
+        for key, value in {
+            "image_auroc": 0.9,
+            "image_auroc_low": 0.8,
+            "image_auroc_high": 0.95,
+            "synthetic/pixel_ap": 0.5,
+        }.items()
+    }
+
+
+def test_figures_and_tables_are_artifacts_that_the_page_shows(
+    store: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    run = tracker(store, tmp_path / "artifacts")
+    run.log_figures(Figure(), tmp_path / "overview.png")
+    run.log_figures({"mono": Figure, "poly": Figure()}, tmp_path / "figures")
+    run.log_table([{"category": "mono", "image_ap": None}], tmp_path / "table.csv")
+    run.tag_once("data_digest", lambda: "abc")
+    run.tag_once("data_digest", lambda: "never")
+    run.finish("FINISHED")
+
+    found = client.get_run(run.run_id)
+    assert {file.path for file in client.list_artifacts(run.run_id)} == {
+        "overview.png", "figures", "table.json",
+    }  # fmt: skip
+    assert {file.path for file in client.list_artifacts(run.run_id, "figures")} == {
+        "figures/mono.png", "figures/poly.png",
+    }  # fmt: skip
+    assert "table.json" in found.data.tags["mlflow.loggedArtifacts"]
+    assert found.data.tags["data_digest"] == "abc"
 
 
 def test_flatten_cuts_keys_to_what_mlflow_takes() -> None:
