@@ -26,7 +26,10 @@ from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.deco.unet import DeCoDiffUNet
 from decodiff_pipeline.evaluation.config import EvaluationConfig, Protocol
 from decodiff_pipeline.evaluation.predictions import PredictionStore
+from decodiff_pipeline.evaluation.reference import Reference
 from decodiff_pipeline.pipelines.evaluation import create_pipeline
+from decodiff_pipeline.training.config import TrainingConfig
+from decodiff_pipeline.training.scoring import ScoringConfig
 
 if TYPE_CHECKING:
     import torch
@@ -76,14 +79,23 @@ def make_manifest(root: Path, groups: Groups = EVERYTHING) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def make_record(root: Path, manifest: pd.DataFrame) -> pd.DataFrame:
+    """A row for each image, as far as this pipeline reads it; scores as `GreyModel` gives them."""
+    scores = [np.asarray(Image.open(root / name)).max() / 255 for name in manifest["path"]]
+    return manifest.assign(score=np.asarray(scores, np.float32))
+
+
+class NoReferences:
+    """Finds nothing."""
+
+    def load(self, compare_with: str | None) -> Reference:
+        return Reference(str(compare_with), missing=f"{compare_with} has no metrics.json")
+
+
 def outputs(root: Path) -> dict[str, Any]:
     """The pipeline's outputs as `conf/base/catalog.yml` has them, in another folder."""
     catalog = yaml.safe_load((CONF / "base" / "catalog.yml").read_text())
-    names = (
-        "predictions", "thresholds", "baseline_predictions", "baseline_metrics", "baseline_scores",
-        "training_review", "synthetic_metrics", "metrics", "figures", "report",
-    )  # fmt: skip
-    found = {name: catalog[name] for name in names}
+    found = {name: catalog[name] for name in sorted(create_pipeline().all_outputs())}
     for name, entry in found.items():
         entry["path" if name == "figures" else "filepath"] = str(root / name)
     return found
@@ -97,8 +109,18 @@ def run(root: Path, model: GreyModel, manifest: pd.DataFrame, protocol: Protocol
         "raw_images": ImageFolder(root),
         "prediction_store": PredictionStore(root / "predictions"),
         "baseline_store": PredictionStore(root / "baseline_predictions"),
-        "params:evaluation": EvaluationConfig(batch_size=2, protocol=protocol),
+        "params:evaluation": EvaluationConfig(batch_size=2, protocol=protocol, compare_with="v1"),
         "params:preprocessing": GEOMETRY,
+        "params:training": TrainingConfig(steps=1, seed=1),
+        "params:scoring": ScoringConfig(),
+        "sibling_runs": {
+            seed: {"categories": {"plate": {"image_auroc": auroc}}}
+            for seed, auroc in ((0, 0.5), (1, 0.1))
+        },
+        "evaluation_record": make_record(root, manifest),
+        "curves": {"plate": {"image_roc": {"fpr": [0.0, 1.0], "tpr": [0.0, 1.0]}}},
+        "provenance": {"git_commit": "abc", "git_dirty": False, "dvc_revision": None},
+        "reference_evaluations": NoReferences(),
     }
     catalog = DataCatalog.from_config(outputs(root))
     for name, value in inputs.items():
@@ -128,6 +150,18 @@ def test_the_whole_pipeline(tmp_path: Path, model: GreyModel, protocol: Protocol
     assert thresholds["categories"]["plate"]["n_calibration"] == 3
     with Image.open(tmp_path / "figures" / "plate.png") as figure:
         assert figure.width > 400
+    assert metrics["seeds"]["plate"]["image_auroc"]["n"] == 2
+    assert metrics["seeds"]["plate"]["image_auroc"]["mean"] == 0.75
+    summary = (tmp_path / "evaluation_summary").read_text()
+    assert "v1 has no metrics.json" in summary
+    assert "git_commit abc" in summary
+    assert json.loads((tmp_path / "comparison").read_text())["reference"] == "v1"
+    assert len(json.loads((tmp_path / "plot_image_roc").read_text())) == 2
+    assert len(json.loads((tmp_path / "plot_confusion").read_text())) == 6
+    assert json.loads((tmp_path / "plot_pro").read_text()) == []
+    table = pd.read_csv(tmp_path / "scores_table")
+    assert set(table["predicted"][table["label"] == "defective"]) == {"defective"}
+    assert pd.read_csv(tmp_path / "metrics_table")["category"].tolist() == ["plate", "mean"]
     page = (tmp_path / "report").read_text()
     assert "plate" in page
     assert f"protocol <strong>{protocol}</strong>" in page
@@ -199,6 +233,9 @@ def test_node_names() -> None:
         "review_training_images",
         "measure_synthetic_localisation",
         "compute_metrics",
+        "compare_models",
+        "summarise",
+        "tabulate",
         "draw_report",
     }
 

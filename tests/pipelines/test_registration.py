@@ -8,6 +8,7 @@ import yaml
 
 from decodiff_pipeline.pipelines.registration import create_pipeline
 from decodiff_pipeline.registry.config import RegistrationConfig
+from decodiff_pipeline.registry.registration import METRICS_FILE, RECORD_FILE
 
 CONF = Path(__file__).parents[2] / "conf" / "base"
 
@@ -20,6 +21,18 @@ def test_inputs_and_outputs_are_in_the_catalog() -> None:
     assert pipeline.all_outputs() == {"registration"}
     # The example and the digests come from validated rows only.
     assert "validated_manifest" in pipeline.inputs()
+
+
+def test_the_champion_is_looked_for_under_the_name_that_models_are_registered_by() -> None:
+    catalog = yaml.safe_load((CONF / "catalog.yml").read_text(encoding="utf-8"))
+    parameters = yaml.safe_load((CONF / "parameters_registration.yml").read_text(encoding="utf-8"))
+    references = catalog["reference_evaluations"]
+    assert references["model_name"] == parameters["registration"]["model_name"]
+    files = (Path(references["metrics"]).name, Path(references["filepath"]).name)
+    assert files == (METRICS_FILE, RECORD_FILE)
+    assert references["metrics"] == catalog["metrics"]["filepath"]
+    assert references["filepath"] == catalog["evaluation_record"]["filepath"]
+    assert catalog["sibling_runs"]["filename"] == METRICS_FILE
 
 
 def test_the_shipped_parameters_are_the_documented_defaults() -> None:

@@ -45,6 +45,7 @@ def register(
             "metrics": METRICS,
             "manifest": manifest,
             "images": ImageFolder(raw),
+            "record": manifest,
             "registration": RegistrationConfig(),
         }
         return register_model(**{**inputs, **changes})
@@ -68,6 +69,8 @@ def test_a_version_knows_what_it_is_and_answers(
     assert version.tags["model_sha256"] == identity.folder_sha256(tiny_model) == result["sha256"]
     assert {"data_digest", "autoencoder_digest", "thresholds_sha256"} <= set(version.tags)
 
+    kept = {file.path for file in client.list_artifacts(version.run_id)}
+    assert {"metrics.json", "evaluation_record.parquet"} <= kept  # to compare later models with
     logged = client.get_logged_model(result["model_id"])
     assert {m.key: m.value for m in logged.metrics} == {
         "mono/image_auroc": 0.9,

@@ -17,6 +17,7 @@ from decodiff_pipeline.registry.mlflow_values import first_line
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import pandas as pd
     from mlflow.models.model import ModelInfo
 
     from decodiff_pipeline.registry.config import RegistrationConfig
@@ -46,6 +47,7 @@ class TrainedModel:
         metrics: As the evaluation writes them.
         tags: What the model was made of, as :func:`identity_tags` returns it.
         example: An encoded image and its category.
+        record: The evaluation's row for each image, which later models are compared by.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class TrainedModel:
     metrics: Mapping[str, Any]
     tags: Mapping[str, str]
     example: tuple[bytes, str]
+    record: pd.DataFrame
 
 
 def serving_config(config: RegistrationConfig) -> dict[str, int]:

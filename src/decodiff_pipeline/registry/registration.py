@@ -6,8 +6,10 @@ import io
 import json
 import logging
 import os
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.deco import weights
@@ -29,7 +31,6 @@ from decodiff_pipeline.registry.mlflow_values import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     import pandas as pd
     from mlflow import MlflowClient
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# As the files of the catalog entries metrics and evaluation_record are called.
+METRICS_FILE = "metrics.json"
+RECORD_FILE = "evaluation_record.parquet"
 SERVING_PORT = 5001  # 5000 is `mlflow ui`'s
 EXAMPLE_SIDE = 512
 
@@ -87,6 +91,8 @@ def register(model: TrainedModel, config: RegistrationConfig) -> dict[str, Any]:
             if found is not None:
                 logger.info("%s is this very model already; no version was added", found.uri)
             registered = found or _add_version(client, model, config, tags, run_id)
+            if found is None:
+                _keep_evaluation(client, model, run_id)
             _link_metrics(client, registered.model_id, run_id, model.metrics)
     except (MlflowException, OSError) as error:
         uri = redact(mlflow.get_tracking_uri())
@@ -180,6 +186,15 @@ def _add_version(
     if config.alias is not None:
         client.set_registered_model_alias(added.name, config.alias, added.version)
     return RegisteredVersion(added.name, str(added.version), info.model_id)
+
+
+def _keep_evaluation(client: MlflowClient, model: TrainedModel, run_id: str) -> None:
+    """Log what later models are compared by, since the evaluation may have been another run."""
+    client.log_dict(run_id, dict(model.metrics), METRICS_FILE)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, RECORD_FILE)
+        model.record.to_parquet(path, index=False)
+        client.log_artifact(run_id, str(path))
 
 
 def _same_version(

@@ -17,6 +17,7 @@ def register_model(
     metrics: dict[str, Any],
     manifest: pd.DataFrame,
     images: ImageFolder,
+    record: pd.DataFrame,
     registration: RegistrationConfig,
 ) -> dict[str, Any]:
     """Register the trained pipeline as a version with its identity, thresholds and metrics.
@@ -27,6 +28,7 @@ def register_model(
         metrics: Per category, from the evaluation.
         manifest: The validated manifest, for the data's digest and an example.
         images: The raw images, for the example.
+        record: The evaluation's row for each image, for comparisons with later models.
         registration: Name, alias and limits.
 
     Returns:
@@ -47,5 +49,6 @@ def register_model(
         metrics=metrics,
         tags={**tags, **dataset},
         example=example_of(manifest, images),
+        record=record,
     )
     return register(model, registration)

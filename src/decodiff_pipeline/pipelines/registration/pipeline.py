@@ -19,6 +19,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "metrics": "metrics",
                     "manifest": "validated_manifest",
                     "images": "raw_images",
+                    "record": "evaluation_record",
                     "registration": "params:registration",
                 },
                 outputs="registration",
