@@ -61,7 +61,7 @@ def test_curves_become_rows_of_the_categories_that_have_them() -> None:
         {"category": "plate", "fpr": 0.33333, "tpr": 1.0},
         {"category": "plate", "fpr": 1.0, "tpr": 1.0},
     ]
-    assert curve_rows(curves, "pro") == []
+    assert curve_rows(curves, "pro") == [{"category": None, "fpr": None, "overlap": None}]
 
 
 def test_score_histograms_add_up_for_each_label(record: pd.DataFrame) -> None:

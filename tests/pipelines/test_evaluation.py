@@ -158,7 +158,8 @@ def test_the_whole_pipeline(tmp_path: Path, model: GreyModel, protocol: Protocol
     assert json.loads((tmp_path / "comparison").read_text())["reference"] == "v1"
     assert len(json.loads((tmp_path / "plot_image_roc").read_text())) == 2
     assert len(json.loads((tmp_path / "plot_confusion").read_text())) == 6
-    assert json.loads((tmp_path / "plot_pro").read_text()) == []
+    nothing = {"category": None, "fpr": None, "overlap": None}
+    assert json.loads((tmp_path / "plot_pro").read_text()) == [nothing]
     table = pd.read_csv(tmp_path / "scores_table")
     assert set(table["predicted"][table["label"] == "defective"]) == {"defective"}
     assert pd.read_csv(tmp_path / "metrics_table")["category"].tolist() == ["plate", "mean"]

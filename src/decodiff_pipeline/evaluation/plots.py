@@ -39,12 +39,13 @@ def curve_rows(curves: Mapping[str, Mapping[str, Any]], name: str) -> Rows:
         Rows with ``category`` and the curve's two columns; none of a category without the curve.
     """
     x, y = CURVES[name]
-    return [
+    rows = [
         {"category": category, x: round(float(a), DIGITS), y: round(float(b), DIGITS)}
         for category, found in sorted(curves.items())
         if found.get(name)
         for a, b in zip(found[name][x], found[name][y], strict=True)
     ]
+    return _drawable(rows, "category", x, y)
 
 
 def score_rows(record: pd.DataFrame) -> Rows:
@@ -76,7 +77,7 @@ def score_rows(record: pd.DataFrame) -> Rows:
                 }
                 for middle, share in zip(middles, shares, strict=True)
             ]
-    return rows
+    return _drawable(rows, "category", "label", "score", "share")
 
 
 def confusion_rows(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> Rows:
@@ -91,10 +92,11 @@ def confusion_rows(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> Rows:
     """
     images = with_decisions(record, thresholds)
     decided = images[images["predicted"].notna()]
-    return [
+    rows = [
         {"category": str(row.category), "actual": row.label, "predicted": row.predicted}
         for row in decided.itertuples()
     ]
+    return _drawable(rows, "category", "actual", "predicted")
 
 
 def with_decisions(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.DataFrame:
@@ -117,3 +119,9 @@ def with_decisions(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.Da
     flagged = np.where(images["score"].astype(np.float64) >= limit, "defective", "good")
     predicted = images["category"].mask(limit.notna(), flagged).where(limit.notna())
     return images.assign(threshold=limit, predicted=predicted)
+
+
+def _drawable(rows: Rows, *columns: str) -> Rows:
+    """The rows, or one of nulls: of an empty list DVC warns in words that help nobody."""
+    return rows or [dict.fromkeys(columns)]
+

@@ -101,3 +101,15 @@ def assemble_model(
         geometry=geometry,
         config=config,
     )
+
+
+def loss_rows(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The training log for `dvc plots`, which takes rows with the same keys only.
+
+    Args:
+        log: From `train_network`.
+
+    Returns:
+        ``step`` and ``loss`` of each row that has one.
+    """
+    return [{"step": row["step"], "loss": row["loss"]} for row in log if "loss" in row]

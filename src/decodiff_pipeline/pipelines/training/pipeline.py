@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node, pipeline
 
-from decodiff_pipeline.pipelines.training.nodes import assemble_model, train_network
+from decodiff_pipeline.pipelines.training.nodes import assemble_model, loss_rows, train_network
 
 
 def create_pipeline(**_: object) -> Pipeline:
@@ -27,6 +27,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 outputs=["checkpoints", "training_log", "training_summary"],
                 name="train_network",
             ),
+            node(loss_rows, "training_log", "plot_loss", name="loss_rows"),
             node(
                 assemble_model,
                 inputs=[
