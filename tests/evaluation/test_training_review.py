@@ -43,7 +43,7 @@ def test_a_defective_training_image_comes_first(plate: World) -> None:
     scores = [entry["score"] for entry in listed]
     assert scores == sorted(scores, reverse=True)
     assert listed[0]["p_value"] == 1 / 6  # of 5 calibration images none scores as high
-    assert listed[0]["reason_hint"] == "more unusual than every calibration image"
+    assert listed[0]["reason_hint"] == "more unusual than 5 of 5 calibration images"
     assert listed[0]["sha256"] == plate.manifest.set_index("path").loc[defect, "sha256"]
     assert sum(plate.model.calls) == 11  # the good training images and no others
     assert max(plate.model.calls) == plate.config.batch_size
@@ -71,6 +71,14 @@ def test_an_image_of_another_size_is_hinted_at(plate: World) -> None:
     hints = {entry["path"]: entry["reason_hint"] for entry in listed}
     assert "80x64 RGB, where most are 64x64 L" in hints.pop(rows["path"].iloc[2])
     assert not any("most are" in hint for hint in hints.values())
+
+
+def test_sizes_are_no_hint_where_none_is_usual(plate: World) -> None:
+    rows = plate.manifest.assign(height=64, mode="L")
+    rows["width"] = [64 + number // 2 for number in range(len(rows))]
+    store = plate.scored()
+    listed = review_training_images(plate.model, rows, plate.images, store, plate.config)["plate"]
+    assert not any("most are" in entry["reason_hint"] for entry in listed)
 
 
 def test_zero_scores_nothing_and_a_limit_always_chooses_the_same(plate: World) -> None:

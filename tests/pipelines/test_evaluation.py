@@ -184,20 +184,19 @@ def test_the_whole_pipeline(tmp_path: Path, model: GreyModel, protocol: Protocol
 TRAIN, CALIBRATION, GOOD, BAD = ((group,) for group in EVERYTHING)
 
 
-@pytest.mark.parametrize("protocol", ["strict", "released"])
 @pytest.mark.parametrize(
-    "groups",
+    ("groups", "protocol"),
     [
-        pytest.param(TRAIN + CALIBRATION + GOOD, id="no defects"),
-        pytest.param(TRAIN + CALIBRATION + BAD, id="no good test images"),
-        pytest.param(TRAIN + GOOD, id="neither calibration images nor defects"),
-        pytest.param(TRAIN + BAD, id="neither calibration nor good test images"),
-        pytest.param(TRAIN + CALIBRATION, id="no test images"),
-        pytest.param(GOOD + BAD, id="nothing but test images"),
-        pytest.param((("test", "good", 1),), id="a single good image"),
-        pytest.param((("test", "defective", 1),), id="a single defective image"),
-        pytest.param((("calibration", "good", 1),), id="a single calibration image"),
-        pytest.param((*TRAIN, *GOOD, ("test", "uncertain", 2)), id="uncertain instead of defects"),
+        pytest.param(TRAIN + CALIBRATION + GOOD, "strict", id="no defects"),
+        pytest.param(TRAIN + CALIBRATION + BAD, "released", id="no good test images"),
+        pytest.param(TRAIN + GOOD, "strict", id="neither calibration images nor defects"),
+        pytest.param(TRAIN + BAD, "strict", id="neither calibration nor good test images"),
+        pytest.param(TRAIN + CALIBRATION, "released", id="no test images"),
+        pytest.param(GOOD + BAD, "strict", id="nothing but test images"),
+        pytest.param((("test", "good", 1),), "released", id="a single good image"),
+        pytest.param((("test", "defective", 1),), "strict", id="a single defective image"),
+        pytest.param((("calibration", "good", 1),), "strict", id="a single calibration image"),
+        pytest.param((*TRAIN, *GOOD, ("test", "uncertain", 2)), "strict", id="uncertain ones"),
     ],
 )
 def test_what_cannot_be_measured_is_null(

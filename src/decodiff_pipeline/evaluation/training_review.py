@@ -50,7 +50,7 @@ def review_training_images(
 
     Returns:
         Category → the highest scores first: ``path``, ``sha256``, ``score``, ``p_value`` and
-        ``reason_hint`` (see `conformal_p_value` and `_hint`). Empty where ``review_images`` is 0.
+        ``reason_hint``, what there is to say of it or nothing. Empty where ``review_images`` is 0.
 
     Raises:
         ModelError: The model gives a score that is no number.
@@ -117,26 +117,28 @@ def _listed(scored: pd.DataFrame, calibration: np.ndarray, count: int) -> list[d
                 "sha256": row["sha256"],
                 "score": float(row["score"]),
                 "p_value": p_value,
-                "reason_hint": _hint(p_value, calibration, _odd_format(row, scored)),
+                "reason_hint": "; ".join(
+                    filter(None, [_rank(row["score"], calibration), _odd_format(row, scored)])
+                ),
             }
         )
     return listed
 
 
-def _hint(p_value: float | None, calibration: np.ndarray, odd: str) -> str:
-    """What there is to say for looking at an image; empty for nothing."""
-    hints = [odd] if odd else []
-    if p_value is not None and p_value <= 1 / (len(calibration) + 1):
-        hints.insert(0, "more unusual than every calibration image")
-    elif p_value is not None and p_value <= UNUSUAL:
-        hints.insert(0, f"more unusual than {1 - p_value:.0%} of the calibration images")
-    return "; ".join(hints)
+def _rank(score: float, calibration: np.ndarray) -> str:
+    """Where an image stands among the calibration images, if it stands out."""
+    below, count = int((calibration < score).sum()), len(calibration)
+    if not count or below < (1 - UNUSUAL) * count:
+        return ""
+    return f"more unusual than {below} of {count} calibration images"
 
 
 def _odd_format(row: pd.Series, rows: pd.DataFrame) -> str:
-    """Size and mode of an image where most of its category have another; else empty."""
+    """Size and mode of an image where more than half of its category have another; else empty."""
     if not {*FORMAT} <= {*rows}:
         return ""
-    formats = (tuple(row[name] for name in FORMAT), rows[FORMAT].value_counts().index[0])
+    counts = rows[FORMAT].value_counts()
+    formats = (tuple(row[name] for name in FORMAT), counts.index[0])
     own, usual = (f"{width}x{height} {mode}" for width, height, mode in formats)
-    return "" if own == usual else f"{own}, where most are {usual}"
+    rare = own != usual and counts.iloc[0] > len(rows) / 2
+    return f"{own}, where most are {usual}" if rare else ""
