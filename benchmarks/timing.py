@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
 import time
 from contextlib import ExitStack
 from multiprocessing import get_context
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -27,6 +27,8 @@ def side_by_side(
     peer_name: str,
     images: int,
     rounds: int = 5,
+    unit: str = "images/s",
+    peer_images: int | None = None,
 ) -> dict[str, Any]:
     """Median images/s of two functions that process the same images, called in turns.
 
@@ -40,6 +42,8 @@ def side_by_side(
         peer_name: What the other way is.
         images: How many images one call processes.
         rounds: Calls of each that count, after one that warms up.
+        unit: Of the speeds, where it is not images that are processed.
+        peer_images: How many one call of the peer processes, where it does fewer.
     """
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker(side)) for side in (ours, peer)]
@@ -48,14 +52,16 @@ def side_by_side(
         turns = [[worker.call() for worker in workers] for _ in range(rounds)]
         memory = [worker.ask("peak") for worker in workers]
         results = [worker.ask("result") for worker in workers]
-    speeds = [images / statistics.median(seconds) for seconds in zip(*turns, strict=True)]
+    seconds = [statistics.median(times) for times in zip(*turns, strict=True)]
+    speeds = [images / seconds[0], (peer_images or images) / seconds[1]]
     record = {
         "name": name,
         "ours": round(speeds[0], 3),
         "peer": round(speeds[1], 3),
         "peer_name": peer_name,
-        "unit": "images/s",
+        "unit": unit,
         "ratio": round(speeds[0] / speeds[1], 3),
+        "seconds": round(seconds[0], 3),
         "peak_mib": memory[0],
         "peer_peak_mib": memory[1],
     }
@@ -95,6 +101,12 @@ class Worker:
         return self._here.recv()
 
 
+def status_mib(key: str) -> int:
+    """A figure of this process's memory, MiB."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.split(f"{key}:")[1].split()[0]) // 1024
+
+
 def _serve(side: Side, connection: Connection) -> None:
     function = side()
     connection.send("ready")
@@ -102,7 +114,7 @@ def _serve(side: Side, connection: Connection) -> None:
     while True:
         request = connection.recv()
         if request == "peak":
-            connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+            connection.send(status_mib("VmHWM"))  # `getrusage` starts at the parent's
         elif request == "result":
             connection.send(result if isinstance(result, np.ndarray) else None)
         else:

@@ -57,7 +57,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(shift: float) -> None:
 
 def test_pixel_intervals_know_that_pixels_of_an_image_go_together() -> None:
     rng = np.random.default_rng(1)
-    covered, repeats = 0, 200
+    covered, repeats = 0, 100
     masks, texture = pictures(rng, 400)
     truth = binned_metrics(with_pixels(rng, 1.0, masks, texture).histograms)["pixel_auroc"]
     for repeat in range(repeats):
