@@ -139,9 +139,15 @@ def _signature() -> Any:
                 ColSpec(DataType.string, "category"),
                 ColSpec(DataType.double, "score"),
                 ColSpec(DataType.double, "threshold", required=False),
+                ColSpec(DataType.string, "threshold_from", required=False),
                 ColSpec(DataType.string, "decision", required=False),
                 ColSpec(DataType.string, "map", required=False),
             ]
         ),
-        params=ParamSchema([ParamSpec("map_bits", DataType.long, 8)]),
+        params=ParamSchema(
+            [
+                ParamSpec("map_bits", DataType.long, 8),
+                ParamSpec("threshold", DataType.double, None),
+            ]
+        ),
     )

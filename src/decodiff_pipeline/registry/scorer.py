@@ -15,6 +15,7 @@ from PIL import Image
 
 from decodiff_pipeline.data.images import MAX_PIXELS, convert, open_image
 from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.registry.threshold_overrides import is_threshold, read_overrides
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +33,9 @@ class Answer:
     Attributes:
         score: Anomaly score within 0…1; higher is more anomalous.
         threshold: Score from which on the image counts as defective; ``None`` where the category
-            had no calibration images.
+            had no calibration images and nobody set one.
+        threshold_from: Where that is from: ``"request"``, ``"override"``, ``"fitted"``, or
+            ``None`` without a threshold.
         decision: ``"defective"``, ``"good"``, or ``None`` without a threshold.
         map: PNG of the anomaly map in the image's own size, grey, 0…1 as 0…255 or 0…65535;
             ``None`` if no map was asked for. What the model's centre crop cuts off is 0.
@@ -40,6 +43,7 @@ class Answer:
 
     score: float
     threshold: float | None
+    threshold_from: str | None
     decision: str | None
     map: bytes | None
 
@@ -50,6 +54,7 @@ class Scorer:
     Args:
         pipeline: The trained pipeline.
         thresholds: As the evaluation writes them.
+        overrides: Category → image threshold in place of the fitted one.
         max_images: Most images in one call.
         max_pixels: Most pixels of one image.
         batch_size: Images computed at once.
@@ -60,12 +65,14 @@ class Scorer:
         pipeline: DeCoDiffPipeline,
         thresholds: Mapping[str, Any],
         *,
+        overrides: Mapping[str, float] | None = None,
         max_images: int = 64,
         max_pixels: int = MAX_PIXELS,
         batch_size: int = 16,
     ) -> None:
         self._pipeline = pipeline
         self._thresholds = thresholds
+        self._overrides = overrides or {}
         self._max_images = max_images
         self._max_pixels = max_pixels
         self._batch_size = batch_size
@@ -73,26 +80,29 @@ class Scorer:
         self._lock = threading.Lock()
 
     @classmethod
-    def from_folder(cls, folder: Path, thresholds: Path, **limits: int) -> Scorer:
+    def from_folder(
+        cls, folder: Path, thresholds: Path, *, overrides: Path | None = None, **limits: int
+    ) -> Scorer:
         """Load a saved pipeline and the thresholds beside it, on the GPU where there is one.
 
         Args:
             folder: As ``DeCoDiffPipeline.save_pretrained`` wrote it.
             thresholds: ``thresholds.json`` of the evaluation.
+            overrides: See :func:`~.threshold_overrides.read_overrides`; ``None`` for none.
             **limits: See the class.
         """
-        from diffusers.utils.logging import disable_progress_bar
-
-        from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
-
-        disable_progress_bar()
-        pipeline = DeCoDiffPipeline.from_pretrained(folder, use_safetensors=True)
-        pipeline.set_progress_bar_config(disable=True)
-        pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(pipeline, json.loads(Path(thresholds).read_text(encoding="utf-8")), **limits)
+        pipeline = load_pipeline(folder)
+        fitted = json.loads(Path(thresholds).read_text(encoding="utf-8"))
+        other = None if overrides is None else read_overrides(overrides, pipeline.categories)
+        return cls(pipeline, fitted, overrides=other, **limits)
 
     def score(
-        self, images: Sequence[bytes], categories: Sequence[str], *, map_bits: int = 8
+        self,
+        images: Sequence[bytes],
+        categories: Sequence[str],
+        *,
+        map_bits: int = 8,
+        threshold: float | None = None,
     ) -> list[Answer]:
         """Score encoded images.
 
@@ -100,15 +110,17 @@ class Scorer:
             images: Files as they are on disk: PNG, JPEG, BMP, TIFF or WebP.
             categories: The category of each image.
             map_bits: Depth of the map's PNG: 8, 16, or 0 for no map.
+            threshold: Of these images, in place of their categories' own.
 
         Returns:
             An answer for each image, in their order.
 
         Raises:
-            ModelError: There are too many images or none, or a category is unknown.
+            ModelError: There are too many images or none, a category is unknown, or the threshold
+                is not within 0…1.
             ImageError: An image is damaged, too large or of an unknown format.
         """
-        self._check(images, categories, map_bits)
+        self._check(images, categories, map_bits, threshold)
         sizes, tensors = [], []
         for index, data in enumerate(images):
             # One after the other: only the model's small square of each image is kept.
@@ -120,14 +132,22 @@ class Scorer:
             output = self._pipeline(
                 torch.cat(tensors), list(categories), batch_size=self._batch_size
             )
-        return [
-            self._answer(category, float(score), anomaly_map, size, map_bits)
-            for category, score, anomaly_map, size in zip(
-                categories, output.scores, output.anomaly_maps, sizes, strict=True
-            )
-        ]
+        answers = []
+        for category, score, anomaly_map, size in zip(
+            categories, output.scores.tolist(), output.anomaly_maps, sizes, strict=True
+        ):
+            limit, origin = self._threshold(category, threshold)
+            png = self._map(anomaly_map, size, map_bits)
+            answers.append(Answer(score, limit, origin, decide(score, limit), png))
+        return answers
 
-    def _check(self, images: Sequence[bytes], categories: Sequence[str], map_bits: int) -> None:
+    def _check(
+        self,
+        images: Sequence[bytes],
+        categories: Sequence[str],
+        map_bits: int,
+        threshold: float | None,
+    ) -> None:
         if not 0 < len(images) <= self._max_images:
             msg = f"the request holds {len(images)} images; send 1 to {self._max_images} at once"
             raise ModelError(msg)
@@ -142,30 +162,59 @@ class Scorer:
         if map_bits not in MAP_SCALES:
             msg = f"map_bits is {map_bits}; it must be 0 (no map), 8 or 16"
             raise ModelError(msg)
+        if threshold is not None and not is_threshold(threshold):
+            msg = f"threshold is {threshold}; it must lie within 0…1"
+            raise ModelError(msg)
 
-    def _answer(
-        self,
-        category: str,
-        score: float,
-        anomaly_map: np.ndarray,
-        size: tuple[int, int],
-        map_bits: int,
-    ) -> Answer:
-        threshold = threshold_of(self._thresholds, category)
-        decision = None
-        if threshold is not None:
-            decision = "defective" if score >= threshold else "good"
-        png = None
-        if map_bits:
-            full = map_on_image(anomaly_map, size, self._pipeline.preprocessing)
-            png = encode_map(full, map_bits)
-        return Answer(score, threshold, decision, png)
+    def _threshold(self, category: str, requested: float | None) -> tuple[float | None, str | None]:
+        if requested is not None:
+            return requested, "request"
+        if category in self._overrides:
+            return self._overrides[category], "override"
+        fitted = threshold_of(self._thresholds, category)
+        return fitted, None if fitted is None else "fitted"
+
+    def _map(self, anomaly_map: np.ndarray, size: tuple[int, int], bits: int) -> bytes | None:
+        if not bits:
+            return None
+        return encode_map(map_on_image(anomaly_map, size, self._pipeline.preprocessing), bits)
 
 
-def threshold_of(thresholds: Mapping[str, Any], category: str) -> float | None:
-    """The category's threshold; ``None`` where it has none."""
-    entry = thresholds.get("categories", thresholds).get(category)
-    value = entry.get("threshold") if isinstance(entry, dict) else entry
+def load_pipeline(folder: Path) -> DeCoDiffPipeline:
+    """Load a saved pipeline, without progress bars, on the GPU where there is one.
+
+    Raises:
+        ModelError: There is none, or its files are damaged.
+    """
+    from diffusers.utils.logging import disable_progress_bar
+
+    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+
+    disable_progress_bar()
+    try:
+        pipeline = DeCoDiffPipeline.from_pretrained(folder, use_safetensors=True)
+    except Exception as error:
+        msg = (
+            f"the model in {folder} cannot be loaded ({error}); "
+            "run kedro run --pipeline training to make it again"
+        )
+        raise ModelError(msg) from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def decide(score: float, threshold: float | None) -> str | None:
+    """``"defective"`` from the threshold on, else ``"good"``; ``None`` without a threshold."""
+    if threshold is None:
+        return None
+    return "defective" if score >= threshold else "good"
+
+
+def threshold_of(
+    thresholds: Mapping[str, Any], category: str, kind: str = "threshold"
+) -> float | None:
+    """The category's ``threshold`` or ``pixel_threshold``; ``None`` where it has none."""
+    value = thresholds["categories"].get(category, {}).get(kind)
     return None if value is None else float(value)
 
 

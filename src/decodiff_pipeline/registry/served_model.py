@@ -6,6 +6,7 @@ So it is small, and imports the installed package for everything else.
 from __future__ import annotations
 
 import base64
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +23,23 @@ if TYPE_CHECKING:
     from mlflow.pyfunc import PythonModelContext
 
 
+OVERRIDES_VARIABLE = "DECODIFF_THRESHOLDS"
+
+
 class ServedModel(PythonModel):
     """Answers rows of ``image`` (the bytes of an image file) and ``category``."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the pipeline and the thresholds that were logged with this file."""
+        """Load the pipeline and the thresholds that were logged with this file.
+
+        Where the environment variable ``DECODIFF_THRESHOLDS`` names a JSON file of thresholds by
+        category, these take the place of the logged ones.
+        """
+        overrides = os.environ.get(OVERRIDES_VARIABLE)
         self._scorer = Scorer.from_folder(
             Path(context.artifacts["pipeline"]),
             Path(context.artifacts["thresholds"]),
+            overrides=Path(overrides) if overrides else None,
             **(context.model_config or {}),
         )
 
@@ -41,11 +51,12 @@ class ServedModel(PythonModel):
         Args:
             context: MLflow's, not used.
             model_input: Columns ``image`` (bytes) and ``category``.
-            params: ``map_bits``: 8 (default), 16, or 0 for no map.
+            params: ``map_bits``: 8 (default), 16, or 0 for no map. ``threshold``: of all images in
+                the request; ``None`` (default) for their categories' own.
 
         Returns:
-            A row for each image: ``category``, ``score``, ``threshold``, ``decision`` and ``map``
-            (PNG in base64, of the image's own size).
+            A row for each image: ``category``, ``score``, ``threshold``, ``threshold_from``,
+            ``decision`` and ``map`` (PNG in base64, of the image's own size).
 
         Raises:
             MlflowException: The request cannot be answered; the text says which image and why.
@@ -61,8 +72,11 @@ class ServedModel(PythonModel):
         return _table(categories, answers)
 
 
-def _known(params: dict[str, Any]) -> dict[str, int]:
-    return {"map_bits": int(params["map_bits"])} if "map_bits" in params else {}
+def _known(params: dict[str, Any]) -> dict[str, Any]:
+    kinds = {"map_bits": int, "threshold": float}
+    return {
+        name: kind(params[name]) for name, kind in kinds.items() if params.get(name) is not None
+    }
 
 
 def _table(categories: list[str], answers: list[Any]) -> pd.DataFrame:
@@ -72,6 +86,7 @@ def _table(categories: list[str], answers: list[Any]) -> pd.DataFrame:
                 "category": category,
                 "score": answer.score,
                 "threshold": answer.threshold,
+                "threshold_from": answer.threshold_from,
                 "decision": answer.decision,
                 "map": answer.map and base64.b64encode(answer.map).decode("ascii"),
             }

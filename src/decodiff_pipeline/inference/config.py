@@ -1,0 +1,36 @@
+"""Parameters of the inference."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MapFormat = Literal["png16", "tiff", "none"]
+Threshold = Annotated[float, Field(ge=0, le=1)]
+
+
+class InferenceConfig(BaseModel):
+    """Which images are scored, and what is kept of them (`conf/*/parameters_inference.yml`).
+
+    Attributes:
+        source: Folder of images, or manifest (CSV or parquet); the catalog reads it.
+        output: Folder of the results; the catalog reads it.
+        category: Of all images; ``None`` for the manifest's column, or the first folder of a path.
+        maps: ``png16`` (grey, value / 65535), ``tiff`` (float32), or ``none``.
+        overlays: Whether to draw each image with its heat map and the outline of what is flagged.
+        batch_size: Images computed at once.
+        thresholds: Category → image threshold in place of the fitted one.
+        pixel_thresholds: Category → pixel threshold in place of the fitted one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+    source: str | None = None
+    output: str | None = None
+    category: str | None = None
+    maps: MapFormat = "png16"
+    overlays: bool = True
+    batch_size: int = Field(default=16, ge=1)
+    thresholds: dict[str, Threshold] = Field(default_factory=dict)
+    pixel_thresholds: dict[str, Threshold] = Field(default_factory=dict)

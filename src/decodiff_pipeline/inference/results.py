@@ -1,0 +1,109 @@
+"""The table of results: what was measured, and what the thresholds make of it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, NamedTuple
+
+import pandas as pd
+
+from decodiff_pipeline.errors import DataError
+from decodiff_pipeline.registry.scorer import decide
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from decodiff_pipeline.inference.store import Row
+
+logger = logging.getLogger(__name__)
+
+# Name and dtype of every column, in order. All but path, category and model are null where there
+# is an error.
+COLUMNS = {
+    "path": "str",  # posix, relative to the source's root
+    "category": "str",
+    "sha256": "str",  # of the file
+    "width": "Int64",  # pixels, EXIF orientation applied
+    "height": "Int64",
+    "score": "Float64",
+    "threshold": "Float64",  # null where the category has none
+    "decision": "str",  # good, defective, or null without a threshold
+    "pixel_threshold": "Float64",
+    "flagged_pixels": "Int64",  # pixels of the map, in the image's size, from the threshold on
+    "flagged_share": "Float64",  # of all pixels of the image
+    "map": "str",  # posix, relative to the folder of the results; null where none was wanted
+    "overlay": "str",
+    "model_sha256": "str",  # as registered: over the files of the pipeline with their names
+    "error": "str",  # why the image could not be read
+}
+
+
+class Limits(NamedTuple):
+    """The thresholds of a category; ``None`` where nobody set one and none could be fitted."""
+
+    image: float | None
+    pixel: float | None
+
+
+def tabulate(rows: Sequence[Row], limits: Mapping[str, Limits]) -> pd.DataFrame:
+    """Decide on every image.
+
+    Args:
+        rows: Of the journal.
+        limits: The thresholds of every category.
+
+    Returns:
+        A row an image, columns as in `COLUMNS`.
+    """
+    return pd.DataFrame(
+        [row | _judged(row, limits[row["category"]].image) for row in rows], columns=list(COLUMNS)
+    ).astype(COLUMNS)
+
+
+def _judged(row: Row, threshold: float | None) -> Row:
+    if row["error"] is not None:
+        return dict.fromkeys(("threshold", "decision", "flagged_share"))
+    flagged, pixels = row["flagged_pixels"], row["width"] * row["height"]
+    return {
+        "threshold": threshold,
+        "decision": decide(row["score"], threshold),
+        "flagged_share": None if flagged is None else flagged / pixels,
+    }
+
+
+def require_readable(results: pd.DataFrame) -> None:
+    """Raise where images could not be read, once everything else is done.
+
+    Raises:
+        DataError: It says how many, and what is wrong with the first.
+    """
+    errors = results["error"].dropna()
+    if len(errors):
+        raise DataError(
+            f"{len(errors)} of {len(results)} images could not be scored; the first: "
+            f"{errors.iloc[0].rstrip('.')} (the column `error` of the results has all of them; "
+            "the other images are done)"
+        )
+
+
+def log_summary(results: pd.DataFrame, scored: int, folder: Path) -> None:
+    """Say what came of a run.
+
+    Args:
+        results: As `tabulate` returns them.
+        scored: Images that the model saw in this run.
+        folder: Where everything is.
+    """
+    unreadable = int(results["error"].notna().sum())
+    logger.info(
+        "%d images (%d scored now): %d defective, %d good, %d without a threshold, %d unreadable; "
+        "see %s",
+        len(results),
+        scored,
+        (results["decision"] == "defective").sum(),
+        (results["decision"] == "good").sum(),
+        int(results["decision"].isna().sum()) - unreadable,
+        unreadable,
+        folder,
+    )

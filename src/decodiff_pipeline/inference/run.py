@@ -1,0 +1,250 @@
+"""Scores the images of a source, one batch after the other, and goes on where a run stopped."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from decodiff_pipeline.data.images import convert, open_image
+from decodiff_pipeline.errors import ImageError, ModelError
+from decodiff_pipeline.inference.overlays import draw_overlay, encode_overlay
+from decodiff_pipeline.inference.results import Limits, log_summary, tabulate
+from decodiff_pipeline.inference.store import map_name, overlay_name
+from decodiff_pipeline.registry.identity import folder_sha256
+from decodiff_pipeline.registry.scorer import (
+    encode_map,
+    load_pipeline,
+    map_on_image,
+    threshold_of,
+)
+from decodiff_pipeline.registry.threshold_overrides import check_overrides
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+    from decodiff_pipeline.inference.config import InferenceConfig
+    from decodiff_pipeline.inference.source import InferenceSource, Item
+    from decodiff_pipeline.inference.store import InferenceStore, Journal, Row
+
+logger = logging.getLogger(__name__)
+
+BATCH_PIXELS = 50_000_000  # a batch is scored once its images have that many together
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An image that waits for its batch: "L" or "RGB", and the SHA-256 of its file."""
+
+    item: Item
+    sha256: str
+    image: Image.Image
+
+
+def infer(
+    source: InferenceSource,
+    model: Path,
+    thresholds: Mapping[str, Any],
+    store: InferenceStore,
+    config: InferenceConfig,
+) -> pd.DataFrame:
+    """Score what is new or changed, write its maps and overlays, and decide on every image.
+
+    Args:
+        source: The images.
+        model: The pipeline as ``save_pretrained`` wrote it.
+        thresholds: As the evaluation writes them.
+        store: Where maps, overlays and the journal go.
+        config: What to keep, and thresholds in place of the fitted ones.
+
+    Returns:
+        A row an image, in the order of the source, with the columns of `results.COLUMNS`.
+
+    Raises:
+        DataError: The source holds nothing or contradicts itself, or the store cannot be written.
+        ConfigurationError: A threshold is set for a category that the model does not know.
+        ModelError: There is no model, or it does not know a category of the source.
+    """
+    items = source.items(config.category)
+    digest, known = folder_sha256(model), model_categories(model)
+    _check_categories(items, known)
+    check_overrides(config.thresholds, known, "inference.thresholds")
+    check_overrides(config.pixel_thresholds, known, "inference.pixel_thresholds")
+    limits = {name: _limits(name, thresholds, config) for name in {item.category for item in items}}
+    for name in sorted(name for name, limit in limits.items() if limit.image is None):
+        logger.warning(
+            "%s has no threshold, so its images get no decision; set inference.thresholds.%s",
+            name,
+            name,
+        )
+    with store.writing() as journal:
+        run = _Run(source, model, digest, limits, journal, config)
+        for item in tqdm(items, desc="inference", unit="image"):
+            run.take(item)
+        run.score()
+        rows = journal.finish([item.path for item in items])
+    results = tabulate(rows, limits)
+    log_summary(results, run.scored, store.path)
+    return results
+
+
+def model_categories(model: Path) -> list[str]:
+    """The categories of a saved pipeline, without loading it.
+
+    Raises:
+        ModelError: Its files are damaged.
+    """
+    path = model / "unet" / "config.json"
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8"))["categories"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{path} cannot be read ({error}); run kedro run --pipeline training to make it again"
+        ) from error
+
+
+class _Run:
+    """Collects images to a batch, scores it and writes what comes of it."""
+
+    def __init__(
+        self,
+        source: InferenceSource,
+        model: Path,
+        digest: str,
+        limits: Mapping[str, Limits],
+        journal: Journal,
+        config: InferenceConfig,
+    ) -> None:
+        self._source, self._model, self._digest = source, model, digest
+        self._limits, self._journal, self._config = limits, journal, config
+        self._batch: list[Loaded] = []
+        self.scored = 0
+
+    @cached_property
+    def _pipeline(self) -> DeCoDiffPipeline:
+        return load_pipeline(self._model)  # not before there is something to score
+
+    def take(self, item: Item) -> None:
+        """Read an image; score the batch where this fills it."""
+        try:
+            data, sha256 = self._source.read(item)
+            if self._is_done(item, sha256):
+                return
+            path = self._source.root / item.path
+            image = convert(open_image(data, path), path)
+        except ImageError as error:
+            self._journal.record([self._row(item, error=str(error))])
+            return
+        self._batch.append(Loaded(item, sha256, image))
+        pixels = sum(loaded.image.width * loaded.image.height for loaded in self._batch)
+        if len(self._batch) == self._config.batch_size or pixels >= BATCH_PIXELS:
+            self.score()
+
+    def score(self) -> None:
+        """Score the images taken so far, and record them when their files are written."""
+        if not self._batch:
+            return
+        categories = [loaded.item.category for loaded in self._batch]
+        images = [loaded.image for loaded in self._batch]
+        output = self._pipeline(images, categories, batch_size=len(images))
+        rows = [
+            self._write(loaded, float(score), anomaly_map)
+            for loaded, score, anomaly_map in zip(
+                self._batch, output.scores, output.anomaly_maps, strict=True
+            )
+        ]
+        self._journal.record(rows)
+        self.scored += len(rows)
+        self._batch.clear()
+
+    def _write(self, loaded: Loaded, score: float, anomaly_map: np.ndarray) -> Row:
+        item, image = loaded.item, loaded.image
+        if not (np.isfinite(score) and np.isfinite(anomaly_map).all()):
+            raise ModelError(
+                f"the model gives NaN or infinity for {item.path}; its weights are damaged or the "
+                "training diverged: train again, with a lower training.learning_rate"
+            )
+        full = map_on_image(anomaly_map, image.size, self._pipeline.preprocessing)
+        limit = self._limits[item.category].pixel
+        row = self._row(item) | {
+            "sha256": loaded.sha256,
+            "width": image.width,
+            "height": image.height,
+            "score": score,
+            "pixel_threshold": limit,
+            "flagged_pixels": None if limit is None else int((full >= limit).sum()),
+        }
+        row |= self._files(item)
+        if row["map"] is not None:
+            self._journal.save(row["map"], _encoded(full, self._config.maps))
+        if row["overlay"] is not None:
+            overlay = draw_overlay(image, full, limit)
+            self._journal.save(row["overlay"], encode_overlay(overlay))
+        return row
+
+    def _is_done(self, item: Item, sha256: str) -> bool:
+        row = self._journal.rows.get(item.path)
+        if row is None:
+            return False
+        wanted = self._row(item) | self._files(item)
+        wanted |= {"sha256": sha256, "pixel_threshold": self._limits[item.category].pixel}
+        decisive = ("category", "sha256", "model_sha256", "pixel_threshold", "map", "overlay")
+        return (
+            row["error"] is None
+            and all(row[key] == wanted[key] for key in decisive)
+            and self._journal.is_there(row["map"])
+            and self._journal.is_there(row["overlay"])
+        )
+
+    def _files(self, item: Item) -> Row:
+        overlay = overlay_name(item.path) if self._config.overlays else None
+        return {"map": map_name(item.path, self._config.maps), "overlay": overlay}
+
+    def _row(self, item: Item, error: str | None = None) -> Row:
+        measured = ("sha256", "width", "height", "score", "pixel_threshold", "flagged_pixels")
+        return {
+            "path": item.path,
+            "category": item.category,
+            **dict.fromkeys([*measured, "map", "overlay"]),
+            "model_sha256": self._digest,
+            "error": error,
+        }
+
+
+def _check_categories(items: Sequence[Item], known: Sequence[str]) -> None:
+    for item in items:
+        if item.category not in known:
+            raise ModelError(
+                f"{item.path} has the category {item.category!r}, which the model does not know; "
+                f"it knows {', '.join(known)} (inference.category names one for all images)"
+            )
+
+
+def _limits(category: str, thresholds: Mapping[str, Any], config: InferenceConfig) -> Limits:
+    fitted = Limits(
+        threshold_of(thresholds, category), threshold_of(thresholds, category, "pixel_threshold")
+    )
+    return Limits(
+        config.thresholds.get(category, fitted.image),
+        config.pixel_thresholds.get(category, fitted.pixel),
+    )
+
+
+def _encoded(anomaly_map: np.ndarray, kind: str) -> bytes:
+    if kind == "png16":
+        return encode_map(anomaly_map, 16)
+    buffer = io.BytesIO()
+    exact = Image.fromarray(anomaly_map.astype(np.float32))
+    exact.save(buffer, format="TIFF", compression="tiff_deflate")
+    return buffer.getvalue()

@@ -1,0 +1,163 @@
+"""The images to score: a folder, or a manifest that lists them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from decodiff_pipeline.data.images import SUFFIXES, read_bytes
+from decodiff_pipeline.data.layouts.base import list_images
+from decodiff_pipeline.errors import DataError, ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CATEGORY = "set inference.category to one of the model's"
+LONGEST_NAME = 200  # bytes; file systems take 255, and outputs add suffixes
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image to score.
+
+    Attributes:
+        path: Posix path relative to the source's root.
+        category: As it was given, not checked yet.
+        sha256: What the file is to have; empty where nothing was said.
+    """
+
+    path: str
+    category: str
+    sha256: str = ""
+
+
+class InferenceSource:
+    """A handle on a folder of images or on a manifest: cheap to make, reads one image at a time.
+
+    A manifest is a CSV or parquet file with the columns ``path`` (relative to its own folder),
+    ``category`` and, if there is one, ``sha256``.
+
+    Args:
+        path: The folder or the file. It may itself be a link; nothing below it may.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def root(self) -> Path:
+        """The folder that paths are relative to."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    def items(self, category: str | None) -> list[Item]:
+        """List the images; no image is opened.
+
+        Args:
+            category: Of all images; ``None`` for what the manifest or the folders say.
+
+        Raises:
+            DataError: There is no image, a path leaves the root or comes twice, or an image has
+                no category.
+        """
+        if not self.path.exists():
+            raise DataError(
+                f"inference.source {self.path} does not exist; name a folder of images, or a CSV "
+                "or parquet file with the columns path and category"
+            )
+        listed = self._in_folder(category) if self.path.is_dir() else self._in_manifest(category)
+        items = list(listed)
+        if not items:
+            raise DataError(
+                f"inference.source {self.path} holds no image; put images "
+                f"({', '.join(sorted(SUFFIXES))}) there, or name another source"
+            )
+        return items
+
+    def read(self, item: Item) -> tuple[bytes, str]:
+        """The bytes of an image file and their SHA-256.
+
+        Raises:
+            ImageError: It cannot be read safely, or its SHA-256 is not the manifest's.
+        """
+        path = self.root / item.path
+        if len(path.name.encode()) > LONGEST_NAME:
+            raise ImageError(f"{path} has a name of more than {LONGEST_NAME} bytes: shorten it.")
+        data = read_bytes(path, root=self.root)
+        found = hashlib.sha256(data).hexdigest()
+        if item.sha256 and item.sha256.lower() != found:
+            raise ImageError(
+                f"{path} has the SHA-256 {found[:12]}…, but {self.path.name} says "
+                f"{item.sha256[:12]}…: restore the file or correct the manifest."
+            )
+        return data, found
+
+    def _in_folder(self, category: str | None) -> Iterator[Item]:
+        for path in list_images(self.path, recursive=True):
+            relative = path.relative_to(self.path).as_posix()
+            _require_utf8(relative, self.path)
+            folder, slash, _ = relative.partition("/")
+            if category is None and not slash:
+                raise DataError(
+                    f"{path} lies in no folder that would name its category; put it into "
+                    f"{self.path}/<category>/, or {CATEGORY}"
+                )
+            yield Item(relative, folder if category is None else category)
+
+    def _in_manifest(self, category: str | None) -> Iterator[Item]:
+        table = self._table()
+        needed = ["path"] if category is not None else ["path", "category"]
+        missing = [name for name in needed if name not in table]
+        if missing:
+            raise DataError(
+                f"{self.path} has no column {missing[0]!r} (it has {', '.join(map(str, table))}); add it"
+                + (f", or {CATEGORY}" if missing[0] == "category" else "")
+            )
+        seen: dict[str, int] = {}
+        for row, record in enumerate(table.to_dict("records"), start=1):
+            path = self._checked(record["path"], row)
+            if path in seen:
+                raise DataError(f"{self.path}: rows {seen[path]} and {row} both name {path!r}")
+            seen[path] = row
+            found = record["category"] if category is None else category
+            if not found:
+                raise DataError(f"{self.path}: row {row} ({path!r}) has no category; {CATEGORY}")
+            yield Item(path, found, record.get("sha256", ""))
+
+    def _table(self) -> pd.DataFrame:
+        """The manifest with every value as text, empty where there is none."""
+        try:
+            if self.path.suffix.lower() == ".parquet":
+                table = pd.read_parquet(self.path)
+                return table.astype(object).where(table.notna(), "").astype(str)
+            return pd.read_csv(self.path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(
+                f"inference.source {self.path} cannot be read as a manifest ({reason}); it must "
+                "be a CSV or parquet file with the columns path and category"
+            ) from error
+
+    def _checked(self, text: str, row: int) -> str:
+        path = PurePosixPath(text)
+        if not path.parts or path.is_absolute() or ".." in path.parts:
+            raise DataError(
+                f"{self.path}: the path {text!r} in row {row} is not inside {self.root}; use paths "
+                "relative to that folder, inside it"
+            )
+        return path.as_posix()
+
+    def __repr__(self) -> str:
+        return f"InferenceSource({str(self.path)!r})"
+
+
+def _require_utf8(relative: str, root: Path) -> None:
+    try:
+        relative.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"the file name {relative!r} in {root} is not UTF-8: rename the file"
+        ) from error

@@ -1,0 +1,50 @@
+"""Nodes of the inference pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from decodiff_pipeline.inference.config import InferenceConfig
+from decodiff_pipeline.inference.source import InferenceSource
+from decodiff_pipeline.inference.store import InferenceStore
+
+
+def infer(
+    source: InferenceSource,
+    model_folder: Path,
+    thresholds: dict[str, Any],
+    store: InferenceStore,
+    config: InferenceConfig,
+) -> pd.DataFrame:
+    """Score what is new or changed, on the GPU where there is one, and decide on every image.
+
+    Args:
+        source: The images.
+        model_folder: The pipeline as ``save_pretrained`` wrote it.
+        thresholds: Per category, from the evaluation.
+        store: Where maps, overlays and the journal go.
+        config: What to keep, and thresholds in place of the fitted ones.
+
+    Returns:
+        See `decodiff_pipeline.inference.run.infer`.
+    """
+    from decodiff_pipeline.inference import run
+
+    return run.infer(source, model_folder, thresholds, store, config)
+
+
+def report_unreadable(results: pd.DataFrame) -> None:
+    """End the run with an error that counts the images that could not be read.
+
+    Args:
+        results: From `infer`.
+
+    Raises:
+        DataError: There are such images.
+    """
+    from decodiff_pipeline.inference.results import require_readable
+
+    require_readable(results)
