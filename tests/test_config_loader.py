@@ -46,3 +46,31 @@ def test_a_group_of_the_environment_takes_the_place_of_the_base_s(tmp_path: Path
 def test_runtime_parameters_can_still_be_named_in_a_file(tmp_path: Path) -> None:
     local = 'folder: "${runtime_params:where, nowhere}"'
     assert parameters(tmp_path, {"where": "here"}, local)["folder"] == "here"
+
+
+@pytest.mark.parametrize(
+    ("given", "local", "path"),
+    [
+        ({}, "", "data/bolts/in"),
+        ({}, "inference: {source: null}", "data/bolts/in"),
+        ({}, "inference: {source: local}", "local"),
+        ({"inference": {"source": "given"}}, "inference: {source: local}", "given"),
+        ({"inference": {"maps": "none"}}, "inference: {source: local}", "local"),
+    ],
+)
+def test_a_catalog_path_can_be_a_parameter(
+    tmp_path: Path, given: dict[str, Any], local: str, path: str
+) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "globals.yml").write_text("dataset: bolts")
+    (tmp_path / "base" / "parameters.yml").write_text("inference: {overlays: true}")
+    (tmp_path / "base" / "catalog.yml").write_text(
+        "images: {filepath: '${parameter:inference.source,data/${globals:dataset}/in}'}"
+    )
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "parameters.yml").write_text(local)
+    loader = ConfigLoader(
+        str(tmp_path), base_env="base", default_run_env="local", runtime_params=given
+    )
+    assert loader["catalog"]["images"]["filepath"] == path
+    assert loader["parameters"]["inference"].get("source") in {None, path}

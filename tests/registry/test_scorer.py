@@ -13,8 +13,9 @@ from PIL import Image
 
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
-from decodiff_pipeline.errors import ImageError, ModelError
+from decodiff_pipeline.errors import ConfigurationError, ImageError, ModelError
 from decodiff_pipeline.registry.scorer import Scorer, encode_map, map_on_image, threshold_of
+from decodiff_pipeline.registry.threshold_overrides import read_overrides
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,8 +37,8 @@ def test_scores_are_those_of_the_pipeline(scorer: Scorer, tiny_model: Path, png:
 
     mono, poly = scorer.score([png, png], ["mono", "poly"])
     assert [mono.score, poly.score] == pytest.approx(expected.scores.tolist(), abs=1e-6)
-    assert (mono.threshold, mono.decision) == (0.0, "defective")
-    assert (poly.threshold, poly.decision) == (None, None)
+    assert (mono.threshold, mono.threshold_from, mono.decision) == (0.0, "fitted", "defective")
+    assert (poly.threshold, poly.threshold_from, poly.decision) == (None, None, None)
 
 
 def test_the_map_has_the_size_of_the_image(scorer: Scorer, png: bytes) -> None:
@@ -64,10 +65,49 @@ def test_bad_requests_are_one_sentence(scorer: Scorer, png: bytes) -> None:
         scorer.score([], [])
     with pytest.raises(ModelError, match="map_bits is 4"):
         scorer.score([png], ["mono"], map_bits=4)
+    for threshold in (1.5, float("nan")):
+        with pytest.raises(ModelError, match=f"threshold is {threshold}; it must lie within 0…1"):
+            scorer.score([png], ["mono"], threshold=threshold)
     with pytest.raises(ImageError, match="image 1 is damaged"):
         scorer.score([png, png[:-40]], ["mono", "mono"])
     with pytest.raises(ImageError, match="image 0"):
         scorer.score([b"text"], ["mono"])
+
+
+def test_thresholds_of_an_operator_and_of_a_request(
+    tiny_model: Path, tmp_path: Path, png: bytes
+) -> None:
+    fitted, overrides = tmp_path / "thresholds.json", tmp_path / "overrides.json"
+    fitted.write_text(json.dumps({"categories": {c: {"threshold": 0.0} for c in ("mono", "poly")}}))
+    overrides.write_text('{"mono": 1}')
+    scorer = Scorer.from_folder(tiny_model, fitted, overrides=overrides)
+    mono, poly = scorer.score([png, png], ["mono", "poly"], map_bits=0)
+    assert (mono.threshold, mono.threshold_from, mono.decision) == (1, "override", "good")
+    assert (poly.threshold, poly.threshold_from, poly.decision) == (0.0, "fitted", "defective")
+    for answer in scorer.score([png, png], ["mono", "poly"], map_bits=0, threshold=0.0):
+        assert (answer.threshold, answer.threshold_from) == (0.0, "request")
+        assert answer.decision == "defective"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('{"wood": 0.4}', "overrides.json names the unknown category 'wood'; .* mono, poly"),
+        ('{"mono": 40}', "overrides.json has 40 for 'mono'; a threshold lies within 0…1"),
+        ('{"mono": "0.4"}', "overrides.json has '0.4' for 'mono'"),
+        ('{"mono": true}', "overrides.json has True for 'mono'"),
+        ('{"mono": NaN}', "overrides.json has nan for 'mono'"),
+        ("[0.4]", "overrides.json is no JSON object"),
+        ("{", "overrides.json cannot be read"),
+    ],
+)
+def test_wrong_overrides_stop_the_server_at_its_start(
+    tmp_path: Path, content: str, sentence: str
+) -> None:
+    path = tmp_path / "overrides.json"
+    path.write_text(content)
+    with pytest.raises(ConfigurationError, match=sentence):
+        read_overrides(path, ("mono", "poly"))
 
 
 def test_an_image_too_large_is_refused_before_it_is_decoded(scorer: Scorer, make, tmp_path) -> None:

@@ -53,7 +53,9 @@ def server(
         "MLFLOW_TRACKING_URI": store,
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
+        "DECODIFF_THRESHOLDS": str(tmp_path / "overrides.json"),
     }
+    (tmp_path / "overrides.json").write_text('{"poly": 0.9}')
     with (tmp_path / "server.log").open("w") as log:
         process = subprocess.Popen(
             [str(tools / command[0]), *command[1:]],
@@ -108,10 +110,13 @@ def test_a_posted_png_is_answered_and_a_bad_one_is_a_400(server: str, png: bytes
     status, body = post(server, {"dataframe_records": rows((png, "mono"), (png, "poly"))})
     assert status == 200, body
     mono, poly = body["predictions"]
-    assert set(mono) == {"category", "score", "threshold", "decision", "map"}
+    assert set(mono) == {
+        "category", "score", "threshold", "threshold_from", "decision", "map",
+    }  # fmt: skip
     assert 0 <= mono["score"] <= 1
     assert mono["decision"] == ("defective" if mono["score"] >= 0.05 else "good")
-    assert (poly["threshold"], poly["decision"]) == (None, None)
+    assert (mono["threshold"], mono["threshold_from"]) == (0.05, "fitted")
+    assert (poly["threshold"], poly["threshold_from"]) == (0.9, "override")
     grey = Image.open(io.BytesIO(base64.b64decode(mono["map"])))
     assert (grey.format, grey.mode, grey.size) == ("PNG", "L", (60, 50))
 
@@ -120,6 +125,17 @@ def test_a_posted_png_is_answered_and_a_bad_one_is_a_400(server: str, png: bytes
     assert status == 200, answer
     assert answer["predictions"][0]["map"] is None
     assert answer["predictions"][0]["score"] == pytest.approx(mono["score"], abs=1e-6)
+
+    for threshold, decision in ((0, "defective"), (0.99, "good")):
+        body = {"dataframe_records": rows((png, "poly")), "params": {"threshold": threshold}}
+        status, answer = post(server, body)
+        assert status == 200, answer
+        (poly,) = answer["predictions"]
+        assert (poly["threshold"], poly["threshold_from"]) == (threshold, "request")
+        assert poly["decision"] == decision
+    status, answer = post(server, body | {"params": {"threshold": 2.5}})
+    assert (status, answer["error_code"]) == (400, "BAD_REQUEST")
+    assert "threshold is 2.5" in answer["message"]
 
     bad = {
         "unknown category 'wood'": rows((png, "wood")),

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 OUTLINE = (0, 255, 255)  # not among the colours of the heat map
-OUTLINE_SHARE = 400  # the outline is this part of the longer side, at least a pixel
+OUTLINE_SHARE = 250  # the outline is this part of the longer side, at least a pixel
 OPACITY = 0.75  # of the heat map where it is hottest
 LARGEST_SIDE = 65_000  # pixels; a JPEG ends at 65,535
 QUALITY = 90

@@ -112,9 +112,10 @@ class InferenceSource:
         needed = ["path"] if category is not None else ["path", "category"]
         missing = [name for name in needed if name not in table]
         if missing:
+            cure = f"add it, or {CATEGORY}" if missing[0] == "category" else "add it"
             raise DataError(
-                f"{self.path} has no column {missing[0]!r} (it has {', '.join(map(str, table))}); add it"
-                + (f", or {CATEGORY}" if missing[0] == "category" else "")
+                f"{self.path} has no column {missing[0]!r} (it has "
+                f"{', '.join(map(str, table))}); {cure}"
             )
         seen: dict[str, int] = {}
         for row, record in enumerate(table.to_dict("records"), start=1):

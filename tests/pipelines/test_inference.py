@@ -1,0 +1,442 @@
+"""The inference pipeline on real image files with a real, tiny model."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+from pydantic import ValidationError
+
+from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+from decodiff_pipeline.errors import ConfigurationError, DataError, DecodiffError, ModelError
+from decodiff_pipeline.inference.config import InferenceConfig
+from decodiff_pipeline.inference.overlays import OUTLINE, draw_overlay, encode_overlay
+from decodiff_pipeline.inference.source import InferenceSource
+from decodiff_pipeline.inference.store import InferenceStore
+from decodiff_pipeline.pipelines.inference.nodes import infer, report_unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[2]
+THRESHOLDS = {
+    "categories": {
+        "mono": {"threshold": 0.02, "pixel_threshold": 0.01},
+        "poly": {"threshold": None, "pixel_threshold": None},
+    }
+}
+
+
+class World:
+    """Six images, a copy of the model, and what a run makes of them."""
+
+    def __init__(self, root: Path, model: Path, image: Callable[..., Path]) -> None:
+        self.root, self.image = root, image
+        self.source, self.output = root / "shots", root / "results"
+        self.model = Path(shutil.copytree(model, root / "model"))
+        self.thresholds: dict[str, Any] = json.loads(json.dumps(THRESHOLDS))
+        self.config: dict[str, Any] = {"batch_size": 2}
+        for number in range(4):
+            image(self.source / "mono" / f"{number}.png", number, (60, 50))
+        image(self.source / "poly" / "deep" / "0.png", 8, (50, 70))
+        image(self.source / "poly" / "deep" / "0.jpg", 9, (90, 40), "RGB")
+
+    def run(self, source: Path | None = None, **config: Any) -> pd.DataFrame:
+        return infer(
+            InferenceSource(source or self.source),
+            self.model,
+            self.thresholds,
+            InferenceStore(self.output),
+            InferenceConfig(**self.config | config),
+        )
+
+    def files(self) -> dict[str, tuple[bytes, int]]:
+        """Every output file: content and time of its last change."""
+        found = sorted(p for p in self.output.rglob("*") if p.is_file() and p.name != ".lock")
+        return {
+            p.relative_to(self.output).as_posix(): (p.read_bytes(), p.stat().st_mtime_ns)
+            for p in found
+        }
+
+
+@pytest.fixture
+def world(tmp_path: Path, tiny_model: Path, make: Any) -> World:
+    return World(tmp_path, tiny_model, make.image)
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Sizes of the images that the model has seen since it was last cleared."""
+    seen: list[tuple[int, int]] = []
+    call = DeCoDiffPipeline.__call__
+
+    def counting(self: DeCoDiffPipeline, images: Any, *args: Any, **options: Any) -> Any:
+        seen.extend(image.size for image in images)
+        return call(self, images, *args, **options)
+
+    monkeypatch.setattr(DeCoDiffPipeline, "__call__", counting)
+    return seen
+
+
+def test_scores_maps_and_decisions_are_those_of_the_model(world: World) -> None:
+    results = world.run()
+    assert list(results["path"]) == [
+        "mono/0.png", "mono/1.png", "mono/2.png", "mono/3.png",
+        "poly/deep/0.jpg", "poly/deep/0.png",
+    ]  # fmt: skip
+    assert list(results["category"]) == ["mono"] * 4 + ["poly"] * 2
+    images = [Image.open(world.source / path) for path in results["path"]]
+    expected = DeCoDiffPipeline.from_pretrained(world.model)(images, list(results["category"]))
+    assert results["score"].tolist() == pytest.approx(expected.scores.tolist(), abs=1e-6)
+    mono, poly = results.iloc[:4], results.iloc[4:]
+    assert set(mono["threshold"]) == {0.02}
+    flagged = ["defective" if score >= 0.02 else "good" for score in mono["score"]]
+    assert mono["decision"].tolist() == flagged
+    assert poly[["threshold", "decision", "pixel_threshold", "flagged_pixels"]].isna().all(None)
+    for row, image in zip(results.itertuples(), images, strict=True):
+        assert (row.width, row.height) == image.size
+        with Image.open(world.output / row.map) as grey:
+            assert (grey.format, grey.mode, grey.size) == ("PNG", "I;16", image.size)
+            values = np.asarray(grey) / 65535
+        with Image.open(world.output / row.overlay) as overlay:
+            assert (overlay.format, overlay.mode, overlay.size) == ("JPEG", "RGB", image.size)
+        if row.category == "mono":
+            assert abs(int((values >= 0.01).sum()) - row.flagged_pixels) <= 1
+            assert row.flagged_share == pytest.approx(row.flagged_pixels / values.size)
+    assert results["error"].isna().all()
+    assert results["map"].is_unique
+    report_unreadable(results)
+
+
+def test_a_second_run_does_nothing(world: World, scored: list[Any]) -> None:
+    first, before = world.run(), world.files()
+    scored.clear()
+    pd.testing.assert_frame_equal(world.run(), first)
+    assert scored == []
+    assert world.files() == before
+
+
+def test_what_changed_is_done_again_and_nothing_else(world: World, scored: list[Any]) -> None:
+    first = world.run()
+    scored.clear()
+    world.image(world.source / "mono" / "2.png", 77, (64, 48))
+    world.image(world.source / "mono" / "new.png", 78, (33, 34))
+    (world.source / "mono" / "0.png").unlink()
+    second = world.run()
+    assert scored == [(64, 48), (33, 34)]
+    assert second["path"].iloc[:4].tolist() == [f"mono/{n}.png" for n in ("1", "2", "3", "new")]
+    assert second["score"][1] != first["score"][2]
+    assert not {"maps/mono/0.png.png", "overlays/mono/0.png.jpg"} & world.files().keys()
+
+    scored.clear()
+    (world.output / "maps/mono/1.png.png").unlink()
+    world.run()
+    assert scored == [(60, 50)]
+    assert "maps/mono/1.png.png" in world.files()
+
+
+def test_another_model_does_everything_again(world: World, scored: list[Any]) -> None:
+    first = world.run()
+    file = world.model / "model_index.json"
+    file.write_text(file.read_text() + "\n")
+    scored.clear()
+    second = world.run()
+    assert len(scored) == 6
+    assert set(first["model_sha256"]).isdisjoint(second["model_sha256"])
+
+
+def test_thresholds_redo_what_hangs_on_them(world: World, scored: list[Any]) -> None:
+    first, before = world.run(), world.files()
+    scored.clear()
+    second = world.run(thresholds={"mono": 1.0, "poly": 0.0})
+    assert scored == []  # the image threshold decides, but shows in no file
+    assert world.files() == before
+    assert second["decision"].tolist() == ["good"] * 4 + ["defective"] * 2
+    assert second["score"].tolist() == first["score"].tolist()
+
+    third = world.run(pixel_thresholds={"mono": 0.0})
+    assert scored == [(60, 50)] * 4  # the overlays of mono, and none of poly
+    assert third["flagged_share"].iloc[:4].tolist() == [1.0] * 4
+
+    scored.clear()
+    world.thresholds["categories"]["poly"] = {"threshold": 0.9, "pixel_threshold": 0.9}
+    assert world.run(pixel_thresholds={"mono": 0.0})["decision"].iloc[5] == "good"
+    assert len(scored) == 2
+
+
+def test_maps_as_exact_tiff_or_not_at_all(world: World) -> None:
+    greys = {row.path: world.output / row.map for row in world.run().itertuples()}
+    quantised = {path: np.asarray(Image.open(file)) / 65535 for path, file in greys.items()}
+    results = world.run(maps="tiff", overlays=False)
+    for row in results.itertuples():
+        with Image.open(world.output / row.map) as exact:
+            assert (exact.format, exact.mode) == ("TIFF", "F")
+            assert np.asarray(exact) == pytest.approx(quantised[row.path], abs=1 / 65535)
+    assert not [name for name in world.files() if name.endswith((".png", ".jpg"))]
+
+    results = world.run(maps="none", overlays=False)
+    assert results[["map", "overlay"]].isna().all(None)
+    assert world.files().keys() == {"journal.jsonl"}
+
+
+def test_an_image_that_cannot_be_read_stops_no_other(world: World, scored: list[Any]) -> None:
+    whole = (world.source / "mono" / "1.png").read_bytes()
+    (world.source / "mono" / "1.png").write_bytes(whole[:-40])
+    (world.source / "mono" / "3.png").unlink()
+    (world.source / "mono" / "3.png").symlink_to(world.source / "mono" / "0.png")
+    world.image(world.source / "mono" / f"{'n' * 230}.png", 5)
+    results = world.run()
+    assert results["error"].notna().tolist() == [False, True, False, True, True, False, False]
+    assert results.loc[1, ["score", "decision", "map", "flagged_share"]].isna().all()
+    with pytest.raises(DataError, match=r"3 of 7 images could not be scored.*1\.png is damaged"):
+        report_unreadable(results)
+    before = world.files()
+    scored.clear()
+    world.run()
+    assert world.files().keys() == before.keys()
+    assert scored == []
+    (world.source / "mono" / "1.png").write_bytes(whole)
+    assert world.run()["error"].notna().sum() == 2
+    assert scored == [(60, 50)]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from decodiff_pipeline.data import atomic
+from decodiff_pipeline.inference.config import InferenceConfig
+from decodiff_pipeline.inference.source import InferenceSource
+from decodiff_pipeline.inference.store import InferenceStore, Journal
+from decodiff_pipeline.pipelines.inference.nodes import infer
+
+root, last = Path(sys.argv[1]), int(sys.argv[2])
+save, written = Journal.save, []
+def save_and_die(self, name, content):
+    written.append(name)
+    if len(written) < last:
+        return save(self, name, content)
+    with atomic.replacing(self._folder / name) as temporary:  # half a file is on the disk
+        temporary.write_bytes(content[: len(content) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+Journal.save = save_and_die
+infer(InferenceSource(root / "shots"), root / "model", {"categories": {}},
+      InferenceStore(root / "results"), InferenceConfig(batch_size=2))
+"""
+
+
+def test_a_killed_run_goes_on(world: World, scored: list[Any]) -> None:
+    world.thresholds = {"categories": {}}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(world.root), "7"],  # two files an image, two a batch
+        capture_output=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert len((world.output / "journal.jsonl").read_text().splitlines()) == 2
+    assert list(world.output.rglob(".*.tmp"))
+    with (world.output / "journal.jsonl").open("a") as journal:
+        journal.write('{"path": "mono/2.pn')  # as a kill within the write leaves it
+    results, resumed = world.run(), world.files()
+    assert len(scored) == 4
+    assert not list(world.output.rglob(".*.tmp"))
+    shutil.rmtree(world.output)
+    pd.testing.assert_frame_equal(world.run(), results)
+    assert {name: content for name, (content, _) in world.files().items()} == {
+        name: content for name, (content, _) in resumed.items()
+    }
+
+
+def test_manifests(world: World, scored: list[Any]) -> None:
+    by_folder = world.run().set_index("path")
+    table = pd.DataFrame(
+        {
+            "path": ["mono/3.png", "./poly/deep/0.png", "mono/1.png"],
+            "category": ["mono", "poly", "poly"],
+            "sha256": [by_folder["sha256"]["mono/3.png"].upper(), None, "0" * 64],
+        }
+    )
+    table.to_csv(world.source / "list.csv", index=False)
+    table.to_parquet(world.source / "list.parquet")
+    world.output = world.root / "from_list"
+    results = world.run(world.source / "list.csv")
+    assert results["path"].tolist() == ["mono/3.png", "poly/deep/0.png", "mono/1.png"]
+    for path in results["path"][:2]:
+        row = results.set_index("path").loc[path]
+        assert row["score"] == pytest.approx(by_folder["score"][path], abs=1e-6)
+    assert "1.png has the SHA-256" in results["error"][2]
+    scored.clear()
+    pd.testing.assert_frame_equal(world.run(world.source / "list.parquet").iloc[:2],
+                                  results.iloc[:2])  # fmt: skip
+    assert scored == []
+    assert set(world.run(world.source / "list.csv", category="mono")["category"]) == {"mono"}
+
+
+def test_one_category_for_a_flat_folder(world: World) -> None:
+    results = world.run(world.source / "mono", category="poly")
+    assert results["path"].tolist() == ["0.png", "1.png", "2.png", "3.png"]
+    assert set(results["category"]) == {"poly"}
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("file,category\na.png,mono\n", r"list.csv has no column 'path' \(it has file, category"),
+        ("path\nmono/0.png\n", "no column 'category'.*inference.category"),
+        ("path,category\n../secret.png,mono\n", r"the path '../secret.png' in row 1 is not inside"),
+        ("path,category\n/etc/passwd,mono\n", "the path '/etc/passwd' in row 1 is not inside"),
+        ("path,category\nmono/0.png,mono\n./mono/0.png,mono\n", "rows 1 and 2 both name 'mono/0.p"),
+        ("path,category\nmono/0.png,\n", r"row 1 \('mono/0.png'\) has no category"),
+        ("path,category\n", "holds no image"),
+        ("path,category\nmono/0.png,wood\n", "category 'wood', which the model.*mono, poly"),
+        ("", "list.csv cannot be read as a manifest"),
+    ],
+)
+def test_a_wrong_manifest_is_told_before_any_work(
+    world: World, scored: list[Any], content: str, sentence: str
+) -> None:
+    (world.source / "list.csv").write_text(content)
+    with pytest.raises(DecodiffError, match=sentence):
+        world.run(world.source / "list.csv")
+    assert scored == []
+    assert not world.output.exists()
+
+
+def test_other_mistakes_are_told_before_any_work(world: World, scored: list[Any]) -> None:
+    with pytest.raises(DataError, match=r"inference\.source .*nowhere does not exist"):
+        world.run(world.root / "nowhere")
+    (world.root / "empty").mkdir()
+    with pytest.raises(DataError, match="empty holds no image"):
+        world.run(world.root / "empty")
+    with pytest.raises(DataError, match=r"0\.png lies in no folder.*inference\.category"):
+        world.run(world.source / "mono")
+    with pytest.raises(ModelError, match=r"category 'deep'.*it knows mono, poly"):
+        world.run(world.source / "poly")
+    with pytest.raises(ConfigurationError, match=r"inference\.thresholds names the unknown"):
+        world.run(thresholds={"wood": 0.5})
+    with pytest.raises(ConfigurationError, match=r"inference\.pixel_thresholds names the unknown"):
+        world.run(pixel_thresholds={"wood": 0.5})
+    assert not world.output.exists()
+    world.output.write_text("a file where the folder should be")
+    with pytest.raises(DataError, match=r"cannot write to .*results .*inference\.output"):
+        world.run()
+    shutil.rmtree(world.model)
+    with pytest.raises(ModelError, match="model holds no file; run `kedro run"):
+        world.run()
+    assert scored == []
+
+
+def test_two_runs_do_not_write_to_one_folder(world: World) -> None:
+    with (
+        InferenceStore(world.output).writing(),
+        pytest.raises(DataError, match=r"another run is writing to .*results"),
+    ):
+        world.run()
+
+
+def test_a_journal_that_was_edited_removes_nothing_elsewhere(world: World) -> None:
+    world.run(category="mono")
+    precious = world.root / "precious.png"
+    precious.write_bytes(b"mine")
+    journal = world.output / "journal.jsonl"
+    row = json.loads(journal.read_text().splitlines()[0])
+    row |= {"path": "gone.png", "map": "maps/../../precious.png", "overlay": str(precious)}
+    journal.write_text(journal.read_text() + json.dumps(row) + "\n")
+    world.run(category="mono")
+    assert precious.exists()
+    assert "gone.png" not in journal.read_text()
+
+
+def test_an_overlay_marks_what_is_flagged_and_hides_none_of_it() -> None:
+    image = Image.new("L", (300, 200), 100)
+    anomaly_map = np.zeros((200, 300), np.float32)
+    anomaly_map[50:60, 80:100] = 0.5
+    overlay = np.asarray(draw_overlay(image, anomaly_map, 0.5))
+    line = (overlay == OUTLINE).all(-1)
+    assert line[49, 80:100].all()
+    assert line[50:60, 100].all()
+    assert not line[50:60, 80:100].any()
+    assert (overlay[:40] == 100).all()  # where nothing is anomalous the image shows as it is
+    assert (overlay[55, 90] != 100).any()
+    assert not (np.asarray(draw_overlay(image, anomaly_map, None)) == OUTLINE).all(-1).any()
+
+
+def test_a_line_scan_has_an_overlay_too() -> None:
+    long = Image.new("L", (70_000, 4))
+    encoded = encode_overlay(draw_overlay(long, np.zeros((4, 70_000), np.float32), 0.5))
+    assert encoded[:2] == b"\xff\xd8"
+
+
+def test_wrong_parameters_are_refused_by_name() -> None:
+    InferenceConfig(**yaml.safe_load(
+        (ROOT / "conf/base/parameters_inference.yml").read_text()
+    )["inference"])  # fmt: skip
+    for wrong in ({"maps": "png8"}, {"batch_size": 0}, {"thresholds": {"mono": 2}}, {"folder": 1}):
+        with pytest.raises(ValidationError, match=next(iter(wrong))):
+            InferenceConfig.model_validate(wrong)
+
+
+def test_the_pipeline_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, decodiff_pipeline.pipelines.inference; "
+        "print([m for m in ('torch', 'diffusers', 'mlflow', 'matplotlib', 'scipy') "
+        "if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_as_a_user_runs_it(world: World) -> None:
+    shutil.copytree(ROOT / "conf" / "base", world.root / "conf" / "base")
+    shutil.copy(ROOT / "conf" / "logging.yml", world.root / "conf")
+    (world.root / "conf" / "local").mkdir()
+    shutil.copy(ROOT / "pyproject.toml", world.root)
+    (world.root / "src").mkdir()
+    models = world.root / "data" / "06_models" / "elpv"
+    models.mkdir(parents=True)
+
+    def run(*parameters: str) -> subprocess.CompletedProcess[str]:
+        given = ",".join(["inference.source=shots", *parameters])
+        return subprocess.run(
+            [sys.executable, "-m", "kedro", "run", "--pipeline", "inference", "--params", given],
+            cwd=world.root,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "DO_NOT_TRACK": "true", "OMP_NUM_THREADS": "1"},
+        )
+
+    missing = run()
+    assert missing.returncode == 1
+    assert "thresholds.json (thresholds) does not exist yet; `kedro run" in missing.stderr
+
+    world.model.rename(models / "pipeline")
+    (models / "thresholds.json").write_text(json.dumps(THRESHOLDS))
+    (world.source / "mono" / "3.png").write_bytes(b"no image")
+    done = run("inference.thresholds.poly=0.9")
+    assert done.returncode == 1, done.stderr
+    assert "Error: 1 of 6 images could not be scored; the first: " in done.stderr
+    assert "Traceback" not in done.stderr
+    output = world.root / "data" / "07_model_output" / "elpv" / "inference"
+    results = pd.read_parquet(output / "results.parquet")
+    assert results["threshold"].tolist()[4:] == [0.9, 0.9]
+    assert (output / results["map"][0]).is_file()
+
+    (world.source / "mono" / "3.png").unlink()
+    done = run("inference.output=elsewhere", "inference.maps=none")
+    assert done.returncode == 0, done.stderr
+    assert "5 images (5 scored now)" in done.stderr
+    assert len(pd.read_parquet(world.root / "elsewhere" / "results.parquet")) == 5
+    assert not (world.root / "mlflow.db").exists()
