@@ -12,7 +12,7 @@ from PIL import Image
 
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.config import PreprocessConfig
-from decodiff_pipeline.deco.preprocess import to_square
+from decodiff_pipeline.deco.geometry import squares, stitch
 from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.evaluation.scoring import score_images
@@ -43,9 +43,11 @@ class BrightnessModel:
         batch_size: int = 16,
     ) -> SimpleNamespace:
         self.calls.append(len(images))
-        squares = np.stack([to_square(image, self.preprocessing) for image in images])
-        maps = squares.mean(-1, dtype=np.float32) / 255
-        return SimpleNamespace(anomaly_maps=maps, scores=maps.max((1, 2)), reconstructions=squares)
+        geometry = self.preprocessing
+        pictures = [stitch(squares(image, geometry), image.size, geometry) for image in images]
+        maps = [picture.mean(-1, dtype=np.float32) / 255 for picture in pictures]
+        scores = np.array([anomaly_map.max() for anomaly_map in maps])
+        return SimpleNamespace(anomaly_maps=maps, scores=scores, reconstructions=pictures)
 
 
 def picture(path: Path, seed: int, brightness: int) -> None:
@@ -85,7 +87,8 @@ class World:
                 Image.fromarray(truth).save(self.images.path / mask_path)
             self.rows.append(
                 {"category": category, "split": split, "label": label, "path": name,
-                 "defect_type": label, "sha256": f"{number:064d}", "mask_path": mask_path}
+                 "defect_type": label, "sha256": f"{number:064d}", "mask_path": mask_path,
+                 "width": SIDE, "height": SIDE}
             )  # fmt: skip
         return self
 

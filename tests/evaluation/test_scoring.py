@@ -48,10 +48,12 @@ def test_maps_and_scores_belong_to_their_images(world: World) -> None:
 
 def test_arrays_are_memory_mapped_plain_npy(plate: World) -> None:
     store = plate.scored()
-    assert isinstance(store.maps("plate"), np.memmap)
-    assert store.maps("plate").dtype == np.float32
-    assert store.reconstructions("plate").dtype == np.uint8
-    assert np.load(store.path / "plate.maps.npy").shape == (18, 64, 64)
+    maps, pictures = store.maps("plate"), store.reconstructions("plate")
+    assert len(maps) == len(pictures) == 18
+    assert isinstance(maps[3], np.memmap)
+    assert (maps[3].dtype, maps[3].shape) == (np.float32, (64, 64))
+    assert (pictures[3].dtype, pictures[3].shape) == (np.uint8, (64, 64, 3))
+    assert np.load(store.path / "plate.maps.npy").shape == (18 * 64 * 64,)
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "Cap", "ö", "", ".", "x" * 300, "nul\x00", "a b"])
@@ -87,7 +89,7 @@ def test_nan_names_the_image_and_keeps_the_old_predictions(plate: World) -> None
     with pytest.raises(ModelError, match=f"NaN.*{bad}"):
         score_images(Diverged(), plate.manifest, plate.images, plate.store, plate.config)
     assert plate.store.index().equals(before)
-    assert np.load(plate.store.path / "plate.maps.npy").shape[0] == len(before)
+    assert len(plate.store.maps("plate")) == len(before)
 
 
 def test_an_unknown_category_stops_before_anything_is_scored(plate: World) -> None:
@@ -113,7 +115,7 @@ def test_a_killed_run_keeps_the_old_predictions(plate: World) -> None:
         from decodiff_pipeline.evaluation.predictions import PredictionStore
         store = PredictionStore(pathlib.Path({str(plate.store.path)!r}))
         index = store.index().drop(columns=["score", "row"]).head(2)
-        with store.writing(store.about()) as writer, writer.category("plate", 2, 64) as file:
+        with store.writing(store.about()) as writer, writer.category("plate", 2) as file:
             file.append(index, maps=np.zeros((2, 64, 64)), scores=np.zeros(2),
                         reconstructions=np.zeros((2, 64, 64, 3)))
             os.kill(os.getpid(), signal.SIGKILL)
@@ -121,7 +123,7 @@ def test_a_killed_run_keeps_the_old_predictions(plate: World) -> None:
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert plate.store.index().equals(before)
-    assert plate.store.maps("plate").max() > 0
+    assert plate.store.maps("plate")[0].max() > 0
     assert plate.scored().index().equals(before)  # what the killed run left is no obstacle
 
 

@@ -11,10 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.errors import ConfigurationError, ImageError, ModelError
-from decodiff_pipeline.registry.scorer import Scorer, encode_map, map_on_image, threshold_of
+from decodiff_pipeline.registry.scorer import Scorer, encode_map, threshold_of
 from decodiff_pipeline.registry.threshold_overrides import read_overrides
 
 if TYPE_CHECKING:
@@ -114,16 +113,6 @@ def test_an_image_too_large_is_refused_before_it_is_decoded(scorer: Scorer, make
     large = make.image(tmp_path / "large.png", seed=1, size=(200, 60)).read_bytes()
     with pytest.raises(ImageError, match="200x60 pixels"):
         scorer.score([large], ["mono"])
-
-
-def test_a_map_lands_where_its_defect_is() -> None:
-    square = np.zeros((32, 32), np.float32)
-    square[24:28, 4:8] = 1.0  # in the 40² before the crop: rows 28-32, columns 8-12
-    full = map_on_image(square, (120, 80), PreprocessConfig(resize=64, image_size=32))
-    rows, columns = np.nonzero(full > 0.5)
-    # (16 + 24…28) / 64 of 80 rows, (16 + 4…8) / 64 of 120 columns
-    assert rows.mean() == pytest.approx((16 + 26) / 64 * 80 - 0.5, abs=1)
-    assert columns.mean() == pytest.approx((16 + 6) / 64 * 120 - 0.5, abs=1)
 
 
 @pytest.mark.parametrize(("bits", "most"), [(8, 255), (16, 65535)])

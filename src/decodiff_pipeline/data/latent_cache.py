@@ -64,7 +64,7 @@ def latent_key(
         "image": image_sha256,
         "view": view,
         "autoencoder": autoencoder_digest,
-        "geometry": asdict(geometry),
+        "geometry": geometry.facts(),
         "augmentation": asdict(augmentation) if view else None,
         "dtype": dtype,
     }

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
 from decodiff_pipeline.data.synthetic_defects import VERSION, synthetic_defect
-from decodiff_pipeline.deco.preprocess import to_square
+from decodiff_pipeline.data.transforms import plain_square
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,8 +50,9 @@ class SyntheticImage(NamedTuple):
         Raises:
             ImageError: One of the two images cannot be read.
         """
-        square = to_square(images.read(self.path), geometry)
-        source = to_square(images.read(self.source_path), geometry)
+        # Of a tiled image the tile that stands for it among the good val images.
+        square = plain_square(images.read(self.path), geometry, self.sha256)
+        source = plain_square(images.read(self.source_path), geometry, self.source_sha256)
         return synthetic_defect(square, self.sha256, self.number, source)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from decodiff_pipeline.deco.preprocess import crop, resize
+from decodiff_pipeline.deco.geometry import canvas, square
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,7 +25,7 @@ class AugmentationConfig:
 
     Attributes:
         max_translation: Largest shift in pixels of the resized image, along each axis; what
-            enters at the border repeats the outermost pixels.
+            enters at its border repeats the outermost pixels.
         translation_probability: Share of the views that are shifted.
         rotate_180: Turn half of the views upside down (the paper does so for VisA).
         horizontal_flip: Mirror half of the views left to right.
@@ -50,25 +50,37 @@ def augmented_square(
 ) -> np.ndarray:
     """One view of an image, at the model's input size.
 
+    Of a tiled image it is one tile, the next one in the next view: the views spread over the
+    tiles, and the images of which there is one view over all places.
+
     Args:
         image: Any PIL image; it becomes RGB.
-        geometry: Resize and crop.
+        geometry: How it is fitted into squares.
         augmentation: What may be drawn.
         identity: What tells this image from others, such as its SHA-256; with ``view`` and the
             seed it decides what is drawn.
-        view: Number of the view; 0 is the image itself.
+        view: Number of the view; 0 is the image itself, or a tile of it, as it is.
 
     Returns:
         uint8, (image_size, image_size, 3).
     """
-    square = resize(image, geometry)
+    whole = canvas(image, geometry)
     if view:
-        square = _draw(square, augmentation, _generator(augmentation.seed, identity, view))
-    return crop(square, geometry)
+        whole = _draw(whole, augmentation, _generator(augmentation.seed, identity, view))
+    return square(whole, image.size, geometry, _first_tile(identity) + view)
+
+
+def plain_square(image: Image.Image, geometry: PreprocessConfig, identity: str) -> np.ndarray:
+    """View 0 of :func:`augmented_square`, whatever the augmentation."""
+    return augmented_square(image, geometry, AugmentationConfig(), identity, 0)
+
+
+def _first_tile(identity: str) -> int:
+    return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big")
 
 
 def _draw(
-    square: np.ndarray, augmentation: AugmentationConfig, random: np.random.Generator
+    whole: np.ndarray, augmentation: AugmentationConfig, random: np.random.Generator
 ) -> np.ndarray:
     # Every number is drawn whether it is used or not: switching one augmentation on leaves the
     # others as they were.
@@ -76,16 +88,16 @@ def _draw(
     reach = augmentation.max_translation
     down, right = random.integers(-reach, reach + 1, size=2)
     if shift_it < augmentation.translation_probability:
-        padded = np.pad(square, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
-        height, width = square.shape[:2]
-        square = padded[reach + down :, reach + right :][:height, :width]
+        padded = np.pad(whole, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+        height, width = whole.shape[:2]
+        whole = padded[reach + down :, reach + right :][:height, :width]
     if augmentation.rotate_180 and turn < 1 / 2:
-        square = square[::-1, ::-1]
+        whole = whole[::-1, ::-1]
     if augmentation.horizontal_flip and mirror < 1 / 2:
-        square = square[:, ::-1]
+        whole = whole[:, ::-1]
     if augmentation.vertical_flip and flip < 1 / 2:
-        square = square[::-1]
-    return square
+        whole = whole[::-1]
+    return whole
 
 
 def _generator(seed: int, identity: str, view: int) -> np.random.Generator:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -10,22 +10,31 @@ from pydantic.dataclasses import dataclass
 from decodiff_pipeline.errors import ConfigurationError
 
 SIZE_UNIT = 32  # the autoencoder's 8 times the network's two halvings
+MAX_OVERLAP = 0.75  # the count of tiles grows with 1 / (1 - overlap)²
 STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, config=STRICT)
 class PreprocessConfig:
-    """Geometry of the model's input.
+    """How an image is fitted into the squares that the model sees (docs/geometry.md).
 
     Attributes:
-        resize: Side in pixels of the square that the whole image is resized to (bicubic,
-            antialiased; the aspect ratio is not kept).
-        image_size: Side of the centre crop taken from it, a multiple of 32 and at most
-            ``resize``; equal to ``resize`` for no crop.
+        resize: Pixels that the image is resized to (bicubic, antialiased): both sides for
+            ``stretch``, the longer one for ``letterbox``, the shorter one for ``crop`` and
+            ``tile``.
+        image_size: Side of a square, a multiple of 32 and at most ``resize``; for ``stretch``
+            equal to it for no crop, for ``letterbox`` always.
+        fit: ``stretch``: the whole image, its aspect ratio not kept, then the centre of it;
+            ``letterbox``: the whole image, its aspect ratio kept, padded to a square; ``crop``:
+            the centre, aspect ratio kept; ``tile``: aspect ratio kept, overlapping squares that
+            cover all of it, each scored by itself.
+        overlap: Share of a tile's side that the next one covers again, at least; within 0…0.75.
     """
 
     resize: int = 256
     image_size: int = 256
+    fit: Literal["stretch", "letterbox", "crop", "tile"] = "stretch"
+    overlap: float = 0.25
 
     def __post_init__(self) -> None:
         if self.image_size < SIZE_UNIT or self.image_size % SIZE_UNIT:
@@ -37,11 +46,33 @@ class PreprocessConfig:
                 f"{self.image_size}; make it equal (no crop) or larger (centre crop)"
             )
             raise ConfigurationError(msg)
+        if self.fit == "letterbox" and self.resize != self.image_size:
+            msg = (
+                f"preprocessing.resize is {self.resize} and image_size {self.image_size}, but "
+                "fit letterbox shows the whole image: make them equal"
+            )
+            raise ConfigurationError(msg)
+        if not 0 <= self.overlap <= MAX_OVERLAP:
+            msg = f"preprocessing.overlap is {self.overlap}; it must lie within 0…{MAX_OVERLAP}"
+            raise ConfigurationError(msg)
 
     @property
-    def margin(self) -> int:
-        """Pixels cut off at the top and at the left."""
-        return (self.resize - self.image_size) // 2
+    def crops(self) -> bool:
+        """Whether there can be parts of an image that the model does not see."""
+        return self.fit == "crop" or (self.fit == "stretch" and self.resize > self.image_size)
+
+    def facts(self) -> dict[str, Any]:
+        """Those fields that decide anything, JSON-ready; what digests and keys are taken of.
+
+        Of ``stretch`` they are ``resize`` and ``image_size``, as they were when there was no
+        other fit: latents and checkpoints of that time stay valid.
+        """
+        facts: dict[str, Any] = {"resize": self.resize, "image_size": self.image_size}
+        if self.fit != "stretch":
+            facts["fit"] = self.fit
+        if self.fit == "tile":
+            facts["overlap"] = self.overlap
+        return facts
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -123,8 +154,8 @@ class DiscrepancyConfig:
             one has the rest. One half as in the paper.
         score_from: What the image score is taken from: the fused ``map`` as in the paper, or the
             ``pixel`` or ``latent`` discrepancy alone.
-        top_share: Share of its largest values whose mean is the image score; 0 is the maximum
-            alone, as in the paper.
+        top_share: Mean of how many of its largest values the image score is, as a share of the
+            pixels of one square; 0 is the maximum alone, as in the paper.
     """
 
     latent_reduction: Literal["mean", "rms"] = "mean"
@@ -147,3 +178,17 @@ class DiscrepancyConfig:
             if not 0 <= getattr(self, name) <= 1:
                 msg = f"discrepancy.{name} is {getattr(self, name)}; it must lie within 0…1"
                 raise ConfigurationError(msg)
+
+
+def require_places(discrepancy: DiscrepancyConfig, preprocess: PreprocessConfig) -> None:
+    """Refuse to compare places that are not the same from square to square.
+
+    Raises:
+        ConfigurationError: Discrepancies are to be normalised by position, but images are tiled.
+    """
+    if discrepancy.normalisation == "position" and preprocess.fit == "tile":
+        msg = (
+            "scoring.discrepancy.normalisation is 'position', but with preprocessing.fit 'tile' "
+            "a position shows another part of the object in every tile; set one of them otherwise"
+        )
+        raise ConfigurationError(msg)

@@ -6,7 +6,6 @@ import argparse
 import os
 import shutil
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,9 +145,12 @@ def _geometry(checkpoint: ReleasedCheckpoint) -> PreprocessConfig:
 def _released_args(unet: DeCoDiffUNet, source: Path) -> argparse.Namespace:
     """What the released scripts read, and what :func:`convert` needs to turn it back."""
     side = unet.config.sample_size * LATENT_REDUCTION
-    geometry = {"resize": side, "image_size": side}
+    geometry: dict[str, Any] = {"resize": side, "image_size": side}
     if (source / "model_index.json").is_file():
         geometry = DeCoDiffPipeline.load_config(str(source))["preprocess"]
+    if (fit := geometry.get("fit", "stretch")) != "stretch":
+        msg = f"{source} has preprocessing.fit {fit!r}, but the released code can only stretch"
+        raise ModelError(msg)
     orders = {names: dataset for dataset, names in CLASS_ORDERS.items()}
     return argparse.Namespace(
         dataset=orders.get(unet.categories),
@@ -178,7 +180,7 @@ def _save(unet: DeCoDiffUNet, vae: Any, geometry: PreprocessConfig, target: Path
             unet.save_pretrained(str(temporary / "unet"))
             scheduler.save_pretrained(str(temporary / "scheduler"))
         else:
-            model = DeCoDiffPipeline(vae, unet, scheduler, preprocess=asdict(geometry))
+            model = DeCoDiffPipeline(vae, unet, scheduler, preprocess=geometry.facts())
             model.save_pretrained(str(temporary))
         temporary.rename(target)
     except (OSError, SafetensorError) as error:

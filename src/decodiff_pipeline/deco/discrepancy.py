@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,21 @@ if TYPE_CHECKING:
     from decodiff_pipeline.deco.config import DiscrepancyConfig
 
 EQUAL = 0.5
+
+
+@dataclass
+class Discrepancies:
+    """The unclipped differences that a map is made of.
+
+    Attributes:
+        pixel: float32 (N, H, W).
+        latent: float32 (N, h, w).
+        reconstructed: dec(ẑ_0), float32 (N, 3, H, W), about within [-1, 1].
+    """
+
+    pixel: np.ndarray
+    latent: np.ndarray
+    reconstructed: torch.Tensor
 
 
 def pixel_discrepancy(reconstructed: torch.Tensor, encoded: torch.Tensor) -> np.ndarray:
@@ -113,16 +129,21 @@ def scored_map(
     return {"map": maps, "pixel": pixel, "latent": latent}[config.score_from]
 
 
-def image_scores(maps: np.ndarray, config: DiscrepancyConfig) -> np.ndarray:
+def image_scores(
+    maps: np.ndarray, config: DiscrepancyConfig, square_pixels: int | None = None
+) -> np.ndarray:
     """One score per image: the maximum of its map, or the mean of its largest values.
 
     Args:
         maps: Float (N, H, W).
         config: Its ``top_share`` decides.
+        square_pixels: What ``top_share`` is a share of: the pixels of a square that the model
+            sees; by default those of a map. A defect does not weigh less in a larger image then.
 
     Returns:
         float32 (N,).
     """
     values = maps.reshape(len(maps), -1)
-    count = max(1, round(config.top_share * values.shape[1]))
+    count = max(1, round(config.top_share * (square_pixels or values.shape[1])))
+    count = min(count, values.shape[1])
     return np.partition(values, -count, axis=1)[:, -count:].mean(1, dtype=np.float32)

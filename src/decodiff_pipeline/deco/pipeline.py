@@ -2,92 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils import BaseOutput
 
+from decodiff_pipeline.deco.assembly import DeCoDiffOutput, assemble
 from decodiff_pipeline.deco.autoencoder import decode, encode
-from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig
+from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig, require_places
 from decodiff_pipeline.deco.discrepancy import (
+    Discrepancies,
     anomaly_maps,
-    image_scores,
     latent_discrepancy,
     pixel_discrepancy,
     scored_map,
     smoothed,
 )
+from decodiff_pipeline.deco.geometry import square_count, squares
 from decodiff_pipeline.deco.memory import keep_freed_memory
-from decodiff_pipeline.deco.preprocess import to_square, to_tensor, to_uint8
+from decodiff_pipeline.deco.preprocess import to_tensor, to_uint8
 
 # Imported for good: diffusers finds a saved model's parts among the imported modules only.
 from decodiff_pipeline.deco.reference import DiscrepancyReference  # noqa: TC001
+from decodiff_pipeline.deco.reverse import reverse_process
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler  # noqa: TC001
 from decodiff_pipeline.deco.unet import DeCoDiffUNet  # noqa: TC001
 from decodiff_pipeline.errors import ConfigurationError, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
+    import numpy as np
     from PIL import Image
-
-
-@dataclass
-class DeCoDiffOutput(BaseOutput):
-    """What the model says of a batch of images.
-
-    Attributes:
-        anomaly_maps: float32 (N, H, W) within 0…1; higher is more anomalous.
-        scores: float32 (N,) within 0…1, one per image.
-        reconstructions: uint8 (N, H, W, 3), the images with their deviations corrected.
-    """
-
-    anomaly_maps: np.ndarray
-    scores: np.ndarray
-    reconstructions: np.ndarray
-
-
-@dataclass
-class Discrepancies:
-    """The unclipped differences that a map is made of.
-
-    Attributes:
-        pixel: float32 (N, H, W).
-        latent: float32 (N, h, w).
-        reconstructed: dec(ẑ_0), float32 (N, 3, H, W), about within [-1, 1].
-    """
-
-    pixel: np.ndarray
-    latent: np.ndarray
-    reconstructed: torch.Tensor
-
-
-@torch.no_grad()
-def reverse_process(
-    unet: DeCoDiffUNet,
-    scheduler: DeCoDiffScheduler,
-    sample: torch.Tensor,
-    category_ids: torch.Tensor,
-) -> torch.Tensor:
-    """Walk the scheduler's timesteps from a latent to its correction (paper, Algorithm 2).
-
-    Args:
-        unet: The network, in eval mode.
-        scheduler: Its timesteps are set.
-        sample: Standardised latents as the network was trained on, float32 (N, C, h, w), on its
-            device.
-        category_ids: int64 (N,), on the same device.
-
-    Returns:
-        ẑ_0, float32 (N, C, h, w), standardised too.
-    """
-    for timestep in scheduler.timesteps:
-        deviation = unet(sample.to(unet.dtype), timestep, category_ids).float()
-        sample = scheduler.step(deviation, timestep, sample)[0]
-    return sample
 
 
 class DeCoDiffPipeline(DiffusionPipeline):
@@ -113,7 +61,8 @@ class DeCoDiffPipeline(DiffusionPipeline):
             alone.
 
     Raises:
-        ConfigurationError: ``discrepancy`` asks for a reference that is not given.
+        ConfigurationError: ``discrepancy`` asks for a reference that is not given, or for one by
+            position of tiles.
     """
 
     _optional_components = ["reference"]  # noqa: RUF012 - the type diffusers expects
@@ -132,6 +81,8 @@ class DeCoDiffPipeline(DiffusionPipeline):
     ) -> None:
         super().__init__()
         scoring = DiscrepancyConfig(**(discrepancy or {}))
+        geometry = PreprocessConfig(**(preprocess or {}))
+        require_places(scoring, geometry)
         if scoring.normalisation == "position" and reference is None:
             msg = "discrepancy.normalisation is 'position', which needs a DiscrepancyReference"
             raise ConfigurationError(msg)
@@ -145,7 +96,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
         unet.eval()  # dropout must not blur a score, whatever state training left the network in
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler, reference=reference)
         self.register_to_config(
-            preprocess=asdict(PreprocessConfig(**(preprocess or {}))),
+            preprocess=geometry.facts(),
             discrepancy=asdict(scoring),
             num_inference_steps=num_inference_steps,
             bfloat16=bfloat16,
@@ -169,12 +120,12 @@ class DeCoDiffPipeline(DiffusionPipeline):
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the square input and of the maps."""
+        """Side in pixels of the square input."""
         return self.preprocessing.image_size
 
     def preprocess(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Resize and crop images to float32 (N, 3, image_size, image_size) within [-1, 1]."""
-        return to_tensor([to_square(image, self.preprocessing) for image in images])
+        """All squares of the images, float32 (M, 3, image_size, image_size) within [-1, 1]."""
+        return to_tensor(list(self._squares(images)))
 
     def __call__(
         self,
@@ -182,34 +133,43 @@ class DeCoDiffPipeline(DiffusionPipeline):
         category: str | Sequence[str],
         num_inference_steps: int | None = None,
         batch_size: int = 16,
+        sizes: Sequence[tuple[int, int]] | None = None,
     ) -> DeCoDiffOutput:
-        """Score images.
+        """Score images of any size.
+
+        An image is one square or, with ``fit: tile``, several; squares of all images are
+        processed together. The image score is taken from the map that the squares make together,
+        so that it means the same of one tile and of many.
 
         Args:
-            images: PIL images of any size, or a tensor as :meth:`preprocess` returns it.
+            images: PIL images, or a tensor as :meth:`preprocess` returns it.
             category: One category for all images, or one for each.
             num_inference_steps: Reverse steps; by default those the model was saved with.
-            batch_size: Images processed at once.
+            batch_size: Squares processed at once.
+            sizes: Width and height of each image, where ``images`` is a tensor; by default each
+                of its squares was an image of its own, and a square one.
 
         Returns:
             Maps, scores and reconstructions, in the order of the images.
 
         Raises:
             ModelError: There is no image, a category is unknown, or there are not as many
-                categories as images.
+                categories as images, or squares as the images have.
+            ImageError: An image is too long and narrow for ``fit``.
         """
-        category_ids = self._category_ids(category, len(images))
-        outputs = []
-        with self.progress_bar(total=len(images)) as bar:
-            for start in range(0, len(images), batch_size):
-                batch = images[start : start + batch_size]
-                tensor = batch if isinstance(batch, torch.Tensor) else self.preprocess(batch)
-                ids = category_ids[start : start + batch_size]
-                outputs.append(self._score(tensor, ids, num_inference_steps))
-                bar.update(len(tensor))
-        return DeCoDiffOutput(
-            **{name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]}
-        )
+        batches: Iterable[torch.Tensor]
+        if isinstance(images, torch.Tensor):
+            sizes = sizes or [(self.image_size, self.image_size)] * len(images)
+            batches = images.split(batch_size)
+        else:
+            sizes = [image.size for image in images]
+            batches = self._batches(images, batch_size)
+        ids = self._per_square(self._category_ids(category, len(sizes)), sizes)
+        if isinstance(images, torch.Tensor) and len(images) != len(ids):
+            msg = f"{len(sizes)} images of these sizes have {len(ids)} squares, not {len(images)}"
+            raise ModelError(msg)
+        scored = self._scored(batches, ids, num_inference_steps)
+        return assemble(scored, sizes, self.preprocessing, self.discrepancy)
 
     @torch.no_grad()
     def correct(
@@ -264,31 +224,65 @@ class DeCoDiffPipeline(DiffusionPipeline):
         )
 
     def maps_and_scores(
-        self, pixel: np.ndarray, latent: np.ndarray, category_ids: torch.Tensor
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self,
+        pixel: np.ndarray,
+        latent: np.ndarray,
+        category_ids: torch.Tensor,
+        sizes: Sequence[tuple[int, int]],
+    ) -> tuple[np.ndarray | list[np.ndarray], np.ndarray]:
         """What :attr:`discrepancy` makes of the unclipped differences.
 
         Args:
-            pixel: As in :class:`Discrepancies`.
+            pixel: As in :class:`Discrepancies`, of all squares of the images.
             latent: The same.
-            category_ids: int64 (N,), indices into :attr:`categories`.
+            category_ids: int64 (N,), indices into :attr:`categories`, one for each image.
+            sizes: Width and height of each image in pixels.
 
         Returns:
             Maps and scores as in :class:`DeCoDiffOutput`.
         """
+        maps, scored = self._maps(pixel, latent, self._per_square(category_ids, sizes))
+        output = assemble(
+            zip(maps, scored, maps, strict=True), sizes, self.preprocessing, self.discrepancy
+        )
+        return output.anomaly_maps, output.scores
+
+    def _maps(
+        self, pixel: np.ndarray, latent: np.ndarray, category_ids: torch.Tensor
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The maps of squares, and what their scores are taken from: float32 (M, H, W) both."""
         config = self.discrepancy
         if config.normalisation == "position":
             pixel, latent = self.reference.normalise(category_ids.tolist(), pixel, latent)
         pixel, latent = smoothed(pixel, latent, config)
         maps = anomaly_maps(pixel, latent, config)
-        return maps, image_scores(scored_map(maps, pixel, latent, config), config)
+        return maps, scored_map(maps, pixel, latent, config)
 
-    def _score(
-        self, images: torch.Tensor, category_ids: torch.Tensor, steps: int | None
-    ) -> DeCoDiffOutput:
-        found = self.discrepancies(images, category_ids, steps)
-        maps, scores = self.maps_and_scores(found.pixel, found.latent, category_ids)
-        return DeCoDiffOutput(maps, scores, to_uint8(found.reconstructed))
+    def _scored(
+        self, batches: Iterable[torch.Tensor], category_ids: torch.Tensor, steps: int | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Map, scored map and reconstruction of each square, batch by batch."""
+        with self.progress_bar(total=len(category_ids)) as bar:
+            for batch in batches:
+                ids, category_ids = category_ids[: len(batch)], category_ids[len(batch) :]
+                found = self.discrepancies(batch, ids, steps)
+                maps, scored = self._maps(found.pixel, found.latent, ids)
+                bar.update(len(batch))
+                yield from zip(maps, scored, to_uint8(found.reconstructed), strict=True)
+
+    def _squares(self, images: Iterable[Image.Image]) -> Iterator[np.ndarray]:
+        return chain.from_iterable(squares(image, self.preprocessing) for image in images)
+
+    def _batches(self, images: Iterable[Image.Image], size: int) -> Iterator[torch.Tensor]:
+        remaining = self._squares(images)
+        while batch := list(islice(remaining, size)):
+            yield to_tensor(batch)
+
+    def _per_square(
+        self, category_ids: torch.Tensor, sizes: Sequence[tuple[int, int]]
+    ) -> torch.Tensor:
+        counts = [square_count(size, self.preprocessing) for size in sizes]
+        return category_ids.repeat_interleave(torch.tensor(counts))
 
     def _category_ids(self, category: str | Sequence[str], count: int) -> torch.Tensor:
         names = [category] * count if isinstance(category, str) else list(category)

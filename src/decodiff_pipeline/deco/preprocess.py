@@ -8,40 +8,30 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from decodiff_pipeline.deco.geometry import HALF, canvas, plan, square
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
 
     from decodiff_pipeline.deco.config import PreprocessConfig
+    from decodiff_pipeline.deco.geometry import Axis
 
-HALF = 0.5
 EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 
 
 def to_square(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
-    """Resize an image and crop its centre.
+    """The first square of an image, which is the only one unless the image is tiled.
 
     Args:
         image: Any PIL image; it becomes RGB.
-        config: Geometry.
+        config: How it is fitted into squares.
 
     Returns:
         uint8, (image_size, image_size, 3).
     """
-    return crop(resize(image, config), config)
-
-
-def resize(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
-    """The first half of :func:`to_square`: uint8 (resize, resize, 3), before the crop."""
-    size = (config.resize, config.resize)
-    return np.asarray(image.convert("RGB").resize(size, Image.Resampling.BICUBIC))
-
-
-def crop(array: np.ndarray, config: PreprocessConfig) -> np.ndarray:
-    """The second half of :func:`to_square`: the centre of an array (resize, resize, …)."""
-    start, stop = config.margin, config.margin + config.image_size
-    return array[start:stop, start:stop]
+    return square(canvas(image, config), image.size, config)
 
 
 def to_tensor(squares: Sequence[np.ndarray]) -> torch.Tensor:
@@ -60,22 +50,24 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
 
 
 def resize_mask(mask: np.ndarray, config: PreprocessConfig) -> np.ndarray:
-    """Bring a ground-truth mask to the model's input, neither growing nor losing defects.
+    """Bring a ground-truth mask to the size of the map, neither growing nor losing defects.
 
     The mask is averaged over the area of each new pixel and cut at one half. A region that
     would vanish that way keeps its strongest pixel.
 
     Args:
-        mask: bool (H, W), True on the defect.
-        config: Geometry; a region in the cropped-off margin is cropped off.
+        mask: bool (H, W), True on the defect, of the image's size.
+        config: How the image is fitted into squares; what the model does not see is cropped off.
 
     Returns:
-        bool, (image_size, image_size).
+        bool (h, w), as the map.
     """
-    small = _area_average(mask, config.resize)
+    down, across = where = plan(mask.shape[::-1], config)
+    picture = Image.fromarray(mask.astype(np.float32), mode="F")
+    small = np.asarray(picture.resize((across.scaled, down.scaled), Image.Resampling.BOX))
     result = small >= HALF
     labels, count = ndimage.label(mask, structure=EIGHT_CONNECTED)
-    rows, columns = (_bins(length, config.resize) for length in mask.shape)
+    rows, columns = (_bins(axis) for axis in where)
     for region, window in enumerate(ndimage.find_objects(labels, count), start=1):
         here = labels[window] == region
         ys, xs = np.nonzero(here)
@@ -83,14 +75,9 @@ def resize_mask(mask: np.ndarray, config: PreprocessConfig) -> np.ndarray:
         if not result[ys, xs].any():
             strongest = small[ys, xs].argmax()
             result[ys[strongest], xs[strongest]] = True
-    return crop(result, config)
+    return result[where.content]
 
 
-def _area_average(mask: np.ndarray, side: int) -> np.ndarray:
-    image = Image.fromarray(mask.astype(np.float32), mode="F")
-    return np.asarray(image.resize((side, side), Image.Resampling.BOX))
-
-
-def _bins(length: int, side: int) -> np.ndarray:
+def _bins(axis: Axis) -> np.ndarray:
     """Index of the new pixel that holds the centre of each old one."""
-    return ((np.arange(length) + 0.5) * side / length).astype(int)
+    return ((np.arange(axis.length) + HALF) * axis.scaled / axis.length).astype(int)

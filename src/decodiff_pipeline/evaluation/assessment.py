@@ -66,15 +66,15 @@ def assess(
         manifest: The validated manifest, for the near-duplicates outside test.
         images: The raw images, for the masks.
         thresholds: As `thresholds.fit_thresholds` returns them.
-        config: Protocol, limit of AUPRO, and what to resample.
+        config: Protocol, resolution, limit of AUPRO, and what to resample.
         baseline: As `baselines.measure_baselines` returns it; empty without any.
         synthetic: By category, as `synthetic_localisation` measures it.
 
     Raises:
-        DataError: The baseline was measured by another protocol.
+        DataError: The baseline was measured by another protocol or at another resolution.
     """
     baseline, synthetic = baseline or {}, synthetic or {}
-    require_same_protocol(baseline, "baseline_metrics", config.protocol)
+    require_same_protocol(baseline, "baseline_metrics", config.protocol, config.resolution)
     geometry = predictions.geometry()
     warn_of_other_sizes(geometry, config.protocol)
     index = predictions.index()
@@ -99,7 +99,7 @@ def assess(
         }
     return Assessment(
         _whole(categories, list(samples.values()), baseline, config)
-        | {"cropped_share": cropped_share(geometry)},
+        | {"cropped_share": cropped_share(geometry, index[index["split"] == "test"])},
         {name: _curves(found, config) for name, found in judged.items()},
         table,
     )
@@ -117,7 +117,7 @@ def _whole(
         "mean": mean | {"intervals": bootstrap.mean_intervals(samples, **_resampling(config))},
         "baseline": dict(baseline),
         "protocol": config.protocol,
-        "resolution": getattr(config, "resolution", "model"),
+        "resolution": config.resolution,
         "aupro_limit": config.aupro_limit,
         "confidence": config.confidence,
         "resamples": config.resamples,

@@ -69,7 +69,7 @@ def measure_baselines(
         config: Protocol and limit of AUPRO.
 
     Returns:
-        ``{"pca": {category: metrics}, "autoencoder": {category: metrics}, "protocol": …}``, see
+        ``pca`` and ``autoencoder``, category → metrics, ``protocol`` and ``resolution``; see
         `pca_baseline.PcaBaseline`; ``None`` wherever there is nothing to measure. And a row for
         each good or defective test image: path, category, pca_score, autoencoder_score (float64,
         NaN where there is none).
@@ -92,7 +92,8 @@ def measure_baselines(
             "autoencoder_score": certain["score"].astype(float),
         }
     )
-    metrics = {"pca": pca.metrics, "autoencoder": table, "protocol": config.protocol}
+    metrics = {"pca": pca.metrics, "autoencoder": table}
+    metrics |= {"protocol": config.protocol, "resolution": config.resolution}
     return metrics, scores.reset_index(drop=True)
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Protocol = Literal["strict", "released"]
+Resolution = Literal["model", "native"]
 
 
 class EvaluationConfig(BaseModel):
@@ -18,6 +19,9 @@ class EvaluationConfig(BaseModel):
             AUPRO. ``released``, to compare with published tables alone: masks resized (bicubic)
             and every pixel above zero a defect; an image without one in the crop is good; AUPRO
             by 200 thresholds.
+        resolution: Where pixels are measured: ``model``, maps as the model gives them against
+            masks of their size; ``native``, maps brought to the original images' pixels against
+            the masks as they are. What the model does not see is left out of both.
         batch_size: Images scored at once.
         num_inference_steps: Reverse steps; ``None`` for those the model was saved with.
         false_positive_rate: Share of good images that the thresholds may flag.
@@ -41,6 +45,7 @@ class EvaluationConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     protocol: Protocol = "strict"
+    resolution: Resolution = "model"
     batch_size: int = Field(default=16, ge=1)
     num_inference_steps: Literal[2, 3, 4, 5, 10] | None = None
     false_positive_rate: float = Field(default=0.05, gt=0, lt=1)

@@ -1,10 +1,13 @@
-"""What a centre crop takes away: defects that the model never sees."""
+"""What a crop takes away: defects that the model never sees."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from decodiff_pipeline.deco.geometry import plan
+from decodiff_pipeline.evaluation.native import image_sizes, native_mask
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,9 +16,20 @@ if TYPE_CHECKING:
     from decodiff_pipeline.deco.config import PreprocessConfig
 
 
-def cropped_share(geometry: PreprocessConfig) -> float:
-    """Share of an image's area that is cropped off, within 0…1; 0 without a crop."""
-    return 1 - (geometry.image_size / geometry.resize) ** 2
+def cropped_share(geometry: PreprocessConfig, rows: pd.DataFrame) -> float:
+    """Share of the images' area that is cropped off, their mean, within 0…1.
+
+    Args:
+        geometry: How images are fitted into squares.
+        rows: The images.
+    """
+    if not geometry.crops:
+        return 0.0
+    # To stretch makes all images alike.
+    sizes = (image_sizes(rows) if geometry.fit == "crop" else []) or [(1, 1)]
+    plans = [plan(size, geometry) for size in sizes]
+    shown = [np.prod(each.map_shape) / (each.down.scaled * each.across.scaled) for each in plans]
+    return float(1 - np.mean(shown))
 
 
 def cropped_defects(
@@ -28,27 +42,20 @@ def cropped_defects(
     Args:
         rows: Test images of one category, with the labels of the manifest.
         images: Where the masks are.
-        geometry: Resize and crop of the model's input.
+        geometry: How images are fitted into squares.
 
     Returns:
         ``pixel_share`` of all defective pixels that is outside, within 0…1, and ``n_images``
         whose every defective pixel is; ``None`` without a crop or without masks.
     """
     masked = rows[(rows["label"] == "defective") & rows["mask_path"].notna()]
-    if geometry.resize == geometry.image_size or masked.empty:
+    if not geometry.crops or masked.empty:
         return None
     total = outside = hidden = 0
     for path in masked["mask_path"]:
         mask = images.read_mask(str(path))
-        ys, xs = (_inside(length, geometry) for length in mask.shape)
-        pixels, seen = int(mask.sum()), int(mask[np.ix_(ys, xs)].sum())
+        pixels, seen = int(mask.sum()), int(native_mask(mask, geometry).sum())
         total += pixels
         outside += pixels - seen
         hidden += seen == 0
     return {"pixel_share": outside / total if total else None, "n_images": hidden}
-
-
-def _inside(length: int, geometry: PreprocessConfig) -> np.ndarray:
-    """bool (length,): which pixels along one side have their centre in the crop."""
-    centres = (np.arange(length) + 0.5) * geometry.resize / length
-    return (centres >= geometry.margin) & (centres < geometry.margin + geometry.image_size)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from decodiff_pipeline.deco.preprocess import to_square
+from decodiff_pipeline.deco.geometry import as_seen
 from decodiff_pipeline.evaluation.masks import mask_by
 from decodiff_pipeline.evaluation.predictions import file_stem
 from decodiff_pipeline.evaluation.verdicts import verdict
@@ -123,7 +123,7 @@ def _draw(
     brightest = max(float(maps[panel.row.row].max()) for panel in panels)
     for line, panel in zip(axes, panels, strict=True):
         row = panel.row
-        _show(line[0], to_square(images.read(row.path), geometry))
+        _show(line[0], as_seen(images.read(row.path), geometry))
         _show(line[1], reconstructions[row.row])
         if row.label == "good":
             _write(line[2], "no defect")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from decodiff_pipeline.deco.geometry import to_original
 from decodiff_pipeline.evaluation.pictures import data_uri, fitted, heat, outline
 from decodiff_pipeline.evaluation.verdicts import most_telling
 
@@ -115,9 +116,9 @@ def _items(
         image = images.read(row.path)
         size = fitted(image.size, SIDE)
         small = image.resize(size, Image.Resampling.LANCZOS)
-        reconstruction = on_image(reconstructions[row.row], size, geometry)
+        reconstruction = on_image(reconstructions[row.row], image.size, size, geometry)
         # Maps are smooth: half the size is enough.
-        anomalies = on_image(maps[row.row], fitted(size, SIDE // 2), geometry)
+        anomalies = on_image(maps[row.row], image.size, fitted(size, SIDE // 2), geometry)
         yield Item(
             category=category,
             path=row.path,
@@ -140,18 +141,29 @@ def _outline(row: Any, size: tuple[int, int], images: ImageFolder) -> str:
     return outline(images.read_mask(row.mask_path), size)
 
 
-def on_image(array: np.ndarray, size: tuple[int, int], geometry: PreprocessConfig) -> np.ndarray:
-    """Bring what the model made back to the image it was made of.
+def on_image(
+    array: np.ndarray, image: tuple[int, int], size: tuple[int, int], geometry: PreprocessConfig
+) -> np.ndarray:
+    """Bring what the model made back to the image it was made of, at another scale.
 
     Args:
-        array: Float (image_size, image_size), or uint8 with three channels behind.
-        size: Width and height of the image in pixels, at any scale.
-        geometry: How the image became the square.
+        array: Float (h, w), or uint8 with three channels behind.
+        image: Width and height of the image in pixels.
+        size: The same of the picture.
+        geometry: How the image became squares.
 
     Returns:
-        The array at (height, width), 0 where the centre crop cut the image off.
+        The array at (height, width), 0 where a crop cut the image off.
     """
-    after = geometry.resize - geometry.image_size - geometry.margin
-    margins = [(geometry.margin, after)] * 2 + [(0, 0)] * (array.ndim - 2)
-    square = Image.fromarray(np.pad(array, margins))
-    return np.asarray(square.resize(size, Image.Resampling.BILINEAR))
+    channels = [array] if array.ndim == 2 else np.moveaxis(array, -1, 0)  # noqa: PLR2004
+    pictures = [
+        np.asarray(
+            Image.fromarray(to_original(channel.astype(np.float32), image, geometry)).resize(
+                size, Image.Resampling.BOX
+            )
+        )
+        for channel in channels
+    ]
+    if array.ndim == 2:  # noqa: PLR2004
+        return pictures[0]
+    return np.rint(np.stack(pictures, -1)).astype(np.uint8)

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from decodiff_pipeline.evaluation.masks import GroundTruth, with_ground_truth
+from decodiff_pipeline.evaluation.masks import with_ground_truth
 from decodiff_pipeline.evaluation.metrics import Metrics, image_metrics
-from decodiff_pipeline.evaluation.protocols import measure_pixels
+from decodiff_pipeline.evaluation.protocols import compared, measure_pixels
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.evaluation.config import EvaluationConfig
     from decodiff_pipeline.evaluation.metrics import Maps, Masks
     from decodiff_pipeline.evaluation.predictions import PredictionStore
@@ -54,11 +55,9 @@ class Judged:
             rows: Of `rows`.
         """
         rows = self.rows if rows is None else rows
-        known, maps, _ = self.compared(rows)
-        geometry = self._predictions.geometry()
         return {
             **image_metrics(scores(rows), defective(rows)),
-            **measure_pixels(maps, known, self._images, geometry, self._config),
+            **measure_pixels(*self._known(rows)),
         }
 
     def compared(self, rows: pd.DataFrame | None = None) -> tuple[pd.DataFrame, Maps, Masks]:
@@ -70,10 +69,16 @@ class Judged:
         Returns:
             Those of the rows that every pixel's truth is known of; their maps; their masks.
         """
-        known = with_ground_truth(self.rows if rows is None else rows)
+        maps, known, *rest = self._known(self.rows if rows is None else rows)
+        return known, *compared(maps, known, *rest)
+
+    def _known(
+        self, rows: pd.DataFrame
+    ) -> tuple[Maps, pd.DataFrame, ImageFolder, PreprocessConfig, EvaluationConfig]:
+        """What `protocols.compared` takes, of the rows that every pixel's truth is known of."""
+        known = with_ground_truth(rows)
         maps = _Chosen(self._predictions.maps(self._category), known["row"].to_numpy())
-        geometry = self._predictions.geometry()
-        return known, maps, GroundTruth(known, self._images, geometry, self._config.protocol)
+        return maps, known, self._images, self._predictions.geometry(), self._config
 
 
 def scores(rows: pd.DataFrame) -> np.ndarray:

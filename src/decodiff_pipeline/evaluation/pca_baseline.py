@@ -11,6 +11,7 @@ from PIL import Image
 from scipy import ndimage
 
 from decodiff_pipeline.deco.config import PreprocessConfig
+from decodiff_pipeline.deco.geometry import plan
 from decodiff_pipeline.evaluation.masks import with_ground_truth
 from decodiff_pipeline.evaluation.metrics import (
     IMAGE_METRICS,
@@ -19,6 +20,7 @@ from decodiff_pipeline.evaluation.metrics import (
     image_metrics,
     pixel_metrics,
 )
+from decodiff_pipeline.evaluation.native import image_sizes
 from decodiff_pipeline.evaluation.protocols import labelled, measure_pixels
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def pca_baseline(
         manifest: The validated manifest.
         images: The raw images.
         geometry: The model's; the masks are those that the model's maps are compared with.
-        config: Protocol and limit of AUPRO.
+        config: Protocol, resolution and limit of AUPRO.
     """
     table: dict[str, dict[str, Any]] = {}
     all_scores: dict[str, float] = {}
@@ -80,7 +82,7 @@ def pca_baseline(
             maps = reconstruction_errors(
                 read_small(images, fitted["path"]), read_small(images, test["path"])
             )
-            scores = _scores(maps, geometry, config)
+            scores = _scores(maps, test, geometry, config)
             all_scores |= dict(zip(test["path"], scores.tolist(), strict=True))
             metrics |= image_metrics(scores, (test["label"] == "defective").to_numpy())
             metrics |= _pixel_metrics(test, maps, images, geometry, config)
@@ -120,11 +122,13 @@ def reconstruction_errors(fitted: np.ndarray, scored: np.ndarray) -> np.ndarray:
     return ndimage.gaussian_filter(error, (0, SMOOTHING, SMOOTHING)).astype(np.float32)
 
 
-def _scores(maps: np.ndarray, geometry: PreprocessConfig, config: EvaluationConfig) -> np.ndarray:
+def _scores(
+    maps: np.ndarray, rows: pd.DataFrame, geometry: PreprocessConfig, config: EvaluationConfig
+) -> np.ndarray:
     """The maximum of each map; where only the crop decides on the label, that within it."""
-    if config.protocol == "strict":
+    if config.protocol == "strict" or not geometry.crops:
         return maps.max((1, 2))
-    cropped = _Enlarged(maps, geometry)
+    cropped = _Enlarged(maps, rows, geometry)
     return np.array([cropped[i].max() for i in range(len(cropped))])
 
 
@@ -139,13 +143,13 @@ def _pixel_metrics(
     if not (known["label"] == "defective").any():
         return dict.fromkeys((*PIXEL_METRICS, "pixel_ap_touched_masks"))
     maps = maps[test.index.get_indexer(known.index)]
-    measured = measure_pixels(_Enlarged(maps, geometry), known, images, geometry, config)
+    measured = measure_pixels(_Enlarged(maps, known, geometry), known, images, geometry, config)
     touched = [
         None if pd.isna(path) else _touched(images.read_mask(str(path)))
         for path in known["mask_path"]
     ]
     whole = PreprocessConfig(resize=TOUCHED_SIDE, image_size=TOUCHED_SIDE)
-    reference = pixel_metrics(_Enlarged(maps, whole), touched, limit=config.aupro_limit)
+    reference = pixel_metrics(_Enlarged(maps, known, whole), touched, limit=config.aupro_limit)
     return measured | {"pixel_ap_touched_masks": reference["pixel_ap"]}
 
 
@@ -156,17 +160,20 @@ def _touched(mask: np.ndarray) -> np.ndarray:
 
 
 class _Enlarged:
-    """Small maps, each enlarged (bilinear) and cropped when it is asked for."""
+    """Small maps, each brought (bilinear) to the size of the model's when it is asked for."""
 
-    def __init__(self, maps: np.ndarray, geometry: PreprocessConfig) -> None:
+    def __init__(self, maps: np.ndarray, rows: pd.DataFrame, geometry: PreprocessConfig) -> None:
         self._maps = maps
-        self._side = geometry.resize
-        self._kept = slice(geometry.margin, geometry.margin + geometry.image_size)
+        # To stretch makes all images alike.
+        stretched = geometry.fit == "stretch"
+        self._sizes = [(1, 1)] * len(maps) if stretched else image_sizes(rows)
+        self._geometry = geometry
 
     def __len__(self) -> int:
         return len(self._maps)
 
     def __getitem__(self, index: int) -> np.ndarray:
+        down, across = where = plan(self._sizes[index], self._geometry)
         small = Image.fromarray(self._maps[index])
-        large = small.resize((self._side, self._side), Image.Resampling.BILINEAR)
-        return np.asarray(large)[self._kept, self._kept]
+        large = small.resize((across.scaled, down.scaled), Image.Resampling.BILINEAR)
+        return np.asarray(large)[where.content]

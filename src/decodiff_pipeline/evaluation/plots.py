@@ -124,4 +124,3 @@ def with_decisions(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.Da
 def _drawable(rows: Rows, *columns: str) -> Rows:
     """The rows, or one of nulls: of an empty list DVC warns in words that help nobody."""
     return rows or [dict.fromkeys(columns)]
-

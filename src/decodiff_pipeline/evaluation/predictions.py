@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,12 +18,14 @@ from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import BinaryIO
 
 INDEX = "index.parquet"
 ABOUT = "about.json"
 KINDS: dict[str, np.dtype[Any]] = {"maps": np.dtype("<f4"), "reconstructions": np.dtype("u1")}
+COLOURS: dict[str, tuple[int, ...]] = {"maps": (), "reconstructions": (3,)}
+PLACE = ["map_offset", "map_height", "map_width"]
 PLAIN_NAME = re.compile(r"[a-z0-9_][a-z0-9_-]{0,63}")
 
 
@@ -40,10 +43,11 @@ def file_stem(category: str) -> str:
 class PredictionStore:
     """A handle on a folder of predictions: cheap to make, reads through memory maps.
 
-    Per category there is a `<category>.maps.npy` (float32 (N, H, W)) and a
-    `<category>.reconstructions.npy` (uint8 (N, H, W, 3)); `index.parquet` has a row per image:
-    the manifest's columns, `score` (float32) and `row`, its place in its category's arrays;
-    `about.json` says which model made them.
+    Per category there is a `<category>.maps.npy` (float32 (P,)) and a
+    `<category>.reconstructions.npy` (uint8 (P, 3)), the pixels of all its images one after the
+    other; `index.parquet` has a row per image: the manifest's columns, `score` (float32), `row`,
+    its number in its category, and where its pixels are, `map_offset`, `map_height` and
+    `map_width`; `about.json` says which model made them.
 
     Args:
         path: The folder.
@@ -71,16 +75,16 @@ class PredictionStore:
             raise self._damaged(ABOUT, error) from error
 
     def geometry(self) -> PreprocessConfig:
-        """Resize and crop that the maps were made with."""
+        """How images were fitted into the squares that the maps are of."""
         return PreprocessConfig(**self.about()["preprocessing"])
 
-    def maps(self, category: str) -> np.ndarray:
-        """Anomaly maps of a category, memory-mapped float32 (N, H, W)."""
-        return self._array(category, "maps")
+    def maps(self, category: str) -> StoredArrays:
+        """Anomaly maps of a category by row, memory-mapped float32 (h, w) each."""
+        return self._arrays(category, "maps")
 
-    def reconstructions(self, category: str) -> np.ndarray:
-        """Reconstructions of a category, memory-mapped uint8 (N, H, W, 3)."""
-        return self._array(category, "reconstructions")
+    def reconstructions(self, category: str) -> StoredArrays:
+        """Reconstructions of a category by row, memory-mapped uint8 (h, w, 3) each."""
+        return self._arrays(category, "reconstructions")
 
     @contextmanager
     def writing(self, about: dict[str, Any]) -> Iterator[PredictionWriter]:
@@ -105,12 +109,23 @@ class PredictionStore:
                 "make room on the disk and run again, nothing old was lost"
             ) from error
 
-    def _array(self, category: str, kind: str) -> np.ndarray:
+    def _arrays(self, category: str, kind: str) -> StoredArrays:
         name = f"{file_stem(category)}.{kind}.npy"
+        places = self._places(category)
         try:
-            return np.load(self._existing(name), mmap_mode="r", allow_pickle=False)
+            pixels = np.load(self._existing(name), mmap_mode="r", allow_pickle=False)
+            return StoredArrays(pixels, places)
         except (OSError, ValueError, EOFError) as error:
             raise self._damaged(name, error) from error
+
+    def _places(self, category: str) -> np.ndarray:
+        """int64 (N, 3): offset, height and width of a category's images, by row."""
+        wanted = [("category", "==", category)]
+        try:
+            rows = pd.read_parquet(self._existing(INDEX), columns=["row", *PLACE], filters=wanted)
+        except (OSError, ValueError) as error:
+            raise self._damaged(INDEX, error) from error
+        return rows.sort_values("row")[PLACE].to_numpy(np.int64)
 
     def _existing(self, name: str) -> Path:
         path = self.path / name
@@ -130,6 +145,35 @@ class PredictionStore:
         return f"PredictionStore({str(self.path)!r})"
 
 
+class StoredArrays:
+    """Arrays of different sizes in one file, given by row without copying them.
+
+    Args:
+        pixels: All pixels, (P,) or (P, 3).
+        places: int64 (N, 3): offset, height and width of each array.
+
+    Raises:
+        ValueError: There are not as many pixels as the places say.
+    """
+
+    def __init__(self, pixels: np.ndarray, places: np.ndarray) -> None:
+        offsets, heights, widths = places.T
+        expected = int((heights * widths).sum())
+        if len(pixels) != expected or (offsets + heights * widths > expected).any():
+            raise ValueError(f"it holds {len(pixels)} pixels where {INDEX} says {expected}")
+        self._pixels = pixels
+        self._places = places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """The array of an image as (h, w) or (h, w, 3), memory-mapped."""
+        offset, height, width = (int(number) for number in self._places[row])
+        part = self._pixels[offset : offset + height * width]
+        return part.reshape(height, width, *part.shape[1:])
+
+
 class PredictionWriter:
     """Appends predictions, one category after the other, in constant memory.
 
@@ -144,37 +188,35 @@ class PredictionWriter:
         self._rows: list[pd.DataFrame] = []
 
     @contextmanager
-    def category(self, name: str, count: int, image_size: int) -> Iterator[CategoryWriter]:
+    def category(self, name: str, count: int) -> Iterator[CategoryWriter]:
         """Open the files of a category.
 
         Args:
             name: The category; each may come once.
             count: Images that will be appended.
-            image_size: Side of the maps in pixels.
 
         Raises:
             ValueError: Fewer or more images than ``count`` were appended.
         """
-        shapes = {
-            "maps": (count, image_size, image_size),
-            "reconstructions": (count, image_size, image_size, 3),
-        }
         with ExitStack() as stack:
             files: dict[str, BinaryIO] = {}
-            for kind, shape in shapes.items():
+            for kind in KINDS:
                 path = self._folder / f"{file_stem(name)}.{kind}.npy"
                 files[kind] = stack.enter_context(path.open("xb"))
-                header = {"descr": KINDS[kind].str, "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(files[kind], header)
+                _write_header(files[kind], kind, 0)
             writer = CategoryWriter(files)
             yield writer
+            for kind, file in files.items():
+                file.seek(0)
+                _write_header(file, kind, writer.pixels)
         if writer.count != count:
             raise ValueError(f"category {name}: {writer.count} of {count} images were written")
         self._rows += writer.rows
 
     def finish(self) -> None:
         """Write the index."""
-        nothing = pd.DataFrame(columns=["category", "split", "label", "path", "score", "row"])
+        columns = ["category", "split", "label", "path", "score", "row", *PLACE]
+        nothing = pd.DataFrame(columns=columns)
         index = pd.concat(self._rows).sort_index() if self._rows else nothing
         index.to_parquet(self._folder / INDEX, index=False)
 
@@ -185,27 +227,44 @@ class CategoryWriter:
     def __init__(self, files: dict[str, BinaryIO]) -> None:
         self._files = files
         self.count = 0
+        self.pixels = 0
         self.rows: list[pd.DataFrame] = []
 
     def append(
         self,
         manifest: pd.DataFrame,
         *,
-        maps: np.ndarray,
+        maps: Sequence[np.ndarray] | np.ndarray,
         scores: np.ndarray,
-        reconstructions: np.ndarray,
+        reconstructions: Sequence[np.ndarray] | np.ndarray,
     ) -> None:
         """Append a batch.
 
         Args:
             manifest: The rows of its N images.
-            maps: float32 (N, H, W).
+            maps: float32 (h, w) of each image.
             scores: float32 (N,).
-            reconstructions: uint8 (N, H, W, 3).
+            reconstructions: uint8 (h, w, 3) of each image.
         """
-        rows = np.arange(self.count, self.count + len(manifest))
-        self.rows.append(manifest.assign(score=np.asarray(scores, np.float32), row=rows))
-        for kind, array in (("maps", maps), ("reconstructions", reconstructions)):
-            array = np.ascontiguousarray(array, dtype=KINDS[kind])  # noqa: PLW2901
-            self._files[kind].write(array.data)
+        shapes = [np.shape(anomaly_map) for anomaly_map in maps]
+        ends = self.pixels + np.cumsum([math.prod(shape) for shape in shapes])
+        self.rows.append(
+            manifest.assign(
+                score=np.asarray(scores, np.float32),
+                row=np.arange(self.count, self.count + len(manifest)),
+                map_offset=[self.pixels, *ends[:-1]],
+                map_height=[height for height, _ in shapes],
+                map_width=[width for _, width in shapes],
+            )
+        )
+        for kind, arrays in (("maps", maps), ("reconstructions", reconstructions)):
+            for array in arrays:
+                self._files[kind].write(np.ascontiguousarray(array, dtype=KINDS[kind]).data)
         self.count += len(manifest)
+        self.pixels = int(ends[-1])
+
+
+def _write_header(file: BinaryIO, kind: str, pixels: int) -> None:
+    """Of as many bytes whatever the count: numpy leaves room for the first axis to grow."""
+    header = {"descr": KINDS[kind].str, "fortran_order": False, "shape": (pixels, *COLOURS[kind])}
+    np.lib.format.write_array_header_1_0(file, header)

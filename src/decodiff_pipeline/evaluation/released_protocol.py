@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from decodiff_pipeline.deco.preprocess import crop
+from decodiff_pipeline.deco.geometry import plan
 from decodiff_pipeline.evaluation import metrics
 from decodiff_pipeline.evaluation.metrics import AUPRO_5_LIMIT, AUPRO_LIMIT
 from decodiff_pipeline.evaluation.regions import EIGHT_CONNECTED
@@ -32,14 +32,16 @@ def released_mask(mask: np.ndarray, geometry: PreprocessConfig) -> np.ndarray:
 
     Args:
         mask: bool (H, W), True on the defect.
-        geometry: Of the model's input.
+        geometry: How images were fitted into squares.
 
     Returns:
-        bool, (image_size, image_size); a defect is up to some pixels larger on each side.
+        bool (h, w), as the map; a defect is up to some pixels larger on each side.
     """
+    height, width = mask.shape
+    down, across = where = plan((width, height), geometry)
     picture = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
-    side = (geometry.resize, geometry.resize)
-    return crop(np.asarray(picture.resize(side, Image.Resampling.BICUBIC)), geometry) > 0
+    resized = picture.resize((across.scaled, down.scaled), Image.Resampling.BICUBIC)
+    return np.asarray(resized)[where.content] > 0
 
 
 def released_pixel_metrics(maps: Maps, masks: Masks, *, limit: float = AUPRO_LIMIT) -> Metrics:

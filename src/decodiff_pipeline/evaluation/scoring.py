@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -26,11 +25,11 @@ SCORED_SPLITS = ("calibration", "test")
 
 
 class Output(Protocol):
-    """What a model returns: see `decodiff_pipeline.deco.pipeline.DeCoDiffOutput`."""
+    """What a model returns: see `decodiff_pipeline.deco.assembly.DeCoDiffOutput`."""
 
-    anomaly_maps: np.ndarray
+    anomaly_maps: np.ndarray | list[np.ndarray]
     scores: np.ndarray
-    reconstructions: np.ndarray
+    reconstructions: np.ndarray | list[np.ndarray]
 
 
 class AnomalyModel(Protocol):
@@ -85,13 +84,12 @@ def score_images(
             f"{', '.join(model.categories)}); run kedro run --pipeline train first"
         )
     hide_batch_bars(model)
-    size = model.preprocessing.image_size
     with (
         store.writing(describe(model, wanted, config)) as writer,
         tqdm(total=len(wanted), desc="scoring", unit="image") as bar,
     ):
         for category, rows in wanted.groupby("category", sort=True):
-            with writer.category(str(category), len(rows), size) as file:
+            with writer.category(str(category), len(rows)) as file:
                 for start in range(0, len(rows), config.batch_size):
                     batch = rows.iloc[start : start + config.batch_size]
                     output = score_batch(model, batch, images, config)
@@ -131,7 +129,8 @@ def score_batch(
         num_inference_steps=config.num_inference_steps,
         batch_size=config.batch_size,
     )
-    finite = np.isfinite(output.anomaly_maps).all((1, 2)) & np.isfinite(output.scores)
+    finite = np.array([np.isfinite(anomaly_map).all() for anomaly_map in output.anomaly_maps])
+    finite &= np.isfinite(output.scores)
     if not finite.all():
         path = batch["path"].iloc[int(finite.argmin())]
         raise ModelError(
@@ -153,7 +152,7 @@ def describe(
     """
     saved = dict(getattr(model, "config", {}))
     about = {
-        "preprocessing": asdict(model.preprocessing),
+        "preprocessing": model.preprocessing.facts(),
         "model": type(model).__name__,
         "num_inference_steps": config.num_inference_steps or saved.get("num_inference_steps"),
         "discrepancy": saved.get("discrepancy"),

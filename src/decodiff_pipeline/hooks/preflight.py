@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from kedro.framework.hooks import hook_impl
 
+from decodiff_pipeline.deco.config import PreprocessConfig, require_places
 from decodiff_pipeline.deco.weights import AutoencoderConfig, locate
 from decodiff_pipeline.evaluation.config import EvaluationConfig
+from decodiff_pipeline.training.scoring import ScoringConfig
 
 if TYPE_CHECKING:
     from kedro.io import DataCatalog
@@ -16,18 +18,23 @@ if TYPE_CHECKING:
 AUTOENCODER = "params:autoencoder"
 EVALUATION = "params:evaluation"
 REFERENCES = "reference_evaluations"
+SCORING, PREPROCESSING = "params:scoring", "params:preprocessing"
 
 
 class PreflightHooks:
-    """Stop within seconds where weights or a revision to compare with cannot be had."""
+    """Stop within seconds where weights or a revision is missing or parameters do not agree."""
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Locate the weights, downloading them if the hub has to be asked; look up the revision.
 
         Raises:
-            ConfigurationError: One of them is not there.
+            ConfigurationError: One of them is not there, or scoring does not suit preprocessing.
         """
+        if {SCORING, PREPROCESSING} <= pipeline.inputs():
+            scoring, geometry = catalog.load(SCORING), catalog.load(PREPROCESSING)
+            if isinstance(scoring, ScoringConfig) and isinstance(geometry, PreprocessConfig):
+                require_places(scoring.discrepancy, geometry)
         if AUTOENCODER in pipeline.inputs():
             config = catalog.load(AUTOENCODER)
             if isinstance(config, AutoencoderConfig):

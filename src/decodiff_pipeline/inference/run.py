@@ -14,17 +14,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from decodiff_pipeline.data.images import convert, open_image
+from decodiff_pipeline.deco.geometry import to_original
 from decodiff_pipeline.errors import ImageError, ModelError
 from decodiff_pipeline.inference.overlays import draw_overlay, encode_overlay
 from decodiff_pipeline.inference.results import Limits, log_summary, tabulate
 from decodiff_pipeline.inference.store import map_name, overlay_name
 from decodiff_pipeline.registry.identity import folder_sha256
-from decodiff_pipeline.registry.scorer import (
-    encode_map,
-    load_pipeline,
-    map_on_image,
-    threshold_of,
-)
+from decodiff_pipeline.registry.scorer import encode_map, load_pipeline, threshold_of
 from decodiff_pipeline.registry.threshold_overrides import check_overrides
 
 if TYPE_CHECKING:
@@ -175,7 +171,7 @@ class _Run:
                 f"the model gives NaN or infinity for {item.path}; its weights are damaged or the "
                 "training diverged: train again, with a lower training.learning_rate"
             )
-        full = map_on_image(anomaly_map, image.size, self._pipeline.preprocessing)
+        full = to_original(anomaly_map, image.size, self._pipeline.preprocessing)
         limit = self._limits[item.category].pixel
         row = self._row(item) | {
             "sha256": loaded.sha256,

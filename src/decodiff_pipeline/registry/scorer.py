@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from decodiff_pipeline.data.images import MAX_PIXELS, convert, open_image
+from decodiff_pipeline.deco.geometry import to_original
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.registry.threshold_overrides import is_threshold, read_overrides
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
-    from decodiff_pipeline.deco.preprocess import PreprocessConfig
 
 MAP_SCALES = {0: 0, 8: 255, 16: 65535}
 
@@ -38,7 +38,7 @@ class Answer:
             ``None`` without a threshold.
         decision: ``"defective"``, ``"good"``, or ``None`` without a threshold.
         map: PNG of the anomaly map in the image's own size, grey, 0…1 as 0…255 or 0…65535;
-            ``None`` if no map was asked for. What the model's centre crop cuts off is 0.
+            ``None`` if no map was asked for. What the model's crop cuts off is 0.
     """
 
     score: float
@@ -123,14 +123,14 @@ class Scorer:
         self._check(images, categories, map_bits, threshold)
         sizes, tensors = [], []
         for index, data in enumerate(images):
-            # One after the other: only the model's small square of each image is kept.
+            # One after the other: only the model's squares of each image are kept.
             name = Path(f"image {index}")
             image = convert(open_image(data, name, self._max_pixels), name)
             sizes.append(image.size)
             tensors.append(self._pipeline.preprocess([image]))
         with self._lock:
             output = self._pipeline(
-                torch.cat(tensors), list(categories), batch_size=self._batch_size
+                torch.cat(tensors), list(categories), batch_size=self._batch_size, sizes=sizes
             )
         answers = []
         for category, score, anomaly_map, size in zip(
@@ -177,7 +177,7 @@ class Scorer:
     def _map(self, anomaly_map: np.ndarray, size: tuple[int, int], bits: int) -> bytes | None:
         if not bits:
             return None
-        return encode_map(map_on_image(anomaly_map, size, self._pipeline.preprocessing), bits)
+        return encode_map(to_original(anomaly_map, size, self._pipeline.preprocessing), bits)
 
 
 def load_pipeline(folder: Path) -> DeCoDiffPipeline:
@@ -216,25 +216,6 @@ def threshold_of(
     """The category's ``threshold`` or ``pixel_threshold``; ``None`` where it has none."""
     value = thresholds["categories"].get(category, {}).get(kind)
     return None if value is None else float(value)
-
-
-def map_on_image(
-    anomaly_map: np.ndarray, size: tuple[int, int], geometry: PreprocessConfig
-) -> np.ndarray:
-    """Bring a map from the model's square back to the image it was made of.
-
-    Args:
-        anomaly_map: Float (image_size, image_size) within 0…1.
-        size: Width and height of the image in pixels.
-        geometry: How the image became the square.
-
-    Returns:
-        float32 (height, width) within 0…1, 0 where the centre crop cut the image off.
-    """
-    after = geometry.resize - geometry.image_size - geometry.margin
-    square = np.pad(anomaly_map.astype(np.float32), (geometry.margin, after))
-    image = Image.fromarray(square).resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(image)
 
 
 def encode_map(anomaly_map: np.ndarray, bits: int) -> bytes:

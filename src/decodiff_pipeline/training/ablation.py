@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.deco import weights
+from decodiff_pipeline.deco.config import require_places
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.training.ablation_config import plan
 from decodiff_pipeline.training.config import RUN_ONLY
@@ -118,7 +119,7 @@ class AblationData:
             "format": FORMAT,
             "images_sha256": _table_digest(seen),
             "autoencoder_sha256": weights.digest(self.autoencoder),
-            "preprocessing": asdict(self.geometry),
+            "preprocessing": self.geometry.facts(),
             "latents": self.latents.model_dump(mode="json", exclude=HOW_TO_CACHE),
             "training": {
                 **training.model_dump(mode="json", exclude=RUN_ONLY),
@@ -131,10 +132,15 @@ class AblationData:
         return self.network_identity(job.training) | {
             "test_images_sha256": _table_digest(self.manifest[self.manifest["split"] == "test"]),
             "scoring": job.scoring.model_dump(mode="json", exclude={"batch_size"}),
-            "evaluation": self.evaluation.model_dump(
-                mode="json", include={"protocol", "aupro_limit"}
-            ),
+            "evaluation": self._evaluation_identity(),
         }
+
+    def _evaluation_identity(self) -> dict[str, Any]:
+        """Without the default resolution, as before there was another."""
+        facts = {"protocol", "aupro_limit"}
+        if self.evaluation.resolution != "model":
+            facts.add("resolution")
+        return self.evaluation.model_dump(mode="json", include=facts)
 
 
 def run_ablation(
@@ -161,13 +167,16 @@ def run_ablation(
         skipped): ``{"mean": {metric: value}, "categories": {name: {metric: value}}}``.
 
     Raises:
-        ConfigurationError: A variant is not valid; nothing was begun then.
+        ConfigurationError: A variant is not valid or does not suit the preprocessing; nothing was
+            begun then.
         DataError: The test images cannot tell variants apart, or there are no good val images to
             fit the scoring on.
     """
     rows = data.scored()
     planned = plan(config, training, scoring, has_posterior=_has_posterior(data.autoencoder))
     wanted = [job for variant in planned if variant.skipped is None for job in variant.jobs]
+    for job in wanted:
+        require_places(job.scoring.discrepancy, data.geometry)
     if any(job.scoring.looks_at_images for job in wanted):
         images_to_fit(data.manifest, set(rows["category"]))
     jobs = {_key(data.result_identity(job)): job for job in wanted}

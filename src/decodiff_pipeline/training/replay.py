@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from decodiff_pipeline.deco.geometry import square_count
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.evaluation.assessment import assess
 from decodiff_pipeline.evaluation.predictions import PredictionStore
@@ -16,11 +17,11 @@ from decodiff_pipeline.evaluation.summary import METRICS
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import BinaryIO
 
     import pandas as pd
 
     from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.deco.discrepancy import Discrepancies
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
     from decodiff_pipeline.evaluation.config import EvaluationConfig
 
@@ -33,11 +34,15 @@ class Recording:
 
     Attributes:
         rows: The images' manifest rows, categories together.
-        pixel: Pixel discrepancies, float32 (N, H, W), memory-mapped.
-        latent: Latent discrepancies, float32 (N, h, w), memory-mapped.
+        sizes: Width and height of each image in pixels.
+        starts: int64 (N + 1,): the first square of each image, and how many there are.
+        pixel: Pixel discrepancies of all squares, float32 (M, H, W), memory-mapped.
+        latent: Latent discrepancies, float32 (M, h, w), memory-mapped.
     """
 
     rows: pd.DataFrame
+    sizes: list[tuple[int, int]]
+    starts: np.ndarray
     pixel: np.ndarray
     latent: np.ndarray
 
@@ -59,24 +64,40 @@ def record(
         ModelError: The model's output is no number.
     """
     numbers = {category: number for number, category in enumerate(model.categories)}
-    paths = {name: folder / f"{name}.npy" for name in ("pixel", "latent")}
-    with paths["pixel"].open("wb") as pixel, paths["latent"].open("wb") as latent:
+    sizes: list[tuple[int, int]] = []
+    starts, shapes = [0], {}
+    files = {name: folder / f"{name}.float32" for name in ("pixel", "latent")}
+    with files["pixel"].open("wb") as pixel, files["latent"].open("wb") as latent:
         for start in tqdm(range(0, len(rows), batch_size), desc="scoring", unit="batches"):
             batch = rows.iloc[start : start + batch_size]
-            tensor = model.preprocess([images.read(path) for path in batch["path"]])
-            found = model.discrepancies(
-                tensor, torch.tensor([numbers[name] for name in batch["category"]])
-            )
-            if not (np.isfinite(found.pixel).all() and np.isfinite(found.latent).all()):
-                msg = (
-                    f"the model gives NaN or infinity near {batch['path'].iloc[0]}; lower "
-                    "training.learning_rate for this variant"
-                )
-                raise ModelError(msg)
-            _append(pixel, found.pixel, len(rows), first=start == 0)
-            _append(latent, found.latent, len(rows), first=start == 0)
-    loaded = (np.load(paths[name], mmap_mode="r") for name in ("pixel", "latent"))
-    return Recording(rows, *loaded)
+            pictures = [images.read(path) for path in batch["path"]]
+            counts = [square_count(picture.size, model.preprocessing) for picture in pictures]
+            ids = torch.tensor([numbers[name] for name in batch["category"]])
+            sizes += [picture.size for picture in pictures]
+            starts += [starts[-1] + int(end) for end in np.cumsum(counts)]
+            parts = model.preprocess(pictures).split(batch_size)
+            ids = ids.repeat_interleave(torch.tensor(counts))
+            for part, own in zip(parts, ids.split(batch_size), strict=True):
+                found = model.discrepancies(part, own)
+                _require_numbers(found, batch["path"].iloc[0])
+                shapes = {"pixel": found.pixel.shape[1:], "latent": found.latent.shape[1:]}
+                # Plain writes: a full disk is an error then, where a memory map is a crash.
+                pixel.write(np.ascontiguousarray(found.pixel, "<f4").data)
+                latent.write(np.ascontiguousarray(found.latent, "<f4").data)
+    loaded = (
+        np.memmap(files[name], "<f4", mode="r").reshape(-1, *shape)
+        for name, shape in shapes.items()
+    )
+    return Recording(rows, sizes, np.array(starts), *loaded)
+
+
+def _require_numbers(found: Discrepancies, path: str) -> None:
+    if not (np.isfinite(found.pixel).all() and np.isfinite(found.latent).all()):
+        msg = (
+            f"the model gives NaN or infinity near {path}; lower "
+            "training.learning_rate for this variant"
+        )
+        raise ModelError(msg)
 
 
 def measure(
@@ -101,19 +122,23 @@ def measure(
     """
     store = PredictionStore(folder / "predictions")
     places = recording.rows.assign(place=range(len(recording.rows)))
-    with store.writing({"preprocessing": asdict(model.preprocessing)}) as writer:
+    with store.writing({"preprocessing": model.preprocessing.facts()}) as writer:
         for number, category in enumerate(model.categories):
             own = places[places["category"] == category]
-            with writer.category(category, len(own), model.image_size) as file:
+            with writer.category(category, len(own)) as file:
                 for start in range(0, len(own), config.batch_size):
                     batch = own.iloc[start : start + config.batch_size]
-                    chosen = batch["place"].to_numpy()
-                    maps, scores = model.maps_and_scores(
-                        recording.pixel[chosen],
-                        recording.latent[chosen],
-                        torch.full([len(batch)], number),
+                    chosen = batch["place"].tolist()
+                    squares = np.concatenate(
+                        [np.arange(*recording.starts[place : place + 2]) for place in chosen]
                     )
-                    nothing = np.broadcast_to(np.uint8(0), (*maps.shape, 3))
+                    maps, scores = model.maps_and_scores(
+                        recording.pixel[squares],
+                        recording.latent[squares],
+                        torch.full([len(batch)], number),
+                        [recording.sizes[place] for place in chosen],
+                    )
+                    nothing = [np.broadcast_to(np.uint8(0), (*each.shape, 3)) for each in maps]
                     file.append(batch, maps=maps, scores=scores, reconstructions=nothing)
     judged = assess(store, images, {"categories": {}}, {"protocol": config.protocol}, config)
     return {
@@ -123,12 +148,3 @@ def measure(
             for category, metrics in judged["categories"].items()
         },
     }
-
-
-def _append(file: BinaryIO, values: np.ndarray, total: int, *, first: bool) -> None:
-    """Plain writes: a full disk is an error then, where a memory map is a crash."""
-    values = np.ascontiguousarray(values, dtype="<f4")
-    if first:
-        header = {"descr": "<f4", "fortran_order": False, "shape": (total, *values.shape[1:])}
-        np.lib.format.write_array_header_1_0(file, header)
-    file.write(values.data)

@@ -124,7 +124,7 @@ def build_model(
         unet,
         DeCoDiffScheduler(reverse_step=config.reverse_step),
         reference if by_position else None,
-        preprocess=asdict(geometry),
+        preprocess=geometry.facts(),
         discrepancy=asdict(config.discrepancy),
         num_inference_steps=config.num_inference_steps,
         bfloat16=config.bfloat16,

@@ -11,7 +11,8 @@ import torch
 from tqdm import tqdm
 
 from decodiff_pipeline.data.synthetic_images import synthetic_images
-from decodiff_pipeline.deco.preprocess import to_square, to_tensor
+from decodiff_pipeline.data.transforms import plain_square
+from decodiff_pipeline.deco.preprocess import to_tensor
 from decodiff_pipeline.training.scoring import images_to_fit
 from decodiff_pipeline.training.scoring_choice import (
     Pairs,
@@ -45,7 +46,7 @@ def fit_scoring(
     """Fit the model's reference and scoring in place, as far as it uses them.
 
     Of more than 1,024 good val images, or more than 256 with a synthetic defect, as many of each
-    category are looked at.
+    category are looked at; of a tiled image, one tile.
 
     Args:
         model: The model; its ``discrepancy`` and ``scoring_fit`` are set.
@@ -97,7 +98,10 @@ def _good_images(
     ids = rows["category"].map(numbers).to_numpy(copy=True)
     chosen = evenly_drawn(ids, MAX_GOOD)
     rows, ids = rows.iloc[chosen], ids[chosen]
-    squares = (to_square(images.read(path), model.preprocessing) for path in rows["path"])
+    squares = (
+        plain_square(images.read(path), model.preprocessing, sha256)
+        for path, sha256 in zip(rows["path"], rows["sha256"], strict=True)
+    )
     pixel, latent = _discrepancies(model, squares, ids, config)
     if config.discrepancy.normalisation == "position":
         for number, category in enumerate(model.categories):

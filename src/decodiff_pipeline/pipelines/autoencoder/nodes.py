@@ -6,6 +6,7 @@ nothing that would need torch: a model is ``Any`` there.
 
 from __future__ import annotations
 
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -130,8 +131,9 @@ def _teacher(config: AutoencoderTrainingConfig) -> Autoencoder | None:
 def _squares(
     paths: list[str], images: ImageFolder, preprocessing: PreprocessConfig
 ) -> Iterator[torch.Tensor]:
-    from decodiff_pipeline.deco.preprocess import to_square, to_tensor
+    from decodiff_pipeline.deco.geometry import squares
+    from decodiff_pipeline.deco.preprocess import to_tensor
 
-    for start in range(0, len(paths), BATCH):
-        batch = [images.read(path) for path in paths[start : start + BATCH]]
-        yield to_tensor([to_square(image, preprocessing) for image in batch])
+    remaining = chain.from_iterable(squares(images.read(path), preprocessing) for path in paths)
+    while batch := list(islice(remaining, BATCH)):
+        yield to_tensor(batch)

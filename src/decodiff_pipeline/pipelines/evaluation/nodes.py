@@ -93,7 +93,7 @@ def measure_baselines(
     Args:
         manifest: The validated manifest.
         images: The raw images.
-        geometry: Resize and crop, for the masks.
+        geometry: How images are fitted into squares, for the masks.
         predictions: From `score_baseline`.
         config: Protocol and limit of AUPRO.
 
@@ -174,7 +174,7 @@ def compute_metrics(
         baseline: From `measure_baselines`.
         synthetic: From `measure_synthetic_localisation`.
         siblings: Metrics of runs that differ by their seed, by seed.
-        config: Protocol, limit of AUPRO, and what to resample.
+        config: Protocol, resolution, limit of AUPRO, and what to resample.
         training: The model's, for its seed.
         scoring: The model's; taken so that both are among the run's parameters in MLflow, by
             which later runs find their siblings.

@@ -67,12 +67,12 @@ def draw_report(
         A file name and a matplotlib figure for each category; the page.
 
     Raises:
-        DataError: The metrics were measured by another protocol.
+        DataError: The metrics were measured by another protocol or at another resolution.
     """
     from decodiff_pipeline.evaluation import figures, report
     from decodiff_pipeline.evaluation.protocols import labelled, require_same_protocol
 
-    require_same_protocol(metrics, "metrics", config.protocol)
+    require_same_protocol(metrics, "metrics", config.protocol, config.resolution)
     index = labelled(predictions.index(), images, predictions.geometry(), config.protocol)
     given = report.ReportInput(
         metrics,

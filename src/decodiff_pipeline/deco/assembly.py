@@ -1,0 +1,74 @@
+"""What the model says of squares, put together to what it says of the images they are from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+from diffusers.utils import BaseOutput
+
+from decodiff_pipeline.deco.discrepancy import image_scores
+from decodiff_pipeline.deco.geometry import square_count, stitch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig
+
+
+@dataclass
+class DeCoDiffOutput(BaseOutput):
+    """What the model says of some images.
+
+    Maps and reconstructions are arrays where all have the same size, as they have where every
+    image fills one square, and lists of arrays else: the map of an image that was padded has no
+    padding, and that of a tiled one is put together from its tiles.
+    :func:`decodiff_pipeline.deco.geometry.to_original` brings one to the pixels of its image.
+
+    Attributes:
+        anomaly_maps: float32 (N, h, w), or (h, w) each, within 0…1; higher is more anomalous.
+        scores: float32 (N,) within 0…1, one per image.
+        reconstructions: uint8 (N, h, w, 3), or (h, w, 3) each, the images with their deviations
+            corrected.
+    """
+
+    anomaly_maps: np.ndarray | list[np.ndarray]
+    scores: np.ndarray
+    reconstructions: np.ndarray | list[np.ndarray]
+
+
+def assemble(
+    squares: Iterable[Sequence[np.ndarray]],
+    sizes: Sequence[tuple[int, int]],
+    geometry: PreprocessConfig,
+    discrepancy: DiscrepancyConfig,
+) -> DeCoDiffOutput:
+    """Stitch the squares of each image, and score the image by what comes of it.
+
+    The score is taken from the stitched map, not from the best tile: it stays the largest value
+    (or the mean of the largest) of the map that is shown, of one square and of many.
+
+    Args:
+        squares: For each square its map (S, S), what the score is taken from, and its
+            reconstruction (S, S, 3), those of an image one after the other; read as needed.
+        sizes: Width and height of each image in pixels.
+        geometry: How images are fitted into squares.
+        discrepancy: How scores are made.
+    """
+    remaining, images = iter(squares), []
+    for size in sizes:
+        own = list(islice(remaining, square_count(size, geometry)))
+        whole, scored, reconstruction = (
+            stitch(parts, size, geometry) for parts in zip(*own, strict=True)
+        )
+        score = image_scores(scored[None], discrepancy, geometry.image_size**2)
+        images.append((whole, score[0], reconstruction))
+    maps, scores, reconstructions = zip(*images, strict=True)
+    return DeCoDiffOutput(_together(maps), np.array(scores), _together(reconstructions))
+
+
+def _together(arrays: Sequence[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+    of_one_size = len({array.shape for array in arrays}) == 1
+    return np.stack(arrays) if of_one_size else list(arrays)
