@@ -11,14 +11,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.evaluation.charts import HEIGHT, WIDTH, draw_curves, draw_histogram
 from decodiff_pipeline.evaluation.gallery import (
     HEAT_BYTES,
     INPUT_BYTES,
     RECONSTRUCTION_BYTES,
     make_gallery,
-    on_image,
 )
 from decodiff_pipeline.evaluation.pictures import data_uri, heat, outline
 from decodiff_pipeline.evaluation.thresholds import fit_thresholds
@@ -100,15 +98,6 @@ def test_an_outline_keeps_thin_defects_at_a_smaller_size() -> None:
     mask[50, 10:90] = True
     assert outline(mask, (10, 10)) == "M1 5h8M1 6h8M1 5v1M9 5v1"
     assert outline(np.zeros((4, 4), bool), (4, 4)) == ""
-
-
-def test_what_the_model_made_lies_where_it_was_in_a_wide_cropped_image() -> None:
-    geometry = PreprocessConfig(resize=96, image_size=64)
-    anomalies = np.zeros((64, 64), np.float32)
-    anomalies[0:8, 32:64] = 1  # the crop's upper right half: rows 16…24, columns 48…80 of 96
-    placed = on_image(anomalies, (192, 48), geometry)
-    ys, xs = np.nonzero(placed > 0.5)
-    assert (ys.min(), ys.max() + 1, xs.min(), xs.max() + 1) == (8, 12, 96, 160)
 
 
 def test_curves_end_at_the_limit_and_absent_ones_are_left_out() -> None:

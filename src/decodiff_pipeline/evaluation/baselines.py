@@ -92,8 +92,12 @@ def measure_baselines(
             "autoencoder_score": certain["score"].astype(float),
         }
     )
-    metrics = {"pca": pca.metrics, "autoencoder": table}
-    metrics |= {"protocol": config.protocol, "resolution": config.resolution}
+    metrics = {
+        "pca": pca.metrics,
+        "autoencoder": table,
+        "protocol": config.protocol,
+        "resolution": config.resolution,
+    }
     return metrics, scores.reset_index(drop=True)
 
 

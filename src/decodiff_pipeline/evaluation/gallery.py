@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from decodiff_pipeline.data.images import ImageFolder
-    from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.evaluation.predictions import PredictionStore
 
 SIDE = 320  # pixels, the longer side of a picture
@@ -116,9 +114,9 @@ def _items(
         image = images.read(row.path)
         size = fitted(image.size, SIDE)
         small = image.resize(size, Image.Resampling.LANCZOS)
-        reconstruction = on_image(reconstructions[row.row], image.size, size, geometry)
+        reconstruction = to_original(reconstructions[row.row], image.size, geometry, size)
         # Maps are smooth: half the size is enough.
-        anomalies = on_image(maps[row.row], image.size, fitted(size, SIDE // 2), geometry)
+        anomalies = to_original(maps[row.row], image.size, geometry, fitted(size, SIDE // 2))
         yield Item(
             category=category,
             path=row.path,
@@ -139,31 +137,3 @@ def _outline(row: Any, size: tuple[int, int], images: ImageFolder) -> str:
     if row.label == "good" or pd.isna(row.mask_path):
         return ""
     return outline(images.read_mask(row.mask_path), size)
-
-
-def on_image(
-    array: np.ndarray, image: tuple[int, int], size: tuple[int, int], geometry: PreprocessConfig
-) -> np.ndarray:
-    """Bring what the model made back to the image it was made of, at another scale.
-
-    Args:
-        array: Float (h, w), or uint8 with three channels behind.
-        image: Width and height of the image in pixels.
-        size: The same of the picture.
-        geometry: How the image became squares.
-
-    Returns:
-        The array at (height, width), 0 where a crop cut the image off.
-    """
-    channels = [array] if array.ndim == 2 else np.moveaxis(array, -1, 0)  # noqa: PLR2004
-    pictures = [
-        np.asarray(
-            Image.fromarray(to_original(channel.astype(np.float32), image, geometry)).resize(
-                size, Image.Resampling.BOX
-            )
-        )
-        for channel in channels
-    ]
-    if array.ndim == 2:  # noqa: PLR2004
-        return pictures[0]
-    return np.rint(np.stack(pictures, -1)).astype(np.uint8)

@@ -69,8 +69,8 @@ class Judged:
         Returns:
             Those of the rows that every pixel's truth is known of; their maps; their masks.
         """
-        maps, known, *rest = self._known(self.rows if rows is None else rows)
-        return known, *compared(maps, known, *rest)
+        found = self._known(self.rows if rows is None else rows)
+        return found[1], *compared(*found)
 
     def _known(
         self, rows: pd.DataFrame

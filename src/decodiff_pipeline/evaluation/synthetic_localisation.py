@@ -17,7 +17,7 @@ from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
 from decodiff_pipeline.data.synthetic_defects import synthetic_defect
 from decodiff_pipeline.data.synthetic_images import SyntheticImage, synthetic_images
-from decodiff_pipeline.deco.preprocess import resize
+from decodiff_pipeline.deco.geometry import canvas
 from decodiff_pipeline.evaluation.metrics import PIXEL_METRICS
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.evaluation.protocols import measure_pixels
@@ -95,6 +95,7 @@ class DrawnImages(ImageFolder):
     def manifest(self, category: str) -> pd.DataFrame:
         """A row an image, in the manifest's columns as far as scoring reads them."""
         side = self._geometry.resize
+        side = self._geometry.resize
         rows = [
             {"category": category, "split": splits.TEST, "label": DEFECTIVE,
              "defect_type": "synthetic", "path": identity, "sha256": identity,
@@ -114,10 +115,16 @@ class DrawnImages(ImageFolder):
     def _drawn(self, identity: str) -> tuple[np.ndarray, np.ndarray]:
         image = self._chosen[identity]
         square, source = (
-            resize(self._images.read(path), self._geometry)
-            for path in (image.path, image.source_path)
+            self._square(self._images.read(path)) for path in (image.path, image.source_path)
         )
         return synthetic_defect(square, image.sha256, image.number, source)
+
+    def _square(self, image: Image.Image) -> np.ndarray:
+        """The middle of the resized image, uint8 (resize, resize, 3)."""
+        whole = canvas(image, self._geometry)
+        side = self._geometry.resize
+        top, left = ((length - side) // 2 for length in whole.shape[:2])
+        return whole[top : top + side, left : left + side]
 
 
 def _chosen(rows: pd.DataFrame, limit: int) -> tuple[str | None, list[SyntheticImage]]:
