@@ -25,6 +25,7 @@ from decodiff_pipeline.data.caching import (
 from decodiff_pipeline.data.latent_cache import LatentCache, LatentMoments, latent_key
 from decodiff_pipeline.data.transforms import AugmentationConfig, augmented_square
 from decodiff_pipeline.deco.config import PreprocessConfig
+from decodiff_pipeline.deco.geometry import squares
 from decodiff_pipeline.deco.preprocess import to_square
 from decodiff_pipeline.errors import CacheError
 
@@ -106,8 +107,10 @@ def test_other_weights_or_sizes_are_other_latents(autoencoder: AutoencoderConfig
                    | {"augmentation": AugmentationConfig(seed=1)}),
         latent_key("a", 1, autoencoder_digest="1", **common
                    | {"geometry": PreprocessConfig(resize=96, image_size=64)}),
+        latent_key("a", 1, autoencoder_digest="1", **common
+                   | {"geometry": PreprocessConfig(resize=64, image_size=64, fit="crop")}),
     ]  # fmt: skip
-    assert len({base, *others}) == 7
+    assert len({base, *others}) == 8
 
 
 def test_latents_are_those_of_the_images(tmp_path: Path, autoencoder: AutoencoderConfig) -> None:
@@ -293,3 +296,52 @@ def test_a_defect_without_its_mask_is_made_again(
     (cache.path / index.loc[items[0].mask_key, "shard"]).unlink()
     assert fill(cache, rows, autoencoder).encoded == 2
     assert not cache.missing([key for item in items for key in item[:2]])
+
+
+TILED = PreprocessConfig(resize=64, image_size=64, fit="tile")
+WIDE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 200, 3), np.uint8))
+
+
+def test_views_of_a_tiled_image_go_through_its_tiles() -> None:
+    still = AugmentationConfig(max_translation=0)
+    tiles = {tile.tobytes() for tile in squares(WIDE, TILED)}
+    assert len(tiles) == 4
+    views = [augmented_square(WIDE, TILED, still, "x", view).tobytes() for view in range(6)]
+    assert set(views[:4]) == tiles
+    assert views[4:] == views[:2]
+    first = {augmented_square(WIDE, TILED, still, str(name), 0).tobytes() for name in range(40)}
+    assert first == tiles
+
+
+def test_a_shifted_tile_shows_what_lies_beside_it() -> None:
+    shifting = AugmentationConfig(translation_probability=1.0)
+    whole = np.asarray(WIDE)
+    for view in range(1, 9):
+        tile = augmented_square(WIDE, TILED, shifting, "x", view)[8:-8, 8:-8]
+        found = [
+            np.array_equal(tile, whole[y : y + 48, x : x + 48])
+            for y in range(4, 13) for x in range(200 - 48)
+        ]  # fmt: skip
+        assert sum(found) == 1
+
+
+def test_a_synthetic_defect_is_put_into_the_tile_that_is_compared_with(
+    tmp_path: Path, autoencoder: AutoencoderConfig
+) -> None:
+    rows = manifest(["x", "y"], "val")
+    images = SimpleNamespace(read=lambda _: WIDE)
+    (item, _) = wanted_synthetic(rows, TILED, autoencoder, LatentCacheConfig())
+    spoilt, mask = item.image.draw(images, TILED)
+    good = augmented_square(WIDE, TILED, AugmentationConfig(), item.image.sha256, 0)
+    assert 0 < (spoilt != good).any(-1).mean() < 0.5
+    assert mask[(np.abs(spoilt.astype(int) - good) >= 12).any(-1)].all()
+    cache = LatentCache(tmp_path / "cache")
+    fill_cache(cache, manifest=rows, images=images, geometry=TILED, autoencoder=autoencoder,
+               config=LatentCacheConfig())  # fmt: skip
+    assert cache.reader([item.key]).shape == (4, 8, 8)
+
+
+def test_latents_of_the_time_of_one_fit_are_found_again() -> None:
+    key = latent_key("ab" * 32, 1, autoencoder_digest="cd" * 32, geometry=PreprocessConfig(288, 256),
+                     augmentation=AugmentationConfig(), dtype="float16")  # fmt: skip
+    assert key == "e7e2a1a920b8f19017e3a4e6844d9466a8d96104901792d75626f0d82ea2f4e4"

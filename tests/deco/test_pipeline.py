@@ -40,8 +40,7 @@ def model(**options: object) -> DeCoDiffPipeline:
         tiny_autoencoder(),
         build_unet("nano", ["mono", "poly"], 8, 4, dropout=0.5),
         DeCoDiffScheduler(),
-        preprocess={"resize": 64, "image_size": 64},
-        **options,
+        **{"preprocess": {"resize": 64, "image_size": 64}, **options},
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -50,6 +49,11 @@ def model(**options: object) -> DeCoDiffPipeline:
 def photographs(number: int) -> list[Image.Image]:
     random = np.random.default_rng(0)
     return [Image.fromarray(random.integers(0, 256, (50, 70), np.uint8)) for _ in range(number)]
+
+
+def textures(size: tuple[int, int]) -> Image.Image:
+    coarse = np.random.default_rng(sum(size)).integers(0, 256, (9, 9, 3), np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
 
 def test_every_image_gets_a_map_a_score_and_a_reconstruction() -> None:
@@ -231,3 +235,70 @@ def test_standardised_latents_come_back() -> None:
     latents = torch.tensor([1.0, 4.0, 7.0, 4.5]).reshape(1, 4, 1, 1).expand(2, 4, 8, 8)
     torch.testing.assert_close(unet.standardise(latents)[0, :, 0, 0], torch.tensor([0.0, 1, 1, 1]))
     torch.testing.assert_close(unet.restore(unet.standardise(latents)), latents)
+
+
+def test_large_images_are_scored_tile_by_tile() -> None:
+    pipeline = model(preprocess={"resize": 64, "image_size": 64, "fit": "tile", "overlap": 0.25})
+    wide, small, tall = (textures((150, 64)), textures((64, 64)), textures((64, 130)))
+    output = pipeline([wide, small, tall], ["mono", "poly", "mono"], batch_size=2)
+    assert [each.shape for each in output.anomaly_maps] == [(64, 150), (64, 64), (130, 64)]
+    assert [each.shape for each in output.reconstructions] == [
+        (64, 150, 3), (64, 64, 3), (130, 64, 3),
+    ]  # fmt: skip
+    assert output.scores == pytest.approx([each.max() for each in output.anomaly_maps])
+
+    stretched = model()
+    alone = stretched([small], "poly")
+    assert output.anomaly_maps[1] == pytest.approx(alone.anomaly_maps[0], abs=1e-5)
+    assert output.scores[1] == pytest.approx(alone.scores[0], abs=1e-5)
+    tiles = stretched([wide.crop((0, 0, 64, 64)), wide.crop((86, 0, 150, 64))], "mono")
+    # Up to column 43 there is the first tile alone, from 107 on the third.
+    first, last = tiles.anomaly_maps
+    assert output.anomaly_maps[0][:, :43] == pytest.approx(first[:, :43], abs=1e-5)
+    assert output.anomaly_maps[0][:, 107:] == pytest.approx(last[:, 21:], abs=1e-5)
+
+    squares = pipeline.preprocess([wide, small, tall])
+    sizes = [image.size for image in (wide, small, tall)]
+    again = pipeline(squares, ["mono", "poly", "mono"], sizes=sizes)
+    assert again.scores == pytest.approx(output.scores, abs=1e-5)
+    with pytest.raises(ModelError, match="2 images of these sizes have 4 squares, not 7"):
+        pipeline(squares, "mono", sizes=sizes[:2])
+
+
+def test_a_recorded_forward_pass_gives_the_maps_of_the_model() -> None:
+    pipeline = model(
+        preprocess={"resize": 64, "image_size": 64, "fit": "tile"}, discrepancy={"top_share": 0.1}
+    )
+    images = [textures((150, 64)), textures((64, 64))]
+    output, ids = pipeline(images, ["poly", "mono"]), torch.tensor([1, 0])
+    found = pipeline.discrepancies(pipeline.preprocess(images), torch.tensor([1, 1, 1, 0]))
+    sizes = [image.size for image in images]
+    maps, scores = pipeline.maps_and_scores(found.pixel, found.latent, ids, sizes)
+    assert scores == pytest.approx(output.scores, abs=1e-5)
+    for anomaly_map, expected in zip(maps, output.anomaly_maps, strict=True):
+        assert anomaly_map == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_padding_of_a_letterbox_is_neither_shown_nor_scored() -> None:
+    pipeline = model(preprocess={"resize": 64, "image_size": 64, "fit": "letterbox"})
+    output = pipeline([textures((128, 64)), textures((64, 128))], "mono")
+    assert [each.shape for each in output.anomaly_maps] == [(32, 64), (64, 32)]
+    assert output.scores == pytest.approx([each.max() for each in output.anomaly_maps])
+    assert pipeline([textures((128, 64))] * 2, "mono").anomaly_maps.shape == (2, 32, 64)
+
+
+def test_a_defect_weighs_as_much_in_a_large_image() -> None:
+    config, square = DiscrepancyConfig(top_share=0.01), 64 * 64
+    small, large = np.zeros((1, 64, 64), np.float32), np.zeros((1, 64, 640), np.float32)
+    small[0, :8, :5] = large[0, :8, :5] = 1
+    assert image_scores(small, config, square) == image_scores(large, config, square)
+    assert image_scores(large[:, :4, :5], config, square) == 1  # fewer pixels than the share asks
+
+
+def test_positions_of_tiles_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"'position'.*'tile'"):
+        model(
+            preprocess={"resize": 64, "image_size": 64, "fit": "tile"},
+            discrepancy={"normalisation": "position"},
+            reference=DiscrepancyReference(2, 64, 8),
+        )

@@ -16,7 +16,7 @@ from PIL import Image
 from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.deco.unet import build_unet
-from decodiff_pipeline.errors import DataError
+from decodiff_pipeline.errors import ConfigurationError, DataError
 from decodiff_pipeline.pipelines.training.nodes import train_network
 from decodiff_pipeline.training.scoring import ScoringConfig, build_model
 from decodiff_pipeline.training.scoring_choice import (
@@ -117,7 +117,9 @@ def manifest(val: int = 5) -> pd.DataFrame:
     return rows
 
 
-def built(rows: pd.DataFrame, images: Photographs, **options: Any) -> DeCoDiffPipeline:
+def built(
+    rows: pd.DataFrame, images: Photographs, fit_to: str = "stretch", **options: Any
+) -> DeCoDiffPipeline:
     torch.manual_seed(0)
     autoencoder = AutoencoderTiny(
         encoder_block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 8, 8, 8),
@@ -126,7 +128,7 @@ def built(rows: pd.DataFrame, images: Photographs, **options: Any) -> DeCoDiffPi
     options = {"num_inference_steps": 2, "batch_size": 4} | options
     return build_model(
         autoencoder, build_unet("nano", ["a", "b"], 8, 4, 0.0), manifest=rows, images=images,
-        geometry=PreprocessConfig(64, 64), config=ScoringConfig.model_validate(options),
+        geometry=PreprocessConfig(64, 64, fit_to), config=ScoringConfig.model_validate(options),
     )  # fmt: skip
 
 
@@ -143,6 +145,21 @@ def test_everything_is_fitted_on_good_val_images_alone(tmp_path: Path) -> None:
     loaded = DeCoDiffPipeline.from_pretrained(tmp_path)
     assert loaded.discrepancy == model.discrepancy
     assert dict(loaded.config.scoring_fit) == record
+
+
+@pytest.mark.parametrize("fit_to", ["letterbox", "crop", "tile"])
+def test_it_is_fitted_on_squares_of_any_fit(fit_to: str) -> None:
+    images = Photographs()
+    model = built(manifest(), images, fit_to)
+    assert model.preprocessing == PreprocessConfig(64, 64, fit_to)
+    assert model.config.scoring_fit["synthetic_images"] == 10
+    sizes = [image.shape for image in model([images.read("0.png")], "a").anomaly_maps]
+    assert sizes == [{"letterbox": (51, 64), "crop": (64, 64), "tile": (64, 80)}[fit_to]]
+
+
+def test_positions_of_tiles_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"'position'.*'tile'"):
+        built(manifest(), Photographs(), "tile", discrepancy={"normalisation": "position"})
 
 
 def test_the_fit_repeats_itself() -> None:
