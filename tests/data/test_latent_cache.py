@@ -342,6 +342,7 @@ def test_a_synthetic_defect_is_put_into_the_tile_that_is_compared_with(
 
 
 def test_latents_of_the_time_of_one_fit_are_found_again() -> None:
-    key = latent_key("ab" * 32, 1, autoencoder_digest="cd" * 32, geometry=PreprocessConfig(288, 256),
+    geometry = PreprocessConfig(288, 256)
+    key = latent_key("ab" * 32, 1, autoencoder_digest="cd" * 32, geometry=geometry,
                      augmentation=AugmentationConfig(), dtype="float16")  # fmt: skip
     assert key == "e7e2a1a920b8f19017e3a4e6844d9466a8d96104901792d75626f0d82ea2f4e4"

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 def assessed(world: World) -> dict[str, Any]:
     store = world.scored()
     thresholds = fit_thresholds(store, world.config.false_positive_rate)
-    metrics = assess(store, world.images, thresholds, {"pca": {}}, world.config)
+    metrics = assess(
+        store, world.manifest, world.images, thresholds, world.config, baseline={"pca": {}}
+    ).metrics
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
     return metrics
 
@@ -153,7 +155,14 @@ def test_a_floor_by_another_protocol_is_refused(plate: World) -> None:
     store = plate.scored()
     floor = {"pca": {}, "protocol": "released"}
     with pytest.raises(DataError, match=r"baseline_metrics.*'released'.*'strict'.*--from-nodes"):
-        assess(store, plate.images, fit_thresholds(store, 0.05), floor, plate.config)
+        assess(
+            store,
+            plate.manifest,
+            plate.images,
+            fit_thresholds(store, 0.05),
+            plate.config,
+            baseline=floor,
+        )
 
 
 def test_the_mean_is_over_categories_that_have_the_metric() -> None:

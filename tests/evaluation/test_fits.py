@@ -13,9 +13,10 @@ from tests.evaluation.conftest import BrightnessModel
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.geometry import as_seen, seen, to_original
-from decodiff_pipeline.evaluation.assessment import assess
+from decodiff_pipeline.evaluation.assessment import assess, plain_metrics
 from decodiff_pipeline.evaluation.baselines import pca_baseline
 from decodiff_pipeline.evaluation.config import EvaluationConfig
+from decodiff_pipeline.evaluation.cropping import cropped_defects
 from decodiff_pipeline.evaluation.figures import draw_figures
 from decodiff_pipeline.evaluation.masks import mask_by
 from decodiff_pipeline.evaluation.native import NativeMaps, native_mask
@@ -131,7 +132,14 @@ def test_a_good_map_gets_good_marks(
     config = EvaluationConfig(batch_size=3, protocol=protocol, resolution=resolution)
     floor = pca_baseline(spots.manifest, spots.images, geometry, config)
     thresholds = fit_thresholds(spots.store, 0.05)
-    metrics = assess(spots.store, spots.images, thresholds, floor, config)
+    metrics = assess(
+        spots.store,
+        spots.manifest,
+        spots.images,
+        thresholds,
+        config,
+        baseline={"pca": floor.metrics},
+    ).metrics
     row = metrics["categories"]["plate"]
     assert (metrics["protocol"], metrics["resolution"]) == (protocol, resolution)
     assert row["image_auroc"] == 1
@@ -142,7 +150,7 @@ def test_a_good_map_gets_good_marks(
     assert row["pixel_ap"] > (0.8 if grown else 0.97)
     assert (metrics["cropped_share"] > 0) == geometry.crops
     assert row["cropped_defects"] == ({"pixel_share": 0, "n_images": 0} if geometry.crops else None)
-    assert floor["pca"]["plate"]["pixel_auroc"] is not None
+    assert floor.metrics["plate"]["pixel_auroc"] is not None
 
 
 @pytest.mark.parametrize("protocol", ["strict", "released"])
@@ -150,16 +158,16 @@ def test_native_leaves_out_what_the_model_did_not_see(spots: Spots, protocol: An
     geometry = PreprocessConfig(96, 96, "crop")
     index = spots.scored(geometry)
     config = EvaluationConfig(protocol=protocol, resolution="native")
-    before = assess(spots.store, spots.images, {"categories": {}}, {}, config)
+    before = plain_metrics(spots.store, spots.images, config)
     for row in index[index["label"] == "defective"].itertuples():
         path = spots.images.path / row.mask_path
         mask = np.array(Image.open(path))
         mask[~seen((row.width, row.height), geometry)] = 255  # all of the rest a defect
         Image.fromarray(mask).save(path)
-    after = assess(spots.store, spots.images, {"categories": {}}, {}, config)
+    after = plain_metrics(spots.store, spots.images, config)
     for name in ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro"):
         assert after["categories"]["plate"][name] == before["categories"]["plate"][name]
-    assert after["categories"]["plate"]["cropped_defects"]["pixel_share"] > 0.5
+    assert cropped_defects(index, spots.images, geometry)["pixel_share"] > 0.5
 
 
 def test_native_compares_with_the_masks_as_they_are() -> None:

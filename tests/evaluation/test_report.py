@@ -28,7 +28,14 @@ NASTY = "<script>alert(1)</script> & $x_1$"
 def evaluated(world: World, floors: dict[str, Any] | None = None) -> tuple[dict[str, Any], str]:
     store = world.scored()
     thresholds = fit_thresholds(store, 0.05)
-    metrics = assess(store, world.images, thresholds, {"pca": floors or {}}, world.config)
+    metrics = assess(
+        store,
+        world.manifest,
+        world.images,
+        thresholds,
+        world.config,
+        baseline={"pca": floors or {}},
+    ).metrics
     index = labelled(store.index(), world.images, store.geometry(), world.config.protocol)
     return metrics, render_report(ReportInput(metrics, thresholds, index, store, world.images))
 

@@ -38,7 +38,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = world.scored()
     thresholds = fit_thresholds(store, 0.05)
     thresholds["categories"]["plate"]["threshold"] = 2.0  # nothing is found
-    metrics = assess(store, world.images, thresholds, {"pca": {}}, world.config)
+    metrics = assess(
+        store, world.manifest, world.images, thresholds, world.config, baseline={"pca": {}}
+    ).metrics
     metrics["categories"]["plate"]["image_auroc"] = 0.5
     metrics["categories"]["plate"]["intervals"] = {"image_auroc": [0.4, 0.6]}
     metrics["categories"]["bolt"]["defect_types"] = {NASTY: {"n": 2, "image_auroc": 1.0}}

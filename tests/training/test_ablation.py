@@ -23,7 +23,7 @@ from decodiff_pipeline.data.manifest import DataConfig, build_manifest
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.weights import AutoencoderConfig
 from decodiff_pipeline.errors import CheckpointError, ConfigurationError, DataError
-from decodiff_pipeline.evaluation.assessment import assess
+from decodiff_pipeline.evaluation.assessment import plain_metrics
 from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.evaluation.scoring import score_images
@@ -166,9 +166,7 @@ def test_a_replayed_variant_has_the_figures_of_the_model_itself(
     for model, (variant, results) in zip(models, outcome, strict=True):
         predictions = PredictionStore(tmp_path / "direct" / variant.variant.name)
         score_images(model, data.manifest, data.images, predictions, data.evaluation)
-        nothing: dict[str, Any] = {"categories": {}}
-        none = {"protocol": data.evaluation.protocol}
-        direct = assess(predictions, data.images, nothing, none, data.evaluation)
+        direct = plain_metrics(predictions, data.images, data.evaluation)
         for category, metrics in results[0]["categories"].items():
             for name, value in metrics.items():
                 assert value == pytest.approx(direct["categories"][category][name], abs=1e-6), name

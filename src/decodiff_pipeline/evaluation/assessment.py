@@ -105,6 +105,27 @@ def assess(
     )
 
 
+def plain_metrics(
+    predictions: PredictionStore, images: ImageFolder, config: EvaluationConfig
+) -> dict[str, Any]:
+    """The metrics alone: no thresholds, no intervals.
+
+    Args:
+        predictions: The scored images.
+        images: The raw images, for the masks.
+        config: Protocol, resolution and limit of AUPRO.
+
+    Returns:
+        ``categories``, each with its metrics and `Judged.counts`, and ``mean``.
+    """
+    index = labelled(predictions.index(), images, predictions.geometry(), config.protocol)
+    categories = {}
+    for name in sorted(set(index["category"])):
+        judged = Judged(name, index, predictions, images, config)
+        categories[name] = {**judged.metrics(), **judged.counts()}
+    return {"categories": categories, "mean": mean_over_categories(categories)}
+
+
 def _whole(
     categories: dict[str, Any],
     samples: list[Sample],
@@ -114,7 +135,7 @@ def _whole(
     mean = mean_over_categories(categories)
     return {
         "categories": categories,
-        "mean": mean | {"intervals": bootstrap.mean_intervals(samples, **_resampling(config))},
+        "mean": mean | {"intervals": _intervals(samples, config)},
         "baseline": dict(baseline),
         "protocol": config.protocol,
         "resolution": config.resolution,
@@ -136,10 +157,8 @@ def _category(
     _, maps, masks = judged.compared()
     return {
         **judged.metrics(),
-        "intervals": bootstrap.intervals(sample, **_resampling(config)),
-        "n_good": int((~bad).sum()),
-        "n_defective": int(bad.sum()),
-        "n_masks": int(rows["mask_path"].notna().sum()),
+        "intervals": _intervals([sample], config),
+        **judged.counts(),
         **limits,
         **image_decisions(scores(rows), bad, limits["threshold"]),
         **pixel_decisions(maps, masks, limits["pixel_threshold"]),
@@ -185,12 +204,14 @@ def _curves(judged: Judged, config: EvaluationConfig) -> dict[str, Any]:
     return curves(maps, masks, scores(rows), defective(rows), config.aupro_limit)
 
 
-def _resampling(config: EvaluationConfig) -> dict[str, Any]:
-    return {
-        "resamples": config.resamples,
-        "confidence": config.confidence,
-        "limit": config.aupro_limit,
-    }
+def _intervals(samples: list[Sample], config: EvaluationConfig) -> dict[str, Any]:
+    found = bootstrap.mean_intervals(
+        samples,
+        resamples=config.resamples,
+        confidence=config.confidence,
+        limit=config.aupro_limit,
+    )
+    return {name: None if ends is None else list(ends) for name, ends in found.items()}
 
 
 def _uncertain(rows: pd.DataFrame, threshold: float | None) -> dict[str, Any] | None:

@@ -60,6 +60,15 @@ class Judged:
             **measure_pixels(*self._known(rows)),
         }
 
+    def counts(self) -> dict[str, int]:
+        """``n_good`` and ``n_defective`` images, and ``n_masks``."""
+        bad = defective(self.rows)
+        return {
+            "n_good": int((~bad).sum()),
+            "n_defective": int(bad.sum()),
+            "n_masks": int(self.rows["mask_path"].notna().sum()),
+        }
+
     def compared(self, rows: pd.DataFrame | None = None) -> tuple[pd.DataFrame, Maps, Masks]:
         """Maps and masks, pixel beside pixel, each read when it is asked for.
 

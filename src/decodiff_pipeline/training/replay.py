@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from decodiff_pipeline.deco.geometry import square_count
 from decodiff_pipeline.errors import ModelError
-from decodiff_pipeline.evaluation.assessment import assess
+from decodiff_pipeline.evaluation.assessment import plain_metrics
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.evaluation.summary import METRICS
 
@@ -140,7 +140,7 @@ def measure(
                     )
                     nothing = [np.broadcast_to(np.uint8(0), (*each.shape, 3)) for each in maps]
                     file.append(batch, maps=maps, scores=scores, reconstructions=nothing)
-    judged = assess(store, images, {"categories": {}}, {"protocol": config.protocol}, config)
+    judged = plain_metrics(store, images, config)
     return {
         "mean": {name: judged["mean"][name] for name in METRICS},
         "categories": {

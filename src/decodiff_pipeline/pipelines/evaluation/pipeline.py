@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from kedro.pipeline import Node, Pipeline, node, pipeline
 
 from decodiff_pipeline.pipelines.evaluation import nodes, report_nodes
@@ -54,5 +57,5 @@ def _showing() -> list[Node]:
     ]
 
 
-def _node(function: object, inputs: list[str], outputs: str | list[str]) -> Node:
+def _node(function: Callable[..., Any], inputs: list[str], outputs: str | list[str]) -> Node:
     return node(function, inputs, outputs, name=function.__name__)
