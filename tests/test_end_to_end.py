@@ -158,6 +158,11 @@ def test_a_killed_training_goes_on_where_it_was(ran: Path) -> None:
         ("training.stepz=3", "training.stepz"),
         ("training.batch_size=many", "training.batch_size"),
         ("preprocessing.image_size=100", "preprocessing.image_size is 100"),
+        ("preprocessing.fit=tiles", "preprocessing.fit"),
+        (
+            "preprocessing.fit=tile,scoring.discrepancy.normalisation=position",
+            "with preprocessing.fit 'tile'",
+        ),
         ("data.categories=[screw]", "screw"),
         ("autoencoder.source=no/such-weights", "autoencoder.source 'no/such-weights'"),
     ],

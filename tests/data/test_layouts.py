@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -263,15 +262,72 @@ def test_elpv_names_the_command_that_fetches_it(tmp_path: Path) -> None:
         build_manifest(ImageFolder(tmp_path / "elpv"), DataConfig(layout="elpv"))
 
 
-def test_mvtec_on_real_data(real_data: Callable[[str], Path], tmp_path: Path) -> None:
-    source = real_data("mvtec")
-    root = tmp_path / "mvtec"
-    shutil.copytree(source, root, copy_function=shutil.copyfile)
-    manifest = build_manifest(ImageFolder(root), DataConfig(layout="mvtec"))
-    assert count_table(manifest)["toothbrush"]["test"] == {"good": 12, "defective": 30}
+def test_mpdd_as_it_is_shipped(tmp_path: Path, make: SimpleNamespace) -> None:
+    """Several kinds of defect, none of them masked in the good images, and text files beside."""
+    base = tmp_path / "metal_plate"
+    for i in range(30):
+        make.image(base / "train" / "good" / f"{i:03d}.png", i, mode="RGB")
+    for folder, first in (("good", 100), ("major_rust", 200), ("total_rust", 300)):
+        for i in range(3):
+            make.image(base / "test" / folder / f"{i:03d}.png", first + i, mode="RGB")
+            if folder != "good":
+                make.mask(base / "ground_truth" / folder / f"{i:03d}_mask.png")
+    (base / "readme.txt").write_text("terms")
+    manifest = build_manifest(ImageFolder(tmp_path), DataConfig(layout="mvtec"))
+    assert (manifest[["error", "mask_error"]] == "").all(axis=None)
+    assert count_table(manifest)["metal_plate"]["test"] == {"good": 3, "defective": 6}
+    defective = manifest[manifest["label"] == "defective"]
+    assert set(defective["defect_type"]) == {"major_rust", "total_rust"}
+    assert (defective["mask_pixels"] == 64).all()
+    assert manifest[manifest["label"] == "good"]["mask_path"].isna().all()
+
+
+def test_btad_as_it_is_shipped(tmp_path: Path, make: SimpleNamespace) -> None:
+    """Products 01 and 03 are .bmp, 02 is .png; the masks are .png but those of 03, .bmp."""
+    formats = {"01": ("bmp", "png"), "02": ("png", "png"), "03": ("bmp", "bmp")}
+    for number, (product, (suffix, mask)) in enumerate(formats.items()):
+        base = tmp_path / product
+        for i in range(30):
+            seed = 1000 * number + i
+            make.image(base / "train" / "ok" / f"{i:04d}.{suffix}", seed, mode="RGB")
+        for i in range(2):
+            make.image(base / "test" / "ok" / f"{i:04d}.{suffix}", 1000 * number + 100 + i)
+            make.image(base / "test" / "ko" / f"{i:04d}.{suffix}", 1000 * number + 200 + i)
+            make.mask(base / "ground_truth" / "ko" / f"{i:04d}.{mask}")
+    manifest = build_manifest(ImageFolder(tmp_path), DataConfig(layout="btad"))
+    assert (manifest[["error", "mask_error"]] == "").all(axis=None)
+    for product in formats:
+        assert count_table(manifest)[product]["test"] == {"good": 2, "defective": 2}
+    defective = manifest[manifest["label"] == "defective"]
+    assert (defective["mask_pixels"] == 64).all()
+    assert (defective["mask_width"] == defective["width"]).all()
+
+
+@pytest.mark.parametrize(
+    ("folder", "category", "train", "good", "defective"),
+    [
+        ("mvtec", "toothbrush", 48, 12, 30),
+        ("crackforest", "pavement", 97, 36, 188),
+        pytest.param("magnetic_tile", "magnetic_tile", 761, 191, 388, marks=pytest.mark.slow),
+    ],
+)
+def test_mvtec_on_real_data(
+    real_data: Callable[[str], Path],
+    folder: str,
+    category: str,
+    train: int,
+    good: int,
+    defective: int,
+) -> None:
+    images = ImageFolder(real_data(folder))
+    manifest = build_manifest(images, DataConfig(layout="mvtec"))
+    assert set(manifest["category"]) == {category}
+    assert count_table(manifest)[category]["test"] == {"good": good, "defective": defective}
+    assert (manifest["split"] != "test").sum() == train
     assert (manifest["error"] == "").all()
     assert (manifest["mask_error"] == "").all()
     masked = manifest[manifest["mask_path"].notna()]
-    assert len(masked) == 30
+    assert len(masked) == defective
     assert (masked["mask_width"] == masked["width"]).all()
-    assert masked["mask_pixels"].between(1, masked["width"] * masked["height"] // 2).all()
+    assert (masked["mask_height"] == masked["height"]).all()
+    assert masked["mask_pixels"].between(1, masked["width"] * masked["height"] - 1).all()

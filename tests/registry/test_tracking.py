@@ -174,6 +174,8 @@ def test_names_of_metrics() -> None:
     assert numbers_in(tree) == {"mono/n_good": 3.0, "mean/image_ap": 0.5}
     released = numbers_in(tree | {"protocol": "released"})
     assert released == {"released/mono/n_good": 3.0, "released/mean/image_ap": 0.5}
+    native = numbers_in(tree | {"protocol": "released", "resolution": "native"})
+    assert set(native) == {"released/native/mono/n_good", "released/native/mean/image_ap"}
 
 
 def test_a_data_set_with_many_categories_does_not_flood_mlflow() -> None:

@@ -100,7 +100,7 @@ def wanted_latents(
     Args:
         manifest: The validated manifest.
         split: ``train`` gives all views, any other split the image itself alone.
-        geometry: Resize and crop.
+        geometry: How images are fitted into squares.
         autoencoder: Which autoencoder.
         config: Views and precision.
 
@@ -127,7 +127,7 @@ def wanted_synthetic(
 
     Args:
         manifest: The validated manifest.
-        geometry: Resize and crop.
+        geometry: How images are fitted into squares.
         autoencoder: Which autoencoder.
         config: How many per image, and the precision.
 
@@ -171,7 +171,7 @@ def fill_cache(
         cache: Where latents are kept.
         manifest: The validated manifest.
         images: The raw images.
-        geometry: Resize and crop.
+        geometry: How images are fitted into squares.
         autoencoder: Which autoencoder.
         config: Views, precision and batches.
 

@@ -55,7 +55,7 @@ def latent_key(
         image_sha256: Of the image file's bytes.
         view: Number of the augmented view; 0 is the image itself, whatever the augmentation.
         autoencoder_digest: As :func:`decodiff_pipeline.deco.weights.digest` returns it.
-        geometry: Resize and crop.
+        geometry: How images are fitted into squares.
         augmentation: What views are drawn from.
         dtype: Stored precision.
     """

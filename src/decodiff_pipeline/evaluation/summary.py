@@ -71,7 +71,8 @@ def render_table(metrics: Mapping[str, Any]) -> str:
     lines.append(_line("mean", metrics.get("mean", {}), mean_over_categories(floors), shown))
     text = _aligned([header, *lines])
     if "protocol" in metrics:
-        text = f"protocol {metrics['protocol']}\n{text}"
+        native = ", native resolution" if metrics.get("resolution") == "native" else ""
+        text = f"protocol {metrics['protocol']}{native}\n{text}"
     if any("*" in cell for line in lines for cell in line):
         text += "\n* does not beat the PCA floor"
     return text

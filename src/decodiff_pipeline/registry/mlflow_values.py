@@ -19,7 +19,7 @@ MAX_PARAM = 6000
 MAX_TAG = 5000
 PARAMS_PER_BATCH = 100
 METRICS_PER_BATCH = 1000
-STRICT = "strict"  # the evaluation's own protocol
+STRICT, MODEL = "strict", "model"  # the evaluation's own protocol and resolution
 INTERVALS = "intervals"
 # Of a category, what is read in tables and not as a chart over runs: a data set with 15 categories
 # would have thousands of charts.
@@ -86,12 +86,13 @@ def numbers_in(tree: Mapping[str, Any]) -> dict[str, float]:
 
     Evaluation's ``{"categories": {name: {…}}}`` loses its first level, so that a chart is called
     ``mono/image_auroc``; by another protocol than the strict one it is
-    ``released/mono/image_auroc``, since the two must not share a chart. The ends of its interval
-    are ``mono/image_auroc_low`` and ``…_high``; what is in `TABLES` is left out, and so are
-    nulls, texts and lists.
+    ``released/mono/image_auroc``, and at another resolution than the model's
+    ``native/mono/image_auroc``, since they must not share a chart. The ends of its interval are
+    ``mono/image_auroc_low`` and ``…_high``; what is in `TABLES` is left out, and so are nulls,
+    texts and lists.
     """
-    protocol = tree.get("protocol", STRICT)
-    prefix = "" if protocol == STRICT else f"{protocol}/"
+    how = [tree.get("protocol", STRICT), tree.get("resolution", MODEL)]
+    prefix = "".join(f"{name}/" for name in how if name not in {STRICT, MODEL})
     categories = tree.get("categories")
     if isinstance(categories, dict):
         others = {key: tree[key] for key in tree if key not in ("categories", "mean", "seeds")}

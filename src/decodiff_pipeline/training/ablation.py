@@ -67,7 +67,7 @@ class AblationData:
         manifest: The validated manifest.
         images: The raw images.
         cache: Latents of the train and val images.
-        geometry: Resize and crop.
+        geometry: How images are fitted into squares.
         autoencoder: Which autoencoder made the latents.
         latents: How the cache was filled.
         evaluation: Protocol, limit of AUPRO and batch size; every variant has its own reverse

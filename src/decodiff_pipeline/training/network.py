@@ -48,7 +48,7 @@ def prepare_run(
         cache: Latents of its train and val images.
         store: Where the run keeps its state.
         images: The raw images, read where training encodes on the fly.
-        geometry: Resize and crop.
+        geometry: How images are fitted into squares.
         autoencoder: Which autoencoder.
         latents: How the cache was filled, or is to be encoded on the fly.
         config: How to train.

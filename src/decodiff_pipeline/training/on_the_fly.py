@@ -60,7 +60,7 @@ def on_the_fly_batches(
         rows: The manifest's good images of ``train``.
         category_ids: Category → row of the category embedding.
         images: The raw images.
-        geometry: Resize and crop.
+        geometry: How images are fitted into squares.
         autoencoder: Which autoencoder.
         latents: Augmentation, precision of the autoencoder, images encoded at once.
         config: Batches, seed and posterior.
@@ -105,7 +105,7 @@ class OnTheFlyBatches(Batches):
         images: The raw images.
         chosen: Those to train on.
         autoencoder: In eval mode; it is run on the device and in the precision it is in.
-        geometry: Resize and crop.
+        geometry: How images are fitted into squares.
         augmentation: What views are drawn from.
         encode_at_once: Images encoded in one pass, which bounds the memory.
         batch_size: As :class:`~decodiff_pipeline.training.batches.Batches`.

@@ -100,7 +100,7 @@ def build_model(
         unet: The trained network.
         manifest: The validated manifest; only good images of its val split are looked at.
         images: The raw images.
-        geometry: Resize and crop.
+        geometry: How images are fitted into squares.
         config: How to score.
 
     Raises:

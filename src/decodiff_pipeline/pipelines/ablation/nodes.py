@@ -41,7 +41,7 @@ def compare_variants(
         images: The raw images.
         cache: Latents of its train and val images.
         store: What earlier runs have finished.
-        geometry: Resize and crop.
+        geometry: How images are fitted into squares.
         autoencoder: Which autoencoder made the latents.
         latents: How the cache was filled.
         training: Base configuration of the training.

@@ -25,7 +25,7 @@ def cache_latents(
         manifest: The validated manifest.
         images: The raw images.
         store: The cache as it is.
-        geometry: Resize and crop.
+        geometry: How images are fitted into squares.
         autoencoder: Which autoencoder.
         config: Views, precision and batches.
 

@@ -34,7 +34,7 @@ def train_network(
         images: The raw images, read only where ``training.latents`` is ``on_the_fly``.
         cache: Latents of its train and val images.
         store: Where the run keeps its state.
-        geometry: Resize and crop.
+        geometry: How images are fitted into squares.
         autoencoder: Which autoencoder made the latents.
         latents: How the cache was filled.
         config: How to train.
@@ -82,7 +82,7 @@ def assemble_model(
         checkpoints: A finished run.
         manifest: The validated manifest; its val split decides the limits.
         images: The raw images.
-        geometry: Resize and crop.
+        geometry: How images are fitted into squares.
         autoencoder: Which autoencoder.
         config: How maps and scores are made.
 
