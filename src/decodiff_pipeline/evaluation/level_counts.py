@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CHUNK_PIXELS = 1 << 21  # per worker at once; more where there are many levels to look up
 MAX_CHUNK_PIXELS = 1 << 24  # 64 MB
 PIXELS_PER_LEVEL = 8
-BLOCK_LEVELS = 1 << 10
+BLOCK_LEVELS = 1 << 12
 MAX_WORKERS = 4
 
 
