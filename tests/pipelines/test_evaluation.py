@@ -253,6 +253,7 @@ def test_the_shipped_parameters_are_valid(path: Path) -> None:
         {"review_images": -1},
         {"review_limit": 0},
         {"synthetic_images": -1},
+        {"resolution": "full"},
         {"unknown": 1},
     ],
 )

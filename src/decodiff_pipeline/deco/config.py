@@ -189,6 +189,6 @@ def require_places(discrepancy: DiscrepancyConfig, preprocess: PreprocessConfig)
     if discrepancy.normalisation == "position" and preprocess.fit == "tile":
         msg = (
             "scoring.discrepancy.normalisation is 'position', but with preprocessing.fit 'tile' "
-            "a position shows another part of the object in every tile; set one of them otherwise"
+            "a position shows another part of the object in every tile; set the former to none"
         )
         raise ConfigurationError(msg)
