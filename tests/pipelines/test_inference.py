@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -373,9 +374,20 @@ def test_an_overlay_marks_what_is_flagged_and_hides_none_of_it() -> None:
 
 
 def test_a_line_scan_has_an_overlay_too() -> None:
-    long = Image.new("L", (70_000, 4))
-    encoded = encode_overlay(draw_overlay(long, np.zeros((4, 70_000), np.float32), 0.5))
-    assert encoded[:2] == b"\xff\xd8"
+    long = Image.new("L", (70_000, 40))
+    encoded = encode_overlay(draw_overlay(long, np.zeros((40, 70_000), np.float32), 0.5))
+    with Image.open(io.BytesIO(encoded)) as overlay:
+        assert overlay.format == "JPEG"
+
+
+def test_an_image_that_the_fit_cannot_take_stops_no_other(world: World) -> None:
+    index = world.model / "model_index.json"
+    saved = json.loads(index.read_text())
+    index.write_text(json.dumps(saved | {"preprocess": saved["preprocess"] | {"fit": "crop"}}))
+    world.image(world.source / "mono" / "0.png", 1, (900, 5))
+    results = world.run()
+    assert results["error"].notna().tolist() == [True] + [False] * 5
+    assert "900x5 pixels is too narrow" in results["error"][0]
 
 
 def test_wrong_parameters_are_refused_by_name() -> None:

@@ -6,10 +6,10 @@ import io
 from functools import cache
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 OUTLINE = (0, 255, 255)  # not among the colours of the heat map
-OUTLINE_SHARE = 250  # the outline is this part of the longer side, at least a pixel
+OUTLINE_SHARE = 250  # the outline is this part of the shorter side, at least a pixel
 OPACITY = 0.75  # of the heat map where it is hottest
 LARGEST_SIDE = 65_000  # pixels; a JPEG ends at 65,535
 QUALITY = 90
@@ -52,10 +52,13 @@ def encode_overlay(overlay: Image.Image) -> bytes:
 
 def _outline(flagged: np.ndarray) -> Image.Image:
     """The pixels just outside of the flagged ones, so that the line hides no small defect."""
-    inside = Image.fromarray(flagged.astype(np.uint8) * 255)
-    width = max(1, round(max(flagged.shape) / OUTLINE_SHARE))
-    outer = inside.filter(ImageFilter.MaxFilter(2 * width + 1))
-    return Image.fromarray(np.asarray(outer) & ~np.asarray(inside))
+    from scipy import ndimage
+
+    width = max(1, round(min(flagged.shape) / OUTLINE_SHARE))
+    inside = flagged.astype(np.uint8) * np.uint8(255)
+    # One side after the other; Pillow's MaxFilter looks at the whole window for every pixel.
+    outer = ndimage.maximum_filter(inside, size=2 * width + 1, mode="constant")
+    return Image.fromarray(outer & ~inside)
 
 
 @cache

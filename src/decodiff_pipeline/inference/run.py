@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from decodiff_pipeline.data.images import convert, open_image
-from decodiff_pipeline.deco.geometry import to_original
+from decodiff_pipeline.deco.geometry import plan, to_original
 from decodiff_pipeline.errors import ImageError, ModelError
 from decodiff_pipeline.inference.overlays import draw_overlay, encode_overlay
 from decodiff_pipeline.inference.results import Limits, log_summary, tabulate
@@ -139,6 +139,7 @@ class _Run:
                 return
             path = self._source.root / item.path
             image = convert(open_image(data, path), path)
+            plan(image.size, self._pipeline.preprocessing)  # too narrow an image is its own fault
         except ImageError as error:
             self._journal.record([self._row(item, error=str(error))])
             return
@@ -153,7 +154,7 @@ class _Run:
             return
         categories = [loaded.item.category for loaded in self._batch]
         images = [loaded.image for loaded in self._batch]
-        output = self._pipeline(images, categories, batch_size=len(images))
+        output = self._pipeline(images, categories, batch_size=self._config.batch_size)
         rows = [
             self._write(loaded, float(score), anomaly_map)
             for loaded, score, anomaly_map in zip(
