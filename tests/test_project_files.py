@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from PIL import Image
 from scmrepo.git import Git
 
 ROOT = Path(__file__).parents[1]
@@ -134,3 +137,18 @@ def test_knowing_every_pipeline_imports_nothing_heavy() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].strip() == "heavy:"
+
+
+def test_the_python_of_the_readme_runs_as_it_stands(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", text("README.md"), re.DOTALL)
+    shutil.copytree(tiny_model, tmp_path / "data" / "06_models" / "elpv" / "pipeline")
+    monkeypatch.chdir(tmp_path)
+    names = {"image": Image.new("L", (60, 50), 90)}
+    exec(code, names)  # noqa: S102 - our own README
+    out = names["out"]
+    assert out.scores.shape == (1,)
+    assert out.anomaly_maps[0].shape == (32, 32)
+    assert out.reconstructions[0].shape == (32, 32, 3)
+    assert out.reconstructions[0].dtype == np.uint8
