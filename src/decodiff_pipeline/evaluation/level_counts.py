@@ -155,14 +155,20 @@ def _count_all(
     below, at = np.zeros((2, len(levels)), np.int64)
 
     def count(_: int) -> int:
-        total = 0
+        total, buffer = 0, np.empty(0, np.float32)  # new memory at each turn costs page faults
         while chunk := _chunk(maps, images, size):
-            pixels = np.concatenate(chunk)
+            length = sum(map(len, chunk))
+            if length > len(buffer):
+                buffer = np.empty(length, np.float32)
+            pixels = np.concatenate(chunk, out=buffer[:length])
             del chunk
-            place, hit, equal = _placed(pixels, levels)
-            with lock:
-                np.add(below, place, out=below)
-                at[hit] += equal
+            pixels.sort()
+            if len(pixels) and np.isnan(pixels[-1]):
+                raise ModelError(NOT_A_NUMBER)
+            for part, *counts in _looked_up(pixels, levels):
+                with lock:
+                    below[part] += counts[0]
+                    at[part] += counts[1]
             total += len(pixels)
         return total
 
@@ -181,27 +187,19 @@ def _chunk(maps: Maps, images: Iterator[int], size: int) -> list[np.ndarray]:
     return chunk
 
 
-def _placed(pixels: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How many pixels lie below each level, which levels pixels have, and how many; sorts them."""
-    pixels.sort()
-    if not len(pixels):
-        return np.zeros(len(levels), np.int64), np.empty(0, np.int64), np.empty(0, np.int64)
-    if np.isnan(pixels[-1]):
-        raise ModelError(NOT_A_NUMBER)
-    place = _looked_up(pixels, levels)
-    hit = np.flatnonzero(pixels.take(place, mode="clip") == levels)
-    first = place[hit]
-    equal = np.ones(len(hit), np.int64)
-    several = np.flatnonzero(pixels.take(first + 1, mode="clip") == levels[hit])
-    equal[several] = pixels.searchsorted(levels[hit[several]], side="right") - first[several]
-    return place, hit, equal
+def _looked_up(
+    pixels: np.ndarray, levels: np.ndarray
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Part of the levels after part, and how many sorted pixels lie below and at each level.
 
-
-def _looked_up(pixels: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """``pixels.searchsorted(levels)``, faster: each block of levels in the part that it is in."""
-    place = np.empty(len(levels), np.int64)
+    A part that fits into the cache is looked up in the pixels between its ends alone.
+    """
     ends = [*pixels.searchsorted(levels[::BLOCK_LEVELS]), len(pixels)]
     for block, (start, end) in enumerate(pairwise(ends)):
         part = slice(block * BLOCK_LEVELS, (block + 1) * BLOCK_LEVELS)
-        np.add(pixels[start:end].searchsorted(levels[part]), start, out=place[part])
-    return place
+        wanted, near = levels[part], pixels[start:end]
+        place, equal = near.searchsorted(wanted), np.zeros(len(wanted), np.int64)
+        if len(near):
+            hit = np.flatnonzero(near.take(place, mode="clip") == wanted)
+            equal[hit] = near.searchsorted(wanted[hit], side="right") - place[hit]
+        yield part, place + start, equal
