@@ -29,3 +29,7 @@ class CheckpointError(DecodiffError):
 
 class ModelError(DecodiffError):
     """A trained model cannot be loaded or was asked for something it does not know."""
+
+
+class DriftDetected(DecodiffError):
+    """Recent images differ from the reference, and the run was asked to fail then."""

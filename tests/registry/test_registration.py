@@ -29,6 +29,7 @@ METRICS = {
     "mean": {"image_auroc": 0.9},
 }
 THRESHOLDS = {"categories": {"mono": {"threshold": 0.05}}}
+REFERENCE = {"model": {}, "categories": {"mono": {"values": {"score": [0.1, 0.2]}}}}
 
 
 @pytest.fixture
@@ -43,6 +44,7 @@ def register(
             "model_folder": tiny_model,
             "thresholds": THRESHOLDS,
             "metrics": METRICS,
+            "reference": REFERENCE,
             "manifest": manifest,
             "images": ImageFolder(raw),
             "record": manifest,

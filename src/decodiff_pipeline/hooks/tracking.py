@@ -37,6 +37,7 @@ TRACKED = frozenset(
         "ablation",
         "autoencoder",
         "evaluation",
+        "monitoring",
         "promotion",
         "registration",
         "retrain",

@@ -48,6 +48,7 @@ class TrainedModel:
         tags: What the model was made of, as :func:`identity_tags` returns it.
         example: An encoded image and its category.
         record: The evaluation's row for each image, which later models are compared by.
+        reference: What the monitoring compares recent images with, as the evaluation writes it.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class TrainedModel:
     tags: Mapping[str, str]
     example: tuple[bytes, str]
     record: pd.DataFrame
+    reference: Mapping[str, Any] | None = None
 
 
 def serving_config(config: RegistrationConfig) -> dict[str, int]:
@@ -82,6 +84,11 @@ def log_model(
     with tempfile.TemporaryDirectory() as folder:
         thresholds = Path(folder, "thresholds.json")
         thresholds.write_text(json.dumps(model.thresholds, indent=2), encoding="utf-8")
+        artifacts = {"pipeline": str(model.folder), "thresholds": str(thresholds)}
+        if model.reference is not None:
+            reference = Path(folder, "monitoring_reference.json")
+            reference.write_text(json.dumps(model.reference), encoding="utf-8")
+            artifacts["monitoring_reference"] = str(reference)
         # pyfunc.log_model is this call without `run_id`: it takes MLflow's thread-bound active run.
         return Model.log(
             None,
@@ -90,7 +97,7 @@ def log_model(
             run_id=run_id,
             tags=dict(tags),
             python_model=str(SERVED_MODEL),
-            artifacts={"pipeline": str(model.folder), "thresholds": str(thresholds)},
+            artifacts=artifacts,
             model_config=serving_config(config),
             signature=_signature(),
             input_example=pd.DataFrame({"image": [image], "category": [category]}),

@@ -9,6 +9,7 @@ import pandas as pd
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.evaluation.config import EvaluationConfig
+from decodiff_pipeline.evaluation.monitoring.config import ReferenceConfig
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.scoring import ScoringConfig
@@ -191,6 +192,30 @@ def compute_metrics(
     )
     seeds = spread(siblings, found.metrics, training.seed)
     return found.metrics | ({"seeds": seeds} if seeds else {}), found.curves, found.record
+
+
+def make_monitoring_reference(
+    model: Any,
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    predictions: PredictionStore,
+    config: ReferenceConfig,
+) -> dict[str, Any]:
+    """What good images that training did not see are like, for the monitoring.
+
+    Args:
+        model: A `decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`.
+        manifest: The validated manifest.
+        images: The raw images.
+        predictions: The scored images.
+        config: How much is kept.
+
+    Returns:
+        See `decodiff_pipeline.evaluation.monitoring.reference.make_reference`.
+    """
+    from decodiff_pipeline.evaluation.monitoring.reference import make_reference
+
+    return make_reference(_on_the_gpu(model), manifest, images, predictions, config)
 
 
 def _on_the_gpu(model: Any) -> Any:

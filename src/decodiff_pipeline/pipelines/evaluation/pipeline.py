@@ -22,10 +22,12 @@ def create_pipeline(**_: object) -> Pipeline:
 
 def _scoring() -> list[Node]:
     review = [*SOURCE, "predictions", CONFIG]
+    held_out = [*SOURCE, "predictions", "params:monitoring_reference"]
     return [
         _node(nodes.score_images, [*SOURCE, "prediction_store", CONFIG], "predictions"),
         _node(nodes.score_baseline, [*SOURCE, "baseline_store", CONFIG], "baseline_predictions"),
         _node(nodes.review_training_images, review, "training_review"),
+        _node(nodes.make_monitoring_reference, held_out, "monitoring_reference"),
         _node(nodes.measure_synthetic_localisation, [*SOURCE, CONFIG], "synthetic_metrics"),
     ]
 

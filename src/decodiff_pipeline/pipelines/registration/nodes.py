@@ -15,6 +15,7 @@ def register_model(
     model_folder: Path,
     thresholds: dict[str, Any],
     metrics: dict[str, Any],
+    reference: dict[str, Any],
     manifest: pd.DataFrame,
     images: ImageFolder,
     record: pd.DataFrame,
@@ -26,6 +27,7 @@ def register_model(
         model_folder: The pipeline as ``save_pretrained`` wrote it.
         thresholds: Per category, from the evaluation.
         metrics: Per category, from the evaluation.
+        reference: For the monitoring, from the evaluation.
         manifest: The validated manifest, for the data's digest and an example.
         images: The raw images, for the example.
         record: The evaluation's row for each image, for comparisons with later models.
@@ -50,5 +52,6 @@ def register_model(
         tags={**tags, **dataset},
         example=example_of(manifest, images),
         record=record,
+        reference=reference,
     )
     return register(model, registration)

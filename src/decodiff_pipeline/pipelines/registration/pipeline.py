@@ -17,6 +17,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "model_folder": "decodiff_model_folder",
                     "thresholds": "thresholds",
                     "metrics": "metrics",
+                    "reference": "monitoring_reference",
                     "manifest": "validated_manifest",
                     "images": "raw_images",
                     "record": "evaluation_record",

@@ -1,0 +1,121 @@
+"""Do recent values come from where the reference came from? Two-sample tests, and how large."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BINS = 10
+EXACT_UP_TO = 250_000  # product of the sample sizes; above, the asymptotic p is as good
+NORMAL_IQR = 1.349  # interquartile range of the standard normal distribution
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Recent values against reference values.
+
+    Attributes:
+        distance: Kolmogorov-Smirnov's, within 0…1: the largest share of images by which the two
+            distributions differ. Mixing a share s of other images into a sample moves it by at
+            most s.
+        p_value: Two-sided; how often samples of one distribution are that far apart.
+        psi: Population stability index over deciles of the reference.
+        psi_expected: What it is on average where nothing changed: (bins - 1)(1/n + 1/m).
+        shift: Difference of the medians, in robust standard deviations of the reference; ``None``
+            where those are 0.
+        medians: Of the reference and of the recent values.
+    """
+
+    distance: float
+    p_value: float
+    psi: float
+    psi_expected: float
+    shift: float | None
+    medians: tuple[float, float]
+
+
+def compare(reference: np.ndarray, recent: np.ndarray) -> Comparison | None:
+    """Compare two samples.
+
+    Args:
+        reference: Float (n,), finite.
+        recent: Float (m,), finite.
+
+    Returns:
+        ``None`` where either is empty or all values of both are one number. That depends on the
+        two taken together alone, so that leaving such a test out keeps the level of the others.
+    """
+    from scipy.stats import ks_2samp
+
+    both = np.concatenate([reference, recent])
+    if not len(reference) or not len(recent) or np.ptp(both) == 0:
+        return None
+    exact = len(reference) * len(recent) <= EXACT_UP_TO
+    test = ks_2samp(reference, recent, method="exact" if exact else "asymp")
+    psi, bins = population_stability(reference, recent)
+    medians = float(np.median(reference)), float(np.median(recent))
+    spread = robust_spread(reference)
+    return Comparison(
+        distance=float(test.statistic),
+        p_value=float(test.pvalue),
+        psi=psi,
+        psi_expected=(bins - 1) * (1 / len(reference) + 1 / len(recent)),
+        shift=(medians[1] - medians[0]) / spread if spread else None,
+        medians=medians,
+    )
+
+
+def population_stability(
+    reference: np.ndarray, recent: np.ndarray, bins: int = BINS
+) -> tuple[float, int]:
+    """Population stability index: Σ (q - p) ln(q / p) over bins of equal reference counts.
+
+    Half an image is added to each bin, so that an empty one does not make it infinite.
+
+    Args:
+        reference: Float (n,).
+        recent: Float (m,).
+        bins: Most bins; equal quantiles of the reference fall together.
+
+    Returns:
+        The index, and how many bins there were.
+    """
+    cuts = np.unique(np.quantile(reference, np.linspace(0, 1, bins + 1)[1:-1]))
+    if len(cuts) == 1:  # (nearly) one number: below, at and above it
+        cuts = np.array([cuts[0], np.nextafter(cuts[0], np.inf)])
+    shares = []
+    for values in (reference, recent):
+        # side "right": a value on a cut belongs above it, in both samples alike
+        counts = np.bincount(np.searchsorted(cuts, values, side="right"), minlength=len(cuts) + 1)
+        shares.append((counts + 0.5) / (len(values) + 0.5 * len(counts)))
+    before, after = shares
+    return float(np.sum((after - before) * np.log(after / before))), len(before)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Adjusted p-values of Holm's step-down procedure, float (n,) within 0…1.
+
+    Rejecting those up to a level makes any false rejection at all no likelier than that level,
+    however the tests depend on each other.
+
+    Source: Holm, A simple sequentially rejective multiple test procedure, Scand. J. Stat. 6 (1979).
+    """
+    values = np.asarray(p_values, float)
+    order = np.argsort(values, kind="stable")
+    factors = np.arange(len(values), 0, -1)
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(factors * values[order]))
+    return adjusted
+
+
+def robust_spread(values: np.ndarray) -> float:
+    """Interquartile range as a standard deviation of the normal distribution; 0 for no values."""
+    if not len(values):
+        return 0.0
+    low, high = np.quantile(values, [0.25, 0.75])
+    return float(high - low) / NORMAL_IQR

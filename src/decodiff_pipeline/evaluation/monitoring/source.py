@@ -1,0 +1,116 @@
+"""Recent images: a folder of them, or a table of paths or of scores alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from decodiff_pipeline.data.images import SUFFIXES, ImageFolder
+from decodiff_pipeline.data.layouts.base import list_images
+from decodiff_pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+COLUMNS = "category, and path or score"
+
+
+class RecentSource:
+    """A handle on a folder or a table: cheap to make, reads one image at a time.
+
+    In a folder, the first folder of an image's path is its category. A table (CSV or parquet) has
+    ``category`` and ``path`` (relative to the table's folder), ``score``, or both; the log of a
+    served model is such a table. A row without a path is known by its score alone.
+
+    Args:
+        path: The folder or the table. It may itself be a link; nothing below it may.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    def rows(self, category: str | None) -> pd.DataFrame:
+        """List what there is; no image is opened.
+
+        Args:
+            category: Of all of it; ``None`` for what the table or the folders say.
+
+        Returns:
+            Columns ``category``, ``path`` (empty where there is none) and ``score`` (NaN where
+            there is none).
+
+        Raises:
+            DataError: There is nothing, or something has no category.
+        """
+        if not self.path.exists():
+            raise DataError(
+                f"monitoring.source {self.path} does not exist; name a folder of images with one "
+                f"folder a category, or a CSV or parquet file with the columns {COLUMNS}"
+            )
+        rows = self._folder(category) if self.path.is_dir() else self._table(category)
+        if rows.empty:
+            raise DataError(
+                f"monitoring.source {self.path} is empty; put recent images "
+                f"({', '.join(sorted(SUFFIXES))}) there, or name another source"
+            )
+        return rows
+
+    def read(self, path: str) -> Image.Image:
+        """Read an image; see `ImageFolder.read`."""
+        root = self.path if self.path.is_dir() else self.path.parent
+        return ImageFolder(root).read(path)
+
+    def _folder(self, category: str | None) -> pd.DataFrame:
+        paths = [
+            path.relative_to(self.path).as_posix()
+            for path in list_images(self.path, recursive=True)
+        ]
+        loose = [path for path in paths if "/" not in path]
+        if category is None and loose:
+            raise DataError(
+                f"{self.path / loose[0]} lies in no folder that would name its category; put it "
+                "into one, or set monitoring.category"
+            )
+        names = [category if category is not None else path.split("/")[0] for path in paths]
+        return pd.DataFrame({"category": names, "path": paths, "score": np.nan})
+
+    def _table(self, category: str | None) -> pd.DataFrame:
+        table = self._read_table()
+        if category is not None:
+            table["category"] = category
+        if "category" not in table or not {"path", "score"} & set(table):
+            raise DataError(
+                f"monitoring.source {self.path} has the columns {', '.join(map(str, table))}; it "
+                f"needs {COLUMNS}"
+            )
+        rows = pd.DataFrame({"category": table["category"], "path": "", "score": np.nan})
+        if "path" in table:
+            rows["path"] = table["path"].fillna("").astype(str)
+        if "score" in table:
+            rows["score"] = pd.to_numeric(table["score"], errors="coerce")
+        rows["score"] = rows["score"].where(np.isfinite(rows["score"].to_numpy(float)))
+        empty = rows["category"].isna() | ((rows["path"] == "") & rows["score"].isna())
+        if empty.any():
+            raise DataError(
+                f"monitoring.source {self.path}: row {int(empty.to_numpy().argmax()) + 1} has no "
+                "category, or neither a path nor a score that is a number; fill it in or remove it"
+            )
+        return rows.assign(category=rows["category"].astype(str))
+
+    def _read_table(self) -> pd.DataFrame:
+        try:
+            if self.path.suffix.lower() == ".parquet":
+                return pd.read_parquet(self.path)
+            text = {"category": str, "path": str}
+            return pd.read_csv(self.path, dtype=text, keep_default_na=False, na_values=[""])
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"monitoring.source {self.path} cannot be read ({' '.join(str(error).split())}); "
+                f"it must be a folder, or a CSV or parquet file with the columns {COLUMNS}"
+            ) from error
+
+    def __repr__(self) -> str:
+        return f"RecentSource({str(self.path)!r})"

@@ -1,0 +1,73 @@
+"""Nodes of the monitoring pipeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from decodiff_pipeline.errors import DriftDetected
+from decodiff_pipeline.evaluation.monitoring.config import MonitoringConfig
+from decodiff_pipeline.evaluation.monitoring.reference import ReferenceFile
+from decodiff_pipeline.evaluation.monitoring.source import RecentSource
+
+
+def measure_recent(
+    model: Any, reference: ReferenceFile, source: RecentSource, config: MonitoringConfig
+) -> pd.DataFrame:
+    """Score and measure recent images, on the GPU where there is one.
+
+    Args:
+        model: A `decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`.
+        reference: What belongs to it.
+        source: The images.
+        config: Which of them.
+
+    Returns:
+        See `decodiff_pipeline.evaluation.monitoring.recent.measure_recent`.
+    """
+    import torch
+
+    from decodiff_pipeline.evaluation.monitoring import recent
+
+    if torch.cuda.is_available():
+        model.to("cuda")
+    return recent.measure_recent(model, reference.load(), source, config)
+
+
+def judge(
+    reference: ReferenceFile, recent: pd.DataFrame, source: RecentSource, config: MonitoringConfig
+) -> tuple[dict[str, Any], str]:
+    """Say whether anything has changed, for programs and for people.
+
+    Args:
+        reference: What the images are compared with.
+        recent: From `measure_recent`.
+        source: The images, for the report.
+        config: When to alarm.
+
+    Returns:
+        See `decodiff_pipeline.evaluation.monitoring.judgement.judge`; and an HTML page.
+    """
+    from decodiff_pipeline.evaluation.monitoring import judgement, report
+
+    answer = judgement.judge(reference.load(), recent, config)
+    return answer, report.render_report(answer, source)
+
+
+def fail_on_drift(monitoring: dict[str, Any], _report: str, config: MonitoringConfig) -> None:
+    """End the run with an error where something has changed, if that was asked for.
+
+    Args:
+        monitoring: From `judge`.
+        _report: Is on disk by then.
+        config: Whether it was asked for.
+
+    Raises:
+        DriftDetected: Something has changed.
+    """
+    if monitoring["retrain"] and config.fail_on_drift:
+        raise DriftDetected(
+            f"monitoring.fail_on_drift: recent images differ from the reference. "
+            f"{' '.join(monitoring['why'])}"
+        )
