@@ -95,7 +95,7 @@ def test_a_version_knows_what_it_is_and_answers(
     assert caught.value.error_code == "BAD_REQUEST"
 
     logged_files = {path.name for path in (tmp_path / "mlartifacts").rglob("*.*")}
-    assert "model_index.json" in logged_files
+    assert {"model_index.json", "monitoring_reference.json"} <= logged_files
     assert not [name for name in logged_files if name.endswith((".pkl", ".pt", ".bin"))]
 
 
