@@ -19,7 +19,6 @@ from pydantic import ValidationError
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.errors import DataError, DriftDetected
 from decodiff_pipeline.evaluation.config import EvaluationConfig
-from decodiff_pipeline.evaluation.latent_space import LatentSpace
 from decodiff_pipeline.evaluation.monitoring.config import MonitoringConfig, ReferenceConfig
 from decodiff_pipeline.evaluation.monitoring.judgement import judge
 from decodiff_pipeline.evaluation.monitoring.reference import ReferenceFile, make_reference
@@ -229,19 +228,6 @@ def test_what_is_wrong_with_the_source_is_said(world: SimpleNamespace, tmp_path:
     assert "mono, poly" in error(category="gadget")
 
 
-def test_a_table_without_what_it_needs_is_refused(tmp_path: Path) -> None:
-    table = tmp_path / "recent.csv"
-    for content, said in [
-        ("path\na.png\n", "it needs category"),
-        ("category,score\nmono,\n", "row 1"),
-        ("category,score\nmono,0.5\nmono,high\n", "row 2"),
-        ("category,path\n,a.png\n", "row 1"),
-    ]:
-        table.write_text(content)
-        with pytest.raises(DataError, match=said):
-            RecentSource(table).rows(None)
-
-
 def test_a_table_cannot_lead_out_of_its_folder(world: SimpleNamespace, tmp_path: Path) -> None:
     save(tmp_path, range(1))
     (tmp_path / "in").mkdir()
@@ -291,18 +277,6 @@ def test_a_small_share_of_defects_is_no_alarm_however_many_images() -> None:
     tested = judge(reference, recent, MonitoringConfig())["categories"]["a"]["features"]["score"]
     assert not tested["drift"]
     assert judge(reference, recent, MonitoringConfig(min_distance=0))["retrain"]
-
-
-def test_the_latent_space_survives_its_file_and_sees_new_images_alike() -> None:
-    random = np.random.default_rng(0)
-    fitted, new = random.normal(size=(2, 60, 20)) @ random.normal(size=(20, 20))
-    space = LatentSpace.fit(fitted, 5)
-    placed = space.place(fitted)
-    assert np.std(placed["latent_1"], ddof=1) == pytest.approx(1)
-    assert np.sqrt(np.mean(placed["latent_residual"] ** 2)) == pytest.approx(1)
-    again = LatentSpace.from_dict(json.loads(json.dumps(space.to_dict())))
-    for name, values in again.place(new).items():
-        assert values == pytest.approx(space.place(new)[name], rel=1e-3, abs=1e-3)
 
 
 def test_the_shipped_parameters_are_the_documented_defaults() -> None:
