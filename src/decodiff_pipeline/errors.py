@@ -33,3 +33,7 @@ class ModelError(DecodiffError):
 
 class DriftDetected(DecodiffError):
     """Recent images differ from the reference, and the run was asked to fail then."""
+
+
+class PromotionRefused(DecodiffError):
+    """A new version did not pass its gates, and the run was told to fail then."""

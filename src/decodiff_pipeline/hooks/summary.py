@@ -64,6 +64,11 @@ class SummaryHooks:
         blocks += self._run()
         if "registration" in written:
             blocks.append(_model(_read(catalog, "registration")))
+        for name in ("promotion", "rollback"):
+            if name in written:
+                from decodiff_pipeline.registry import promotion_report
+
+                blocks.append(promotion_report.render_table(_read(catalog, name)))
         return blocks
 
     def _report(self, catalog: DataCatalog) -> str:

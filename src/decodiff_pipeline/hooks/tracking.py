@@ -41,6 +41,7 @@ TRACKED = frozenset(
         "promotion",
         "registration",
         "retrain",
+        "rollback",
         "train",
         "training",
     }

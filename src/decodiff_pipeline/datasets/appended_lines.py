@@ -1,0 +1,57 @@
+"""Lines that are appended to a file, as a catalog dataset."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from kedro.io import AbstractDataset, DatasetError
+
+
+class AppendedLinesDataset(AbstractDataset[Any, Any]):
+    """JSON lines that are only added to: saving appends one, whoever else does so meanwhile."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        """Name the file.
+
+        Args:
+            filepath: The file; it and its folder are made where they are missing.
+            metadata: Anything; Kedro ignores it.
+        """
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> list[Any]:
+        """Every line in the order it was added.
+
+        Raises:
+            DatasetError: A line is no JSON.
+        """
+        lines = self._filepath.read_text(encoding="utf-8").splitlines()
+        try:
+            return [json.loads(line) for line in lines if line.strip()]
+        except ValueError as error:
+            msg = f"{self._filepath} has a line that is no JSON ({error}); move it elsewhere"
+            raise DatasetError(msg) from error
+
+    def save(self, data: Any) -> None:
+        """Append one line in one write, and wait until it is on the disk."""
+        line = json.dumps(data, ensure_ascii=False).encode() + b"\n"
+        self._filepath.parent.mkdir(parents=True, exist_ok=True)
+        with self._filepath.open("ab+", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(end - 1, 0))
+            # A line that a power cut left unfinished must not swallow this one.
+            torn = end > 0 and file.read(1) != b"\n"
+            file.write(b"\n" + line if torn else line)
+            os.fsync(file.fileno())
+
+    def _exists(self) -> bool:
+        return self._filepath.is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}

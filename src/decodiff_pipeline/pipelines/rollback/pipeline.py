@@ -1,0 +1,21 @@
+"""From a bad champion to the one before."""
+
+from __future__ import annotations
+
+from kedro.pipeline import Node, Pipeline
+
+from decodiff_pipeline.pipelines.rollback.nodes import roll_back
+
+
+def create_pipeline(**_: object) -> Pipeline:
+    """The rollback pipeline."""
+    return Pipeline(
+        [
+            Node(
+                roll_back,
+                ["promotion_store", "params:registration", "params:rollback"],
+                ["rollback", "promotion_log"],
+                name="roll_back",
+            )
+        ]
+    )

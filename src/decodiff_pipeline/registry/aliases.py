@@ -1,0 +1,161 @@
+"""Versions by alias, and moving ``champion`` while others may be doing so; no torch in here."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.registry.mlflow_values import (
+    MAX_TAG,
+    first_line,
+    prepare_environment,
+    redact,
+)
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Mapping
+
+    from mlflow import MlflowClient
+
+logger = logging.getLogger(__name__)
+
+CHAMPION, PREVIOUS = "champion", "previous"
+# Tags of a version: the champion that it took the place of (empty: there was none), and why it
+# was withdrawn.
+REPLACED = "promotion.replaced"
+ROLLED_BACK = "rollback.reason"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version in the registry.
+
+    Attributes:
+        name: Of the registered model.
+        number: Of the version.
+        tags: What it was made of and what became of it.
+    """
+
+    name: str
+    number: str
+    tags: Mapping[str, str]
+
+    @property
+    def uri(self) -> str:
+        """URI that MLflow loads it by."""
+        return f"models:/{self.name}/{self.number}"
+
+
+class Registry:
+    """The versions of one model.
+
+    Args:
+        name: Of the registered model.
+    """
+
+    def __init__(self, name: str) -> None:
+        prepare_environment()
+        import mlflow
+
+        self.name = name
+        self.client: MlflowClient = mlflow.MlflowClient()
+        self.uri: str = mlflow.get_registry_uri()
+
+    def aliases(self) -> dict[str, str]:
+        """Version numbers by alias.
+
+        Raises:
+            ModelError: There is no such model, or MLflow cannot be reached.
+        """
+        with self._explained("read"):
+            found = self.client.get_registered_model(self.name).aliases
+        return {alias: str(number) for alias, number in found.items()}
+
+    def version(self, alias_or_number: str) -> Version:
+        """A version by alias or number.
+
+        Raises:
+            ModelError: There is no such version, or MLflow cannot be reached.
+        """
+        number = self.aliases().get(alias_or_number, alias_or_number)
+        if not number.isdigit():
+            msg = (
+                f"no version of {self.name} has the alias {alias_or_number!r}; "
+                "run kedro run --pipeline registration, or name a version by its number"
+            )
+            raise ModelError(msg)
+        with self._explained("read"):
+            found = self.client.get_model_version(self.name, number)
+        return Version(self.name, str(found.version), dict(found.tags))
+
+    def champion(self) -> Version | None:
+        """The version that is served, if there is one."""
+        return self.version(CHAMPION) if CHAMPION in self.aliases() else None
+
+    def point(self, alias: str, number: str | None) -> None:
+        """Move an alias to a version, or (``None``) take it away."""
+        with self._explained("written"):
+            if number is None:
+                self.client.delete_registered_model_alias(self.name, alias)
+            else:
+                self.client.set_registered_model_alias(self.name, alias, number)
+
+    def tag(self, number: str, tags: Mapping[str, str]) -> None:
+        """Add tags to a version, cut to MLflow's length; if that fails, it is only said.
+
+        By then an alias is moved, and the audit log has to have it.
+        """
+        try:
+            with self._explained("written"):
+                for key, value in tags.items():
+                    self.client.set_model_version_tag(self.name, number, key, value[:MAX_TAG])
+        except ModelError as error:
+            logger.warning("version %s does not have its tags: %s", number, error)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Wait until no other process of this machine moves an alias of this model."""
+        with exclusive(_lock_file(self.uri, self.name)):
+            yield
+
+    @contextmanager
+    def _explained(self, done: str) -> Iterator[None]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except (MlflowException, OSError) as error:
+            msg = (
+                f"the versions of {self.name} in MLflow at {redact(self.uri)} cannot be {done} "
+                f"({redact(first_line(error))}); see to MLflow, or run "
+                "kedro run --pipeline registration first"
+            )
+            raise ModelError(msg) from error
+
+
+@contextmanager
+def exclusive(path: Path | os.PathLike[str]) -> Iterator[None]:
+    """Hold the lock on a file, which is made where it is missing and stays."""
+    with Path(path).open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield  # closing the file gives the lock back
+
+
+def _lock_file(uri: str, name: str) -> Path:
+    """Beside a database file; for a server, in this user's temporary folder.
+
+    Processes on other machines are kept apart by reading the alias again before it is moved.
+    """
+    database = uri.removeprefix("sqlite:///")
+    digest = hashlib.sha256(f"{uri} {name}".encode()).hexdigest()[:12]
+    if database != uri:
+        return Path(database).with_name(f"{Path(database).name}.{digest}.lock")
+    return Path(tempfile.gettempdir(), f"decodiff-{Path.home().name}-{digest}.lock")

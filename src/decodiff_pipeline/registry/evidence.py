@@ -1,0 +1,97 @@
+"""What the verdict on a new version follows from, in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A difference of two models on the same images.
+
+    Attributes:
+        value: Of the challenger.
+        reference: Of the other model.
+        difference: Challenger less the other.
+        low: Lower end of its bootstrap interval.
+        high: Upper end of it.
+    """
+
+    value: float
+    reference: float
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The challenger beside another model: by category and metric, and by metric in the mean."""
+
+    categories: Mapping[str, Mapping[str, Paired]]
+    mean: Mapping[str, Paired]
+
+
+@dataclass(frozen=True)
+class FalsePositives:
+    """What the threshold of a category did on good test images.
+
+    Attributes:
+        flagged: Good test images at or above the threshold.
+        good: Good test images.
+        promised: Expected share of flagged ones, at most.
+        n_calibration: Images that the threshold was fitted to.
+    """
+
+    flagged: int
+    good: int
+    promised: float
+    n_calibration: int
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What a fresh process made of the registered version.
+
+    Attributes:
+        error: Why it does not answer, as a sentence; ``None`` where it does.
+        files_as_registered: Whether the SHA-256 of its files is that of the version's tags.
+        largest_error: Largest difference of a score from the evaluation's.
+        latency_ms: Median time of a request with one image.
+        size_mb: Size of the logged model in 10⁶ bytes.
+    """
+
+    error: str | None = None
+    files_as_registered: bool | None = None
+    largest_error: float | None = None
+    latency_ms: float | None = None
+    size_mb: float | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that the verdict follows from.
+
+    Attributes:
+        serving: From the fresh process.
+        metrics: Of the challenger, by category.
+        false_positives: By category; where there is no threshold or no good image, absent.
+        baseline: The challenger beside the PCA.
+        champion: The challenger beside the champion; ``None`` where there is none to compare with.
+        champion_error: Why the champion there is cannot be loaded, as a sentence.
+        lost: Categories of the champion that the challenger does not know.
+        rolled_back: Why this version was rolled back once.
+    """
+
+    serving: Serving
+    metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    false_positives: Mapping[str, FalsePositives] = field(default_factory=dict)
+    baseline: Comparison | None = None
+    champion: Comparison | None = None
+    champion_error: str | None = None
+    lost: tuple[str, ...] = ()
+    rolled_back: str | None = None

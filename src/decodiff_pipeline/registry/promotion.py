@@ -1,0 +1,164 @@
+"""A new version against the champion: judged on the current test images, then moved or refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from decodiff_pipeline.registry import audit
+from decodiff_pipeline.registry.aliases import (
+    CHAMPION,
+    PREVIOUS,
+    REPLACED,
+    ROLLED_BACK,
+    Registry,
+    Version,
+)
+from decodiff_pipeline.registry.gates import Gate, as_rows, can_be_overridden, failed, judge
+from decodiff_pipeline.registry.identity import data_digest
+from decodiff_pipeline.registry.trial import evidence_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from decodiff_pipeline.registry.promotion_config import PromotionConfig
+    from decodiff_pipeline.registry.trial import Arena
+
+IDENTITY = ("model_sha256", "thresholds_sha256", "data_digest", "git_commit", "dvc_revision")
+MOVED = ("promoted", "overridden")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict that nothing was done about yet.
+
+    Attributes:
+        challenger: The version judged.
+        champion: The champion when it was judged.
+        gates: Every question; none where the challenger is the champion already.
+        notes: Sentences that explain what the gates do not.
+        data_digest: Of the data judged on.
+    """
+
+    challenger: Version
+    champion: Version | None
+    gates: list[Gate]
+    notes: list[str]
+    data_digest: str
+
+
+def judge_challenger(name: str, arena: Arena) -> Judgement:
+    """Score the challenger and the champion on the same test images, and ask every gate.
+
+    Args:
+        name: Of the registered model.
+        arena: Data and limits.
+
+    Raises:
+        ModelError: There is no challenger, or MLflow cannot be reached.
+    """
+    registry = Registry(name)
+    challenger, champion = registry.version(arena.config.challenger), registry.champion()
+    digest = data_digest(arena.manifest)
+    if champion is not None and champion.number == challenger.number:
+        notes = [f"version {challenger.number} is the champion already; nothing is to be done"]
+        return Judgement(challenger, champion, [], notes, digest)
+    notes = _of_data(challenger, champion, digest)
+    evidence = evidence_of(challenger, champion, arena, notes)
+    return Judgement(challenger, champion, judge(evidence, arena.config), notes, digest)
+
+
+def promote(judgement: Judgement, config: PromotionConfig, project: Path) -> dict[str, Any]:
+    """Move ``champion`` if the gates are passed or overridden and nobody moved it meanwhile.
+
+    Args:
+        judgement: From `judge_challenger`.
+        config: For the reason of an override.
+        project: A folder of the repository, for the state of the code.
+
+    Returns:
+        The line of the audit log. ``outcome``: ``promoted``, ``overridden``, ``refused``,
+        ``outdated`` (the champion moved since the judgement) or ``unchanged``.
+
+    Raises:
+        ModelError: MLflow cannot be reached; no alias was moved then, unless it says so.
+    """
+    challenger = judgement.challenger
+    registry = Registry(challenger.name)
+    before = judgement.champion and judgement.champion.number
+    notes = list(judgement.notes)
+    with registry.locked():
+        current = registry.aliases().get(CHAMPION)
+        outcome = _outcome(judgement, config, current, notes)
+        if outcome in MOVED:
+            # `previous` first: whenever this is cut off, there is a champion.
+            if current is not None:
+                registry.point(PREVIOUS, current)
+            registry.point(CHAMPION, challenger.number)
+        line = audit.record(
+            "promotion",
+            project,
+            name=challenger.name,
+            outcome=outcome,
+            from_version=before,
+            to_version=challenger.number,
+            reason=config.override_reason if outcome == "overridden" else None,
+            gates=as_rows(judgement.gates),
+            notes=notes,
+            data_digest=judgement.data_digest,
+            challenger=_identity(challenger),
+            champion=judgement.champion and _identity(judgement.champion),
+        )
+        _tag(registry, line, current)
+    return line
+
+
+def _outcome(
+    judgement: Judgement, config: PromotionConfig, current: str | None, notes: list[str]
+) -> str:
+    if current == judgement.challenger.number:
+        return "unchanged"
+    before = judgement.champion and judgement.champion.number
+    if current != before:
+        notes.append(
+            f"the champion was version {before} when this was judged and is version {current} now; "
+            "run kedro run --pipeline promotion again"
+        )
+        return "outdated"
+    if not failed(judgement.gates):
+        return "promoted"
+    if config.override_reason is None:
+        return "refused"
+    if not can_be_overridden(judgement.gates):
+        notes.append("a version that does not answer as it was registered is not overridden")
+        return "refused"
+    return "overridden"
+
+
+def _tag(registry: Registry, line: Mapping[str, Any], replaced: str | None) -> None:
+    """Write the outcome to the version."""
+    if line["outcome"] == "unchanged":
+        return
+    tags = audit.as_tags(line)
+    if line["outcome"] in MOVED:
+        tags |= {REPLACED: replaced or "", ROLLED_BACK: ""}
+    registry.tag(line["to_version"], tags)
+
+
+def _identity(version: Version) -> dict[str, str | None]:
+    return {"version": version.number, **{key: version.tags.get(key) for key in IDENTITY}}
+
+
+def _of_data(challenger: Version, champion: Version | None, digest: str) -> list[str]:
+    """Where the data of now is not what a version was made from."""
+    notes = []
+    if champion is None:
+        notes.append("there is no champion yet: only what is asked without one counts")
+    for role, version in (("champion", champion), ("challenger", challenger)):
+        if version is not None and version.tags.get("data_digest") != digest:
+            notes.append(
+                f"the {role} (version {version.number}) was registered with other data; "
+                "it is judged on the current test images"
+            )
+    return notes

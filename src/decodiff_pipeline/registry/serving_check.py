@@ -1,0 +1,188 @@
+"""Whether a registered version answers in a process that has nothing but the registry.
+
+python -m decodiff_pipeline.registry.serving_check REQUEST.JSON ANSWER.JSON
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from decodiff_pipeline.data.images import ImageFolder, read_bytes
+from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.registry.evidence import Serving
+from decodiff_pipeline.registry.identity import folder_sha256, thresholds_digest
+from decodiff_pipeline.registry.mlflow_values import first_line, prepare_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+MODULE = "decodiff_pipeline.registry.serving_check"
+ERROR_LINES = 400  # characters of what the process said last
+DIGESTS = ("model_sha256", "thresholds_sha256")
+
+
+def logged_folder(model: Path) -> Path:
+    """The pipeline's folder within a downloaded model.
+
+    Raises:
+        ModelError: There is none.
+    """
+    found = sorted(model.glob("artifacts/*/model_index.json"))
+    if not found:
+        msg = f"the logged model in {model} holds no pipeline; register the model again"
+        raise ModelError(msg)
+    return found[0].parent
+
+
+def digests_of(model: Path) -> dict[str, str]:
+    """SHA-256 of the pipeline and of the thresholds within a downloaded model, by tag."""
+    thresholds = json.loads((model / "artifacts" / "thresholds.json").read_text(encoding="utf-8"))
+    values = (folder_sha256(logged_folder(model)), thresholds_digest(thresholds))
+    return dict(zip(DIGESTS, values, strict=True))
+
+
+def differing(model: Path, tags: Mapping[str, str]) -> list[str]:
+    """Which digests of a downloaded model are not those of a version's tags."""
+    return [tag for tag, digest in digests_of(model).items() if tags.get(tag) != digest]
+
+
+def chosen(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Some images of every category in turn, good and defective ones alike.
+
+    Args:
+        rows: Scored test images with ``category``, ``label`` and ``path``.
+        count: How many are wanted.
+    """
+    rows = rows.sort_values("path")
+    turn = rows.groupby(["category", "label"]).cumcount()
+    return rows.assign(turn=turn).sort_values(["turn", "category", "label"]).head(count)
+
+
+def check_serving(
+    uri: str,
+    tags: Mapping[str, str],
+    images: ImageFolder,
+    rows: pd.DataFrame,
+    timeout_s: float,
+) -> tuple[Serving, list[float]]:
+    """Let a fresh process load a version and answer real images, one a request.
+
+    Args:
+        uri: ``models:/name/version``.
+        tags: Of the version, with its digests.
+        images: The raw images.
+        rows: Images to answer, with ``path`` and ``category``.
+        timeout_s: When to give up.
+
+    Returns:
+        What came of it, the difference from the evaluation still open; the scores in the order of
+        ``rows``, none where it does not answer.
+    """
+    import mlflow
+
+    request = {
+        "uri": uri,
+        "digests": {tag: tags.get(tag) for tag in DIGESTS},
+        "root": str(images.path.absolute()),
+        "images": rows[["path", "category"]].to_dict("records"),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        asked, answered = Path(folder, "request.json"), Path(folder, "answer.json")
+        asked.write_text(json.dumps(request), encoding="utf-8")
+        # Without the run's id: nothing that the process does is the run's.
+        environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
+        environment["MLFLOW_TRACKING_URI"] = mlflow.get_tracking_uri()
+        try:
+            done = subprocess.run(  # noqa: S603 - this interpreter and module, no shell
+                [sys.executable, "-m", MODULE, str(asked), str(answered)],
+                capture_output=True,
+                text=True,
+                env=environment,
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return Serving(error=f"no answer within {timeout_s:g} s"), []
+        if not answered.is_file():
+            said = (done.stderr or done.stdout).strip()[-ERROR_LINES:]
+            return Serving(error=f"the process ended with status {done.returncode}: {said}"), []
+        answer = json.loads(answered.read_text(encoding="utf-8"))
+    scores = answer.pop("scores", [])
+    return Serving(**answer), scores
+
+
+def answer_request(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What the fresh process does.
+
+    Args:
+        request: See `check_serving`.
+
+    Returns:
+        Fields of `Serving`, and ``scores``.
+    """
+    prepare_environment()
+    import mlflow
+
+    answer: dict[str, Any] = {}
+    # A copy of its own, so that what is checked is what is loaded.
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            local = Path(mlflow.artifacts.download_artifacts(request["uri"], dst_path=folder))
+            answer["files_as_registered"] = not differing(local, request["digests"])
+            if not answer["files_as_registered"]:
+                return answer
+            size = sum(path.stat().st_size for path in local.rglob("*") if path.is_file())
+            answer["size_mb"] = size / 1e6
+            model = mlflow.pyfunc.load_model(str(local))
+            times, answer["scores"] = _timed(model, Path(request["root"]), request["images"])
+            answer["latency_ms"] = statistics.median(times)
+        except Exception as error:
+            answer["error"] = f"{type(error).__name__}: {first_line(error)}"
+    return answer
+
+
+def _timed(
+    model: Any, root: Path, images: Sequence[Mapping[str, str]]
+) -> tuple[list[float], list[float]]:
+    """Milliseconds and score of each image; the first is answered twice and timed once."""
+    import pandas as pd
+
+    frames = [
+        pd.DataFrame(
+            {"image": [read_bytes(root / row["path"], root=root)], "category": [row["category"]]}
+        )
+        for row in images
+    ]
+    model.predict(frames[0])  # what is done once, such as choosing kernels, is not latency
+    times, scores = [], []
+    for frame in frames:
+        start = time.perf_counter()
+        answer = model.predict(frame)
+        times.append((time.perf_counter() - start) * 1000)
+        scores.append(float(answer["score"][0]))
+    return times, scores
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Read the request, write the answer.
+
+    Returns:
+        The exit status.
+    """
+    request = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    Path(arguments[1]).write_text(json.dumps(answer_request(request)), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
