@@ -1,0 +1,412 @@
+"""Who becomes champion: real models in a registry of the test's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+import pytest
+import torch
+
+from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.errors import ConfigurationError, ModelError, PromotionRefused
+from decodiff_pipeline.evaluation.config import EvaluationConfig
+from decodiff_pipeline.pipelines.promotion.nodes import stop_if_refused
+from decodiff_pipeline.registry import serving_check, trial
+from decodiff_pipeline.registry.aliases import Registry
+from decodiff_pipeline.registry.evidence import Serving
+from decodiff_pipeline.registry.promotion import Judgement, judge_challenger, promote
+from decodiff_pipeline.registry.promotion_config import (
+    ComparisonGates,
+    PromotionConfig,
+    RollbackConfig,
+)
+from decodiff_pipeline.registry.promotion_report import headline, render_markdown, render_table
+from decodiff_pipeline.registry.rollback import roll_back
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NAME = "decodiff"
+# The images are so plain that the PCA finds every defect too.
+NO_PCA = ComparisonGates()
+
+
+@pytest.fixture
+def versions(line: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """The number of a version by its description, in a registry of this test's own."""
+    torch.set_num_threads(1)
+    shutil.copy(line.database, tmp_path / "mlflow.db")
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return line.versions.__getitem__
+
+
+@pytest.fixture
+def served_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The serving check in this process, which saves the imports of another one."""
+
+    def check(uri: str, tags: Any, images: ImageFolder, rows: Any, _: float) -> Any:
+        request = {
+            "uri": uri,
+            "digests": {tag: tags.get(tag) for tag in serving_check.DIGESTS},
+            "root": str(images.path),
+            "images": rows[["path", "category"]].to_dict("records"),
+        }
+        answer = serving_check.answer_request(request)
+        scores = answer.pop("scores", [])
+        return Serving(**answer), scores
+
+    monkeypatch.setattr(trial, "check_serving", check)
+
+
+@pytest.fixture
+def judged(line: Any, tmp_path: Path) -> Callable[..., Judgement]:
+    """Judges a version; keywords are of the configuration."""
+
+    def run(number: str, *, manifest: Any = None, **config: Any) -> Judgement:
+        arena = trial.Arena(
+            line.manifest if manifest is None else manifest,
+            ImageFolder(line.raw),
+            tmp_path / "predictions",
+            EvaluationConfig(),
+            settings(challenger=number, **config),
+        )
+        return judge_challenger(NAME, arena)
+
+    return run
+
+
+def settings(**config: Any) -> PromotionConfig:
+    """The defaults but for the PCA."""
+    return PromotionConfig(**{"baseline": NO_PCA, **config})
+
+
+def crown(number: str) -> None:
+    """Make a version the champion by hand."""
+    mlflow.MlflowClient().set_registered_model_alias(NAME, "champion", number)
+
+
+def aliases() -> dict[str, str]:
+    """Champion and previous, as the registry has them."""
+    found = Registry(NAME).aliases()
+    return {alias: found[alias] for alias in ("champion", "previous") if alias in found}
+
+
+def tags(number: str) -> dict[str, str]:
+    """Of a version."""
+    return mlflow.MlflowClient().get_model_version(NAME, number).tags
+
+
+def failures(line: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name and category of the gates that were not passed."""
+    return [(gate["name"], gate["category"]) for gate in line["gates"] if not gate["passed"]]
+
+
+def test_the_first_version_promotes_itself_and_answers_in_a_fresh_process(
+    versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
+) -> None:
+    sharp = versions("sharp")
+    done = promote(judged(sharp), settings(), tmp_path)
+    assert (done["outcome"], done["from_version"], done["to_version"]) == ("promoted", None, sharp)
+    assert aliases() == {"champion": sharp}
+    assert any("no champion yet" in note for note in done["notes"])
+    gates = {gate["name"]: gate for gate in done["gates"]}
+    assert gates["serving scores"]["value"] < 1e-4
+    assert gates["latency"]["value"] > 0
+    assert not [name for name in gates if "champion" in name]
+    assert json.loads(tags(sharp)["promotion.by"])["host"]
+    assert tags(sharp)["promotion.outcome"] == "promoted"
+    json.dumps(done, allow_nan=False)
+
+
+@pytest.mark.usefixtures("served_here")
+def test_a_better_version_takes_over_and_again_nothing_moves(
+    versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
+) -> None:
+    blind, sharp = versions("blind to nuts"), versions("sharp")
+    crown(blind)
+    done = promote(judged(sharp), settings(), tmp_path)
+    assert done["outcome"] == "promoted", failures(done)
+    assert aliases() == {"champion": sharp, "previous": blind}
+    gain = next(g for g in done["gates"] if g["name"] == "gain over champion")
+    assert gain["value"] > gain["reference"]
+
+    again = promote(judged(sharp), settings(override_reason="so be it"), tmp_path)
+    assert (again["outcome"], again["gates"]) == ("unchanged", [])
+    assert aliases() == {"champion": sharp, "previous": blind}
+    assert "nothing moved" in headline(again)
+
+
+@pytest.mark.usefixtures("served_here")
+def test_a_better_mean_that_loses_a_category_is_refused_but_for_a_reason(
+    versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
+) -> None:
+    champion, challenger = versions("blind to pins and rings"), versions("blind to nuts")
+    crown(champion)
+    judgement = judged(challenger, floors={})
+    done = promote(judgement, settings(), tmp_path)
+    assert done["outcome"] == "refused"
+    assert failures(done) == [("no loss against champion", "nut")]
+    gain = next(g for g in done["gates"] if g["name"] == "gain over champion")
+    assert gain["passed"]
+    assert aliases() == {"champion": champion}
+    assert tags(challenger)["promotion.outcome"] == "refused"
+    assert "nut" in tags(challenger)["promotion.failed"]
+    table, page = render_table(done), render_markdown(done)
+    assert "FAILED" in table
+    assert "1 gates" in table.splitlines()[0]
+    assert page.count("\n| ") >= len(done["gates"])
+
+    stop_if_refused(done, settings())
+    with pytest.raises(PromotionRefused, match="is refused"):
+        stop_if_refused(done, settings(fail_on_refusal=True))
+
+    forced = promote(judgement, settings(override_reason="nuts are not made here"), tmp_path)
+    assert (forced["outcome"], forced["reason"]) == ("overridden", "nuts are not made here")
+    assert aliases() == {"champion": challenger, "previous": champion}
+    assert tags(challenger)["promotion.reason"] == "nuts are not made here"
+
+
+@pytest.mark.usefixtures("served_here")
+def test_a_version_that_does_not_beat_the_pca_is_refused(
+    versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
+) -> None:
+    number = versions("blind to nuts")
+    done = promote(
+        judged(number, floors={}, baseline=PromotionConfig().baseline), settings(), tmp_path
+    )
+    assert ("no loss against PCA", "nut") in failures(done)
+    assert (done["outcome"], aliases()) == ("refused", {})
+
+
+@pytest.mark.usefixtures("served_here")
+def test_a_champion_that_moved_since_the_judgement_is_left_alone(
+    versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
+) -> None:
+    sharp = versions("sharp")
+    judgement = judged(sharp)
+    crown(versions("without rings"))
+    done = promote(judgement, settings(override_reason="now or never"), tmp_path)
+    assert done["outcome"] == "outdated"
+    assert any("run kedro run --pipeline promotion again" in note for note in done["notes"])
+    assert aliases() == {"champion": versions("without rings")}
+
+
+@pytest.mark.usefixtures("served_here")
+def test_a_lost_category_is_refused_and_a_new_one_is_judged_alone(
+    versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
+) -> None:
+    sharp, fewer = versions("sharp"), versions("without rings")
+    crown(sharp)
+    config = {"champion": ComparisonGates(regression={"image_auroc": 0.5})}
+    done = promote(judged(fewer, **config), settings(), tmp_path)
+    assert (done["outcome"], failures(done)) == ("refused", [("category kept", "ring")])
+    compared = {g["category"] for g in done["gates"] if g["name"] == "no loss against champion"}
+    assert compared == {"nut", "pin"}
+    assert any("unknown to the challenger" in note for note in done["notes"])
+    done = promote(judged(fewer, may_lose=("ring",), **config), settings(), tmp_path)
+    assert done["outcome"] == "promoted"
+
+    done = promote(judged(sharp, **config), settings(), tmp_path)
+    assert done["outcome"] == "promoted"
+    assert any("new with the challenger" in n and n.endswith("ring") for n in done["notes"])
+    assert {g["category"] for g in done["gates"] if g["name"] == "floor"} == {"nut", "pin", "ring"}
+
+
+@pytest.mark.usefixtures("served_here")
+def test_a_champion_whose_files_are_gone_is_judged_without_and_said(
+    line: Any, versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
+) -> None:
+    champion = versions("blind to nuts")
+    crown(champion)
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/{champion}"))
+    assert folder.is_relative_to(line.database.parent)
+    folder.rename(folder.with_name("elsewhere"))
+    try:
+        strict = judged(versions("sharp"), unloadable_champion="refuse")
+        loose = judged(versions("sharp"))
+    finally:
+        folder.with_name("elsewhere").rename(folder)
+    assert promote(strict, settings(), tmp_path)["outcome"] == "refused"
+    done = promote(loose, settings(), tmp_path)
+    assert done["outcome"] == "promoted"
+    gate = next(g for g in done["gates"] if g["name"] == "champion loads")
+    assert "judged without it" in gate["explanation"]
+    assert aliases()["previous"] == champion
+
+
+@pytest.mark.usefixtures("served_here")
+def test_data_that_changed_since_is_judged_on_as_it_is_now_and_said(
+    line: Any, versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
+) -> None:
+    crown(versions("blind to nuts"))
+    fewer = line.manifest[~line.manifest["path"].str.endswith("test/good/0.png")]
+    done = promote(judged(versions("sharp"), manifest=fewer), settings(), tmp_path)
+    assert done["outcome"] == "promoted"
+    assert any("the champion (version" in n and "other data" in n for n in done["notes"])
+    flagged = next(g for g in done["gates"] if g["name"] == "promise")
+    assert f"of {7} good images" in flagged["explanation"]
+
+
+def test_changed_files_are_not_served_and_no_reason_overrides_that(
+    line: Any, versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
+) -> None:
+    sharp = versions("sharp")
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/{sharp}"))
+    index = folder / "artifacts" / "pipeline" / "model_index.json"
+    original = index.read_bytes()
+    rows = line.manifest[line.manifest["split"] == "test"].head(2)
+    index.write_bytes(original + b" ")
+    try:
+        judgement = judged(sharp)
+        serving, scores = serving_check.check_serving(
+            f"models:/{NAME}/{sharp}", tags(sharp), ImageFolder(line.raw), rows, 300
+        )
+    finally:
+        index.write_bytes(original)
+    assert (serving.files_as_registered, scores) == (False, [])
+    done = promote(judgement, settings(override_reason="it will do"), tmp_path)
+    assert (done["outcome"], failures(done)) == ("refused", [("serving files", "all")])
+    assert aliases() == {}
+
+
+def test_a_process_that_does_not_end_is_no_answer(
+    line: Any, versions: Callable[[str], str]
+) -> None:
+    sharp = versions("sharp")
+    rows = line.manifest.head(1)
+    serving, scores = serving_check.check_serving(
+        f"models:/{NAME}/{sharp}", tags(sharp), ImageFolder(line.raw), rows, 0.01
+    )
+    assert "no answer within 0.01 s" in str(serving.error)
+    assert scores == []
+
+
+def test_without_a_challenger_the_sentence_says_what_to_do(
+    versions: Callable[[str], str], judged: Callable[..., Judgement]
+) -> None:
+    with pytest.raises(ModelError, match=r"'candidate'; run kedro run --pipeline registration"):
+        judged("candidate")
+
+
+def test_rolling_back_goes_back_and_what_was_withdrawn_stays_away(
+    versions: Callable[[str], str],
+    judged: Callable[..., Judgement],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second, third = "1", "2", "3"
+    for number in (first, second, third):
+        found = judgement_of(number)
+        assert promote(found, settings(), tmp_path)["outcome"] == "promoted"
+    assert aliases() == {"champion": third, "previous": second}
+    with pytest.raises(ConfigurationError, match=r"rollback\.reason is empty"):
+        roll_back(NAME, RollbackConfig(), tmp_path)
+
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_SERVER_URL", "https://example.org")
+    monkeypatch.setenv("GITHUB_REPOSITORY", "a/b")
+    monkeypatch.setenv("GITHUB_RUN_ID", "7")
+    done = roll_back(NAME, RollbackConfig(reason="false alarms"), tmp_path)
+    assert (done["from_version"], done["to_version"]) == (third, second)
+    assert done["by"]["run_url"] == "https://example.org/a/b/actions/runs/7"
+    # Not the withdrawn one: rolling back twice does not bring it back.
+    assert aliases() == {"champion": second, "previous": first}
+    assert tags(third)["rollback.reason"] == "false alarms"
+    assert "champion again" in render_table(done)
+
+    monkeypatch.setattr(trial, "_scored", never)
+    roll_back(NAME, RollbackConfig(reason="again"), tmp_path)
+    assert aliases() == {"champion": first}
+    with pytest.raises(ModelError, match="no previous champion"):
+        roll_back(NAME, RollbackConfig(reason="and again"), tmp_path)
+
+
+@pytest.mark.usefixtures("served_here")
+def test_a_version_that_was_rolled_back_needs_an_override(
+    versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
+) -> None:
+    blind, sharp = versions("blind to nuts"), versions("sharp")
+    crown(blind)
+    promote(judged(sharp), settings(), tmp_path)
+    roll_back(NAME, RollbackConfig(reason="false alarms"), tmp_path)
+    refused = judged(sharp)
+    assert failures(promote(refused, settings(), tmp_path)) == [("not rolled back", "all")]
+    done = promote(refused, settings(override_reason="it was the lamp"), tmp_path)
+    assert (done["outcome"], aliases()["champion"]) == ("overridden", sharp)
+    assert not tags(sharp)["rollback.reason"]
+
+
+def test_two_promotions_at_once_leave_one_champion_and_one_refusal(
+    versions: Callable[[str], str], tmp_path: Path
+) -> None:
+    script = """
+import sys
+from pathlib import Path
+from decodiff_pipeline.registry.aliases import Registry
+from decodiff_pipeline.registry.promotion import Judgement, promote
+from decodiff_pipeline.registry.promotion_config import PromotionConfig
+registry = Registry("decodiff")
+judgement = Judgement(registry.version(sys.argv[1]), None, [], [], "")
+sys.stdout.write("ready\\n"); sys.stdout.flush(); sys.stdin.readline()
+sys.stdout.write(promote(judgement, PromotionConfig(), Path())["outcome"])
+"""
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, number],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for number in ("1", "2")
+    ]
+    for process in running:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    outcomes = [process.communicate(timeout=120)[0] for process in running]
+    assert sorted(outcomes) == ["outdated", "promoted"]
+    assert aliases() == {"champion": ("1", "2")[outcomes.index("promoted")]}
+
+
+def test_rolling_back_imports_no_torch(versions: Callable[[str], str], tmp_path: Path) -> None:
+    for number in ("1", "2"):
+        promote(judgement_of(number), settings(), tmp_path)
+    script = """
+import sys
+from pathlib import Path
+from decodiff_pipeline.registry.promotion_config import RollbackConfig
+from decodiff_pipeline.registry.rollback import roll_back
+roll_back("decodiff", RollbackConfig(reason="false alarms"), Path())
+sys.stdout.write(str(sorted({"torch", "diffusers", "sklearn"} & set(sys.modules))))
+"""
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout == "[]"
+    assert aliases() == {"champion": "1"}
+
+
+def judgement_of(number: str) -> Judgement:
+    """One without a failed gate, as of now."""
+    registry = Registry(NAME)
+    return Judgement(registry.version(number), registry.champion(), [], [], "")
+
+
+def never(*_: Any) -> None:
+    """Stands in for what must not be called."""
+    raise AssertionError
