@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 THRESHOLDS = {"categories": {"mono": {"threshold": 0.05}}}
