@@ -93,7 +93,10 @@ def line(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iter
 
 
 def production_line(root: Path) -> pd.DataFrame:
-    """Noisy grey images, the defective ones with a brighter square; returns their manifest."""
+    """Noisy grey images, the defective ones with a brighter square; returns their manifest.
+
+    All defective pins but the last have a mask.
+    """
     rng = np.random.default_rng(0)
     rows = []
     for category in CATEGORIES:
@@ -106,13 +109,22 @@ def production_line(root: Path) -> pd.DataFrame:
                 path = root / category / split / label / f"{i}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 grey = rng.normal(110, 6, (36, 32))
+                mask = None
                 if label == "defective":
                     grey[10:24, 10:24] += rng.uniform(60, 120)
+                    if category == "pin" and i < N_TEST - 1:
+                        mask = path.with_suffix(".mask.png")
+                        shown = np.zeros(grey.shape, np.uint8)
+                        shown[10:24, 10:24] = 255
+                        Image.fromarray(shown).save(mask)
+                        mask = mask.relative_to(root).as_posix()
                 Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).save(path)
                 sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-                rows.append((category, split, label, path.relative_to(root).as_posix(), sha256))
-    manifest = pd.DataFrame(rows, columns=["category", "split", "label", "path", "sha256"])
-    return manifest.assign(mask_path=None, defect_type=manifest["label"])
+                relative = path.relative_to(root).as_posix()
+                rows.append((category, split, label, relative, sha256, mask))
+    columns = ["category", "split", "label", "path", "sha256", "mask_path"]
+    manifest = pd.DataFrame(rows, columns=columns)
+    return manifest.assign(defect_type=manifest["label"])
 
 
 def save_model(

@@ -138,6 +138,9 @@ def test_a_better_version_takes_over_and_again_nothing_moves(
     assert aliases() == {"champion": sharp, "previous": blind}
     gain = next(g for g in done["gates"] if g["name"] == "gain over champion")
     assert gain["value"] > gain["reference"]
+    pixels = {g["category"]: g["value"] for g in done["gates"] if g["metric"] == "pixel_aupro"}
+    assert 0 < pixels.pop("pin") <= 1  # by the masks there are
+    assert pixels == {"nut": None, "ring": None}
 
     again = promote(judged(sharp), settings(override_reason="so be it"), tmp_path)
     assert (again["outcome"], again["gates"]) == ("unchanged", [])
@@ -151,7 +154,8 @@ def test_a_better_mean_that_loses_a_category_is_refused_but_for_a_reason(
 ) -> None:
     champion, challenger = versions("blind to pins and rings"), versions("blind to nuts")
     crown(champion)
-    judgement = judged(challenger, floors={})
+    images = ComparisonGates(improvement={"image_auroc": 0.0}, regression={"image_auroc": 0.01})
+    judgement = judged(challenger, floors={}, champion=images)
     done = promote(judgement, settings(), tmp_path)
     assert done["outcome"] == "refused"
     assert failures(done) == [("no loss against champion", "nut")]

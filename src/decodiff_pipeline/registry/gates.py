@@ -197,7 +197,7 @@ def _loss(
 ) -> Gate:
     name = f"no loss against {other}"
     if pair is None:
-        return _unmeasured(name, category, metric, None, -allowed)
+        return _unmeasured(name, category, metric, None, 0 - allowed)
     if noise == "pass":
         passed = pair.difference >= -allowed or pair.high >= 0
         doubt = "within noise" if passed and pair.difference < -allowed else ""
@@ -205,7 +205,7 @@ def _loss(
         passed = pair.low >= -allowed
         doubt = "" if passed or pair.difference < -allowed else "cannot be excluded"
     text = f"{_described(pair)}; a loss of {allowed:.3f} is allowed{doubt and f', {doubt}'}"
-    return _paired(name, category, metric, pair, -allowed, passed, text)
+    return _paired(name, category, metric, pair, 0 - allowed, passed, text)
 
 
 def _gain(other: str, metric: str, pair: Paired | None, required: float, noise: str) -> Gate:
