@@ -11,7 +11,7 @@ import pytest
 import yaml
 from kedro.io import DatasetError
 
-from decodiff_pipeline.datasets import AppendedLinesDataset
+from decodiff_pipeline.datasets.appended_lines import AppendedLinesDataset
 from decodiff_pipeline.pipelines import promotion, rollback
 from decodiff_pipeline.registry.promotion_config import PromotionConfig, RollbackConfig
 
@@ -42,7 +42,7 @@ def test_processes_that_log_at_once_lose_no_line(tmp_path: Path) -> None:
     path = tmp_path / "new" / "log.jsonl"
     script = """
 import sys
-from decodiff_pipeline.datasets import AppendedLinesDataset
+from decodiff_pipeline.datasets.appended_lines import AppendedLinesDataset
 log = AppendedLinesDataset(filepath=sys.argv[1])
 for i in range(50):
     log.save({"by": sys.argv[2], "i": i, "long": "x" * 20000})
