@@ -95,7 +95,6 @@ class DrawnImages(ImageFolder):
     def manifest(self, category: str) -> pd.DataFrame:
         """A row an image, in the manifest's columns as far as scoring reads them."""
         side = self._geometry.resize
-        side = self._geometry.resize
         rows = [
             {"category": category, "split": splits.TEST, "label": DEFECTIVE,
              "defect_type": "synthetic", "path": identity, "sha256": identity,
