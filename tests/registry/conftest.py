@@ -180,7 +180,6 @@ def register_version(model: Path, raw: Path, manifest: pd.DataFrame) -> str:
 
     entry = {"threshold": 2.0, "promised_false_positive_rate": 0.05, "n_calibration": 19}
     thresholds = {"categories": dict.fromkeys(CATEGORIES, entry)}
-    done = register_model(
-        model, thresholds, {}, manifest, ImageFolder(raw), RegistrationConfig(model_name="decodiff")
-    )
+    config = RegistrationConfig(model_name="decodiff")
+    done = register_model(model, thresholds, {}, {}, manifest, ImageFolder(raw), manifest, config)
     return str(done["version"])

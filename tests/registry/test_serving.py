@@ -40,8 +40,10 @@ def server(
         tiny_model,
         THRESHOLDS,
         {"categories": {}},
+        {},
         manifest,
         ImageFolder(raw),
+        manifest,
         RegistrationConfig(max_images=2),
     )
     with socket.socket() as listener:
