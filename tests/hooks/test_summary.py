@@ -41,7 +41,7 @@ def shown(
     """Prints the summary of a run that wrote these data sets."""
     entries = {
         name: {"type": "json.JSONDataset", "filepath": str(project / f"{name}.json")}
-        for name in ("metrics", "report", "registration")
+        for name in ("metrics", "report", "registration", "rollback")
     }
     for name, data in written.items():
         (project / f"{name}.json").write_text(json.dumps(data))
@@ -90,3 +90,15 @@ def test_a_model_registered_before_is_said_to_be(
 ) -> None:
     text = shown(tmp_path, {"registration": REGISTRATION | {"new": False}}, None, capsys)
     assert "no new version" in text
+
+
+def test_a_rollback_shows_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = {
+        "name": "decodiff",
+        "outcome": "rolled back",
+        "from_version": "3",
+        "to_version": "2",
+        "reason": "false alarms",
+    }
+    text = shown(tmp_path, {"rollback": line}, None, capsys)
+    assert "version 2 is champion again in place of version 3: false alarms" in text

@@ -216,6 +216,10 @@ def test_what_was_rolled_back_does_not_come_back_by_itself() -> None:
     assert "false alarms on line 3" in gate.explanation
 
 
+def test_a_version_may_be_named_by_its_number() -> None:
+    assert PromotionConfig.model_validate({"challenger": 7}).challenger == "7"
+
+
 @pytest.mark.parametrize("reason", ["", "   "])
 def test_an_override_needs_a_reason(reason: str) -> None:
     with pytest.raises(ValidationError, match="override_reason"):

@@ -76,22 +76,25 @@ def score(
     return store.index()
 
 
-def samples_of(store: PredictionStore, images: ImageFolder, *, pixels: bool) -> Samples:
+def samples_of(
+    store: PredictionStore, images: ImageFolder, config: EvaluationConfig, *, pixels: bool
+) -> Samples:
     """The scored test images of each category, with their pixels where these are wanted.
 
     Args:
         store: As `score` filled it.
         images: The raw images, for the masks.
+        config: Where pixels are measured; the protocol is the strict one whatever it says.
         pixels: Whether a gate is about pixels.
     """
     from decodiff_pipeline.evaluation.binned import image_histograms
     from decodiff_pipeline.evaluation.bootstrap import Sample
-    from decodiff_pipeline.evaluation.config import EvaluationConfig
     from decodiff_pipeline.evaluation.judged import Judged
 
+    strict = config.model_copy(update={"protocol": "strict"})
     index, samples = store.index(), {}
     for category in sorted(set(index["category"])):
-        judged = Judged(category, index, store, images, EvaluationConfig())
+        judged = Judged(category, index, store, images, strict)
         rows = _certain(judged.rows)
         if rows.empty:
             continue

@@ -89,9 +89,8 @@ class PromotionConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    challenger: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] = (
-        "challenger"
-    )
+    # A number on the command line is an int there.
+    challenger: str = Field(default="challenger", min_length=1, coerce_numbers_to_str=True)
     override_reason: Sentence | None = None
     fail_on_refusal: bool = False
     floors: dict[Metric, Share] = {"image_auroc": 0.6}

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MODULE = "decodiff_pipeline.registry.serving_check"
+REPETITIONS = 3
 ERROR_LINES = 400  # characters of what the process said last
 DIGESTS = ("model_sha256", "thresholds_sha256")
 
@@ -154,7 +155,10 @@ def answer_request(request: Mapping[str, Any]) -> dict[str, Any]:
 def _timed(
     model: Any, root: Path, images: Sequence[Mapping[str, str]]
 ) -> tuple[list[float], list[float]]:
-    """Milliseconds and score of each image; the first is answered twice and timed once."""
+    """Milliseconds, the quickest of some repetitions, and score of each image.
+
+    What else the machine does only ever adds to a time, so the quickest is the version's own.
+    """
     import pandas as pd
 
     frames = [
@@ -166,9 +170,12 @@ def _timed(
     model.predict(frames[0])  # what is done once, such as choosing kernels, is not latency
     times, scores = [], []
     for frame in frames:
-        start = time.perf_counter()
-        answer = model.predict(frame)
-        times.append((time.perf_counter() - start) * 1000)
+        repeated = []
+        for _ in range(REPETITIONS):
+            start = time.perf_counter()
+            answer = model.predict(frame)
+            repeated.append((time.perf_counter() - start) * 1000)
+        times.append(min(repeated))
         scores.append(float(answer["score"][0]))
     return times, scores
 

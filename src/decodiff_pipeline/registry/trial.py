@@ -143,7 +143,7 @@ def _scored(version: Version, arena: Arena, role: str) -> _Scored:
         index = contest.score(model, tests, arena.images, store, arena.evaluation)
         categories = tuple(model.categories)
     pixels = arena.config.needs_pixels()
-    samples = contest.samples_of(store, arena.images, pixels=pixels)
+    samples = contest.samples_of(store, arena.images, arena.evaluation, pixels=pixels)
     return _Scored(categories, thresholds, index, samples)
 
 
