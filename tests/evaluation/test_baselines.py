@@ -16,7 +16,7 @@ from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.deco.unet import DeCoDiffUNet
 from decodiff_pipeline.evaluation.autoencoder_baseline import AutoencoderBaseline
-from decodiff_pipeline.evaluation.baselines import measure_baselines, score_test_images, unbeaten
+from decodiff_pipeline.evaluation.baselines import measure_baselines, score_test_images
 from decodiff_pipeline.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS
 
 if TYPE_CHECKING:
@@ -91,20 +91,3 @@ def test_the_released_protocol_relabels_for_the_baseline_too(cropped: World) -> 
     assert metrics["protocol"] == "released"
     # The bright square of the image whose mask is cropped off counts as a false alarm.
     assert metrics["autoencoder"]["plate"]["image_auroc"] < 1
-
-
-def test_a_model_that_does_not_beat_a_floor_is_named_with_the_floor() -> None:
-    model = {
-        "worse": {"image_auroc": 0.8, "pixel_ap": 0.5},
-        "better": {"image_auroc": 0.95, "pixel_ap": 0.5},
-        "unmeasured": {"image_auroc": None, "pixel_ap": None},
-    }
-    floors = {
-        "pca": {key: {"image_auroc": 0.9, "pixel_ap": None} for key in model},
-        "autoencoder": {key: {"image_auroc": 0.7, "pixel_ap": 0.5} for key in model},
-    }
-    assert unbeaten(model, floors) == {
-        "worse": [("pca", "image_auroc"), ("autoencoder", "pixel_ap")],
-        "better": [("autoencoder", "pixel_ap")],  # equal is not better
-        "unmeasured": [],
-    }

@@ -90,8 +90,12 @@ def test_calibration_images_serve_where_test_has_no_good_ones(images: ImageFolde
 def test_a_category_without_good_images_to_use_gets_nulls(images: ImageFolder) -> None:
     table = rows("empty", "train", "good", 3) + rows("empty", "test", "defective", 2)
     assert measured(images, table)["empty"] == {
-        "n": 0, "split": None, **dict.fromkeys(PIXEL_METRICS)
-    }  # fmt: skip
+        "n": 0,
+        "split": None,
+        "protocol": "strict",
+        "resolution": "model",
+        **dict.fromkeys(PIXEL_METRICS),
+    }
 
 
 def test_the_number_of_images_is_limited_and_zero_switches_it_off(images: ImageFolder) -> None:

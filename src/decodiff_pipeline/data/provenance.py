@@ -81,7 +81,9 @@ def git_output(folder: Path, *arguments: str) -> str | None:
     git = shutil.which("git")
     if git is None:
         return None
-    command = [git, "-C", str(folder), *arguments]
+    # An output folder may not be there yet; what matters is the repository it belongs to.
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    command = [git, "-C", str(there), *arguments]
     try:
         result = subprocess.run(  # noqa: S603 - fixed arguments, no shell
             command, capture_output=True, text=True, timeout=GIT_SECONDS, check=False

@@ -124,8 +124,8 @@ class EvaluationReferences:
         from mlflow.exceptions import MlflowException
 
         name = f"the champion of {self._model_name}"
-        client = MlflowClient()
         try:
+            client = MlflowClient()
             version = client.get_model_version_by_alias(self._model_name, CHAMPION)
             name = f"{CHAMPION} ({self._model_name} version {version.version})"
             logged = {file.path for file in client.list_artifacts(str(version.run_id))}

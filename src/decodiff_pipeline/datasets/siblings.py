@@ -27,7 +27,12 @@ INDIFFERENT = (
     "training.keep_checkpoints",
 )
 COMPARED = ("training", "scoring", "preprocessing", "autoencoder", "latent_cache")
-MEASURED_BY = ("evaluation.protocol", "evaluation.resolution", "evaluation.aupro_limit")
+MEASURED_BY = (
+    "evaluation.protocol",
+    "evaluation.resolution",
+    "evaluation.aupro_limit",
+    "evaluation.num_inference_steps",
+)
 MOST_RUNS = 200  # newest first
 
 

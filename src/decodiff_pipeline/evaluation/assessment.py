@@ -71,10 +71,13 @@ def assess(
         synthetic: By category, as `synthetic_localisation` measures it.
 
     Raises:
-        DataError: The baseline was measured by another protocol or at another resolution.
+        DataError: Baselines or synthetic defects were measured by another protocol or at another
+            resolution.
     """
     baseline, synthetic = baseline or {}, synthetic or {}
     require_same_protocol(baseline, "baseline_metrics", config.protocol, config.resolution)
+    for entry in synthetic.values():
+        require_same_protocol(entry, "synthetic_metrics", config.protocol, config.resolution)
     geometry = predictions.geometry()
     warn_of_other_sizes(geometry, config.protocol)
     index = predictions.index()

@@ -12,11 +12,8 @@ from decodiff_pipeline.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS
 from decodiff_pipeline.evaluation.pca_baseline import pca_baseline
 from decodiff_pipeline.evaluation.protocols import labelled
 from decodiff_pipeline.evaluation.scoring import score_images
-from decodiff_pipeline.evaluation.summary import COMPARED, beats
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.evaluation.config import EvaluationConfig
@@ -24,8 +21,6 @@ if TYPE_CHECKING:
     from decodiff_pipeline.evaluation.scoring import AnomalyModel
 
 logger = logging.getLogger(__name__)
-
-BASELINES = ("pca", "autoencoder")
 
 
 def score_test_images(
@@ -101,31 +96,6 @@ def measure_baselines(
     return metrics, scores.reset_index(drop=True)
 
 
-def unbeaten(
-    metrics: Mapping[str, Any], floors: Mapping[str, Mapping[str, Mapping[str, Any]]]
-) -> dict[str, list[tuple[str, str]]]:
-    """Where a model is not better than a baseline.
-
-    Args:
-        metrics: Category → its metrics.
-        floors: Baseline → category → its metrics, as `measure_baselines` returns them.
-
-    Returns:
-        Category → pairs of baseline and metric, of those compared (image AUROC and pixel AP), in
-        which the model is not above the baseline; empty where it beats all that was measured.
-    """
-    return {
-        category: [
-            (baseline, metric)
-            for baseline in BASELINES
-            for metric in COMPARED
-            if beats(row.get(metric), floors.get(baseline, {}).get(category, {}).get(metric))
-            is False
-        ]
-        for category, row in metrics.items()
-    }
-
-
 def _measured(
     category: str,
     rows: pd.DataFrame,
@@ -133,7 +103,7 @@ def _measured(
     images: ImageFolder,
     config: EvaluationConfig,
 ) -> dict[str, Any]:
-    """Metrics of one category's test images, as the manifest labels them."""
+    """Metrics of one category's test images, as the protocol labels them."""
     if rows.empty:
         return dict.fromkeys((*IMAGE_METRICS, *PIXEL_METRICS))
     index = labelled(rows, images, predictions.geometry(), config.protocol)

@@ -52,7 +52,7 @@ def pixel_decisions(maps: Maps, masks: Masks, threshold: float | None) -> dict[s
     Returns:
         ``pixel_false_positive_rate``: share of the good images with any pixel flagged, which is
         what the threshold makes a promise of; ``pixel_false_negative_rate``: share of the
-        defective images with no pixel of the defect flagged.
+        defective images of known mask with no pixel of the defect flagged.
     """
     alarmed, missed = [], []
     if threshold is not None:

@@ -142,9 +142,9 @@ def _leakage(metrics: Mapping[str, Any]) -> str:
                 f"without them {without})"
             )
     if found:
-        return f"Test images with a near-duplicate in train: {listed(found)}."
+        return f"Test images with a near-duplicate outside test: {listed(found)}."
     known = any(row.get("leakage") for row in metrics["categories"].values())
-    return "No test image has a near-duplicate in train." if known else ""
+    return "No test image has a near-duplicate outside test." if known else ""
 
 
 def _notes(comparison: Mapping[str, Any]) -> str:

@@ -19,11 +19,11 @@ MEAN = "mean"
 Table = list[list[str]]
 
 
-def escaped(text: object) -> str:
-    """Any text as one line that Markdown and HTML show as it is, cut to `MAX_NAME` characters."""
+def escaped(text: object, longest: int = MAX_NAME) -> str:
+    """Any text as one line that Markdown and HTML show as it is, cut to so many characters."""
     line = re.sub(r"\s+", " ", str(text)).strip()
-    if len(line) > MAX_NAME:
-        line = line[: MAX_NAME - 1] + "…"
+    if len(line) > longest:
+        line = line[: longest - 1] + "…"
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     line = line.replace("@", "&#64;")  # names nobody on GitHub
     return re.sub(r"([\\`*_{}\[\]()#|~!$])", r"\\\1", line)

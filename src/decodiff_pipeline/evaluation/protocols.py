@@ -122,7 +122,7 @@ def require_same_protocol(
             raise DataError(
                 f"the data set {name} was measured by the {key} {made_by!r}, but "
                 f"evaluation.{key} is {wanted!r}: run kedro run --pipeline evaluation "
-                "--from-nodes measure_baselines,compute_metrics"
+                "--from-nodes measure_baselines,measure_synthetic_localisation,compute_metrics"
             )
 
 

@@ -137,8 +137,10 @@ def summarise(metrics: Mapping[str, Any]) -> tuple[dict[str, str], list[Row]]:
         counts = entry.get("n_good"), entry.get("n_defective")
         rows.append(Row(name, _anchor(name), *counts, cells))
     means = {key: mean_over_categories(floor) for key, floor in floors.items()}
-    mean = metrics.get("mean") or {}
-    rows.append(Row("mean", "", None, None, [_cell(metric, mean, means, {}) for metric in shown]))
+    mean, seeds = metrics.get("mean") or {}, (metrics.get("seeds") or {}).get("mean") or {}
+    rows.append(
+        Row("mean", "", None, None, [_cell(metric, mean, means, seeds) for metric in shown])
+    )
     return shown, rows
 
 

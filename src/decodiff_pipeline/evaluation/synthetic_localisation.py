@@ -50,7 +50,8 @@ def measure_synthetic_localisation(
         config: ``synthetic_images``, batch size, number of reverse steps, protocol, AUPRO limit.
 
     Returns:
-        Category → ``n`` (images), ``split`` they are from, and `metrics.PIXEL_METRICS`. A category
+        Category → ``n`` (images), ``split`` they are from, ``protocol``, ``resolution`` and
+        `metrics.PIXEL_METRICS`. A category
         with masks is not in it; one without any good image to use has ``n`` 0 and ``None``.
 
     Raises:
@@ -70,6 +71,8 @@ def measure_synthetic_localisation(
         result[str(category)] = {
             "n": len(chosen),
             "split": split,
+            "protocol": config.protocol,
+            "resolution": config.resolution,
             **_measured(model, str(category), drawn, config),
         }
     return result

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from decodiff_pipeline.evaluation.plots import with_decisions
-from decodiff_pipeline.evaluation.summary import METRICS
+from decodiff_pipeline.evaluation.summary import METRICS, mean_over_categories
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,9 @@ def metrics_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
         does. Empty cells where there is nothing.
     """
     baselines = {
-        name: found for name in ("pca", "autoencoder") if (found := _baseline(metrics, name))
+        name: {**found, "mean": mean_over_categories(found)}
+        for name in ("pca", "autoencoder")
+        if (found := _baseline(metrics, name))
     }
     rows = []
     for category, row in [*metrics["categories"].items(), ("mean", metrics.get("mean", {}))]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.evaluation.markdown_tables import escaped
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 HEADER = ("gate", "category", "metric", "challenger", "reference", "limit", "")
+LONGEST = 1000  # characters of an explanation in Markdown
 
 
 def headline(line: Mapping[str, Any]) -> str:
@@ -54,13 +57,16 @@ def render_table(line: Mapping[str, Any]) -> str:
 def render_markdown(line: Mapping[str, Any]) -> str:
     """The outcome with every gate and its explanation."""
     who = " ".join(str(value) for value in line["by"].values() if value is not None)
-    text = [f"# {headline(line)}", "", f"{line['at']}, by {who}", ""]
-    text += [f"- {note}" for note in line.get("notes", [])]
+    text = [f"# {escaped(headline(line), LONGEST)}", "", f"{line['at']}, by {escaped(who)}", ""]
+    text += [f"- {escaped(note, LONGEST)}" for note in line.get("notes", [])]
     if line.get("notes"):
         text.append("")
     if line.get("gates"):
         text += [_row([*HEADER[:-1], "passed", "why"]), _row(["---"] * (len(HEADER) + 1))]
-        text += [_row([*_cells(gate), gate["explanation"]]) for gate in line["gates"]]
+        text += [
+            _row([escaped(cell, LONGEST) for cell in (*_cells(gate), gate["explanation"])])
+            for gate in line["gates"]
+        ]
         text.append("")
     code = f"{line['git_commit']}{' with changes' if line['git_dirty'] else ''}"
     text.append(f"Code {code}; data {line.get('data_digest', '')[:12]}.")
@@ -78,4 +84,4 @@ def _number(value: float | None) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return "| " + " | ".join(cells) + " |"

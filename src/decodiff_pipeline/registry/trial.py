@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decodiff_pipeline.errors import DecodiffError, ModelError
+from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.registry import contest
 from decodiff_pipeline.registry.aliases import ROLLED_BACK
@@ -78,7 +78,7 @@ def evidence_of(
         ours = _scored(challenger, arena, "challenger")
     except _Tampered:
         return Evidence(Serving(files_as_registered=False))
-    except DecodiffError as error:
+    except ModelError as error:  # a full disk, say, is nobody's fault and stops the run
         return Evidence(Serving(error=str(error)))
     evidence = Evidence(
         serving=_served(challenger, ours, arena),
@@ -100,7 +100,7 @@ def evidence_of(
         return evidence
     try:
         theirs = _scored(champion, arena, "champion")
-    except DecodiffError as error:
+    except ModelError as error:  # a full disk, say, is nobody's fault and stops the run
         notes.append("whether a category of the champion is lost is not known")
         return dataclasses.replace(evidence, champion_error=str(error))
     new = sorted(set(ours.categories) - set(theirs.categories))

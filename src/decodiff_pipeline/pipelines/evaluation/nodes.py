@@ -22,7 +22,7 @@ def score_images(
     store: PredictionStore,
     config: EvaluationConfig,
 ) -> PredictionStore:
-    """Score the val, calibration and test images, on the GPU where there is one.
+    """Score the calibration and test images, on the GPU where there is one.
 
     Args:
         model: A `decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`.
