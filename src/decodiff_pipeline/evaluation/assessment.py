@@ -75,9 +75,7 @@ def assess(
             resolution.
     """
     baseline, synthetic = baseline or {}, synthetic or {}
-    require_same_protocol(baseline, "baseline_metrics", config.protocol, config.resolution)
-    for entry in synthetic.values():
-        require_same_protocol(entry, "synthetic_metrics", config.protocol, config.resolution)
+    _require_same(baseline, synthetic, config)
     geometry = predictions.geometry()
     warn_of_other_sizes(geometry, config.protocol)
     index = predictions.index()
@@ -95,9 +93,8 @@ def assess(
         limits = {key: thresholds["categories"].get(name, {}).get(key) for key in PROMISE}
         categories[name] = {
             **_category(judged[name], limits, samples[name], double, config),
-            "n_relabelled": int((by_protocol["label"][original.index] != original["label"]).sum()),
+            **_left_out(original, by_protocol.loc[original.index], limits["threshold"]),
             "cropped_defects": cropped_defects(original, images, geometry),
-            "uncertain": _uncertain(by_protocol.loc[original.index], limits["threshold"]),
             "synthetic": synthetic.get(name),
         }
     return Assessment(
@@ -106,6 +103,15 @@ def assess(
         {name: _curves(found, config) for name, found in judged.items()},
         table,
     )
+
+
+def _require_same(
+    baseline: Mapping[str, Any], synthetic: Mapping[str, Any], config: EvaluationConfig
+) -> None:
+    how = config.protocol, config.resolution
+    require_same_protocol(baseline, "baseline_metrics", *how)
+    for entry in synthetic.values():
+        require_same_protocol(entry, "synthetic_metrics", *how)
 
 
 def plain_metrics(
@@ -215,6 +221,16 @@ def _intervals(samples: list[Sample], config: EvaluationConfig) -> dict[str, Any
         limit=config.aupro_limit,
     )
     return {name: None if ends is None else list(ends) for name, ends in found.items()}
+
+
+def _left_out(
+    original: pd.DataFrame, rows: pd.DataFrame, threshold: float | None
+) -> dict[str, Any]:
+    """Images that the protocol calls something else, and those that nobody is sure of."""
+    return {
+        "n_relabelled": int((rows["label"] != original["label"]).sum()),
+        "uncertain": _uncertain(rows, threshold),
+    }
 
 
 def _uncertain(rows: pd.DataFrame, threshold: float | None) -> dict[str, Any] | None:
