@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from decodiff_pipeline.evaluation.judged import CERTAIN
 from decodiff_pipeline.evaluation.record import certain
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ CURVES = {
     "pixel_pr": ("recall", "precision"),
     "pro": ("fpr", "overlap"),
 }
-JUDGED = ("good", "defective")
 SCORE_BINS = 40
 DIGITS = 5  # a curve of 200 points looks the same, at a third of the size
 
@@ -63,7 +63,7 @@ def score_rows(record: pd.DataFrame) -> Rows:
         scores = images["score"].to_numpy(np.float64)
         edges = np.histogram_bin_edges(scores, SCORE_BINS)
         middles = (edges[1:] + edges[:-1]) / 2
-        for label in JUDGED:
+        for label in CERTAIN:
             found = scores[(images["label"] == label).to_numpy()]
             if not len(found):
                 continue
