@@ -31,7 +31,7 @@ from decodiff_pipeline.registry.promotion_report import headline, render_markdow
 from decodiff_pipeline.registry.rollback import roll_back
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 NAME = "decodiff"
 # The images are so plain that the PCA finds every defect too.
@@ -39,14 +39,17 @@ NO_PCA = ComparisonGates()
 
 
 @pytest.fixture
-def versions(line: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+def versions(
+    line: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], str]]:
     """The number of a version by its description, in a registry of this test's own."""
     torch.set_num_threads(1)
     shutil.copy(line.database, tmp_path / "mlflow.db")
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     monkeypatch.chdir(tmp_path)
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    return line.versions.__getitem__
+    yield line.versions.__getitem__
+    mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture
