@@ -75,15 +75,17 @@ ui: $(STAMP)  ## open MLflow on this project's runs and models
 serve: $(STAMP)  ## answer images with the model registered last
 	$$($(PY) -c 'import json, sys; print(json.load(open(sys.argv[1]))["serve"])' $(REPORT)/registration.json)
 
+# A file stays with one process, since its tests share what is costly to make.
 test: $(STAMP)  ## run the tests
-	$(PY) -m pytest
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n auto --dist loadfile
 
-check: $(STAMP)  ## ruff, mypy, import contracts, dvc.yaml
+check: $(STAMP)  ## ruff, mypy, import contracts, dvc.yaml, workflows
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
 	$(PY) -m decodiff_pipeline.dvc_stages --check
+	$(VENV)/bin/zizmor --offline --quiet .github
 
 format: $(STAMP)  ## let ruff fix and format the code
 	$(VENV)/bin/ruff check --fix .

@@ -37,3 +37,7 @@ class DriftDetected(DecodiffError):
 
 class PromotionRefused(DecodiffError):
     """A new version did not pass its gates, and the run was told to fail then."""
+
+
+class RetrainingFailed(DecodiffError):
+    """A step of a scheduled retraining has failed."""

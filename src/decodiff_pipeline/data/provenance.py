@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 IDENTIFYING_COLUMNS = ("category", "split", "label", "path", "sha256")
 GIT_SECONDS = 10
+MADE_BY_RUNS = (":(top,exclude)data", ":(top,exclude)dvc.lock")
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class GitState:
 
     Attributes:
         commit: Full hash of the commit checked out; ``None`` where there is none.
-        dirty: Whether files differ from that commit; ``None`` where there is none.
+        dirty: Whether code or configuration differ from that commit; ``None`` where there is
+            none. Data and reports are what a run makes of them.
     """
 
     commit: str | None
@@ -38,7 +40,8 @@ def git_state(folder: Path) -> GitState:
     commit = git_output(folder, "rev-parse", "HEAD")
     if not commit:
         return GitState(None, None)
-    changes = git_output(folder, "status", "--porcelain", "--untracked-files=no")
+    changed = ("status", "--porcelain", "--untracked-files=no", "--", ":(top)", *MADE_BY_RUNS)
+    changes = git_output(folder, *changed)
     return GitState(commit, None if changes is None else bool(changes))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.errors import ConfigurationError, ModelError
 from decodiff_pipeline.registry.mlflow_values import (
     MAX_TAG,
     first_line,
@@ -139,6 +139,26 @@ class Registry:
                 "kedro run --pipeline registration first"
             )
             raise ModelError(msg) from error
+
+
+def require_registry() -> None:
+    """Stop where MLflow does not answer.
+
+    Raises:
+        ConfigurationError: It says at which address.
+    """
+    prepare_environment()
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        mlflow.MlflowClient().search_registered_models(max_results=1)
+    except (MlflowException, OSError) as error:
+        msg = (
+            f"MLflow at {redact(mlflow.get_registry_uri())} does not answer "
+            f"({redact(first_line(error))}); see to it, or to MLFLOW_TRACKING_URI"
+        )
+        raise ConfigurationError(msg) from error
 
 
 @contextmanager
