@@ -77,7 +77,7 @@ serve: $(STAMP)  ## answer images with the model registered last
 
 # A file stays with one process, since its tests share what is costly to make.
 test: $(STAMP)  ## run the tests
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)  ## ruff, mypy, import contracts, dvc.yaml, workflows
 	$(VENV)/bin/ruff check .

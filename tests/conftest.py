@@ -55,6 +55,12 @@ def mvtec_category(root: Path, name: str = "bolt", train: int = 30, seed: int = 
     return base
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, so that no process is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def make() -> SimpleNamespace:
     """The functions above, for tests that build their own trees."""

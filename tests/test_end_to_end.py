@@ -20,6 +20,8 @@ import yaml
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PARAMETERS = {
     "data": {"layout": "mvtec", "categories": None, "seed": 0},

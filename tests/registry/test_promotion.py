@@ -33,6 +33,8 @@ from decodiff_pipeline.registry.rollback import roll_back
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.slow
+
 NAME = "decodiff"
 # The images are so plain that the PCA finds every defect too.
 NO_PCA = ComparisonGates()

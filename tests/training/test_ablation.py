@@ -40,6 +40,8 @@ from decodiff_pipeline.training.scoring import ScoringConfig
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
+pytestmark = pytest.mark.slow
+
 CONF = Path(__file__).parents[2] / "conf"
 TRAINING = TrainingConfig.model_validate({
     "preset": "nano", "epochs": 9, "batch_size": 16, "learning_rate": 1e-3, "bfloat16": False,
