@@ -41,3 +41,7 @@ class PromotionRefused(DecodiffError):
 
 class RetrainingFailed(DecodiffError):
     """A step of a scheduled retraining has failed."""
+
+
+class TrackingError(DecodiffError):
+    """What a run left for MLflow cannot be sent."""

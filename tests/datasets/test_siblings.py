@@ -43,7 +43,8 @@ class Runs:
             artifact_root=self.folder / "artifacts",
             run_name="r",
             tags=tags,
-        )
+            unsent=self.folder / "unsent",
+        ).start()
         tracker.log_params(merged(changes or {}))
         if how.get("metrics", True):
             path = self.folder / "metrics.json"

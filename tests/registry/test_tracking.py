@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from matplotlib.figure import Figure
 
-from decodiff_pipeline.registry.mlflow_values import flatten, numbers_in, redact
+from decodiff_pipeline.registry.mlflow_values import flatten, numbers_in
+from decodiff_pipeline.registry.redaction import redact
 from decodiff_pipeline.registry.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ def client(store: str) -> MlflowClient:
 
 
 def tracker(uri: str, folder: Path, **tags: str) -> Tracker:
-    return Tracker(uri, "elpv", artifact_root=folder, run_name="training", tags=tags)
+    return Tracker(
+        uri, "elpv", artifact_root=folder, run_name="training", tags=tags, unsent=folder / "unsent"
+    ).start()
 
 
 @pytest.fixture

@@ -12,12 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from decodiff_pipeline.errors import ConfigurationError, ModelError
-from decodiff_pipeline.registry.mlflow_values import (
-    MAX_TAG,
-    first_line,
-    prepare_environment,
-    redact,
-)
+from decodiff_pipeline.registry.mlflow_values import MAX_TAG, first_line, prepare_environment
+from decodiff_pipeline.registry.redaction import redact
 
 if TYPE_CHECKING:
     import os

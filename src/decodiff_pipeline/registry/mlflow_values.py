@@ -40,8 +40,9 @@ def prepare_environment() -> None:
     """Set what MLflow reads on import; what the user has set stays."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc"):
+    for noisy in ("alembic", "mlflow.pyfunc", "mlflow.system_metrics"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # each single retry
 
 
@@ -112,11 +113,6 @@ def _charted(row: Mapping[str, Any]) -> dict[str, Any]:
         if ends is not None:
             charted |= {f"{name}_low": ends[0], f"{name}_high": ends[1]}
     return charted
-
-
-def redact(uri: str) -> str:
-    """A URI without the user and password it may hold."""
-    return re.sub(r"//[^/@]*@", "//***@", uri)
 
 
 def text_of(value: Any) -> str:

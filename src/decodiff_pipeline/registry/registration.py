@@ -26,8 +26,8 @@ from decodiff_pipeline.registry.mlflow_values import (
     numbers_in,
     patience,
     prepare_environment,
-    redact,
 )
+from decodiff_pipeline.registry.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import threading
 import time
-from functools import partial
+import uuid
 from typing import TYPE_CHECKING, Any
 
-from decodiff_pipeline.errors import ConfigurationError
+from decodiff_pipeline.registry.delivery import SQLITE, Delivery
+from decodiff_pipeline.registry.journal import Journal, RunHeader, fingerprint
 from decodiff_pipeline.registry.mlflow_values import (
     MAX_TAG,
     METRICS_PER_BATCH,
@@ -16,28 +19,33 @@ from decodiff_pipeline.registry.mlflow_values import (
     first_line,
     flatten,
     numbers_in,
-    redact,
     text_of,
 )
+from decodiff_pipeline.registry.redaction import redact, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric
-
 logger = logging.getLogger(__name__)
 
 STEP_KEYS = ("step", "epoch")
+UPLOAD = "python -m decodiff_pipeline.registry.upload_unsent"
+# A server may take this much of a run's time, then it is left alone for PAUSE. Time-outs are
+# shorter than that, so a server that is away costs one of them in a PAUSE.
+SECONDS = 30.0
+SHARE = 0.05
+PAUSE = 600.0
+SECONDS_AT_END = 30.0
 
 
 class Tracker:
     """An MLflow run that is written to when it can be.
 
-    The first call that fails makes the tracker go quiet: everything later is queued and sent by
-    :meth:`finish`, and what still cannot be sent is named in one warning. So a dead server costs
-    one time-out, and never the work.
+    Everything goes to a journal on the disk first, and from there to MLflow. A call that fails,
+    or a server that takes more than its share of the time, makes the tracker leave MLflow alone
+    for a while; what is left when the run ends waits in the journal for `upload_unsent`. May be
+    used by several threads.
 
     Args:
         tracking_uri: MLflow's store or server.
@@ -46,6 +54,7 @@ class Tracker:
             server.
         run_name: Name of the run.
         tags: Tags of the run.
+        unsent: Folder of the journals.
     """
 
     def __init__(
@@ -56,40 +65,64 @@ class Tracker:
         artifact_root: Path | None,
         run_name: str,
         tags: Mapping[str, str],
+        unsent: Path,
     ) -> None:
         self.tracking_uri = tracking_uri
         self.experiment = experiment
-        self.run_id: str | None = None
-        self.experiment_id: str | None = None
         self.finished = False
-        self._artifact_root = artifact_root
-        self._run_name = run_name
-        self._tags = {key: str(value)[:MAX_TAG] for key, value in tags.items()}
-        self._started = _now()
-        self._queue: list[tuple[str, Callable[[], None]]] = []
-        self._offline = False
-        self._send("the run itself", self._create_run)
+        header = RunHeader(
+            tracking_id=f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:12]}",
+            tracking_uri=redact(tracking_uri),
+            experiment=experiment,
+            artifact_root=None if artifact_root is None else artifact_root.as_uri(),
+            run_name=run_name,
+            started=_now(),
+            tags=_tags(tags),
+        )
+        self._journal = Journal.start(unsent, header)
+        self._delivery = Delivery(self._journal, tracking_uri, fresh=True)
+        self._lock = threading.RLock()
+        self._once: set[str] = set()
+        self._tables: list[str] = []
+        self._is_server = not tracking_uri.startswith(SQLITE)
+        self._born = time.monotonic()
+        self._spent = 0.0
+        self._quiet_until = 0.0
+        self._warned = False
+
+    @property
+    def run_id(self) -> str | None:
+        """MLflow's name of the run; ``None`` while MLflow has not made it."""
+        return self._journal.run_id
+
+    @property
+    def experiment_id(self) -> str | None:
+        """MLflow's name of the experiment; ``None`` as for the run."""
+        return self._journal.experiment_id
+
+    def start(self) -> Tracker:
+        """Make the run in MLflow."""
+        with self._lock:
+            self._deliver()
+        return self
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log nested parameters, flattened with dots and cut to MLflow's length."""
-        from mlflow.entities import Param
-
-        flat = flatten(params, ".")
-        batch = [Param(key, text_of(value)) for key, value in flat.items()]
+        flat = flatten(without_secrets(params), ".")
+        batch = [(key, text_of(value)) for key, value in flat.items()]
         for part in batches(batch, PARAMS_PER_BATCH):
-            self._send("parameters", partial(self._batch, params=part))
+            self._send("params", "parameters", dict(part))
 
-    def log_metrics(self, tree: Mapping[str, Any], what: str) -> None:
+    def log_metrics(self, tree: Mapping[str, Any], what: str, *, step: int = 0) -> None:
         """Log every finite number of a nested mapping, in one batch.
 
         Args:
             tree: See :func:`numbers_in`.
             what: Name of the data set it comes from, for the warning.
+            step: Of these numbers.
         """
-        from mlflow.entities import Metric
-
         now = _now()
-        self._send_metrics([Metric(k, v, now, 0) for k, v in numbers_in(tree).items()], what)
+        self._send_metrics([(k, v, now, step) for k, v in numbers_in(tree).items()], what)
 
     def log_history(self, rows: Iterable[Mapping[str, Any]], what: str) -> None:
         """Log rows such as ``{"step": 10, "loss": 0.3}`` as curves.
@@ -99,48 +132,22 @@ class Tracker:
                 1970 dates the row where it has one.
             what: Name of the data set it comes from, for the warning.
         """
-        from mlflow.entities import Metric
-
-        metrics = []
+        points = []
         for index, row in enumerate(rows):
             step = int(next((row[key] for key in STEP_KEYS if key in row), index))
-            stamp = int(row["time"] * 1000) if "time" in row else self._started + index
+            started = self._journal.header.started
+            stamp = int(row["time"] * 1000) if "time" in row else started + index
             values = {key: value for key, value in row.items() if key not in ("step", "time")}
-            metrics += [Metric(k, v, stamp, step) for k, v in numbers_in(values).items()]
-        self._send_metrics(metrics, what)
+            points += [(k, v, stamp, step) for k, v in numbers_in(values).items()]
+        self._send_metrics(points, what)
 
     def log_artifact(self, path: Path, what: str) -> None:
         """Copy a file, or a folder under its own name, to the run's artifacts."""
         if not path.exists():  # such as the figures of a data set without test images
             logger.info("%s: there is nothing at %s to log", what, path)
             return
-
-        def send() -> None:
-            if path.is_dir():
-                self._client.log_artifacts(self._id, str(path), path.name)
-            else:
-                self._client.log_artifact(self._id, str(path))
-
-        self._send(f"{what} ({path})", send)
-
-    def log_figures(self, figures: Any, path: Path) -> None:
-        """Draw a matplotlib figure, or a mapping of names to figures, among the artifacts.
-
-        Args:
-            figures: Functions that make figures are called, as Kedro does for partitions.
-            path: The file, or the folder of the mapping's PNG files; its name is kept.
-        """
-        if not isinstance(figures, dict):
-            files = {path.name: figures}
-        else:
-            files = {f"{path.name}/{name}.png": figure for name, figure in figures.items()}
-        for name, figure in files.items():
-
-            def send(name: str = name, figure: Any = figure) -> None:
-                drawn = figure() if callable(figure) else figure
-                self._client.log_figure(self._id, drawn, name)
-
-            self._send(f"figure {name}", send)
+        data = {"path": str(path.absolute()), "fingerprint": fingerprint(path)}
+        self._send("artifact", f"{what} ({path})", data)
 
     def log_table(self, rows: Any, path: Path) -> None:
         """Log rows so that MLflow's UI shows them as a table.
@@ -153,123 +160,117 @@ class Tracker:
 
         table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
         name = f"{path.stem}.json"
-        self._send(f"table {name}", lambda: self._client.log_table(self._id, table, name))
+        with self._lock:
+            file = self._journal.place_for(name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # MLflow's own log_table appends: sent twice, the table would be twice as long.
+            table.to_json(file, orient="split", index=False, date_format="iso")
+            self.log_artifact(file, f"table {name}")
+            self._tables.append(name)
+            shown = [{"path": name, "type": "table"} for name in dict.fromkeys(self._tables)]
+            self._send("tags", f"table {name}", {"mlflow.loggedArtifacts": json.dumps(shown)})
 
-    def tag_once(self, key: str, value: Callable[[], str]) -> None:
-        """Set a tag that is costly to work out; later calls for the same key do nothing."""
-        if key not in self._tags:
-            self._tags[key] = value()
-            self._send(f"tag {key}", partial(self._tag, key, self._tags[key]))
+    def log_data(self, describe: Callable[[], tuple[str, dict[str, Any]]]) -> None:
+        """Name the data the run works with; only the first call counts.
+
+        Args:
+            describe: Makes the tag ``data_digest`` and the input, see `lineage.describe`.
+        """
+        with self._lock:
+            if "data" in self._once:
+                return
+            self._once.add("data")
+            digest, described = describe()
+            self._send("tags", "tag data_digest", {"data_digest": digest})
+            self._send("input", "data set", described)
 
     def finish(self, status: str, *, tags: Mapping[str, str] | None = None) -> None:
-        """Send what is queued and end the run; a second call does nothing.
+        """Send what is left and end the run; a second call does nothing.
 
         Args:
             status: ``FINISHED``, ``FAILED`` or ``KILLED``.
             tags: Last tags, such as the error.
         """
-        if self.finished:
-            return
-        self.finished = True
-        for key, value in (tags or {}).items():
-            self._send(f"tag {key}", partial(self._tag, key, value))
-        self._send(f"status {status}", partial(self._terminate, status))
-        unsent = self._flush()
-        if unsent:
-            logger.warning(
-                "MLflow at %s did not get: %s. The files are where the catalog has them; nothing "
-                "else was lost.",
-                redact(self.tracking_uri),
-                ", ".join(dict.fromkeys(unsent)),
-            )
+        with self._lock:
+            if self.finished:
+                return
+            self.finished = True
+            # On the disk before MLflow is asked: it may take long, and the process be killed.
+            self._quiet_until = float("inf")
+            if tags:
+                self._send("tags", "tag " + ", ".join(tags), _tags(tags))
+            self._send("end", f"status {status}", {"status": status, "time": _now()})
+            self._send_the_rest()
+            unsent = [record.what for record in self._journal.pending]
+            self._journal.keep_files()
+            if unsent:
+                self._say_what_is_left(unsent)
+            self._journal.close()
 
-    def _send(self, what: str, call: Callable[[], None]) -> None:
-        if self._offline:
-            self._queue.append((what, call))
+    def _send_the_rest(self) -> None:
+        try:
+            if len(self._journal.pending) > 1:  # may be too much: the status first
+                self._delivery.send_end()
+            limit = SECONDS_AT_END if self._is_server else float("inf")
+            self._delivery.send(deadline=time.monotonic() + limit)
+        except Exception as error:
+            logger.info("MLflow is still away: %s", redact(first_line(error)))
+
+    def _say_what_is_left(self, unsent: Sequence[str]) -> None:
+        kept = f"Everything is in {self._journal.path.parent}; `{UPLOAD}` sends it."
+        lost = "The files are where the catalog has them; nothing else was lost."
+        logger.warning(
+            "MLflow at %s did not get: %s. %s",
+            redact(self.tracking_uri),
+            ", ".join(dict.fromkeys(unsent)),
+            kept if self._journal.on_disk else lost,
+        )
+
+    def _send_metrics(self, points: Sequence[tuple[str, float, int, int]], what: str) -> None:
+        for part in batches(points, METRICS_PER_BATCH):
+            self._send("metrics", f"metrics of {what}", {"points": list(part)})
+
+    def _send(self, kind: str, what: str, data: dict[str, Any]) -> None:
+        with self._lock:
+            self._journal.append(kind, what, data)
+            self._deliver()
+
+    def _deliver(self) -> None:
+        """Send what is pending, unless MLflow is left alone for now; never raises."""
+        start = time.monotonic()
+        if start < self._quiet_until:
+            self._journal.keep_files()
             return
         try:
-            call()
+            self._delivery.send(deadline=start + self._time_left())
         except Exception as error:
             # MLflow lets its own errors, those of requests and those of SQLAlchemy through.
-            if self._refuses(error):
-                logger.warning("MLflow refused %s: %s", what, first_line(error))
-                return
-            self._offline = True
-            self._queue.append((what, call))
+            what = self._journal.pending[0].what if self.run_id else "the run itself"
+            self._leave_alone(f"failed on {what} ({redact(first_line(error))})")
+        finally:
+            self._spent += time.monotonic() - start
+        if self._time_left() < 0 and start >= self._quiet_until:
+            self._leave_alone(f"is slow: it took {self._spent:.0f} s by now")
+
+    def _time_left(self) -> float:
+        if not self._is_server:
+            return float("inf")
+        return SECONDS + SHARE * (time.monotonic() - self._born) - self._spent
+
+    def _leave_alone(self, why: str) -> None:
+        self._quiet_until = time.monotonic() + PAUSE
+        self._journal.keep_files()
+        if not self._warned:
+            self._warned = True
             logger.warning(
-                "MLflow at %s failed on %s (%s); the run goes on, and the rest is sent at its end",
+                "MLflow at %s %s; the run goes on, and the rest is sent later",
                 redact(self.tracking_uri),
-                what,
-                redact(first_line(error)),
+                why,
             )
 
-    def _flush(self) -> list[str]:
-        """Send the queue in order until a call fails; return what was not sent."""
-        while self._queue:
-            try:
-                self._queue[0][1]()
-            except Exception as error:
-                if not self._refuses(error):
-                    return [what for what, _ in self._queue]
-            self._queue.pop(0)
-        return []
 
-    def _refuses(self, error: Exception) -> bool:
-        """Whether MLflow answers but does not take this value: trying again is of no use."""
-        refusals = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
-        return self.run_id is not None and getattr(error, "error_code", None) in refusals
-
-    def _send_metrics(self, metrics: Sequence[Metric], what: str) -> None:
-        for part in batches(metrics, METRICS_PER_BATCH):
-            self._send(f"metrics of {what}", partial(self._batch, metrics=part))
-
-    @property
-    def _client(self) -> MlflowClient:
-        from mlflow import MlflowClient
-
-        return MlflowClient(self.tracking_uri)
-
-    @property
-    def _id(self) -> str:
-        if self.run_id is None:
-            self._create_run()
-        return str(self.run_id)
-
-    def _create_run(self) -> None:
-        self.experiment_id = self._find_or_create_experiment()
-        run = self._client.create_run(self.experiment_id, self._started, self._tags, self._run_name)
-        self.run_id = run.info.run_id
-
-    def _find_or_create_experiment(self) -> str:
-        from mlflow.exceptions import MlflowException
-
-        client = self._client
-        found = client.get_experiment_by_name(self.experiment)
-        if found is None:
-            location = None if self._artifact_root is None else self._artifact_root.as_uri()
-            try:
-                return client.create_experiment(self.experiment, location)
-            except MlflowException:
-                # Another run may have created it since; if not, the first error is the one to see.
-                found = client.get_experiment_by_name(self.experiment)
-                if found is None:
-                    raise
-        if found.lifecycle_stage != "active":
-            msg = (
-                f"experiment {self.experiment!r} was deleted in MLflow; restore it with "
-                f"`mlflow experiments restore -x {found.experiment_id}`"
-            )
-            raise ConfigurationError(msg)
-        return str(found.experiment_id)
-
-    def _batch(self, **entities: Any) -> None:
-        self._client.log_batch(self._id, **entities)
-
-    def _tag(self, key: str, value: str) -> None:
-        self._client.set_tag(self._id, key, str(value)[:MAX_TAG])
-
-    def _terminate(self, status: str) -> None:
-        self._client.set_terminated(self._id, status)
+def _tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key: str(value)[:MAX_TAG] for key, value in without_secrets(dict(tags)).items()}
 
 
 def _now() -> int:

@@ -1,0 +1,89 @@
+"""What of a run goes to MLflow: data sets that the catalog marks, and parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from decodiff_pipeline.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from kedro.io import DataCatalog
+    from kedro.pipeline import Pipeline
+
+    from decodiff_pipeline.registry.tracking import Tracker
+
+KINDS = ("metrics", "history", "artifact", "table", "digest")
+
+Marked = tuple[list[str], Path]  # kinds of a data set, and where it is
+
+
+def marked_for_mlflow(pipeline: Pipeline, catalog: DataCatalog) -> dict[str, Marked]:
+    """Kinds and path of the data sets whose catalog entry has ``metadata.mlflow``.
+
+    Raises:
+        ConfigurationError: A kind is unknown; before the run, not after hours of it.
+    """
+    marked = {}
+    for name in pipeline.datasets():
+        if name.startswith("param"):
+            continue
+        config = catalog.config_resolver.resolve_pattern(name)
+        kinds = (config.get("metadata") or {}).get("mlflow") or []
+        kinds = [kinds] if isinstance(kinds, str) else kinds
+        for kind in kinds:
+            if kind not in KINDS:
+                msg = (
+                    f"catalog entry {name!r} has metadata.mlflow: {kind!r}; "
+                    f"it must be one of {', '.join(KINDS)}, or a list of them"
+                )
+                raise ConfigurationError(msg)
+        if kinds:
+            marked[name] = (kinds, Path(config.get("filepath") or config["path"]))
+    return marked
+
+
+def parameters(pipeline: Pipeline, catalog: DataCatalog) -> dict[str, Any]:
+    """Nested plain values of the parameters that the pipeline's nodes read."""
+    values: dict[str, Any] = {}
+    for name in sorted(pipeline.inputs()):
+        dataset = catalog.get(name) if name.startswith("param") else None
+        if dataset is None:
+            continue
+        if name == "parameters":
+            values.update({key: _plain(value) for key, value in dataset.load().items()})
+        elif name.startswith("params:"):
+            values[name.removeprefix("params:")] = _plain(dataset.load())
+    return values
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return value
+
+
+def send(tracker: Tracker, kind: str, data: Any, path: Path, name: str) -> None:
+    """Log a data set as one of `KINDS` but ``digest``."""
+    if kind == "metrics":
+        tracker.log_metrics(data, name)
+    elif kind == "history":
+        tracker.log_history(_rows(data, path), name)
+    elif kind == "table":
+        tracker.log_table(data, path)
+    else:
+        tracker.log_artifact(path, name)
+
+
+def _rows(data: Any, path: Path) -> Iterable[Mapping[str, Any]]:
+    """Rows of a history: the saved list, or the lines of the JSON lines file it went to."""
+    if isinstance(data, list):
+        return data
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.strip()]

@@ -1,0 +1,178 @@
+"""Sends a journal's records to MLflow, in order: the same way during a run and long after it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from decodiff_pipeline.errors import ConfigurationError
+from decodiff_pipeline.registry.aliases import exclusive
+from decodiff_pipeline.registry.mlflow_values import first_line
+from decodiff_pipeline.registry.redaction import redact
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from decodiff_pipeline.registry.journal import Journal, Record
+
+logger = logging.getLogger(__name__)
+
+TRACKING_ID = "tracking_id"
+SQLITE = "sqlite:///"
+REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"})
+UNKNOWN_RUN = "RESOURCE_DOES_NOT_EXIST"
+
+
+class Delivery:
+    """Brings a journal to a store. Everything may be sent twice, and is there once.
+
+    Args:
+        journal: Of one run.
+        tracking_uri: Store or server, with a password if it needs one.
+        fresh: Whether nobody has tried to make this run yet.
+    """
+
+    def __init__(self, journal: Journal, tracking_uri: str, *, fresh: bool) -> None:
+        self._journal = journal
+        self._uri = tracking_uri
+        self._fresh = fresh
+        self._first_use = True
+
+    def send(self, deadline: float = float("inf")) -> None:
+        """Send what is pending until ``deadline`` (of ``time.monotonic``).
+
+        Raises:
+            Exception: What MLflow raised at the first record that it did not get.
+        """
+        self._require_run()
+        for record in self._journal.pending:
+            if time.monotonic() > deadline:
+                return
+            self._send(record)
+            self._journal.mark_delivered(record)
+
+    def send_end(self) -> None:
+        """Send how the run ended before its turn."""
+        self._require_run()
+        for record in self._journal.pending:
+            if record.kind == "end":
+                self._send(record)
+
+    def find_run(self) -> None:
+        """See that this store has the run; where it was another's, it is made anew.
+
+        Raises:
+            ConfigurationError: The run was deleted in MLflow.
+        """
+        self._require_run()
+        try:
+            run = self._client.get_run(str(self._journal.run_id))
+        except Exception as error:
+            if getattr(error, "error_code", None) != UNKNOWN_RUN:
+                raise
+            self._create_run()
+            return
+        if run.info.lifecycle_stage != "active":
+            msg = (
+                f"run {run.info.run_id} was deleted in MLflow: `mlflow runs restore --run-id "
+                f"{run.info.run_id}` brings it back, removing {self._journal.path.parent} ends it"
+            )
+            raise ConfigurationError(msg)
+
+    def _send(self, record: Record) -> None:
+        """Send one record; one that MLflow will never take is named and passed over."""
+        path = None
+        if record.kind == "artifact":
+            path = self._journal.file_of(record)
+            if path is None:
+                logger.warning("%s is not sent: the file was changed since", record.what)
+                return
+        try:
+            send(self._client, str(self._journal.run_id), record.kind, record.data, path)
+        except Exception as error:
+            if getattr(error, "error_code", None) not in REFUSALS:
+                raise
+            logger.warning("MLflow refused %s: %s", record.what, redact(first_line(error)))
+
+    def _require_run(self) -> None:
+        if self._journal.run_id is None:
+            self._create_run()
+
+    def _create_run(self) -> None:
+        header = self._journal.header
+        experiment_id = self._find_or_create_experiment()
+        run_id = None if self._fresh else self._find_by_tag(experiment_id)
+        self._fresh = False  # a request that failed may have made the run all the same
+        if run_id is None:
+            tags = {**header.tags, TRACKING_ID: header.tracking_id}
+            client = self._client
+            run = client.create_run(experiment_id, header.started, tags, header.run_name)
+            run_id = run.info.run_id
+        self._journal.mark_created(run_id, experiment_id)
+
+    def _find_by_tag(self, experiment_id: str) -> str | None:
+        wanted = f"tags.{TRACKING_ID} = '{self._journal.header.tracking_id}'"
+        found = self._client.search_runs([experiment_id], wanted)
+        for other in found[1:]:  # a slow server made one for each time that it was asked
+            self._client.delete_run(other.info.run_id)
+        return found[0].info.run_id if found else None
+
+    def _find_or_create_experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        name, client = self._journal.header.experiment, self._client
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return client.create_experiment(name, self._journal.header.artifact_root)
+            except MlflowException:
+                # Another run may have created it since; if not, the first error is the one to see.
+                found = client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+        if found.lifecycle_stage != "active":
+            msg = (
+                f"experiment {name!r} was deleted in MLflow; restore it with "
+                f"`mlflow experiments restore -x {found.experiment_id}`"
+            )
+            raise ConfigurationError(msg)
+        return str(found.experiment_id)
+
+    @property
+    def _client(self) -> MlflowClient:
+        from mlflow import MlflowClient
+
+        if not self._first_use or not self._uri.startswith(SQLITE):
+            return MlflowClient(self._uri)
+        # Two processes that both find an empty file would both make its tables, and fail.
+        database = Path(self._uri.removeprefix(SQLITE).partition("?")[0])
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with exclusive(database.with_name(f"{database.name}.lock")):
+            client = MlflowClient(self._uri)
+        self._first_use = False
+        return client
+
+
+def send(
+    client: MlflowClient, run_id: str, kind: str, data: dict[str, Any], path: Path | None
+) -> None:
+    """Send a record's data to a run; ``path`` is an artifact's file or folder."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+
+    if kind == "params":
+        client.log_batch(run_id, params=[Param(*item) for item in data.items()])
+    elif kind == "metrics":
+        client.log_batch(run_id, metrics=[Metric(*point) for point in data["points"]])
+    elif kind == "tags":
+        client.log_batch(run_id, tags=[RunTag(*item) for item in data.items()])
+    elif kind == "input":
+        tags = [InputTag("mlflow.data.context", data["context"])]
+        client.log_inputs(run_id, [DatasetInput(Dataset(**data["dataset"]), tags)])
+    elif kind == "end":
+        client.set_terminated(run_id, data["status"], data["time"])
+    elif path is not None and path.is_dir():
+        client.log_artifacts(run_id, str(path), path.name)
+    else:
+        client.log_artifact(run_id, str(path))
