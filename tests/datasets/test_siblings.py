@@ -40,7 +40,6 @@ class Runs:
         tracker = Tracker(
             self.store,
             how.get("experiment", "elpv"),
-            artifact_root=self.folder / "artifacts",
             run_name="r",
             tags=tags,
             unsent=self.folder / "unsent",

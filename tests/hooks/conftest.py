@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -40,7 +41,7 @@ FILES = {
           path: data/figures
           filename_suffix: .png
           dataset: matplotlib.MatplotlibDataset
-          metadata: {mlflow: figure}
+          metadata: {mlflow: artifact}
         manifest:
           type: pandas.ParquetDataset
           filepath: data/manifest.parquet
@@ -86,6 +87,8 @@ FILES = {
             model_config = ConfigDict(extra="forbid")
             learning_rate: float = 0.1
             fail: str = ""
+            storage: str = ""
+            api_key: str = ""
             inner: Inner = Inner()
 
             def model_post_init(self, context):
@@ -100,6 +103,12 @@ FILES = {
                 raise ValueError("a bug")
             if training.fail == "disk":
                 raise OSError(28, "No space left on device", "data/x")
+            if training.fail == "exit":
+                sys.exit(3)
+            if training.fail == "interrupt":
+                raise KeyboardInterrupt
+            if training.fail == "secret":
+                raise ValueError("https://me:hunter22@host/?sig=abc and " + os.environ["DB_TOKEN"])
             if training.fail == "sleep":
                 Path("sleeping").write_text(os.environ["MLFLOW_RUN_ID"])
                 try:
@@ -175,6 +184,12 @@ def project(tmp_path: Path) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(textwrap.dedent(text))
     return root
+
+
+@pytest.fixture
+def tables(project: Path, empty_database: Path) -> None:
+    """MLflow's tables in the project, which take seconds to make."""
+    shutil.copy(empty_database, project / "mlflow.db")
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -47,7 +49,10 @@ def test_finished_failed_and_untracked_runs(project: Path, sessions: Sessions) -
     assert set(runs) == {"__default__ FINISHED", "training FAILED"}
 
     finished = runs["__default__ FINISHED"]
-    assert finished.data.metrics == {"mono/image_auroc": 0.9, "loss": 1.0}
+    metrics = finished.data.metrics
+    assert metrics.pop("system/system_memory_usage_megabytes") > 0
+    own = {key: value for key, value in metrics.items() if not key.startswith("system/")}
+    assert own == {"mono/image_auroc": 0.9, "loss": 1.0}
     assert finished.data.params["training.learning_rate"] == "0.2"
     assert finished.data.params["training.inner.size"] == "4"
     assert finished.data.tags["dataset"] == "toyset"
@@ -56,16 +61,27 @@ def test_finished_failed_and_untracked_runs(project: Path, sessions: Sessions) -
 
     failed = runs["training FAILED"]
     assert failed.data.tags["error"] == "DataError: raw/x.png is empty; copy it again"
+    assert not list((project / "mlflow_unsent").iterdir())
     for shown in (finished.info.run_id, "data/report.html", "mlflow ui --backend-store-uri"):
         assert shown in output
 
 
+@pytest.mark.usefixtures("tables")
 def test_figures_tables_and_the_digest_of_the_data(project: Path, sessions: Sessions) -> None:
+    from mlflow.data import get_source
+
     process = sessions(("validation", {}), ("retrain", {}))
     output, _ = process.communicate(timeout=120)
     (run,) = runs_in(project).values()
     assert run.info.status == "FINISHED", output
-    assert re.fullmatch("[0-9a-f]{64}", run.data.tags["data_digest"])
+    digest = run.data.tags["data_digest"]
+    assert re.fullmatch("[0-9a-f]{64}", digest)
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("toyset", digest[:36])
+    assert [(tag.key, tag.value) for tag in data.tags] == [("mlflow.data.context", "training")]
+    assert get_source(data.dataset).to_dict() == {"uri": "data/manifest.parquet"}
+    profile = json.loads(data.dataset.profile)
+    assert profile == {"num_rows": 1, "images": {"a": {"b": {"c": 1}}}}
     artifacts = project / "mlartifacts" / run.info.run_id / "artifacts"
     assert (artifacts / "figures" / "mono.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((artifacts / "table.json").read_text())["data"] == [["a"]]
@@ -73,16 +89,25 @@ def test_figures_tables_and_the_digest_of_the_data(project: Path, sessions: Sess
     assert shown == [{"path": "table.json", "type": "table"}]
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 90
+    while not path.exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.1)
+
+
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_run_that_is_stopped_is_killed_in_mlflow(
     project: Path, sessions: Sessions, end: signal.Signals
 ) -> None:
     process = sessions(("training", {"training": {"fail": "sleep"}}))
-    deadline = time.monotonic() + 90
-    while not (project / "sleeping").exists() and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.1)
+    wait_for(project / "sleeping", process)
     process.send_signal(end)
+    while not (project / "unwound").exists() and process.poll() is None:
+        time.sleep(0.01)
+    with contextlib.suppress(ProcessLookupError):  # somebody in a hurry
+        process.send_signal(end)
     output, _ = process.communicate(timeout=60)
 
     assert process.returncode != 0, output
@@ -91,6 +116,58 @@ def test_a_run_that_is_stopped_is_killed_in_mlflow(
     assert run.info.end_time is not None
     assert run.info.run_id == (project / "sleeping").read_text()  # nodes can find the run
     assert (project / "unwound").exists()  # and can stop what they started
+    assert not list((project / "mlflow_unsent").iterdir())
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_node_that_exits_or_is_interrupted_leaves_no_run_behind(
+    project: Path, sessions: Sessions
+) -> None:
+    for fail in ("exit", "interrupt"):
+        process = sessions(("training", {"training": {"fail": fail}}))
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode != 0, output
+        (run,) = runs_in(project).values()  # by status: the same for both
+        assert run.info.status == "KILLED"
+
+
+@pytest.mark.usefixtures("tables")
+def test_nothing_secret_is_in_a_run_or_its_output(project: Path, sessions: Sessions) -> None:
+    secret = "s3cr3t-of-the-database"  # noqa: S105 - of nobody
+    parameters = {
+        "fail": "secret",
+        "storage": "s3://me:hunter22@bucket/x?token=abcdef",
+        "api_key": "key-0123456789",
+    }
+    process = sessions(
+        ("training", {"training": parameters}),
+        DB_TOKEN=secret,
+        DVC_EXP_NAME="brisk-newt",
+        DVC_EXP_BASELINE_REV="0123abc",
+    )
+    process.communicate(timeout=120)
+    (run,) = runs_in(project).values()
+    told = json.dumps(run.to_dictionary())
+    for hidden in (secret, "hunter22", "abcdef", "key-0123456789"):
+        assert hidden not in told
+    assert run.data.params["training.storage"] == "s3://***@bucket/x?token=***"
+    assert run.data.tags["error"] == "ValueError: https://***@host/?sig=*** and ***"
+    assert run.data.tags["dvc_exp_name"] == "brisk-newt"
+    assert run.data.tags["dvc_exp_baseline_rev"] == "0123abc"
+
+
+def test_runs_that_start_together_on_a_new_database(project: Path, sessions: Sessions) -> None:
+    processes = [sessions(("training", {})) for _ in range(3)]
+    outputs = [process.communicate(timeout=180)[0] for process in processes]
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("toyset")
+    assert experiment is not None, outputs
+    found = client.search_runs([experiment.experiment_id])
+    assert [run.info.status for run in found] == ["FINISHED"] * 3, outputs
+    assert [run.data.metrics["loss"] for run in found] == [1.0] * 3
+    assert "MLflow at" not in "".join(outputs)  # the first word of every complaint
 
 
 def test_without_a_server_the_run_does_all_its_work(project: Path, sessions: Sessions) -> None:
@@ -109,7 +186,25 @@ def test_without_a_server_the_run_does_all_its_work(project: Path, sessions: Ses
     assert "__default__ raised" not in output
     assert "the run goes on" in output
     assert "did not get" in output
+    assert "the system" in output  # its metrics as well
     assert not (project / "mlflow.db").exists()
+
+    # The next run says so, and the command that it names brings it to another store.
+    process = sessions(("training", {}))
+    output, _ = process.communicate(timeout=120)
+    assert "MLflow has not all of 1 earlier runs" in output
+    command = [sys.executable, "-m", "decodiff_pipeline.registry.upload_unsent"]
+    uri = f"sqlite:///{project / 'mlflow.db'}"
+    done = subprocess.run(
+        [*command, "--tracking-uri", uri], cwd=project, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "is FINISHED" in done.stdout
+    run = runs_in(project)["__default__ FINISHED"]
+    assert run.data.params["training.learning_rate"] == "0.2"
+    assert run.data.metrics["mono/image_auroc"] == 0.9
+    artifacts = project / "mlartifacts" / run.info.run_id / "artifacts"
+    assert {path.name for path in artifacts.iterdir()} == {"metrics.json", "report.html"}
 
 
 def test_an_unknown_kind_of_metadata_stops_the_run_before_it_starts(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
-from matplotlib.figure import Figure
 
 from decodiff_pipeline.registry.mlflow_values import flatten, numbers_in
 from decodiff_pipeline.registry.redaction import redact
@@ -28,9 +27,7 @@ def client(store: str) -> MlflowClient:
 
 
 def tracker(uri: str, folder: Path, **tags: str) -> Tracker:
-    return Tracker(
-        uri, "elpv", artifact_root=folder, run_name="training", tags=tags, unsent=folder / "unsent"
-    ).start()
+    return Tracker(uri, "elpv", run_name="training", tags=tags, unsent=folder / "unsent").start()
 
 
 @pytest.fixture
@@ -64,7 +61,7 @@ def test_everything_logged_is_in_the_run(store: str, client: MlflowClient, tmp_p
     history = client.get_metric_history(run.run_id, "loss")
     assert [(point.step, point.value) for point in history] == [(5, 0.5), (10, 0.25)]
     assert [file.path for file in client.list_artifacts(run.run_id)] == ["report.html"]
-    assert (tmp_path / "artifacts" / run.run_id / "artifacts" / "report.html").exists()
+    assert (tmp_path / "mlartifacts" / run.run_id / "artifacts" / "report.html").exists()
 
 
 def test_more_and_longer_values_than_mlflow_takes_at_once(
@@ -100,14 +97,13 @@ def test_a_dead_server_costs_two_warnings_and_no_exception(
     run.log_artifact(tmp_path / "report.html", "report")
     run.log_artifact(tmp_path / "figures", "what there is none of")
     run.log_table([{"category": "mono"}], tmp_path / "scores.csv")
-    run.log_figures({"mono": Figure()}, tmp_path / "figures")
     run.finish("FINISHED")
 
     assert run.run_id is None
     start, end = [r.getMessage() for r in caplog.records if r.name.startswith("decodiff_pipeline")]
     assert "the run goes on" in start
     named = ("the run itself", "parameters", "training_log", "report", "FINISHED")
-    for unsent in (*named, "table scores.json", "figure figures/mono.png"):
+    for unsent in (*named, "table scores.json"):
         assert unsent in end
     assert "secret" not in caplog.text
 
@@ -204,26 +200,20 @@ def test_a_data_set_with_many_categories_does_not_flood_mlflow() -> None:
     }
 
 
-def test_figures_and_tables_are_artifacts_that_the_page_shows(
+def test_tables_are_artifacts_that_the_page_shows(
     store: str, client: MlflowClient, tmp_path: Path
 ) -> None:
     run = tracker(store, tmp_path / "artifacts")
-    run.log_figures(Figure(), tmp_path / "overview.png")
-    run.log_figures({"mono": Figure, "poly": Figure()}, tmp_path / "figures")
     run.log_table([{"category": "mono", "image_ap": None}], tmp_path / "table.csv")
-    run.tag_once("data_digest", lambda: "abc")
-    run.tag_once("data_digest", lambda: "never")
+    run.log_table([{"category": "poly"}], tmp_path / "scores.csv")
     run.finish("FINISHED")
 
     found = client.get_run(run.run_id)
-    assert {file.path for file in client.list_artifacts(run.run_id)} == {
-        "overview.png", "figures", "table.json",
-    }  # fmt: skip
-    assert {file.path for file in client.list_artifacts(run.run_id, "figures")} == {
-        "figures/mono.png", "figures/poly.png",
-    }  # fmt: skip
-    assert "table.json" in found.data.tags["mlflow.loggedArtifacts"]
-    assert found.data.tags["data_digest"] == "abc"
+    assert {f.path for f in client.list_artifacts(run.run_id)} == {"table.json", "scores.json"}
+    shown = json.loads(found.data.tags["mlflow.loggedArtifacts"])
+    assert [table["path"] for table in shown] == ["table.json", "scores.json"]
+    table = client.load_table(str(run.experiment_id), "table.json", [str(run.run_id)])
+    assert table["category"].tolist() == ["mono"]
 
 
 def test_flatten_cuts_keys_to_what_mlflow_takes() -> None:

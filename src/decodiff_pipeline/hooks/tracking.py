@@ -46,7 +46,6 @@ TRACKED = frozenset(
 TRAINING = frozenset({"__default__", "ablation", "autoencoder", "retrain", "train", "training"})
 DVC_EXPERIMENT = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")  # tags: the same in small letters
 DATABASE = "mlflow.db"
-ARTIFACTS = "mlartifacts"
 
 
 class TrackingHooks:
@@ -104,17 +103,16 @@ class TrackingHooks:
         self.tracker = Tracker(
             uri,
             self._dataset,
-            artifact_root=_artifacts_beside(uri),
             run_name=f"{'+'.join(self._names)} {run_params['run_id'][:19]}",
             tags=self._tags(run_params),
             unsent=unsent,
         )
+        self._system_metrics = SystemMetrics(self.tracker)
         self._run_end.watch()
         self.tracker.start()
         mlflow.set_tracking_uri(uri)
         self._set_environment(MLFLOW_TRACKING_URI=uri, MLFLOW_RUN_ID=self.tracker.run_id)
         self.tracker.log_params(logged_data.parameters(pipeline, catalog))
-        self._system_metrics = SystemMetrics(self.tracker)
         self._system_metrics.start()
 
     @hook_impl
@@ -199,12 +197,6 @@ class TrackingHooks:
                 os.environ.pop(key, None)
             else:
                 os.environ[key] = value
-
-
-def _artifacts_beside(uri: str) -> Path | None:
-    """Artifact folder next to a SQLite file; a server has its own place for them."""
-    database = uri.removeprefix("sqlite:///")
-    return None if database == uri else Path(database).resolve().parent / ARTIFACTS
 
 
 def _tell_of_earlier_runs(unsent: Path) -> None:

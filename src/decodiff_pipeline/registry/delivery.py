@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 TRACKING_ID = "tracking_id"
 SQLITE = "sqlite:///"
+ARTIFACTS = "mlartifacts"
 REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"})
 UNKNOWN_RUN = "RESOURCE_DOES_NOT_EXIST"
 
@@ -126,7 +127,7 @@ class Delivery:
         found = client.get_experiment_by_name(name)
         if found is None:
             try:
-                return client.create_experiment(name, self._journal.header.artifact_root)
+                return client.create_experiment(name, _artifacts_of(self._uri))
             except MlflowException:
                 # Another run may have created it since; if not, the first error is the one to see.
                 found = client.get_experiment_by_name(name)
@@ -147,12 +148,21 @@ class Delivery:
         if not self._first_use or not self._uri.startswith(SQLITE):
             return MlflowClient(self._uri)
         # Two processes that both find an empty file would both make its tables, and fail.
-        database = Path(self._uri.removeprefix(SQLITE).partition("?")[0])
+        database = _database(self._uri)
         database.parent.mkdir(parents=True, exist_ok=True)
         with exclusive(database.with_name(f"{database.name}.lock")):
             client = MlflowClient(self._uri)
         self._first_use = False
         return client
+
+
+def _database(uri: str) -> Path:
+    return Path(uri.removeprefix(SQLITE).partition("?")[0]).resolve()
+
+
+def _artifacts_of(uri: str) -> str | None:
+    """Beside a SQLite file; a server has its own place for them."""
+    return (_database(uri).parent / ARTIFACTS).as_uri() if uri.startswith(SQLITE) else None
 
 
 def send(

@@ -17,7 +17,6 @@ from decodiff_pipeline.data.atomic import replacing, replacing_folder
 from decodiff_pipeline.errors import TrackingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from io import FileIO
     from typing import Literal
 
@@ -37,7 +36,6 @@ class RunHeader:
         tracking_id: Found again by this tag, so that no run is made twice.
         tracking_uri: Store or server, without a password.
         experiment: Name of the experiment.
-        artifact_root: URI of the artifacts of a new experiment; ``None`` leaves it to the server.
         run_name: Name of the run.
         started: Milliseconds since 1970.
         tags: Tags of the run.
@@ -46,7 +44,6 @@ class RunHeader:
     tracking_id: str
     tracking_uri: str
     experiment: str
-    artifact_root: str | None
     run_name: str
     started: int
     tags: dict[str, str] = field(default_factory=dict)
@@ -223,9 +220,9 @@ class Journal:
         )
 
 
-def journals(folder: Path) -> Iterator[Path]:
+def journals(folder: Path) -> list[Path]:
     """Journals within a folder, the oldest first."""
-    return iter(sorted(folder.glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime))
+    return sorted(folder.glob(f"*/{FILE}"))
 
 
 def is_abandoned(path: Path) -> bool:

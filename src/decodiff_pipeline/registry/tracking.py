@@ -50,8 +50,6 @@ class Tracker:
     Args:
         tracking_uri: MLflow's store or server.
         experiment: Name of the experiment, created where it does not exist.
-        artifact_root: Folder for the artifacts of a new experiment; ``None`` leaves it to the
-            server.
         run_name: Name of the run.
         tags: Tags of the run.
         unsent: Folder of the journals.
@@ -62,7 +60,6 @@ class Tracker:
         tracking_uri: str,
         experiment: str,
         *,
-        artifact_root: Path | None,
         run_name: str,
         tags: Mapping[str, str],
         unsent: Path,
@@ -74,7 +71,6 @@ class Tracker:
             tracking_id=f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:12]}",
             tracking_uri=redact(tracking_uri),
             experiment=experiment,
-            artifact_root=None if artifact_root is None else artifact_root.as_uri(),
             run_name=run_name,
             started=_now(),
             tags=_tags(tags),
@@ -165,7 +161,8 @@ class Tracker:
             file.parent.mkdir(parents=True, exist_ok=True)
             # MLflow's own log_table appends: sent twice, the table would be twice as long.
             table.to_json(file, orient="split", index=False, date_format="iso")
-            self.log_artifact(file, f"table {name}")
+            data = {"path": str(file.absolute()), "fingerprint": fingerprint(file)}
+            self._send("artifact", f"table {name}", data)
             self._tables.append(name)
             shown = [{"path": name, "type": "table"} for name in dict.fromkeys(self._tables)]
             self._send("tags", f"table {name}", {"mlflow.loggedArtifacts": json.dumps(shown)})
@@ -201,7 +198,8 @@ class Tracker:
                 self._send("tags", "tag " + ", ".join(tags), _tags(tags))
             self._send("end", f"status {status}", {"status": status, "time": _now()})
             self._send_the_rest()
-            unsent = [record.what for record in self._journal.pending]
+            unsent = ["the run itself"] if self.run_id is None else []
+            unsent += [record.what for record in self._journal.pending]
             self._journal.keep_files()
             if unsent:
                 self._say_what_is_left(unsent)

@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     prepare_environment()
     failed = False
-    found = list(journals(options.folder))
+    found = journals(options.folder)
     for path in found:
         try:
             sys.stdout.write(f"{upload(path, options.tracking_uri)}\n")
