@@ -225,8 +225,12 @@ def test_flatten_cuts_keys_to_what_mlflow_takes() -> None:
     ("uri", "shown"),
     [
         ("https://me:pw@mlflow.example/x", "https://***@mlflow.example/x"),
-        ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
+        ("sqlite:////srv/project/mlflow.db", "sqlite:////srv/project/mlflow.db"),
+        ("GET /x?page=2&api_token=abc failed", "GET /x?page=2&api_token=*** failed"),
+        ("cannot log in with top-secret-9", "cannot log in with ***"),
     ],
 )
-def test_passwords_are_not_shown(uri: str, shown: str) -> None:
+def test_passwords_are_not_shown(uri: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORE_PASSWORD", "top-secret-9")
+    monkeypatch.setenv("PWD", "/srv/project")  # is not a password
     assert redact(uri) == shown

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 HIDDEN = "***"
 _NAME = re.compile(
-    r"(password|passwd|pwd|passphrase|secret|token|credentials?|(api|access|private|secret)[_-]?key)$",
+    r"(password|passwd|[_-]pwd|passphrase|secret|token|credentials?|(api|access|private|secret)[_-]?key)$",
     re.IGNORECASE,
 )
 _QUERY = re.compile(
