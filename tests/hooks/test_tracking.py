@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -170,7 +171,9 @@ def test_runs_that_start_together_on_a_new_database(project: Path, sessions: Ses
     assert "MLflow at" not in "".join(outputs)  # the first word of every complaint
 
 
-def test_without_a_server_the_run_does_all_its_work(project: Path, sessions: Sessions) -> None:
+def test_without_a_server_the_run_does_all_its_work(
+    project: Path, sessions: Sessions, empty_database: Path
+) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -190,6 +193,7 @@ def test_without_a_server_the_run_does_all_its_work(project: Path, sessions: Ses
     assert not (project / "mlflow.db").exists()
 
     # The next run says so, and the command that it names brings it to another store.
+    shutil.copy(empty_database, project / "mlflow.db")
     process = sessions(("training", {}))
     output, _ = process.communicate(timeout=120)
     assert "MLflow has not all of 1 earlier runs" in output
