@@ -17,9 +17,9 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
 from decodiff_pipeline.deco.autoencoder import load_autoencoder
-from decodiff_pipeline.training.network import averaged_network
 from decodiff_pipeline.training.replay import measure, record
 from decodiff_pipeline.training.scoring import build_model
+from decodiff_pipeline.training.trained import averaged_network
 
 if TYPE_CHECKING:
     from decodiff_pipeline.training.checkpoints import Checkpoint

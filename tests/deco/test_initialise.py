@@ -133,6 +133,15 @@ def test_sizes_that_no_shape_shows_are_compared(tmp_path: Path) -> None:
         load_initial_weights(network("a"), tmp_path)
 
 
+def test_the_unit_of_the_latents_is_that_of_the_weights(tmp_path: Path) -> None:
+    theirs = {"latent_mean": [0.5, 0.0, -1.0, 2.0], "latent_std": [0.4, 0.5, 0.3, 2.5]}
+    DeCoDiffUNet(categories=["a"], **TINY, **theirs).save_pretrained(tmp_path)
+    unet = network("a", "b")
+    unet.register_to_config(latent_mean=[0.0] * 4, latent_std=[1.0] * 4)
+    load_initial_weights(unet, tmp_path)
+    assert {name: unet.config[name] for name in theirs} == theirs
+
+
 def test_latents_in_another_unit_are_refused(tmp_path: Path) -> None:
     unit = {"latent_mean": [0.0] * 4, "latent_std": [1.0] * 4}
     DeCoDiffUNet(categories=["a"], **TINY, **unit).save_pretrained(tmp_path)

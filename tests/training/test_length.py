@@ -15,7 +15,7 @@ from decodiff_pipeline.errors import CheckpointError, ConfigurationError, ModelE
 from decodiff_pipeline.training import network
 from decodiff_pipeline.training.budget import measured_budget
 from decodiff_pipeline.training.config import TrainingConfig
-from decodiff_pipeline.training.network import trained_network
+from decodiff_pipeline.training.trained import trained_network
 from decodiff_pipeline.training.validation import Validation
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from decodiff_pipeline.training.batches import Batch, LatentBatches
 from decodiff_pipeline.training.checkpoints import CheckpointStore
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.loop import TrainingRun
-from decodiff_pipeline.training.network import trained_network
 from decodiff_pipeline.training.schedule import learning_rate
+from decodiff_pipeline.training.trained import trained_network
 from decodiff_pipeline.training.validation import Validation
 
 if TYPE_CHECKING:

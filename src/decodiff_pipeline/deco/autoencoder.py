@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Autoencoder: TypeAlias = "AutoencoderKL | AutoencoderTiny"
 
+SHIFT = "shift_factor"
+
 
 def load_autoencoder(config: AutoencoderConfig) -> Autoencoder:
     """Load an ``AutoencoderTiny`` or ``AutoencoderKL`` from safetensors, in eval mode.
@@ -42,6 +44,18 @@ def load_autoencoder(config: AutoencoderConfig) -> Autoencoder:
     return model.eval().requires_grad_(False)
 
 
+def same_autoencoder(one: Autoencoder, other: Autoencoder) -> bool:
+    """Whether two autoencoders give the same latents, wherever each was loaded from."""
+    if type(one) is not type(other):
+        return False
+    if any(one.config.get(key) != other.config.get(key) for key in ("scaling_factor", SHIFT)):
+        return False
+    weights, others = one.state_dict(), other.state_dict()
+    return weights.keys() == others.keys() and all(
+        torch.equal(tensor.float(), others[name].float()) for name, tensor in weights.items()
+    )
+
+
 def reduction(autoencoder: Autoencoder) -> int:
     """Image pixels per latent pixel along one side, 8 for the autoencoders of Stable Diffusion."""
     config = autoencoder.config
@@ -63,7 +77,7 @@ def encode(autoencoder: Autoencoder, images: torch.Tensor) -> tuple[torch.Tensor
     """
     output = autoencoder.encode(images.to(autoencoder.device, autoencoder.dtype))
     scale = autoencoder.config.scaling_factor
-    shift = autoencoder.config.get("shift_factor") or 0.0
+    shift = autoencoder.config.get(SHIFT) or 0.0
     if hasattr(output, "latent_dist"):
         posterior = output.latent_dist
         return (posterior.mean.float() - shift) * scale, posterior.std.float() * scale
@@ -82,6 +96,6 @@ def decode(autoencoder: Autoencoder, latents: torch.Tensor) -> torch.Tensor:
     Returns:
         Float32 (N, 3, 8h, 8w), about within [-1, 1] and not clamped.
     """
-    shift = autoencoder.config.get("shift_factor") or 0.0
+    shift = autoencoder.config.get(SHIFT) or 0.0
     raw = latents / autoencoder.config.scaling_factor + shift
     return autoencoder.decode(raw.to(autoencoder.device, autoencoder.dtype)).sample.float()

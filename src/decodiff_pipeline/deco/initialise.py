@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,7 +21,7 @@ from decodiff_pipeline.deco.weights import WEIGHTS_FILE
 from decodiff_pipeline.errors import ConfigurationError, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from decodiff_pipeline.deco.unet import DeCoDiffUNet
@@ -56,7 +56,7 @@ class _Source:
     norm_groups: int
     num_heads: int | None  # None where the source does not say
     sha256: str
-    standardised: bool = False  # trained on latents of mean 0 and standard deviation 1
+    statistics: dict[str, list[float]] | None = None  # of the unit it was trained in
 
 
 def load_initial_weights(unet: DeCoDiffUNet, source: Path) -> InitialWeights:
@@ -66,7 +66,9 @@ def load_initial_weights(unet: DeCoDiffUNet, source: Path) -> InitialWeights:
     ImageNet one (``.ckpt`` or ``.safetensors``, tensors named ``model.diffusion_model.*``); a
     saved model of ours or its ``unet`` folder. All tensors but the category embedding must be
     there in the same shapes. Rows of the embedding are taken by the name of their category; where
-    the source has no names, all of them if the shapes are equal, and otherwise none.
+    the source has no names, all of them if the shapes are equal, and otherwise none. Where the
+    source was trained on standardised latents, its channel statistics are taken as well: in
+    another unit its weights would see other numbers for the same image.
 
     Args:
         unet: The network; unchanged if this raises.
@@ -87,6 +89,8 @@ def load_initial_weights(unet: DeCoDiffUNet, source: Path) -> InitialWeights:
     rows, report = _embedding(unet, stored)
     new = {name: stored.tensors[label] for name, label in labels.items()}
     unet.load_state_dict({**new, EMBEDDING: rows})
+    if stored.statistics is not None:
+        unet.register_to_config(**stored.statistics)
     return InitialWeights(
         used=(*labels.values(), *report.used),
         unused=(*report.unused, *stored.other),
@@ -115,8 +119,15 @@ def _folder(source: Path) -> _Source:
         norm_groups=config["norm_groups"],
         num_heads=config["num_heads"],
         sha256=weights_sha256(weights_file(source)),
-        standardised=config.get("latent_mean") is not None,
+        statistics=_statistics(config),
     )
+
+
+def _statistics(config: Mapping[str, Any]) -> dict[str, list[float]] | None:
+    """Mean and standard deviation by channel of the latents that a network was trained on."""
+    if config.get("latent_mean") is None:
+        return None
+    return {name: list(config[name]) for name in ("latent_mean", "latent_std")}
 
 
 def _file(path: Path) -> _Source:
@@ -175,10 +186,11 @@ def _check_design(unet: DeCoDiffUNet, stored: _Source, source: Path) -> None:
                 "the training.preset that it was trained with"
             )
             raise ModelError(msg)
-    if stored.standardised != (unet.config.latent_mean is not None):
+    standardised = stored.statistics is not None
+    if standardised != (unet.config.latent_mean is not None):
         msg = (
-            f"{source} was trained on latents {'' if stored.standardised else 'not '}standardised; "
-            f"set training.standardise_latents to {str(stored.standardised).lower()}"
+            f"{source} was trained on latents {'' if standardised else 'not '}standardised; "
+            f"set training.standardise_latents to {str(standardised).lower()}"
         )
         raise ModelError(msg)
 

@@ -130,6 +130,18 @@ def read_network_folder(folder: Path) -> tuple[dict[str, Any], dict[str, torch.T
     Raises:
         ModelError: They cannot be read, or are another network's.
     """
+    return read_network_config(folder), read_safetensors(folder / WEIGHTS_FILE)
+
+
+def read_network_config(folder: Path) -> dict[str, Any]:
+    """Configuration of a saved :class:`DeCoDiffUNet`.
+
+    Args:
+        folder: As :func:`network_folder` returns it.
+
+    Raises:
+        ModelError: It cannot be read, or is another network's.
+    """
     path = folder / CONFIG_FILE
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -143,7 +155,7 @@ def read_network_folder(folder: Path) -> tuple[dict[str, Any], dict[str, torch.T
     except (OSError, ValueError, KeyError, TypeError) as error:
         msg = f"{path} does not describe a DeCoDiffUNet ({error!r}); name a folder that does"
         raise ModelError(msg) from error
-    return config, read_safetensors(folder / WEIGHTS_FILE)
+    return config
 
 
 def check_tensors(

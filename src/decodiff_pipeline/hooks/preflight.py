@@ -9,6 +9,7 @@ from kedro.framework.hooks import hook_impl
 from decodiff_pipeline.deco.config import PreprocessConfig, require_places
 from decodiff_pipeline.deco.weights import AutoencoderConfig, locate
 from decodiff_pipeline.evaluation.config import EvaluationConfig
+from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.scoring import ScoringConfig
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 AUTOENCODER = "params:autoencoder"
 EVALUATION = "params:evaluation"
 REFERENCES = "reference_evaluations"
+TRAINING, CHAMPION_MODEL = "params:training", "champion_model"
 SCORING, PREPROCESSING = "params:scoring", "params:preprocessing"
 
 
@@ -30,6 +32,7 @@ class PreflightHooks:
 
         Raises:
             ConfigurationError: One of them is not there, or scoring does not suit preprocessing.
+            ModelError: The weights that training is to start from cannot be had or do not fit.
         """
         if {SCORING, PREPROCESSING} <= pipeline.inputs():
             scoring, geometry = catalog.load(SCORING), catalog.load(PREPROCESSING)
@@ -43,3 +46,9 @@ class PreflightHooks:
             evaluation = catalog.load(EVALUATION)
             if isinstance(evaluation, EvaluationConfig):
                 catalog.load(REFERENCES).check(evaluation.compare_with)
+        if {TRAINING, CHAMPION_MODEL, AUTOENCODER} <= pipeline.inputs():
+            training = catalog.load(TRAINING)
+            if isinstance(training, TrainingConfig) and training.init_from is not None:
+                from decodiff_pipeline.training.start import check
+
+                check(training, catalog.load(CHAMPION_MODEL), catalog.load(AUTOENCODER))

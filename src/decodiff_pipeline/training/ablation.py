@@ -210,8 +210,9 @@ def _compute(
 ) -> None:
     """Train one network and score it in all the ways that are asked for."""
     from decodiff_pipeline.deco.autoencoder import load_autoencoder
-    from decodiff_pipeline.training.network import prepare_run, trained_network
+    from decodiff_pipeline.training.network import prepare_run
     from decodiff_pipeline.training.replay import measure, record
+    from decodiff_pipeline.training.trained import trained_network
 
     training = next(iter(jobs.values())).training
     checkpoints = store.network(network)

@@ -29,6 +29,8 @@ class Checkpoint(NamedTuple):
         total: Planned length in steps; None in checkpoints of earlier versions.
         best: Step and value of the best validation and the number of validations since, where
             they are watched; see :class:`decodiff_pipeline.training.selection.Selection`.
+        start: Where the run started, as :func:`decodiff_pipeline.training.start.begin` says; None
+            in checkpoints of earlier versions.
     """
 
     step: int
@@ -39,6 +41,7 @@ class Checkpoint(NamedTuple):
     finished: bool
     total: int | None = None
     best: dict[str, Any] | None = None
+    start: dict[str, Any] | None = None
 
 
 class CheckpointStore:
@@ -87,8 +90,11 @@ class CheckpointStore:
         """Steps that have a complete checkpoint, in rising order."""
         return sorted(int(file.stem.split("-")[1]) for file in self.path.glob("checkpoint-*.json"))
 
-    def latest(self) -> Checkpoint | None:
+    def latest(self, *, tensors: bool = True) -> Checkpoint | None:
         """The newest checkpoint, or None where there is none.
+
+        Args:
+            tensors: Whether its tensors are wanted, which are gigabytes of a large network.
 
         Raises:
             CheckpointError: It is damaged.
@@ -97,7 +103,7 @@ class CheckpointStore:
         if not steps:
             return None
         try:
-            return self.load(steps[-1])
+            return self.load(steps[-1], tensors=tensors)
         except Exception as error:
             weights, record = self._files(steps[-1])
             msg = (
@@ -151,8 +157,8 @@ class CheckpointStore:
         finally:
             scratch.unlink(missing_ok=True)
 
-    def load(self, step: int) -> Checkpoint:
-        """The checkpoint after some step.
+    def load(self, step: int, *, tensors: bool = True) -> Checkpoint:
+        """The checkpoint after some step, with or without its tensors.
 
         Raises:
             OSError, ValueError: It is missing or damaged.
@@ -161,6 +167,8 @@ class CheckpointStore:
 
         weights, record = self._files(step)
         content = json.loads(record.read_text())
+        if not tensors:
+            return Checkpoint(**{**content, "tensors": {}})
         if file_sha256(weights) != content["tensors"]["sha256"]:
             msg = "its SHA-256 is not the recorded one"
             raise ValueError(msg)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from decodiff_pipeline.deco.config import CorruptionConfig
 
+CHAMPION, SCRATCH = "champion", "scratch"
 # These say how to run, not what comes out; changing them does not change the training.
 RUN_ONLY = {"resume", "checkpoint_every", "keep_checkpoints", "log_every", "progress_bar"}
 
@@ -42,8 +43,9 @@ class TrainingConfig(BaseModel):
             a fresh view of every image in every epoch.
         sample_posterior: Draw latents from the autoencoder's posterior, where it has one.
         corruption: Masks and noise.
-        init_from: Weights to start from instead of random ones: a released ``.pt``, an LDM
-            checkpoint, or a folder with one of this package's networks; null for random ones.
+        init_from: Weights to start from: ``scratch`` (or null) for random ones; ``champion`` for
+            those of the model that is served, where it is of the same kind; or a path to a
+            released ``.pt``, an LDM checkpoint, or a folder with one of this package's networks.
         validate_every: Steps between validations.
         patience: Validations without a better ``monitor`` after which training stops; null for
             never.
@@ -96,6 +98,11 @@ class TrainingConfig(BaseModel):
     resume: Literal["auto", "never"] = "auto"
     progress_bar: bool = True
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("init_from")
+    @classmethod
+    def _scratch_is_none(cls, value: str | None) -> str | None:
+        return None if value == SCRATCH else value
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

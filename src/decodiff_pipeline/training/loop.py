@@ -51,6 +51,7 @@ class TrainingRun:
         config: How.
         store: Where its state is kept.
         identity: What decides the outcome; a checkpoint with another identity is not resumed.
+        start: Where the training started, as :func:`decodiff_pipeline.training.start.begin` says.
         log: Rows of the training log, filled while it runs.
     """
 
@@ -60,6 +61,7 @@ class TrainingRun:
     config: TrainingConfig
     store: CheckpointStore
     identity: dict[str, Any]
+    start: dict[str, Any] = field(default_factory=dict)
     log: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -226,6 +228,7 @@ class TrainingRun:
                 finished=self.finished,
                 total=self.total,
                 best=asdict(self.best) if self.config.monitored else None,
+                start=self.start,
             ),
             keep=self.config.keep_checkpoints,
             obsolete=self.obsolete,

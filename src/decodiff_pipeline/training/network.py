@@ -1,21 +1,20 @@
-"""From a manifest and a cache to a training run, and from its last checkpoint to a network."""
+"""From a manifest and a cache to a training run."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from decodiff_pipeline.data.caching import wanted_latents, wanted_synthetic
 from decodiff_pipeline.deco.unet import DeCoDiffUNet, build_unet
-from decodiff_pipeline.errors import CheckpointError, DataError
+from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.training.batches import Batch, Batches, LatentBatches
 from decodiff_pipeline.training.identity import AUTO
-from decodiff_pipeline.training.initial_weights import initialise
 from decodiff_pipeline.training.loop import TrainingRun
 from decodiff_pipeline.training.on_the_fly import on_the_fly_batches
-from decodiff_pipeline.training.state import load_average
+from decodiff_pipeline.training.start import begin
 from decodiff_pipeline.training.validation import SyntheticDefects, Validation
 
 if TYPE_CHECKING:
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
     from decodiff_pipeline.data.latent_cache import LatentCache, LatentReader
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.deco.weights import AutoencoderConfig
-    from decodiff_pipeline.training.checkpoints import Checkpoint, CheckpointStore
+    from decodiff_pipeline.training.champion import Champions
+    from decodiff_pipeline.training.checkpoints import CheckpointStore
     from decodiff_pipeline.training.config import TrainingConfig
 
 
@@ -40,6 +40,7 @@ def prepare_run(
     autoencoder: AutoencoderConfig,
     latents: LatentCacheConfig,
     config: TrainingConfig,
+    champions: Champions | None = None,
 ) -> TrainingRun:
     """Open the latents and make a network with its initial weights.
 
@@ -52,6 +53,7 @@ def prepare_run(
         autoencoder: Which autoencoder.
         latents: How the cache was filled, or is to be encoded on the fly.
         config: How to train.
+        champions: Where the champion is looked up, for ``training.init_from: champion``.
 
     Raises:
         CacheError: Latents are missing or damaged.
@@ -73,7 +75,6 @@ def prepare_run(
     keys = [latent.key for latent in wanted]
     reader = cache.reader(keys)
     unet = _unet(reader, categories, latents.views, config)
-    initial = initialise(unet, config.init_from)
     ids = {category: number for number, category in enumerate(categories)}
     batches: Batches
     if on_the_fly:
@@ -83,14 +84,17 @@ def prepare_run(
     validation = _validation(manifest, cache, ids, geometry, autoencoder, latents, config)
     identity = {
         **config.identity(),
-        **_network_identity(unet, reader),
+        "categories": categories,
+        "latent_shape": list(reader.shape),
         "latents_sha256": hashlib.sha256("".join(keys).encode()).hexdigest(),
         **batches.identity(),
         **({"autoencoder_dtype": AUTO} if latents.bfloat16 == AUTO and on_the_fly else {}),
-        **initial,
         **({"validation_sha256": _validation_digest(validation)} if config.monitored else {}),
     }
-    return TrainingRun(unet, batches, validation, config, store, identity)
+    started, start = begin(
+        unet, identity, config, store=store, champions=champions, autoencoder=autoencoder
+    )
+    return TrainingRun(unet, batches, validation, config, store, identity | started, start)
 
 
 def _unet(
@@ -103,15 +107,6 @@ def _unet(
     if config.standardise_latents:
         unet.register_to_config(**_channel_statistics(reader, views))
     return unet
-
-
-def _network_identity(unet: DeCoDiffUNet, reader: LatentReader) -> dict[str, Any]:
-    """What :func:`averaged_network` needs beside the parameters."""
-    return {
-        "categories": list(unet.categories),
-        "latent_shape": list(reader.shape),
-        "channel_statistics": {name: unet.config[name] for name in ("latent_mean", "latent_std")},
-    }
 
 
 def _cached_batches(
@@ -129,41 +124,6 @@ def _cached_batches(
         seed=config.seed,
         sample_posterior=config.sample_posterior,
     )
-
-
-def trained_network(store: CheckpointStore) -> DeCoDiffUNet:
-    """The network of a finished run, with the moving average of its weights, in eval mode.
-
-    It is the last network or the best one, as the run's ``training.weights`` says.
-
-    Args:
-        store: Where the run kept its state.
-
-    Raises:
-        CheckpointError: There is no finished run, or the checkpoint needed is damaged.
-    """
-    checkpoint = store.latest()
-    if checkpoint is None or not checkpoint.finished:
-        msg = f"{store.path} holds no finished training; run kedro run --pipeline training"
-        raise CheckpointError(msg)
-    if checkpoint.identity.get("weights") == "best":
-        checkpoint = store.best(checkpoint)
-    return averaged_network(checkpoint)
-
-
-def averaged_network(checkpoint: Checkpoint) -> DeCoDiffUNet:
-    """The network of a checkpoint, with the moving average of its weights, in eval mode."""
-    identity: dict[str, Any] = checkpoint.identity
-    unet = build_unet(
-        identity["preset"],
-        identity["categories"],
-        identity["latent_shape"][-1],
-        identity["latent_shape"][0],
-        identity["dropout"],
-    )
-    unet.register_to_config(**identity["channel_statistics"])
-    load_average(unet, checkpoint.tensors)
-    return unet.eval()
 
 
 def _validation_digest(validation: Validation) -> str:

@@ -11,6 +11,7 @@ from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.latent_cache import LatentCache
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.weights import AutoencoderConfig
+from decodiff_pipeline.training.champion import Champions
 from decodiff_pipeline.training.checkpoints import CheckpointStore
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.scoring import ScoringConfig
@@ -26,6 +27,7 @@ def train_network(
     latents: LatentCacheConfig,
     config: TrainingConfig,
     scoring: ScoringConfig,
+    champions: Champions,
 ) -> tuple[CheckpointStore, list[dict[str, Any]], dict[str, Any]]:
     """Train on latents, going on where an interrupted run stopped.
 
@@ -39,9 +41,11 @@ def train_network(
         latents: How the cache was filled.
         config: How to train.
         scoring: What `assemble_model` will fit, so that what it lacks is known before training.
+        champions: Where the champion is looked up, if ``training.init_from`` asks for it.
 
     Returns:
-        The store with the finished run, the training log, and its last row with the totals.
+        The store with the finished run, the training log, and its last row with the totals and
+        where the training started.
     """
     from decodiff_pipeline.training.network import prepare_run
     from decodiff_pipeline.training.scoring import images_to_fit
@@ -58,12 +62,14 @@ def train_network(
         autoencoder=autoencoder,
         latents=latents,
         config=config,
+        champions=champions,
     )
     unet = run.run()
     summary = {
         "last": run.log[-1],
         "parameters": sum(parameter.numel() for parameter in unet.parameters()),
         "images": len(run.batches.category_ids),
+        "start": run.start,
     }
     return store, run.log, summary
 
@@ -90,8 +96,8 @@ def assemble_model(
         A :class:`decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`.
     """
     from decodiff_pipeline.deco.autoencoder import load_autoencoder
-    from decodiff_pipeline.training.network import trained_network
     from decodiff_pipeline.training.scoring import build_model
+    from decodiff_pipeline.training.trained import trained_network
 
     return build_model(
         load_autoencoder(autoencoder),

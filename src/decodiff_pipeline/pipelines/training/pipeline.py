@@ -23,6 +23,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "params:latent_cache",
                     "params:training",
                     "params:scoring",
+                    "champion_model",
                 ],
                 outputs=["checkpoints", "training_log", "training_summary"],
                 name="train_network",

@@ -1,0 +1,154 @@
+"""The champion's files as a catalog dataset, for a training that starts from its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from kedro.io import AbstractDataset, DatasetError
+
+from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.registry.aliases import CHAMPION, Version
+from decodiff_pipeline.registry.identity import folder_sha256
+from decodiff_pipeline.registry.mlflow_values import first_line, prepare_environment, redact
+from decodiff_pipeline.registry.serving_check import logged_folder
+from decodiff_pipeline.training.champion import Champion
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CURE = "or start from random weights with --params training.init_from=scratch"
+
+
+class ChampionModelDataset(AbstractDataset[NoReturn, "ChampionModel"]):
+    """Looks up the champion and copies its files, when a training asks for them.
+
+    Example:
+        .. code-block:: yaml
+
+            champion_model:
+              type: decodiff_pipeline.datasets.champion.ChampionModelDataset
+              filepath: data/06_models/elpv/champion
+              model_name: decodiff-elpv
+    """
+
+    def __init__(
+        self, *, filepath: str, model_name: str, metadata: dict[str, Any] | None = None
+    ) -> None:
+        """Name the folder and the model.
+
+        Args:
+            filepath: Folder of the copy; the next champion's takes its place.
+            model_name: The model in the registry whose champion is meant.
+            metadata: Anything; Kedro ignores it.
+        """
+        self._filepath = Path(filepath)
+        self._model_name = model_name
+        self.metadata = metadata
+
+    def load(self) -> ChampionModel:
+        """Make the handle, without looking anywhere."""
+        return ChampionModel(self._filepath, self._model_name)
+
+    def save(self, data: NoReturn) -> NoReturn:
+        """Refuse: a model becomes the champion by its promotion.
+
+        Raises:
+            DatasetError: Always.
+        """
+        raise DatasetError("the champion is only read; kedro run --pipeline promotion makes one")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath), "model_name": self._model_name}
+
+
+class ChampionModel:
+    """The champion of a model in the registry.
+
+    Args:
+        folder: Where its copy is kept.
+        model: Name in the registry.
+    """
+
+    def __init__(self, folder: Path, model: str) -> None:
+        self._folder = folder
+        self.model = model
+
+    def fetch(self) -> Champion | None:
+        """Copy the champion's files, unless the copy at hand is theirs.
+
+        Returns:
+            ``None`` where the model has no champion, or was never registered.
+
+        Raises:
+            ModelError: MLflow does not answer, or the files are not those that were registered.
+        """
+        version = self._version()
+        if version is None:
+            return None
+        registered = version.tags.get("model_sha256")
+        if registered is None:
+            msg = (
+                f"{version.uri}, the champion, has no tag model_sha256 to compare its files with; "
+                f"promote a version that kedro run --pipeline registration made, {CURE}"
+            )
+            raise ModelError(msg)
+        if self._copied() != registered:
+            self._copy(version, registered)
+        return Champion(self.model, version.number, registered, logged_folder(self._folder))
+
+    def _version(self) -> Version | None:
+        prepare_environment()
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        try:
+            client: MlflowClient = mlflow.MlflowClient()
+            number = client.get_registered_model(self.model).aliases.get(CHAMPION)
+            if number is None:
+                return None
+            tags = client.get_model_version(self.model, str(number)).tags
+        except Exception as error:  # MLflow lets those of requests and of SQLAlchemy through
+            missing = "RESOURCE_DOES_NOT_EXIST"
+            if isinstance(error, MlflowException) and error.error_code == missing:
+                return None
+            uri = redact(mlflow.get_registry_uri())
+            msg = (
+                f"training.init_from is champion, but MLflow at {uri} could not be asked for that "
+                f"of {self.model} ({redact(first_line(error))}); see to MLflow, {CURE}"
+            )
+            raise ModelError(msg) from error
+        return Version(self.model, str(number), dict(tags))
+
+    def _copied(self) -> str | None:
+        """SHA-256 of the copy at hand."""
+        try:
+            return folder_sha256(logged_folder(self._folder))
+        except (ModelError, OSError):
+            return None
+
+    def _copy(self, version: Version, registered: str) -> None:
+        import mlflow
+
+        from decodiff_pipeline.data.atomic import replacing_folder
+
+        with replacing_folder(self._folder) as temporary:
+            try:
+                # Of the logged model neither code nor the example, which nobody asks for here.
+                mlflow.artifacts.download_artifacts(
+                    artifact_uri=f"{version.uri}/artifacts", dst_path=str(temporary)
+                )
+                found = folder_sha256(logged_folder(temporary))
+            except Exception as error:
+                msg = (
+                    f"the files of {version.uri}, the champion, cannot be read "
+                    f"({redact(first_line(error))}); see to MLflow's artifact store, {CURE}"
+                )
+                raise ModelError(msg) from error
+            if found != registered:
+                msg = (
+                    f"the files of {version.uri}, the champion, are not those that were registered "
+                    f"(SHA-256 {found[:12]}… instead of {registered[:12]}…); restore them, go back "
+                    f"with kedro run --pipeline rollback, {CURE}"
+                )
+                raise ModelError(msg)

@@ -1,0 +1,35 @@
+"""The served model as a training sees it; who looks it up is no business of training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A copy of the version that is served.
+
+    Attributes:
+        model: Its name in the registry.
+        version: Its number.
+        sha256: Of the pipeline's files as they were registered.
+        folder: The pipeline, with these files.
+    """
+
+    model: str
+    version: str
+    sha256: str
+    folder: Path
+
+
+class Champions(Protocol):
+    """Where the champion is looked up; see `datasets.champion`."""
+
+    model: str
+
+    def fetch(self) -> Champion | None:
+        """The champion, or ``None`` where there is none yet."""
