@@ -169,6 +169,7 @@ def test_a_killed_training_goes_on_where_it_was(ran: Path) -> None:
         ),
         ("data.categories=[screw]", "screw"),
         ("autoencoder.source=no/such-weights", "autoencoder.source 'no/such-weights'"),
+        ("training.init_from=champoin", "init_from is champoin, where there is nothing"),
     ],
 )
 def test_a_wrong_parameter_is_named_before_any_work(
@@ -191,3 +192,27 @@ def test_missing_data_say_what_to_put_where(tmp_path: Path) -> None:
     assert "data/01_raw/bolts" in output
     assert "train/good" in output
     assert "Traceback" not in output
+
+
+def test_a_category_is_added_to_the_champion_and_then_nothing_is_left_to_train(
+    ran: Path, make: SimpleNamespace
+) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{ran / 'mlflow.db'}"
+    client = MlflowClient(uri, registry_uri=uri)
+    client.set_registered_model_alias("decodiff-bolts", "champion", "1")
+    make.category(ran / "data" / "01_raw" / "bolts", "anchor", train=32, seed=3)
+    command = ["run", "--env", "bolts", "--params", "training.init_from=champion", "--pipeline"]
+    result = kedro(ran, *command, "train")
+    output = result.stdout + result.stderr
+    assert result.returncode == 0, output[-3000:]
+    assert "starts from version 1 of decodiff-bolts, the champion" in output
+    assert "category_embedding.weight[anchor]" in output
+    summary = json.loads((ran / "data/08_reporting/bolts/training.json").read_text())
+    assert (summary["start"]["kind"], summary["start"]["version"]) == ("champion", "1")
+    model = json.loads((ran / "data/06_models/bolts/pipeline/unet/config.json").read_text())
+    assert model["categories"] == ["anchor", "bolt", "nut", "plate"]
+    result = kedro(ran, *command, "training")
+    assert result.returncode == 0, result.stderr
+    assert "finished, there is nothing left to train" in result.stdout + result.stderr

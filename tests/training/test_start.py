@@ -66,7 +66,7 @@ def network(
     seed: int = 1,
     preset: str = "nano",
     statistics: Any = THEIRS,
-    side: int = SIDE,
+    side: int = 8,
 ) -> DeCoDiffUNet:
     torch.manual_seed(seed)
     unet = build_unet(preset, categories, side, 4, 0.0)
@@ -77,7 +77,7 @@ def network(
 def config(**options: Any) -> TrainingConfig:
     return TrainingConfig.model_validate({
         "preset": "nano", "steps": 2, "batch_size": 2, "dropout": 0.0, "bfloat16": False,
-        "validate_every": 9, "log_every": 1, "checkpoint_every": 1, "progress_bar": False,
+        "validate_every": 9, "log_every": 1, "checkpoint_every": 9, "progress_bar": False,
         "standardise_latents": True, "ema_decay": 0.5, "threads": 1,
         "init_from": "champion", **options,
     })  # fmt: skip
@@ -261,7 +261,7 @@ def test_an_interrupted_training_goes_on_whoever_is_champion_by_now(
 ) -> None:
     served = Served(promote(network("a", "b", seed=3)))
     whole = prepared(served, folder="whole").run().state_dict()
-    killed_at(prepared(served), 1)
+    killed_at(prepared(served, checkpoint_every=1), 1)
     served.champion, served.asked = promote(network("a", "b", seed=4)), 0
     resumed = prepared(served)
     assert resumed.start["version"] == "1"
