@@ -56,32 +56,34 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         }
     },
     "parameters_evaluation": {"evaluation": {"resamples": 300, "review_images": 0}},
-    # Squares on smooth ground are too easy for a PCA to be a floor.
+    # Squares on smooth ground are too easy for a PCA to be a floor, and the first model is bad.
     "parameters_promotion": {
-        "promotion": {"baseline": {"improvement": {}, "regression": {}}, "resamples": 300}
+        "promotion": {
+            "baseline": {"improvement": {}, "regression": {}}, "floors": {}, "resamples": 300,
+        }
     },
 }  # fmt: skip
 
 
 def part(category: str, rng: np.random.Generator, squares: int) -> tuple[Image.Image, Image.Image]:
-    """A part with brighter and darker squares on it, and the mask of these."""
+    """A part with brighter and darker squares on its upper half, and the mask of these."""
     y, x = np.mgrid[:SIDE, :SIDE] / SIDE
     grey = {"bolt": 90 + 60 * x, "nut": 90 + 60 * y, "pin": 100 + 30 * np.sin(12 * x)}[category]
     grey = grey + rng.normal(0, 6, (SIDE, SIDE))
     mask = np.zeros((SIDE, SIDE), np.uint8)
     for _ in range(squares):
-        top, left = rng.integers(4, SIDE - 20, 2)
+        top, left = rng.integers(2, 30), rng.integers(4, SIDE - 20)
         grey[top : top + 14, left : left + 14] += rng.uniform(50, 90) * rng.choice([1, -1])
         mask[top : top + 14, left : left + 14] = 255
     return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)), Image.fromarray(mask)
 
 
 def put_test_images(folder: Path, seed: int) -> None:
-    """Twelve good and twelve defective test images of a category, with masks."""
+    """Sixteen good and sixteen defective test images of a category, with masks."""
     rng = np.random.default_rng(100 + seed)
     for name in ("test/good", "test/square", "ground_truth/square"):
         (folder / name).mkdir(parents=True)
-    for i in range(12):
+    for i in range(16):
         part(folder.name, rng, 0)[0].save(folder / "test" / "good" / f"{i:02}.png")
         image, mask = part(folder.name, rng, 1)
         image.save(folder / "test" / "square" / f"{i:02}.png")
@@ -94,8 +96,8 @@ def put_train_images(folder: Path, seed: int, *, spoilt: bool) -> None:
     good = folder / "train" / "good"
     shutil.rmtree(good, ignore_errors=True)
     good.mkdir(parents=True)
-    for i in range(32):
-        part(folder.name, rng, 8 if spoilt else 0)[0].save(good / f"{i:02}.png")
+    for i in range(48):
+        part(folder.name, rng, 12 if spoilt else 0)[0].save(good / f"{i:02}.png")
 
 
 def scripts(job: str) -> list[dict[str, Any]]:

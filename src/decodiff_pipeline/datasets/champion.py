@@ -10,7 +10,8 @@ from kedro.io import AbstractDataset, DatasetError
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.registry.aliases import CHAMPION, Version
 from decodiff_pipeline.registry.identity import folder_sha256
-from decodiff_pipeline.registry.mlflow_values import first_line, prepare_environment, redact
+from decodiff_pipeline.registry.mlflow_values import first_line, prepare_environment
+from decodiff_pipeline.registry.redaction import redact
 from decodiff_pipeline.registry.serving_check import logged_folder
 from decodiff_pipeline.training.champion import Champion
 
