@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.registry import identity
+from decodiff_pipeline.registry.config import RegistrationConfig
 from decodiff_pipeline.registry.mlflow_values import first_line
+from decodiff_pipeline.registry.serving_check import DIGESTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pandas as pd
     from mlflow.models.model import ModelInfo
-
-    from decodiff_pipeline.registry.config import RegistrationConfig
 
 SERVED_MODEL = Path(__file__).with_name("served_model.py")
 REQUIREMENTS = (
@@ -96,13 +96,41 @@ def log_model(
             name=config.model_name,
             run_id=run_id,
             tags=dict(tags),
-            python_model=str(SERVED_MODEL),
+            metadata={tag: model.tags[tag] for tag in DIGESTS},
             artifacts=artifacts,
-            model_config=serving_config(config),
-            signature=_signature(),
             input_example=pd.DataFrame({"image": [image], "category": [category]}),
-            pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
+            **_as_code(config),
         )
+
+
+def save_model(models: Path, target: Path) -> None:
+    """Make a folder that can be served, without a run or a registry.
+
+    Args:
+        models: Folder with ``pipeline`` and ``thresholds.json``, as training and evaluation leave
+            it.
+        target: The folder to make.
+    """
+    import mlflow
+
+    mlflow.pyfunc.save_model(
+        target,
+        artifacts={
+            "pipeline": str(models / "pipeline"),
+            "thresholds": str(models / "thresholds.json"),
+        },
+        **_as_code(RegistrationConfig()),
+    )
+
+
+def _as_code(config: RegistrationConfig) -> dict[str, Any]:
+    """What every model is logged with, whatever its files."""
+    return {
+        "python_model": str(SERVED_MODEL),
+        "model_config": serving_config(config),
+        "signature": _signature(),
+        "pip_requirements": [f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
+    }
 
 
 def check_model(info: ModelInfo, model: TrainedModel) -> None:
@@ -149,6 +177,9 @@ def _signature() -> Any:
                 ColSpec(DataType.string, "threshold_from", required=False),
                 ColSpec(DataType.string, "decision", required=False),
                 ColSpec(DataType.string, "map", required=False),
+                ColSpec(DataType.string, "model_version", required=False),
+                ColSpec(DataType.string, "model_sha256"),
+                ColSpec(DataType.string, "request_id"),
             ]
         ),
         params=ParamSchema(

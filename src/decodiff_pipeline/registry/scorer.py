@@ -39,6 +39,7 @@ class Answer:
         decision: ``"defective"``, ``"good"``, or ``None`` without a threshold.
         map: PNG of the anomaly map in the image's own size, grey, 0…1 as 0…255 or 0…65535;
             ``None`` if no map was asked for. What the model's crop cuts off is 0.
+        size: Width and height of the image in pixels.
     """
 
     score: float
@@ -46,6 +47,7 @@ class Answer:
     threshold_from: str | None
     decision: str | None
     map: bytes | None
+    size: tuple[int, int]
 
 
 class Scorer:
@@ -78,6 +80,11 @@ class Scorer:
         self._batch_size = batch_size
         # A server calls from many threads, and the pipeline's scheduler holds state.
         self._lock = threading.Lock()
+
+    @property
+    def pipeline(self) -> DeCoDiffPipeline:
+        """The trained pipeline."""
+        return self._pipeline
 
     @classmethod
     def from_folder(
@@ -138,7 +145,7 @@ class Scorer:
         ):
             limit, origin = self._threshold(category, threshold)
             png = self._map(anomaly_map, size, map_bits)
-            answers.append(Answer(score, limit, origin, decide(score, limit), png))
+            answers.append(Answer(score, limit, origin, decide(score, limit), png, size))
         return answers
 
     def _check(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import os
+import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,10 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.pyfunc import PythonModel
 
 from decodiff_pipeline.errors import ImageError, ModelError
+from decodiff_pipeline.evaluation.monitoring.reference import scores_sha256
+from decodiff_pipeline.registry.request_log import RequestLog
 from decodiff_pipeline.registry.scorer import Scorer
+from decodiff_pipeline.registry.served_version import served_version
 
 if TYPE_CHECKING:
     from mlflow.pyfunc import PythonModelContext
@@ -33,14 +38,21 @@ class ServedModel(PythonModel):
         """Load the pipeline and the thresholds that were logged with this file.
 
         Where the environment variable ``DECODIFF_THRESHOLDS`` names a JSON file of thresholds by
-        category, these take the place of the logged ones.
+        category, these take the place of the logged ones. ``DECODIFF_REQUEST_LOG`` names the
+        folder of a request log.
         """
         overrides = os.environ.get(OVERRIDES_VARIABLE)
+        pipeline = Path(context.artifacts["pipeline"])
         self._scorer = Scorer.from_folder(
-            Path(context.artifacts["pipeline"]),
+            pipeline,
             Path(context.artifacts["thresholds"]),
             overrides=Path(overrides) if overrides else None,
             **(context.model_config or {}),
+        )
+        version = served_version(pipeline)
+        self._told = {"model_version": version.number, "model_sha256": version.sha256}
+        self._log = RequestLog.from_environment(
+            self._told | {"scores_sha256": scores_sha256(self._scorer.pipeline)}
         )
 
     def predict(
@@ -56,20 +68,24 @@ class ServedModel(PythonModel):
 
         Returns:
             A row for each image: ``category``, ``score``, ``threshold``, ``threshold_from``,
-            ``decision`` and ``map`` (PNG in base64, of the image's own size).
+            ``decision``, ``map`` (PNG in base64, of the image's own size), ``model_version``
+            (``name/version``, or ``None``), ``model_sha256`` and ``request_id``.
 
         Raises:
             MlflowException: The request cannot be answered; the text says which image and why.
                 MLflow passes on the text of no other exception.
         """
+        start, request_id = time.perf_counter(), uuid.uuid4().hex
         categories = [str(category) for category in model_input["category"]]
+        images = list(model_input["image"])
         try:
-            answers = self._scorer.score(
-                list(model_input["image"]), categories, **_known(params or {})
-            )
+            answers = self._scorer.score(images, categories, **_known(params or {}))
         except (ImageError, ModelError) as error:
             raise MlflowException(str(error), error_code=BAD_REQUEST) from error
-        return _table(categories, answers)
+        if self._log is not None:
+            latency_ms = (time.perf_counter() - start) * 1000
+            self._log.write(request_id, images, categories, answers, latency_ms)
+        return _table(categories, answers, self._told | {"request_id": request_id})
 
 
 def _known(params: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +95,7 @@ def _known(params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _table(categories: list[str], answers: list[Any]) -> pd.DataFrame:
+def _table(categories: list[str], answers: list[Any], told: dict[str, str | None]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
@@ -89,6 +105,7 @@ def _table(categories: list[str], answers: list[Any]) -> pd.DataFrame:
                 "threshold_from": answer.threshold_from,
                 "decision": answer.decision,
                 "map": answer.map and base64.b64encode(answer.map).decode("ascii"),
+                **told,
             }
             for category, answer in zip(categories, answers, strict=True)
         ],

@@ -26,9 +26,11 @@ class MonitoringConfig(BaseModel):
     """Which images are compared with the reference, and when that is an alarm.
 
     Attributes:
-        source: Folder of images, or table (CSV or parquet); the catalog reads it.
+        source: Folder of images, table (CSV or parquet), or request log (JSON lines, or a folder
+            of them); the catalog reads it.
         model: Folder with ``pipeline`` and ``monitoring_reference.json``; the catalog reads it.
         category: Of all images; ``None`` for the table's column, or the first folder of a path.
+        last_days: Of a request log, only this many days before its newest line; ``None`` for all.
         false_alarm_rate: Chance that a run in which nothing changed ends in an alarm.
         min_distance: Least Kolmogorov-Smirnov distance of an alarm, however certain it is. Mixing
             a share of other images in moves the distance by no more than that share.
@@ -46,6 +48,7 @@ class MonitoringConfig(BaseModel):
     source: str | None = None
     model: str | None = None
     category: str | None = None
+    last_days: float | None = Field(default=None, gt=0)
     false_alarm_rate: float = Field(default=0.01, gt=0, lt=1)
     min_distance: float = Field(default=0.15, ge=0, lt=1)
     min_images: int = Field(default=20, ge=2)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from decodiff_pipeline.errors import DataError, ImageError
 from decodiff_pipeline.evaluation.latent_space import LatentSpace
 from decodiff_pipeline.evaluation.monitoring.features import measure
-from decodiff_pipeline.evaluation.monitoring.reference import require_same_model
+from decodiff_pipeline.evaluation.monitoring.reference import reference_sha256, require_same_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +44,9 @@ def measure_recent(
     require_same_model(reference, model)
     if hasattr(model, "set_progress_bar_config"):
         model.set_progress_bar_config(disable=True)
-    rows = source.rows(config.category)
+    rows = source.rows(
+        config.category, scores_of=reference_sha256(reference), last_days=config.last_days
+    )
     known = rows["category"].isin(reference["categories"])
     if not known.any():
         raise DataError(

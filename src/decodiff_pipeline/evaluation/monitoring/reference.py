@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from decodiff_pipeline.data.provenance import sha256_of
 from decodiff_pipeline.data.splits import CALIBRATION, TRAIN, VAL
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.evaluation.latent_space import LatentSpace, describe, rounded
@@ -111,18 +112,33 @@ def require_same_model(reference: Mapping[str, Any], model: Any) -> None:
     Raises:
         DataError: The reference is another model's.
     """
-    from decodiff_pipeline.evaluation.config import EvaluationConfig
-    from decodiff_pipeline.evaluation.scoring import describe as describe_model
-
-    steps = EvaluationConfig(num_inference_steps=reference["model"]["num_inference_steps"])
-    nothing = pd.DataFrame({"path": [], "sha256": []})
-    found = json.loads(json.dumps(describe_model(model, nothing, steps)))
-    different = [key for key in IDENTITY if found.get(key) != reference["model"][key]]
+    found = _identity(model, reference["model"]["num_inference_steps"])
+    different = [key for key in IDENTITY if found[key] != reference["model"][key]]
     if different:
         raise DataError(
             f"the monitoring reference belongs to another model (its {different[0]} differs); "
             "`kedro run --pipeline evaluation` makes the reference of the present one"
         )
+
+
+def scores_sha256(model: Any) -> str:
+    """What a request log keeps of a served model, to tell its scores from another model's."""
+    return sha256_of(_identity(model, None))
+
+
+def reference_sha256(reference: Mapping[str, Any]) -> str:
+    """The same, of the model that a reference belongs to."""
+    return sha256_of({key: reference["model"][key] for key in IDENTITY})
+
+
+def _identity(model: Any, steps: int | None) -> dict[str, Any]:
+    from decodiff_pipeline.evaluation.config import EvaluationConfig
+    from decodiff_pipeline.evaluation.scoring import describe as describe_model
+
+    nothing = pd.DataFrame({"path": [], "sha256": []})
+    about = describe_model(model, nothing, EvaluationConfig(num_inference_steps=steps))
+    found: dict[str, Any] = json.loads(json.dumps({key: about.get(key) for key in IDENTITY}))
+    return found
 
 
 def _fit_space(

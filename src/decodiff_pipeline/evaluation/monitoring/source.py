@@ -1,4 +1,4 @@
-"""Recent images: a folder of them, or a table of paths or of scores alone."""
+"""Recent images: a folder of them, a table of paths or of scores alone, or a request log."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pandas as pd
 from decodiff_pipeline.data.images import SUFFIXES, ImageFolder
 from decodiff_pipeline.data.layouts.base import list_images
 from decodiff_pipeline.errors import DataError
+from decodiff_pipeline.evaluation.monitoring.request_log import log_files, read_log
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,24 +20,33 @@ COLUMNS = "category, and path or score"
 
 
 class RecentSource:
-    """A handle on a folder or a table: cheap to make, reads one image at a time.
+    """A handle on a folder, a table or a log: cheap to make, reads one image at a time.
 
     In a folder, the first folder of an image's path is its category. A table (CSV or parquet) has
-    ``category`` and ``path`` (relative to the table's folder), ``score``, or both; the log of a
-    served model is such a table. A row without a path is known by its score alone.
+    ``category`` and ``path`` (relative to the table's folder), ``score``, or both. A row without a
+    path is known by its score alone. A file ``*.jsonl``, or a folder with such files directly in
+    it, is the log of a served model.
 
     Args:
-        path: The folder or the table. It may itself be a link; nothing below it may.
+        path: The folder, table or log. It may itself be a link; nothing below it may.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
 
-    def rows(self, category: str | None) -> pd.DataFrame:
+    def rows(
+        self,
+        category: str | None,
+        *,
+        scores_of: str | None = None,
+        last_days: float | None = None,
+    ) -> pd.DataFrame:
         """List what there is; no image is opened.
 
         Args:
             category: Of all of it; ``None`` for what the table or the folders say.
+            scores_of: Of a request log: see `read_log`.
+            last_days: The same.
 
         Returns:
             Columns ``category``, ``path`` (empty where there is none) and ``score`` (NaN where
@@ -48,9 +58,20 @@ class RecentSource:
         if not self.path.exists():
             raise DataError(
                 f"monitoring.source {self.path} does not exist; name a folder of images with one "
-                f"folder a category, or a CSV or parquet file with the columns {COLUMNS}"
+                f"folder a category, a CSV or parquet file with the columns {COLUMNS}, or a "
+                "request log"
             )
-        rows = self._folder(category) if self.path.is_dir() else self._table(category)
+        if log_files(self.path):
+            rows = self._checked(read_log(self.path, scores_of, last_days), category)
+        elif last_days is not None:
+            raise DataError(
+                f"monitoring.last_days is set, but monitoring.source {self.path} is no request "
+                "log, so nothing says how old an image is; set it to null"
+            )
+        elif self.path.is_dir():
+            rows = self._folder(category)
+        else:
+            rows = self._checked(self._read_table(), category)
         if rows.empty:
             raise DataError(
                 f"monitoring.source {self.path} is empty; put recent images "
@@ -77,8 +98,7 @@ class RecentSource:
         names = [category if category is not None else path.split("/")[0] for path in paths]
         return pd.DataFrame({"category": names, "path": paths, "score": np.nan})
 
-    def _table(self, category: str | None) -> pd.DataFrame:
-        table = self._read_table()
+    def _checked(self, table: pd.DataFrame, category: str | None) -> pd.DataFrame:
         if category is not None:
             table["category"] = category
         if "category" not in table or not {"path", "score"} & set(table):

@@ -1,0 +1,87 @@
+"""Serves a registered version as one process: `mlflow models serve` without the shell in between.
+
+python -m decodiff_pipeline.registry.serve --model models:/decodiff-elpv@champion
+
+MLflow's own command stays the parent of the server and does not hand SIGTERM on to it; here the
+process becomes the server, so that a container's main process is what the signal stops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from decodiff_pipeline.registry.mlflow_values import first_line, prepare_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+THREADS_VARIABLE = "OMP_NUM_THREADS"
+
+
+def server_command(
+    model: str, host: str, port: int, workers: int, timeout_s: int
+) -> tuple[list[str], dict[str, str]]:
+    """Fetch a model; returns the command and the environment of a server for it.
+
+    Args:
+        model: A folder with an MLflow model, or a URI (``models:/name@alias``).
+        host: Address to listen on.
+        port: To listen on.
+        workers: Processes, each with the whole model in memory.
+        timeout_s: How long a request may take.
+    """
+    import mlflow
+    from mlflow.pyfunc import scoring_server
+
+    local = mlflow.artifacts.download_artifacts(model)
+    command, environment = scoring_server.get_cmd(local, port, host, timeout_s, workers)
+    # Each worker would start a thread a core.
+    environment.setdefault(THREADS_VARIABLE, str(max(1, cores() // workers)))
+    return shlex.split(command), environment
+
+
+def cores() -> int:
+    """The processor's cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Become the server; ends with a sentence and status 1 where the model cannot be had."""
+    parser = argparse.ArgumentParser(
+        prog="python -m decodiff_pipeline.registry.serve",
+        description="Answers images with a registered version.",
+    )
+    environment = os.environ.get
+    parser.add_argument(
+        "--model",
+        default=environment("MODEL_URI"),
+        help="models:/name@champion, or a folder with an MLflow model; default: $MODEL_URI",
+    )
+    parser.add_argument("--host", default=environment("HOST", "127.0.0.1"), help="default: $HOST")
+    parser.add_argument("--port", type=int, default=environment("PORT", "5001"), help="$PORT")
+    parser.add_argument("--workers", type=int, default=environment("WORKERS", "1"), help="$WORKERS")
+    parser.add_argument("--timeout", type=int, default=60, help="seconds of a request")
+    options = parser.parse_args(arguments)
+    if not options.model:
+        sys.exit("error: name a model: --model models:/name@champion, or MODEL_URI")
+    if options.workers < 1:
+        sys.exit(f"error: --workers is {options.workers}; it must be at least 1")
+    prepare_environment()
+    try:
+        command, variables = server_command(
+            options.model, options.host, options.port, options.workers, options.timeout
+        )
+    except Exception as error:  # MLflow and its stores raise whatever they like
+        sys.exit(f"error: the model {options.model} cannot be fetched ({first_line(error)})")
+    # The environment's own scripts first, whether it is activated or not.
+    program = Path(sys.executable).with_name(command[0])
+    os.execve(program, [str(program), *command[1:]], variables)  # noqa: S606 - no shell is wanted
+
+
+if __name__ == "__main__":
+    main()
