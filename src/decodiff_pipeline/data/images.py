@@ -35,6 +35,7 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+SUFFIX_OF = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "BMP": ".bmp", "TIFF": ".tif"}
 MAX_PIXELS = 50_000_000
 # Uncompressed 16-bit RGBA is 8 bytes a pixel: a larger file is no image of MAX_PIXELS.
 MAX_BYTES_PER_PIXEL = 8
@@ -205,6 +206,11 @@ def _open(data: bytes, path: Path, max_pixels: int) -> Image.Image:
         # load() skips the checksums of the pixel data, verify() checks them (and closes its image)
         Image.open(io.BytesIO(data), formats=("PNG",)).verify()
     return image
+
+
+def suffix_of(data: bytes) -> str:
+    """The suffix of an image file that has been read before, by its content."""
+    return SUFFIX_OF.get(Image.open(io.BytesIO(data), formats=FORMATS).format or "", ".webp")
 
 
 def convert(image: Image.Image, path: Path) -> Image.Image:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import io
 import json
 import logging
 import os
@@ -14,10 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from decodiff_pipeline.data.atomic import replacing
-from decodiff_pipeline.data.images import FORMATS
+from decodiff_pipeline.data.images import suffix_of
 from decodiff_pipeline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -32,7 +29,6 @@ IMAGES_VARIABLE = "DECODIFF_LOG_IMAGES"
 LIMIT_VARIABLE = "DECODIFF_LOG_IMAGES_GB"
 NONE, DEFECTIVE, ALL = "none", "defective", "all"
 LIMIT_GB = 10.0
-SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif"}  # the others are called as their format
 RECOUNT_S = 60  # between two looks at what other processes have kept, or somebody removed
 
 
@@ -166,8 +162,7 @@ class RequestLog:
     def _keep(self, data: bytes, sha256: str) -> str | None:
         """Path of the image within the folder; ``None`` where it was not kept."""
         try:
-            kind = Image.open(io.BytesIO(data), formats=FORMATS).format or ""
-            name = f"images/{sha256[:2]}/{sha256}{SUFFIXES.get(kind, f'.{kind.lower()}')}"
+            name = f"images/{sha256[:2]}/{sha256}{suffix_of(data)}"
             path = self._folder / name
             if not path.exists():
                 if not self._has_room(len(data)):

@@ -39,7 +39,14 @@ def server_command(
     from mlflow.pyfunc import scoring_server
 
     local = mlflow.artifacts.download_artifacts(model)
-    command, environment = scoring_server.get_cmd(local, port, host, timeout_s, workers)
+    # MLflow's annotation says that the host is a number.
+    command, environment = scoring_server.get_cmd(
+        local,
+        port,
+        host,  # type: ignore[arg-type]
+        timeout_s,
+        workers,
+    )
     # Each worker would start a thread a core.
     environment.setdefault(THREADS_VARIABLE, str(max(1, cores() // workers)))
     return shlex.split(command), environment

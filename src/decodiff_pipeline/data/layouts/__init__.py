@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from decodiff_pipeline.data.layouts.base import Layout, Record
+from decodiff_pipeline.data.layouts.base import Layout, Place, Record
 from decodiff_pipeline.errors import ConfigurationError
 
-__all__ = ["Layout", "Record", "get_layout", "layout_names"]
+__all__ = ["Layout", "Place", "Record", "get_layout", "layout_names"]
 
 for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
     importlib.import_module(_module.name)

@@ -44,6 +44,23 @@ class Record:
     mask_path: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a new image belongs.
+
+    Attributes:
+        path: Posix path relative to the raw root.
+        mask_path: Where its mask has to be, by any suffix; None where it needs none.
+        table: The file that has to name it, relative to the raw root; None where none has to.
+        line: What is added to that file.
+    """
+
+    path: str
+    mask_path: str | None = None
+    table: str | None = None
+    line: str = ""
+
+
 class Layout(ABC):
     """How a data set lies on disk. A subclass with a `name`, in a file of this package, is found.
 
@@ -62,6 +79,26 @@ class Layout(ABC):
     @abstractmethod
     def records(self, root: Path, category: str) -> Iterator[Record]:
         """Yields every image of `category`, in file order."""
+
+    def place(
+        self, root: Path, category: str, file: str, defect_type: str | None, *, test: bool
+    ) -> Place:
+        """Says where a new image belongs.
+
+        Args:
+            root: The raw root.
+            category: One that is there.
+            file: Name of the image file.
+            defect_type: None for a good image.
+            test: Whether a good image is for testing, where the layout leaves the choice.
+
+        Raises:
+            DataError: The layout does not say.
+        """
+        raise DataError(
+            f"images cannot be added to the layout '{self.name}' by a command: add the image to "
+            f"{root} by hand, as {self.expects}."
+        )
 
     def nothing_here(self, root: Path, what: str) -> DataError:
         """Returns the error for a root that is not there or does not look as it should."""

@@ -8,6 +8,7 @@ from decodiff_pipeline.data.layouts.base import (
     DEFECTIVE,
     GOOD,
     Layout,
+    Place,
     Record,
     list_images,
     mask_index,
@@ -60,3 +61,13 @@ class BTADLayout(Layout):
                 path=path.relative_to(root).as_posix(),
                 mask_path=mask.relative_to(root).as_posix() if mask else None,
             )
+
+    def place(
+        self, root: Path, category: str, file: str, defect_type: str | None, *, test: bool
+    ) -> Place:
+        """Good images go to `train/ok` or `test/ok`, others to `test/ko`, whatever the defect."""
+        if defect_type is None:
+            return Place(f"{category}/{'test' if test else 'train'}/ok/{file}")
+        mask = f"{category}/ground_truth/ko/{file.rsplit('.', 1)[0]}.png"
+        masked = (root / category / "ground_truth").is_dir()
+        return Place(f"{category}/test/ko/{file}", mask if masked else None)

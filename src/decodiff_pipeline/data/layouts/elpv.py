@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD, UNCERTAIN, Layout, Record
+from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD, UNCERTAIN, Layout, Place, Record
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -59,6 +59,14 @@ class ELPVLayout(Layout):
             carved = label == GOOD and seen[label] % TEST_EVERY != 0
             seen[label] += 1
             yield Record(category, None if carved else "test", label, defect, cell.path)
+
+    def place(
+        self, root: Path, category: str, file: str, defect_type: str | None, *, test: bool
+    ) -> Place:
+        """All go to `images`; a line at the table's end moves no other image to another split."""
+        probability = 0.0 if defect_type is None else 1.0
+        path = f"images/{file}"
+        return Place(path, table="labels.csv", line=f"{path}  {probability}  {category}")
 
     @staticmethod
     def _cells(root: Path) -> list[Cell]:

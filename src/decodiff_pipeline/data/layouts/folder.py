@@ -8,6 +8,7 @@ from decodiff_pipeline.data.layouts.base import (
     DEFECTIVE,
     GOOD,
     Layout,
+    Place,
     Record,
     list_images,
     mask_index,
@@ -66,3 +67,14 @@ class FolderLayout(Layout):
                     path=path.relative_to(root).as_posix(),
                     mask_path=mask.relative_to(root).as_posix() if mask else None,
                 )
+
+    def place(
+        self, root: Path, category: str, file: str, defect_type: str | None, *, test: bool
+    ) -> Place:
+        """Good images go to `good` or `test_good`, others to `<defect type>`."""
+        base = "" if (root / GOOD).is_dir() else f"{category}/"
+        if defect_type is None:
+            return Place(f"{base}{TEST_GOOD if test else GOOD}/{file}")
+        masks = f"{base}{MASKS}/{defect_type}"
+        mask = f"{masks}/{file.rsplit('.', 1)[0]}.png"
+        return Place(f"{base}{defect_type}/{file}", mask if (root / masks).is_dir() else None)

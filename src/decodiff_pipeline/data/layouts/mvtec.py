@@ -8,6 +8,7 @@ from decodiff_pipeline.data.layouts.base import (
     DEFECTIVE,
     GOOD,
     Layout,
+    Place,
     Record,
     list_images,
     mask_index,
@@ -60,6 +61,16 @@ class MVTecLayout(Layout):
                         path=path.relative_to(root).as_posix(),
                         mask_path=mask,
                     )
+
+    def place(
+        self, root: Path, category: str, file: str, defect_type: str | None, *, test: bool
+    ) -> Place:
+        """Good images go to `train/good` or `test/good`, others to `test/<defect type>`."""
+        if defect_type is None:
+            return Place(f"{category}/{'test' if test else 'train'}/good/{file}")
+        mask = f"{category}/ground_truth/{defect_type}/{file.rsplit('.', 1)[0]}_mask.png"
+        masked = (root / category / "ground_truth").is_dir()
+        return Place(f"{category}/test/{defect_type}/{file}", mask if masked else None)
 
     @staticmethod
     def _masks(ground_truth: Path, defect: str) -> dict[str, Path] | None:

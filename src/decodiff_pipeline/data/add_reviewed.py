@@ -1,0 +1,234 @@
+"""Adds images that people have reviewed to a data set: all of them checked, then all added.
+
+python -m decodiff_pipeline.data.add_reviewed --labels reviewed.csv --images /var/log/decodiff \
+    --to data/01_raw/bolts --layout mvtec
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from decodiff_pipeline.data.atomic import replacing
+from decodiff_pipeline.data.layouts import get_layout, layout_names
+from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
+from decodiff_pipeline.data.reviewed_labels import Reviewed, read_labels, refuse
+from decodiff_pipeline.deco.digests import file_sha256
+from decodiff_pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from decodiff_pipeline.data.layouts import Layout, Record
+    from decodiff_pipeline.data.layouts.base import Place
+
+TEST_SHARE = 0.2
+UNNAMED = "reviewed"  # type of a defect that nobody named
+
+
+@dataclass(frozen=True)
+class Addition:
+    """An image and where it goes."""
+
+    image: Reviewed
+    place: Place
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done.
+
+    Attributes:
+        additions: What is new.
+        present: How many images an earlier call has added.
+    """
+
+    additions: tuple[Addition, ...]
+    present: int
+
+
+def plan(
+    labels: Path, images: Path, target: Path, layout: Layout, test_share: float = TEST_SHARE
+) -> Plan:
+    """Check every line and say where each image goes; nothing is written.
+
+    A good image goes to training; of the good ones a share goes to test instead, by its content,
+    where the category has good test images of its own. If all went to training, no figure would
+    show whether the next model still raises these alarms.
+
+    Args:
+        labels: See `read_labels`.
+        images: The same.
+        target: Root of the data set.
+        layout: How it lies on disk.
+        test_share: Share of the good images that go to test.
+
+    Raises:
+        DataError: A line is not in order, or the data set cannot be added to.
+    """
+    categories = layout.categories(target)
+    if not categories:
+        raise layout.nothing_here(target, f"no category found in {target}")
+    reviewed, problems = read_labels(labels, images)
+    records = {name: list(layout.records(target, name)) for name in categories}
+    there = _same_bytes(reviewed, [one for some in records.values() for one in some], target)
+    additions, present = [], 0
+    for one in reviewed:
+        if one.category not in records:
+            known = ", ".join(categories)
+            problems.append(
+                f"line {one.line}: the category {one.category!r} is not in {target}, which has "
+                f"{known}: correct it, or bring a new category in with good images for training."
+            )
+            continue
+        place = _place(one, target, layout, records[one.category], test_share)
+        if one.sha256 in there:
+            present += _is_this(there[one.sha256], one, place)
+            problems += _refused(there[one.sha256], one, place)
+        elif place.mask_path and one.mask is None:
+            problems.append(
+                f"line {one.line}: the defects of {one.category} have masks, and without one the "
+                "validation would stop: draw it, and name it in the column mask."
+            )
+        else:
+            additions.append(Addition(one, place))
+    refuse(labels, problems)
+    return Plan(tuple(additions), present)
+
+
+def add(what: Plan, target: Path) -> None:
+    """Copy the images; those of an interrupted call are completed by the next.
+
+    Args:
+        what: From `plan`.
+        target: Root of the data set.
+
+    Raises:
+        DataError: A file cannot be written.
+    """
+    lines: dict[str, list[str]] = {}
+    try:
+        for one in what.additions:
+            if one.image.mask is not None and one.place.mask_path:
+                mask = (target / one.place.mask_path).with_suffix(one.image.mask_suffix)
+                _copy(one.image.mask, mask)
+            _copy(one.image.image, target / one.place.path)
+            if one.place.table:
+                lines.setdefault(one.place.table, []).append(one.place.line)
+        for table, added in lines.items():  # last: what it names is there
+            text = (target / table).read_text("utf-8", "surrogateescape")
+            text = text if not text or text.endswith("\n") else f"{text}\n"
+            with replacing(target / table) as temporary:
+                temporary.write_text(
+                    text + "".join(f"{line}\n" for line in added), "utf-8", "surrogateescape"
+                )
+    except OSError as error:
+        raise DataError(
+            f"{target} could not be added to ({error}): make room or make it writable, and run "
+            "this again, which goes on where it stopped."
+        ) from error
+
+
+def _place(
+    one: Reviewed, target: Path, layout: Layout, records: Sequence[Record], test_share: float
+) -> Place:
+    tested = any(record.split == "test" and record.label == GOOD for record in records)
+    types = {record.defect_type for record in records if record.label == DEFECTIVE}
+    defect_type = one.defect_type or (types.pop() if len(types) == 1 else UNNAMED)
+    drawn = int(one.sha256[:8], 16) / 2**32 < test_share
+    return layout.place(
+        target,
+        one.category,
+        f"reviewed_{one.sha256[:16]}{one.suffix}",
+        defect_type if one.defective else None,
+        test=tested and drawn,
+    )
+
+
+def _same_bytes(
+    reviewed: Iterable[Reviewed], records: Iterable[Record], target: Path
+) -> dict[str, Record]:
+    """The data set's records by SHA-256, of those that may be among the reviewed images."""
+    sizes = {one.image.stat().st_size for one in reviewed}
+    try:
+        return {
+            file_sha256(target / record.path): record
+            for record in records
+            if (target / record.path).is_file() and (target / record.path).stat().st_size in sizes
+        }
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read ({error.strerror}).") from error
+
+
+def _is_this(record: Record, one: Reviewed, place: Place) -> bool:
+    """Whether a record is what an earlier call made of the same line."""
+    defective = record.label == DEFECTIVE
+    return (
+        Path(record.path).name == Path(place.path).name
+        and (record.category, defective) == (one.category, one.defective)
+        and (not one.defect_type or Path(record.path).parent == Path(place.path).parent)
+    )
+
+
+def _refused(record: Record, one: Reviewed, place: Place) -> list[str]:
+    if _is_this(record, one, place):
+        return []
+    return [
+        f"line {one.line}: {one.image} is in the data set already, as {record.path} "
+        f"({record.label}): take the line out, or remove that image first."
+    ]
+
+
+def _copy(source: Path, target: Path) -> None:
+    with replacing(target) as temporary:
+        temporary.write_bytes(source.read_bytes())
+
+
+def summary(what: Plan, target: Path, *, dry: bool) -> str:
+    """What was done, and what comes next."""
+    count, verb = len(what.additions), "would be added" if dry else "added"
+    lines = [f"{target}: {count} images {verb}, {what.present} were there already"]
+    folders = Counter(Path(one.place.path).parent.as_posix() for one in what.additions)
+    lines += [f"  {folder}: {number}" for folder, number in sorted(folders.items())]
+    if count and not dry:
+        environment = f" --env {target.name}" if Path("conf", target.name).is_dir() else ""
+        lines += ["next:", f"  dvc add {target}", f"  kedro run{environment}"]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; ends the process with a message and status 1 on an error."""
+    parser = argparse.ArgumentParser(
+        prog="python -m decodiff_pipeline.data.add_reviewed",
+        description="Adds images that people have reviewed to a data set.",
+    )
+    parser.add_argument("--labels", type=Path, required=True, help="CSV, see docs/serving.md")
+    parser.add_argument("--images", type=Path, required=True, help="the request log's folder")
+    parser.add_argument("--to", type=Path, required=True, help="the data set, in data/01_raw")
+    parser.add_argument("--layout", choices=layout_names(), required=True, help="its data.layout")
+    parser.add_argument(
+        "--test-share",
+        type=float,
+        default=TEST_SHARE,
+        help="of the good images, where the category has good test images; default: %(default)s",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check, and write nothing")
+    options = parser.parse_args(arguments)
+    if not 0 <= options.test_share <= 1:
+        sys.exit(f"error: --test-share is {options.test_share}; it must lie within 0…1")
+    try:
+        layout = get_layout(options.layout)
+        what = plan(options.labels, options.images, options.to, layout, options.test_share)
+        if not options.dry_run:
+            add(what, options.to)
+    except DataError as error:
+        sys.exit(f"error: {error}")
+    sys.stdout.write(summary(what, options.to, dry=options.dry_run))
+
+
+if __name__ == "__main__":
+    main()

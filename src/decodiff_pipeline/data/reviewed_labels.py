@@ -1,0 +1,202 @@
+"""What people said of images that a served model had judged: a table, checked line by line."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from decodiff_pipeline.data.images import (
+    SUFFIXES,
+    convert,
+    mask_array,
+    open_image,
+    read_bytes,
+    suffix_of,
+)
+from decodiff_pipeline.errors import DataError, ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+VERDICTS = {"false_alarm": False, "good": False, "miss": True, "defective": True}  # is a defect
+COLUMNS = ("category", "verdict", "path", "image_sha256", "defect_type", "mask")
+DEFECT_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+RESERVED = frozenset({"good", "ok", "test_good", "masks"})  # folders that mean something else
+TOLD = 10  # problems that a message lists
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """A line of the table with its image.
+
+    Attributes:
+        line: In the table; the header is line 1.
+        category: As the table has it.
+        defective: Whether a person found a defect.
+        defect_type: Of a defective image; empty where the table names none.
+        image: The file.
+        sha256: Of its bytes.
+        suffix: By its content, not its name.
+        mask: Where the defect is; ``None`` for none.
+        mask_suffix: As ``suffix``.
+    """
+
+    line: int
+    category: str
+    defective: bool
+    defect_type: str
+    image: Path
+    sha256: str
+    suffix: str
+    mask: Path | None
+    mask_suffix: str
+
+
+def read_labels(table: Path, images: Path) -> tuple[list[Reviewed], list[str]]:
+    """Read the table and every image that it names.
+
+    Args:
+        table: CSV with ``category``, ``verdict``, and ``path`` (relative to ``images``) or
+            ``image_sha256`` (as in a request log); ``defect_type`` and ``mask`` may be there.
+        images: Where the images are, such as the folder of a request log.
+
+    Returns:
+        An image for each line that is in order, lines that say the same of the same image once;
+        and a sentence for each line that is not.
+
+    Raises:
+        DataError: The table cannot be read, or lacks a column.
+    """
+    if not images.is_dir():
+        raise DataError(f"{images} is not a folder: name the folder that the images are in.")
+    found: dict[str, Reviewed] = {}
+    problems: list[str] = []
+    rows = _rows(table)
+    by_sha256 = _index(images) if any(row["image_sha256"] for _, row in rows) else {}
+    for line, row in rows:
+        try:
+            one = _reviewed(line, row, images, by_sha256)
+        except DataError as error:  # an ImageError is one
+            problems.append(f"line {line}: {error}")
+            continue
+        before = found.setdefault(one.sha256, one)
+        if _said(before) != _said(one):
+            problems.append(
+                f"line {line}: {one.image} is {_words(one)} here and {_words(before)} in line "
+                f"{before.line}: keep the line that is right."
+            )
+    return list(found.values()), problems
+
+
+def refuse(table: Path, problems: Sequence[str]) -> None:
+    """Raise where there are problems.
+
+    Raises:
+        DataError: Names them, or the first of many.
+    """
+    if problems:
+        more = len(problems) - TOLD
+        listed = [*problems[:TOLD], *([f"and {more} more"] if more > 0 else [])]
+        raise DataError(f"{table}, nothing was added:\n  " + "\n  ".join(listed))
+
+
+def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
+    """Reads the table as (line number, row), every column of `COLUMNS` in each row."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            names = set(reader.fieldnames or ())
+            if not {"category", "verdict"} <= names or not {"path", "image_sha256"} & names:
+                raise DataError(
+                    f"{table} has the columns {', '.join(sorted(names)) or 'of an empty file'}: it "
+                    "needs category, verdict, and path or image_sha256."
+                )
+            rows = [
+                (reader.line_num, {name: (row.get(name) or "").strip() for name in COLUMNS})
+                for row in reader
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table} cannot be read ({error}): make it a CSV file.") from error
+    if not rows:
+        raise DataError(f"{table} names no image: write a line for each reviewed one.")
+    return rows
+
+
+def _index(images: Path) -> dict[str, Path]:
+    """Kept images of a request log by their SHA-256, which is their name."""
+    return {path.stem: path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES}
+
+
+def _reviewed(line: int, row: dict[str, str], images: Path, index: dict[str, Path]) -> Reviewed:
+    if row["verdict"] not in VERDICTS:
+        raise DataError(f"the verdict is {row['verdict']!r}: use one of {', '.join(VERDICTS)}.")
+    defective = VERDICTS[row["verdict"]]
+    for name in ("defect_type", "mask"):
+        if row[name] and not defective:
+            raise DataError(f"it has a {name} and the verdict {row['verdict']}: only one is right.")
+    if row["defect_type"] and (
+        not DEFECT_TYPE.fullmatch(row["defect_type"]) or row["defect_type"] in RESERVED
+    ):
+        raise DataError(
+            f"{row['defect_type']!r} is no name for a type of defect: use letters, digits, '.', "
+            f"'_', '-', and none of {', '.join(sorted(RESERVED))}."
+        )
+    path = _path(row, images, index)
+    data = read_bytes(path, root=images)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if row["image_sha256"] and row["image_sha256"] != sha256:
+        raise DataError(f"{path} has the SHA-256 {sha256}, not {row['image_sha256']}.")
+    image = open_image(data, path)
+    convert(image, path)
+    mask = images / row["mask"] if row["mask"] else None
+    return Reviewed(
+        line=line,
+        category=row["category"],
+        defective=defective,
+        defect_type=row["defect_type"],
+        image=path,
+        sha256=sha256,
+        suffix=suffix_of(data),
+        mask=mask,
+        mask_suffix=_checked_mask(mask, images, image.size) if mask is not None else "",
+    )
+
+
+def _path(row: dict[str, str], images: Path, index: dict[str, Path]) -> Path:
+    if row["path"]:
+        return images / row["path"]
+    if not row["image_sha256"]:
+        raise DataError("it has neither a path nor an image_sha256.")
+    if row["image_sha256"] not in index:
+        raise DataError(
+            f"no image {row['image_sha256']}.* is kept in {images}: the server keeps images where "
+            "DECODIFF_LOG_IMAGES says so."
+        )
+    return index[row["image_sha256"]]
+
+
+def _checked_mask(mask: Path, images: Path, size: tuple[int, int]) -> str:
+    """The mask's suffix by its content."""
+    data = read_bytes(mask, root=images)
+    defect = mask_array(open_image(data, mask))
+    if defect.shape != size[::-1]:
+        raise ImageError(
+            f"{mask} is {defect.shape[1]}x{defect.shape[0]} and its image {size[0]}x{size[1]}: "
+            "draw the mask on the image itself."
+        )
+    if not defect.any():
+        raise ImageError(f"{mask} is empty: draw the defect, non-zero on zero.")
+    return suffix_of(data)
+
+
+def _said(one: Reviewed) -> tuple[str, bool, str]:
+    return one.category, one.defective, one.defect_type
+
+
+def _words(one: Reviewed) -> str:
+    kind = (one.defect_type or "defective") if one.defective else "good"
+    return f"{one.category}, {kind}"
