@@ -72,6 +72,21 @@ def test_the_lock_satisfies_every_requirement_of_the_demo_and_the_tests() -> Non
         assert pins[canonicalize_name(requirement.name)] in requirement.specifier, line
 
 
+def test_the_image_installs_what_a_version_requires_and_copies_no_more_than_it_may() -> None:
+    from decodiff_pipeline.registry.logged_model import REQUIREMENTS
+
+    dockerfile = text("Dockerfile").replace("\\\n", " ")
+    (installed,) = re.findall(r"--constraint requirements.lock (.*)", dockerfile)
+    assert set(REQUIREMENTS) <= set(installed.split())
+    lock = set(re.findall(r"^([\w.-]+)==", text("requirements.lock"), flags=re.MULTILINE))
+    assert set(installed.split()) <= lock
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", dockerfile, flags=re.MULTILINE)
+    allowed = {line[1:] for line in text(".dockerignore").splitlines() if line.startswith("!")}
+    assert set(" ".join(copied).split()) == allowed
+    assert re.search(r'^ENTRYPOINT \["python", ', dockerfile, flags=re.MULTILINE)
+    assert re.search(r"^USER \d+$", dockerfile, flags=re.MULTILINE)
+
+
 def test_actions_are_pinned_to_commits_and_may_only_read() -> None:
     for path in (ROOT / ".github" / "workflows").glob("*.yml"):
         workflow = yaml.safe_load(path.read_text(encoding="utf-8"))

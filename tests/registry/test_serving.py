@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +14,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +23,11 @@ import pytest
 from PIL import Image
 
 from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.evaluation.monitoring.source import RecentSource
 from decodiff_pipeline.pipelines.registration.nodes import register_model
 from decodiff_pipeline.registry.config import RegistrationConfig
+from decodiff_pipeline.registry.identity import folder_sha256
+from decodiff_pipeline.registry.logged_model import save_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +35,39 @@ if TYPE_CHECKING:
     import pandas as pd
 
 THRESHOLDS = {"categories": {"mono": {"threshold": 0.05}}}
+
+
+@contextmanager
+def serving(command: list[str], folder: Path, **variables: str) -> Iterator[str]:
+    """Address of a server that a command and a port start, ended as a container's is."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    tools = Path(sys.executable).parent
+    environment = os.environ | {
+        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        **variables,
+    }
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            [str(tools / command[0]), *command[1:], str(port)],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _wait_for(f"{address}/ping", process, folder / "server.log")
+            yield address
+            if "registry.serve" in " ".join(command):
+                process.terminate()  # it alone: a container's main process ends the others
+                assert process.wait(30) in {0, -signal.SIGTERM}
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait(30)
 
 
 @pytest.fixture
@@ -46,33 +85,14 @@ def server(
         manifest,
         RegistrationConfig(max_images=2),
     )
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    tools = Path(sys.executable).parent
-    command = [*result["serve"].split()[:-1], str(port)]
-    environment = os.environ | {
-        "MLFLOW_TRACKING_URI": store,
-        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
-        "OMP_NUM_THREADS": "1",
-        "DECODIFF_THRESHOLDS": str(tmp_path / "overrides.json"),
-    }
     (tmp_path / "overrides.json").write_text('{"poly": 0.9}')
-    with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(
-            [str(tools / command[0]), *command[1:]],
-            env=environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        try:
-            address = f"http://127.0.0.1:{port}"
-            _wait_for(f"{address}/ping", process, tmp_path / "server.log")
-            yield address
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(30)
+    with serving(
+        result["serve"].split()[:-1],
+        tmp_path,
+        MLFLOW_TRACKING_URI=store,
+        DECODIFF_THRESHOLDS=str(tmp_path / "overrides.json"),
+    ) as address:
+        yield address
 
 
 def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -114,7 +134,10 @@ def test_a_posted_png_is_answered_and_a_bad_one_is_a_400(server: str, png: bytes
     mono, poly = body["predictions"]
     assert set(mono) == {
         "category", "score", "threshold", "threshold_from", "decision", "map",
+        "model_version", "model_sha256", "request_id",
     }  # fmt: skip
+    assert mono["model_version"] == "decodiff/1"
+    assert mono["request_id"] == poly["request_id"]
     assert 0 <= mono["score"] <= 1
     assert mono["decision"] == ("defective" if mono["score"] >= 0.05 else "good")
     assert (mono["threshold"], mono["threshold_from"]) == (0.05, "fitted")
@@ -152,3 +175,38 @@ def test_a_posted_png_is_answered_and_a_bad_one_is_a_400(server: str, png: bytes
 
     status, _ = post(server, {"dataframe_records": rows((png, "mono"))})  # it is still up
     assert status == 200
+
+
+@pytest.mark.slow
+def test_two_workers_from_a_folder_log_every_request_and_end_on_sigterm(
+    tiny_model: Path, png: bytes, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "models" / "pipeline")
+    (tmp_path / "models" / "thresholds.json").write_text(json.dumps(THRESHOLDS))
+    save_model(tmp_path / "models", tmp_path / "model")
+    command = ["python", "-m", "decodiff_pipeline.registry.serve", "--model"]
+    command += [str(tmp_path / "model"), "--workers", "2", "--port"]
+    log = tmp_path / "log"
+    variables = {"DECODIFF_REQUEST_LOG": str(log), "DECODIFF_LOG_IMAGES": "all"}
+    with serving(command, tmp_path, **variables) as address:
+        body = {"dataframe_records": rows((png, "mono"), (png, "poly"))}
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: post(address, body), range(24)))
+        assert {status for status, _ in answers} == {200}
+        status, _ = post(address, {"dataframe_records": rows((b"text", "mono"))})
+        assert status == 400
+        port = address.rsplit(":", 1)[1]
+        check = [sys.executable, "-m", "decodiff_pipeline.registry.serve", "--check", "--port"]
+        assert subprocess.run([*check, port], check=False).returncode == 0
+    assert subprocess.run([*check, port], check=False, capture_output=True).returncode == 1
+    told = [row for _, answer in answers for row in answer["predictions"]]
+    assert {row["model_version"] for row in told} == {None}
+    assert {row["model_sha256"] for row in told} == {folder_sha256(tiny_model)}
+    (file,) = log.glob("*.jsonl")
+    logged = [json.loads(line) for line in file.read_text().splitlines()]
+    assert sorted((line["request_id"], line["category"], line["score"]) for line in logged) == (
+        sorted((row["request_id"], row["category"], row["score"]) for row in told)
+    )
+    recent = RecentSource(log).rows(None, scores_of=logged[0]["scores_sha256"])
+    assert len(recent) == 48
+    assert RecentSource(log).read(recent["path"][0]).size == (60, 50)

@@ -12,6 +12,7 @@ import argparse
 import os
 import shlex
 import sys
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def is_up(port: int) -> bool:
+    """Whether a server on this machine answers ``/ping``."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=4):
+            return True
+    except OSError:
+        return False
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Become the server; ends with a sentence and status 1 where the model cannot be had."""
     parser = argparse.ArgumentParser(
@@ -73,7 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=environment("PORT", "5001"), help="$PORT")
     parser.add_argument("--workers", type=int, default=environment("WORKERS", "1"), help="$WORKERS")
     parser.add_argument("--timeout", type=int, default=60, help="seconds of a request")
+    parser.add_argument("--check", action="store_true", help="say whether the server is up")
     options = parser.parse_args(arguments)
+    if options.check:
+        sys.exit(None if is_up(options.port) else f"error: nothing answers on port {options.port}")
     if not options.model:
         sys.exit("error: name a model: --model models:/name@champion, or MODEL_URI")
     if options.workers < 1:

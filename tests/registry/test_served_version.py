@@ -1,0 +1,56 @@
+"""The number in an answer is the registry's, or there is none."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+
+from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.pipelines.registration.nodes import register_model
+from decodiff_pipeline.registry.config import RegistrationConfig
+from decodiff_pipeline.registry.identity import folder_sha256
+from decodiff_pipeline.registry.served_version import served_version
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.usefixtures("store")
+def test_number_of_a_version_by_alias_in_a_copy_and_after_a_change(
+    tiny_model: Path, raw: Path, manifest: pd.DataFrame, tmp_path: Path
+) -> None:
+    import mlflow
+
+    for threshold in (0.05, 0.06):  # two versions
+        thresholds = {"categories": {"mono": {"threshold": threshold}}}
+        register_model(
+            tiny_model, thresholds, {"categories": {}}, {}, manifest, ImageFolder(raw), manifest,
+            RegistrationConfig(model_name="bolts"),
+        )  # fmt: skip
+    rows = {"image": [(raw / "mono" / "a.png").read_bytes()], "category": ["mono"]}
+    for uri, number in {
+        "models:/bolts@challenger": "bolts/2",
+        "models:/bolts/1": "bolts/1",
+    }.items():
+        answer = mlflow.pyfunc.load_model(uri).predict(pd.DataFrame(rows))
+        assert answer["model_version"].tolist() == [number]
+        assert answer["model_sha256"].tolist() == [folder_sha256(tiny_model)]
+
+    fetched = tmp_path / "fetched"
+    mlflow.artifacts.download_artifacts("models:/bolts@challenger", dst_path=str(fetched))
+    copy = tmp_path / "copy"
+    shutil.copytree(fetched, copy)
+    pipeline = copy / "artifacts" / "pipeline"
+    assert served_version(pipeline).number == "bolts/2"
+    thresholds_file = copy / "artifacts" / "thresholds.json"
+    original = thresholds_file.read_text()
+    thresholds_file.write_text('{"categories": {}}')  # no version has these thresholds
+    assert served_version(pipeline).number is None
+    thresholds_file.write_text(original)
+    (pipeline / "model_index.json").write_text("{}")
+    assert served_version(pipeline).number is None
+    (copy / "registered_model_meta").write_text("- nonsense: [")
+    assert served_version(pipeline).number is None
