@@ -6,7 +6,7 @@
 ARG PYTHON=python:3.11.13-slim-bookworm
 
 FROM ${PYTHON} AS build
-ARG UV=0.9.7
+ARG UV=0.13.9
 # cpu, or a build that uv knows, such as cu128 or auto
 ARG TORCH=cpu
 RUN pip install --no-cache-dir "uv==${UV}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -127,3 +129,37 @@ def test_thresholds_of_the_evaluation() -> None:
     assert threshold_of(thresholds, "mono") == 0.25
     assert threshold_of(thresholds, "poly") is None
     assert threshold_of(thresholds, "other") is None
+
+
+def test_requests_of_many_threads_are_computed_together_and_answered_each(
+    scorer: Scorer, make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [make.image(tmp_path / f"{i}.png", seed=i).read_bytes() for i in range(12)]
+    categories = ["mono", "poly"] * 6
+    expected = [
+        scorer.score([data], [name])[0] for data, name in zip(files, categories, strict=True)
+    ]
+    calls = []
+    compute = type(scorer.pipeline).discrepancies
+
+    def slowly(pipeline: DeCoDiffPipeline, images: torch.Tensor, *rest: object) -> object:
+        calls.append(len(images))
+        time.sleep(0.05)  # the others ask meanwhile
+        return compute(pipeline, images, *rest)
+
+    monkeypatch.setattr(type(scorer.pipeline), "discrepancies", slowly)
+    with ThreadPoolExecutor(12) as pool:
+        found = list(
+            pool.map(lambda data, name: scorer.score([data], [name])[0], files, categories)
+        )
+    assert [one.score for one in found] == pytest.approx([one.score for one in expected], abs=2e-4)
+    assert sum(calls) == 12
+    assert max(calls) > 1
+
+    def broken(*_: object) -> object:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(type(scorer.pipeline), "discrepancies", broken)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(scorer.score, [files[0]], ["mono"]) for _ in range(4)]
+    assert [str(one.exception()) for one in asked] == ["no memory"] * 4

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import threading
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from PIL import Image
 from decodiff_pipeline.data.images import MAX_PIXELS, convert, open_image
 from decodiff_pipeline.deco.geometry import to_original
 from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.registry.gathering import Gathering
 from decodiff_pipeline.registry.threshold_overrides import is_threshold, read_overrides
 
 if TYPE_CHECKING:
@@ -50,8 +51,17 @@ class Answer:
     size: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class _Job:
+    """The images of one request: their squares, and a category and a size for each image."""
+
+    squares: torch.Tensor
+    categories: list[str]
+    sizes: list[tuple[int, int]]
+
+
 class Scorer:
-    """A trained pipeline with its thresholds, answering for one batch at a time.
+    """A trained pipeline with its thresholds, answering many threads in batches.
 
     Args:
         pipeline: The trained pipeline.
@@ -79,7 +89,7 @@ class Scorer:
         self._max_pixels = max_pixels
         self._batch_size = batch_size
         # A server calls from many threads, and the pipeline's scheduler holds state.
-        self._lock = threading.Lock()
+        self._computed = Gathering(self._compute, lambda job: len(job.categories), batch_size)
 
     @property
     def pipeline(self) -> DeCoDiffPipeline:
@@ -135,18 +145,24 @@ class Scorer:
             image = convert(open_image(data, name, self._max_pixels), name)
             sizes.append(image.size)
             tensors.append(self._pipeline.preprocess([image]))
-        with self._lock:
-            output = self._pipeline(
-                torch.cat(tensors), list(categories), batch_size=self._batch_size, sizes=sizes
-            )
+        scored = self._computed(_Job(torch.cat(tensors), list(categories), sizes))
         answers = []
-        for category, score, anomaly_map, size in zip(
-            categories, output.scores.tolist(), output.anomaly_maps, sizes, strict=True
-        ):
+        for category, (score, anomaly_map), size in zip(categories, scored, sizes, strict=True):
             limit, origin = self._threshold(category, threshold)
             png = self._map(anomaly_map, size, map_bits)
             answers.append(Answer(score, limit, origin, decide(score, limit), png, size))
         return answers
+
+    def _compute(self, jobs: Sequence[_Job]) -> list[list[tuple[float, np.ndarray]]]:
+        """Score and map of each image of each job."""
+        output = self._pipeline(
+            torch.cat([job.squares for job in jobs]),
+            [category for job in jobs for category in job.categories],
+            batch_size=self._batch_size,
+            sizes=[size for job in jobs for size in job.sizes],
+        )
+        scored = zip(output.scores.tolist(), output.anomaly_maps, strict=True)
+        return [list(islice(scored, len(job.categories))) for job in jobs]
 
     def _check(
         self,

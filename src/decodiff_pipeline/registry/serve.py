@@ -21,8 +21,6 @@ from decodiff_pipeline.registry.mlflow_values import first_line, prepare_environ
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-THREADS_VARIABLE = "OMP_NUM_THREADS"
-
 
 def server_command(
     model: str, host: str, port: int, workers: int, timeout_s: int
@@ -48,8 +46,10 @@ def server_command(
         timeout_s,
         workers,
     )
-    # Each worker would start a thread a core.
-    environment.setdefault(THREADS_VARIABLE, str(max(1, cores() // workers)))
+    # Each worker would start a thread a core, which wait by spinning: on cores that are busy with
+    # something else an image then takes several times as long.
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // workers)))
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return shlex.split(command), environment
 
 
