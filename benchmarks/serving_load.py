@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--map-bits", type=int, default=8, choices=(0, 8, 16))
     parser.add_argument("--seconds", type=float, default=300, help="most for each measurement")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server is ended too
     with tempfile.TemporaryDirectory() as folder:
         model = served(options.model, Path(folder))
         category = options.category or first_category(model)
