@@ -58,7 +58,8 @@ def test_data_digest_changes_with_the_data(change: dict[str, str]) -> None:
     assert identity.data_digest(manifest(**change)) != identity.data_digest(manifest())
 
 
-def test_git_state(tmp_path: Path) -> None:
+def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     assert identity.git_state(tmp_path) == identity.GitState(None, None)
     git(tmp_path, "init", "-q")
     assert identity.git_state(tmp_path) == identity.GitState(None, None)  # no commit yet
@@ -70,6 +71,9 @@ def test_git_state(tmp_path: Path) -> None:
     assert clean.dirty is False
     assert clean.commit is not None
     assert len(clean.commit) == 40
+    with monkeypatch.context() as experiment:
+        experiment.setenv("DVC_EXP_NAME", "sappy-mesh")
+        assert identity.git_state(tmp_path) == identity.GitState(clean.commit, True)
 
     (tmp_path / "code.py").write_text("2")
     assert identity.git_state(tmp_path) == identity.GitState(clean.commit, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -27,8 +28,8 @@ class GitState:
 
     Attributes:
         commit: Full hash of the commit checked out; ``None`` where there is none.
-        dirty: Whether code or configuration differ from that commit; ``None`` where there is
-            none. Data and reports are what a run makes of them.
+        dirty: Whether code or configuration differ from that commit, as in every DVC experiment;
+            ``None`` where there is none. Data and reports are what a run makes of them.
     """
 
     commit: str | None
@@ -40,6 +41,9 @@ def git_state(folder: Path) -> GitState:
     commit = git_output(folder, "rev-parse", "HEAD")
     if not commit:
         return GitState(None, None)
+    if "DVC_EXP_NAME" in os.environ:
+        # In DVC's copy for a queued experiment, Git takes files that were changed for unchanged.
+        return GitState(commit, True)
     changed = ("status", "--porcelain", "--untracked-files=no", "--", ":(top)", *MADE_BY_RUNS)
     changes = git_output(folder, *changed)
     return GitState(commit, None if changes is None else bool(changes))
