@@ -111,7 +111,12 @@ def run(root: Path, model: GreyModel, manifest: pd.DataFrame, protocol: Protocol
             seed: {"categories": {"plate": {"image_auroc": auroc}}}
             for seed, auroc in ((0, 0.5), (1, 0.1))
         },
-        "provenance": {"git_commit": "abc", "git_dirty": False, "dvc_revision": None},
+        "provenance": {
+            "git_commit": "abc",
+            "git_dirty": False,
+            "dvc_revision": None,
+            "mlflow_run_id": "f00d",
+        },
         "reference_evaluations": NoReferences(),
     }
     catalog = DataCatalog.from_config(outputs(root))
@@ -136,6 +141,8 @@ def content(path: Path) -> Any:
 def test_the_whole_pipeline(tmp_path: Path, model: GreyModel, protocol: Protocol) -> None:
     run(tmp_path, model, make_manifest(tmp_path), protocol)
     metrics = json.loads((tmp_path / "metrics").read_text())
+    assert "f00d" not in json.dumps(metrics)
+    assert content(tmp_path / "evaluation_run") == {"mlflow_run_id": "f00d"}
     assert metrics["categories"]["plate"]["image_auroc"] == 1
     assert metrics["categories"]["plate"]["pixel_ap"] is None
     assert metrics["baseline"]["pca"]["plate"]["n_fitted"] == 7
@@ -228,6 +235,7 @@ def test_node_names() -> None:
         "make_monitoring_reference",
         "compute_metrics",
         "compare_models",
+        "name_run",
         "summarise",
         "tabulate",
         "draw_report",

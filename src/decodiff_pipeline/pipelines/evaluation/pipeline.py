@@ -55,6 +55,7 @@ def _showing() -> list[Node]:
         _node(report_nodes.compare_models, compared, "comparison"),
         _node(report_nodes.draw_report, shown, ["figures", "report"]),
         _node(report_nodes.summarise, summarised, ["evaluation_summary", "metrics_table"]),
+        _node(report_nodes.name_run, ["provenance"], "evaluation_run"),
         _node(report_nodes.tabulate, tabulated, tables),
     ]
 

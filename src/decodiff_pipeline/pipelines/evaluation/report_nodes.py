@@ -60,7 +60,7 @@ def draw_report(
         predictions: The scored images.
         manifest: The validated manifest, for the data's digest.
         images: The raw images.
-        provenance: Commit and DVC revision.
+        provenance: Commit, DVC revision and MLflow run.
         config: Protocol, and how many images the figures and the page show.
 
     Returns:
@@ -104,7 +104,7 @@ def summarise(
         comparison: From `compare_models`.
         predictions: The scored images, for the model's digest.
         manifest: The validated manifest, for the data's.
-        provenance: Commit and DVC revision.
+        provenance: Commit, DVC revision and MLflow run.
 
     Returns:
         Markdown; a row for each category.
@@ -114,6 +114,18 @@ def summarise(
 
     identity = _identity(predictions, manifest, provenance)
     return render_summary(metrics, comparison, identity), metrics_table(metrics)
+
+
+def name_run(provenance: dict[str, Any]) -> dict[str, str | None]:
+    """The MLflow run that measured, in a file of its own: no stage may depend on a random id.
+
+    Args:
+        provenance: Of this run.
+
+    Returns:
+        ``mlflow_run_id``, which is ``None`` where nothing is tracked.
+    """
+    return {"mlflow_run_id": provenance["mlflow_run_id"]}
 
 
 def tabulate(
