@@ -57,6 +57,7 @@ class World:
         return infer(
             InferenceSource(source or self.source),
             self.model,
+            self.root / "onnx",
             self.thresholds,
             InferenceStore(self.output),
             InferenceConfig(**self.config | config),
@@ -236,7 +237,7 @@ def save_and_die(self, name, content):
         temporary.write_bytes(content[: len(content) // 2])
         os.kill(os.getpid(), signal.SIGKILL)
 Journal.save = save_and_die
-infer(InferenceSource(root / "shots"), root / "model", {"categories": {}},
+infer(InferenceSource(root / "shots"), root / "model", root / "onnx", {"categories": {}},
       InferenceStore(root / "results"), InferenceConfig(batch_size=2))
 """
 

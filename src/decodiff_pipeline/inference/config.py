@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 MapFormat = Literal["png16", "tiff", "none"]
+Backend = Literal["torch", "onnxruntime"]
 Threshold = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -20,6 +21,8 @@ class InferenceConfig(BaseModel):
         maps: ``png16`` (grey, value / 65535), ``tiff`` (float32), or ``none``.
         overlays: Whether to draw each image with its heat map and the outline of what is flagged.
         batch_size: Images computed at once.
+        backend: What computes network and autoencoder: ``torch``, or ``onnxruntime`` on the CPU
+            with the model's ONNX export (docs/onnx.md).
         thresholds: Category → image threshold in place of the fitted one.
         pixel_thresholds: Category → pixel threshold in place of the fitted one.
     """
@@ -32,5 +35,6 @@ class InferenceConfig(BaseModel):
     maps: MapFormat = "png16"
     overlays: bool = True
     batch_size: int = Field(default=16, ge=1)
+    backend: Backend = "torch"
     thresholds: dict[str, Threshold] = Field(default_factory=dict)
     pixel_thresholds: dict[str, Threshold] = Field(default_factory=dict)

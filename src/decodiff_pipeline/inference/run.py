@@ -20,11 +20,12 @@ from decodiff_pipeline.inference.overlays import draw_overlay, encode_overlay
 from decodiff_pipeline.inference.results import Limits, log_summary, tabulate
 from decodiff_pipeline.inference.store import map_name, overlay_name
 from decodiff_pipeline.registry.identity import folder_sha256
+from decodiff_pipeline.registry.onnx_model import check_export
 from decodiff_pipeline.registry.scorer import encode_map, load_pipeline, threshold_of
 from decodiff_pipeline.registry.threshold_overrides import check_overrides
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -51,6 +52,7 @@ class Loaded:
 def infer(
     source: InferenceSource,
     model: Path,
+    onnx: Path,
     thresholds: Mapping[str, Any],
     store: InferenceStore,
     config: InferenceConfig,
@@ -60,6 +62,7 @@ def infer(
     Args:
         source: The images.
         model: The pipeline as ``save_pretrained`` wrote it.
+        onnx: Its ONNX export, which only the backend ``onnxruntime`` needs.
         thresholds: As the evaluation writes them.
         store: Where maps, overlays and the journal go.
         config: What to keep, and thresholds in place of the fitted ones.
@@ -69,11 +72,16 @@ def infer(
 
     Raises:
         DataError: The source holds nothing or contradicts itself, or the store cannot be written.
-        ConfigurationError: A threshold is set for a category that the model does not know.
-        ModelError: There is no model, or it does not know a category of the source.
+        ConfigurationError: A threshold is set for a category that the model does not know, or the
+            backend's package is missing.
+        ModelError: There is no model, it does not know a category of the source, or the ONNX
+            export is missing, damaged or of another model.
     """
     items = source.items(config.category)
     digest, known = folder_sha256(model), model_categories(model)
+    export = onnx if config.backend == "onnxruntime" else None
+    if export is not None:
+        check_export(export, digest)
     _check_categories(items, known)
     check_overrides(config.thresholds, known, "inference.thresholds")
     check_overrides(config.pixel_thresholds, known, "inference.pixel_thresholds")
@@ -85,7 +93,7 @@ def infer(
             name,
         )
     with store.writing() as journal:
-        run = _Run(source, model, digest, limits, journal, config)
+        run = _Run(source, lambda: load_pipeline(model, export), digest, limits, journal, config)
         for item in tqdm(items, desc="inference", unit="image"):
             run.take(item)
         run.score()
@@ -116,20 +124,20 @@ class _Run:
     def __init__(
         self,
         source: InferenceSource,
-        model: Path,
+        load: Callable[[], DeCoDiffPipeline],
         digest: str,
         limits: Mapping[str, Limits],
         journal: Journal,
         config: InferenceConfig,
     ) -> None:
-        self._source, self._model, self._digest = source, model, digest
+        self._source, self._load, self._digest = source, load, digest
         self._limits, self._journal, self._config = limits, journal, config
         self._batch: list[Loaded] = []
         self.scored = 0
 
     @cached_property
     def _pipeline(self) -> DeCoDiffPipeline:
-        return load_pipeline(self._model)  # not before there is something to score
+        return self._load()  # not before there is something to score
 
     def take(self, item: Item) -> None:
         """Read an image; score the batch where this fills it."""

@@ -17,6 +17,7 @@ from decodiff_pipeline.data.images import MAX_PIXELS, convert, open_image
 from decodiff_pipeline.deco.geometry import to_original
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.registry.gathering import Gathering
+from decodiff_pipeline.registry.onnx_model import use_onnx
 from decodiff_pipeline.registry.threshold_overrides import is_threshold, read_overrides
 
 if TYPE_CHECKING:
@@ -98,7 +99,13 @@ class Scorer:
 
     @classmethod
     def from_folder(
-        cls, folder: Path, thresholds: Path, *, overrides: Path | None = None, **limits: int
+        cls,
+        folder: Path,
+        thresholds: Path,
+        *,
+        overrides: Path | None = None,
+        onnx: Path | None = None,
+        **limits: int,
     ) -> Scorer:
         """Load a saved pipeline and the thresholds beside it, on the GPU where there is one.
 
@@ -106,9 +113,10 @@ class Scorer:
             folder: As ``DeCoDiffPipeline.save_pretrained`` wrote it.
             thresholds: ``thresholds.json`` of the evaluation.
             overrides: See :func:`~.threshold_overrides.read_overrides`; ``None`` for none.
+            onnx: See :func:`load_pipeline`.
             **limits: See the class.
         """
-        pipeline = load_pipeline(folder)
+        pipeline = load_pipeline(folder, onnx)
         fitted = json.loads(Path(thresholds).read_text(encoding="utf-8"))
         other = None if overrides is None else read_overrides(overrides, pipeline.categories)
         return cls(pipeline, fitted, overrides=other, **limits)
@@ -203,11 +211,16 @@ class Scorer:
         return encode_map(to_original(anomaly_map, size, self._pipeline.preprocessing), bits)
 
 
-def load_pipeline(folder: Path) -> DeCoDiffPipeline:
+def load_pipeline(folder: Path, onnx: Path | None = None) -> DeCoDiffPipeline:
     """Load a saved pipeline, without progress bars, on the GPU where there is one.
 
+    Args:
+        folder: As ``DeCoDiffPipeline.save_pretrained`` wrote it.
+        onnx: Its ONNX export, to compute with ONNX Runtime on the CPU.
+
     Raises:
-        ModelError: There is none, or its files are damaged.
+        ModelError: There is none, or its files are damaged, or the export does not fit it.
+        ConfigurationError: See :func:`~.onnx_model.use_onnx`.
     """
     from diffusers.utils.logging import disable_progress_bar
 
@@ -223,6 +236,9 @@ def load_pipeline(folder: Path) -> DeCoDiffPipeline:
         )
         raise ModelError(msg) from error
     pipeline.set_progress_bar_config(disable=True)
+    if onnx is not None:
+        use_onnx(pipeline, onnx, folder)
+        return pipeline
     return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
 
 

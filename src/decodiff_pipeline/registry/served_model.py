@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 OVERRIDES_VARIABLE = "DECODIFF_THRESHOLDS"
+ONNX_VARIABLE = "DECODIFF_ONNX"
 
 
 class ServedModel(PythonModel):
@@ -39,14 +40,17 @@ class ServedModel(PythonModel):
 
         Where the environment variable ``DECODIFF_THRESHOLDS`` names a JSON file of thresholds by
         category, these take the place of the logged ones. ``DECODIFF_REQUEST_LOG`` names the
-        folder of a request log.
+        folder of a request log, ``DECODIFF_ONNX`` an ONNX export of the pipeline, which ONNX
+        Runtime then computes.
         """
+        onnx = os.environ.get(ONNX_VARIABLE)
         overrides = os.environ.get(OVERRIDES_VARIABLE)
         pipeline = Path(context.artifacts["pipeline"])
         self._scorer = Scorer.from_folder(
             pipeline,
             Path(context.artifacts["thresholds"]),
             overrides=Path(overrides) if overrides else None,
+            onnx=Path(onnx) if onnx else None,
             **(context.model_config or {}),
         )
         version = served_version(pipeline)

@@ -15,6 +15,7 @@ from decodiff_pipeline.inference.store import InferenceStore
 def infer(
     source: InferenceSource,
     model_folder: Path,
+    onnx_folder: Path,
     thresholds: dict[str, Any],
     store: InferenceStore,
     config: InferenceConfig,
@@ -24,6 +25,7 @@ def infer(
     Args:
         source: The images.
         model_folder: The pipeline as ``save_pretrained`` wrote it.
+        onnx_folder: Its ONNX export, if there is one.
         thresholds: Per category, from the evaluation.
         store: Where maps, overlays and the journal go.
         config: What to keep, and thresholds in place of the fitted ones.
@@ -33,7 +35,7 @@ def infer(
     """
     from decodiff_pipeline.inference import run
 
-    return run.infer(source, model_folder, thresholds, store, config)
+    return run.infer(source, model_folder, onnx_folder, thresholds, store, config)
 
 
 def report_unreadable(results: pd.DataFrame) -> None:

@@ -9,10 +9,15 @@ from decodiff_pipeline.pipelines.inference.nodes import infer, report_unreadable
 
 def create_pipeline(**_: object) -> Pipeline:
     """Images, model and thresholds in; results, maps and overlays out."""
-    inputs = ["inference_source", "decodiff_model_folder", "thresholds", "inference_store"]
+    model = ["decodiff_model_folder", "decodiff_onnx_folder", "thresholds"]
     return pipeline(
         [
-            node(infer, [*inputs, "params:inference"], "inference_results", name="infer"),
+            node(
+                infer,
+                ["inference_source", *model, "inference_store", "params:inference"],
+                "inference_results",
+                name="infer",
+            ),
             # Separate from `infer`, so that the results are on disk when it stops the run.
             node(report_unreadable, "inference_results", None, name="report_unreadable"),
         ]
