@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.deco.digests import file_sha256
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.registry import identity
 from decodiff_pipeline.registry.config import RegistrationConfig
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
 
 SERVED_MODEL = Path(__file__).with_name("served_model.py")
+SERVING_TAGS = ("serving_config", "served_model_sha256", "monitoring_reference")
 REQUIREMENTS = (
     "accelerate",
     "diffusers",
@@ -58,6 +60,16 @@ class TrainedModel:
     example: tuple[bytes, str]
     record: pd.DataFrame
     reference: Mapping[str, Any] | None = None
+
+
+def serving_tags(model: TrainedModel, config: RegistrationConfig) -> dict[str, str]:
+    """The `SERVING_TAGS`: what else than the model a version answers with."""
+    values = (
+        json.dumps(serving_config(config)),
+        file_sha256(SERVED_MODEL),
+        str(model.reference is not None).lower(),
+    )
+    return dict(zip(SERVING_TAGS, values, strict=True))
 
 
 def serving_config(config: RegistrationConfig) -> dict[str, int]:

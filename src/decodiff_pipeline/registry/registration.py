@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import os
 import tempfile
@@ -16,10 +15,11 @@ from decodiff_pipeline.deco import weights
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.registry import identity
 from decodiff_pipeline.registry.logged_model import (
+    SERVING_TAGS,
     TrainedModel,
     check_model,
     log_model,
-    serving_config,
+    serving_tags,
 )
 from decodiff_pipeline.registry.mlflow_values import (
     first_line,
@@ -84,7 +84,7 @@ def register(model: TrainedModel, config: RegistrationConfig) -> dict[str, Any]:
     from mlflow.exceptions import MlflowException
 
     client = mlflow.MlflowClient()
-    tags = {**model.tags, "serving_config": json.dumps(serving_config(config))}
+    tags = {**model.tags, **serving_tags(model, config)}
     try:
         with patience(), _run() as run_id:
             found = _same_version(client, config.model_name, tags)
@@ -200,7 +200,7 @@ def _keep_evaluation(client: MlflowClient, model: TrainedModel, run_id: str) -> 
 def _same_version(
     client: MlflowClient, name: str, tags: Mapping[str, str]
 ) -> RegisteredVersion | None:
-    """The newest version, if it is this model with these thresholds and its files are there."""
+    """The newest version, if it is this model, served like this, and its files are there."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -208,7 +208,7 @@ def _same_version(
     if not versions:
         return None
     newest = max(versions, key=lambda found: int(found.version))
-    identical = ("model_sha256", "thresholds_sha256", "serving_config")
+    identical = ("model_sha256", "thresholds_sha256", *SERVING_TAGS)
     if any(newest.tags.get(key) != tags[key] for key in identical):
         return None
     try:
