@@ -37,7 +37,7 @@ def require_packages(*names: str) -> None:
     missing = [name for name in names if find_spec(name) is None]
     if missing:
         msg = (
-            f"{' and '.join(missing)} is not installed, which ONNX needs; "
+            f"not installed, but needed for ONNX: {', '.join(missing)}; "
             "pip install 'decodiff-pipeline[onnx]'"
         )
         raise ConfigurationError(msg)
@@ -189,7 +189,7 @@ class Session:
         for (name, shape), tensor in zip(self._shapes.items(), inputs, strict=True):
             if tuple(tensor.shape[1:]) != shape:
                 msg = (
-                    f"{self._path} was exported for a {name} of shape (batch, "
+                    f"{self._path} was exported for {name} of shape (batch, "
                     f"{', '.join(map(str, shape))}), not {tuple(tensor.shape)}; export a model of "
                     "that size, or use the backend torch"
                 )
