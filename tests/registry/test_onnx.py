@@ -189,6 +189,15 @@ def test_bfloat16_is_refused(tiny_model: Path, tmp_path: Path) -> None:
         export(model, tmp_path / "onnx")
 
 
+def test_a_wrong_path_or_tolerance_is_named_at_once(tiny_model: Path, tmp_path: Path) -> None:
+    require_onnx()
+    with pytest.raises(ModelError, match=r"nowhere holds no file; run `kedro run"):
+        export(tmp_path / "nowhere", tmp_path / "onnx")
+    with pytest.raises(ConfigurationError, match=r"tolerance is nan; it must lie"):
+        export(tiny_model, tmp_path / "onnx", tolerance=float("nan"))
+    assert not (tmp_path / "onnx").exists()
+
+
 def test_no_other_folder_is_overwritten(tiny_model: Path, tmp_path: Path) -> None:
     require_onnx()
     (tmp_path / "mine").mkdir()

@@ -27,7 +27,7 @@ from decodiff_pipeline.registry.onnx_model import (
     refuse_bfloat16,
     require_packages,
 )
-from decodiff_pipeline.registry.onnx_parity import TOLERANCE, parity
+from decodiff_pipeline.registry.onnx_parity import TOLERANCE, check_tolerance, parity
 from decodiff_pipeline.registry.scorer import load_pipeline
 
 if TYPE_CHECKING:
@@ -86,18 +86,21 @@ def export(
         What ``onnx.json`` holds.
 
     Raises:
-        ConfigurationError: A package is missing, or the model computes in bfloat16.
+        ConfigurationError: A package is missing, the tolerance is senseless, or the model computes
+            in bfloat16.
         ModelError: There is no model, the target is something else, the model cannot be exported,
             or ONNX Runtime computes something else than torch; then nothing is written.
     """
     require_packages(*PACKAGES)
+    check_tolerance(tolerance)
     _check_target(model, target)
+    digest = folder_sha256(model)
     pipeline = load_pipeline(model).to("cpu")
     refuse_bfloat16(pipeline, model)
     examples = _examples(pipeline)
     record: dict[str, Any] = {
         "format": FORMAT,
-        "source_sha256": folder_sha256(model),
+        "source_sha256": digest,
         "opset": OPSET,
         "shapes": {
             part: {name: ["batch", *value.shape[1:]] for name, value in inputs.items()}

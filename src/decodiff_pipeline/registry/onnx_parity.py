@@ -25,6 +25,17 @@ BATCH = 3  # neither 1 nor the 2 that the export is traced with
 RANDOM_IMAGES = 4
 
 
+def check_tolerance(tolerance: float) -> None:
+    """Refuse a tolerance that says nothing.
+
+    Raises:
+        ConfigurationError: It does not lie between 0 and 1.
+    """
+    if not 0 < tolerance < 1:
+        msg = f"the tolerance is {tolerance}; it must lie between 0 and 1"
+        raise ConfigurationError(msg)
+
+
 def parity(
     pipeline: DeCoDiffPipeline, folder: Path, images: Sequence[Image.Image], tolerance: float
 ) -> dict[str, Any]:
@@ -41,12 +52,8 @@ def parity(
         ``tolerance``, ``images`` (how many, 0 for random ones) and ``differences`` by quantity.
 
     Raises:
-        ConfigurationError: The tolerance is not a positive number.
         ModelError: A difference is larger, or not a number.
     """
-    if not 0 < tolerance < 1:
-        msg = f"the tolerance is {tolerance}; it must lie between 0 and 1"
-        raise ConfigurationError(msg)
     expected = _computed(pipeline, images)
     attach(pipeline, folder)
     found = _computed(pipeline, images)
