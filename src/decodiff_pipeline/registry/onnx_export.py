@@ -98,16 +98,7 @@ def export(
     pipeline = load_pipeline(model).to("cpu")
     refuse_bfloat16(pipeline, model)
     examples = _examples(pipeline)
-    record: dict[str, Any] = {
-        "format": FORMAT,
-        "source_sha256": digest,
-        "opset": OPSET,
-        "shapes": {
-            part: {name: ["batch", *value.shape[1:]] for name, value in inputs.items()}
-            for part, (_, inputs) in examples.items()
-        },
-        "versions": {name: version(name) for name in ("torch", "diffusers", *PACKAGES)},
-    }
+    record = _record(digest, examples)
     try:
         with replacing_folder(target) as folder:
             for part, (module, inputs) in examples.items():
@@ -122,6 +113,22 @@ def export(
         msg = f"{target} cannot be written ({error.strerror or error}); put that right, then again"
         raise ModelError(msg) from error
     return record
+
+
+def _record(
+    digest: str, examples: dict[Part, tuple[nn.Module, dict[str, torch.Tensor]]]
+) -> dict[str, Any]:
+    """What ``onnx.json`` says before anything is exported."""
+    return {
+        "format": FORMAT,
+        "source_sha256": digest,
+        "opset": OPSET,
+        "shapes": {
+            part: {name: ["batch", *value.shape[1:]] for name, value in inputs.items()}
+            for part, (_, inputs) in examples.items()
+        },
+        "versions": {name: version(name) for name in ("torch", "diffusers", *PACKAGES)},
+    }
 
 
 def _check_target(model: Path, target: Path) -> None:
