@@ -46,16 +46,10 @@ def server_command(
         timeout_s,
         workers,
     )
-    # Each worker would start a thread a core, which wait by spinning: on cores that are busy with
-    # something else an image then takes several times as long.
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // workers)))
+    # More threads wait for each other by spinning; docs/serving.md has the figures.
+    environment.setdefault("OMP_NUM_THREADS", "1")
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return shlex.split(command), environment
-
-
-def cores() -> int:
-    """The processor's cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def is_up(port: int) -> bool:
