@@ -62,10 +62,22 @@ FILES = {
     """,
     "src/toy/__init__.py": "",
     "src/toy/settings.py": """
+        from kedro.framework.hooks import hook_impl
+        from decodiff_pipeline.errors import ConfigurationError
         from decodiff_pipeline.hooks import ErrorHooks, SummaryHooks, TrackingHooks
 
+
+        class Checks:
+            @hook_impl
+            def before_pipeline_run(self, pipeline, catalog):
+                if "params:training" not in pipeline.inputs():
+                    return
+                if catalog.load("params:training").fail == "check":
+                    raise ConfigurationError("there are no weights at raw/x; name a folder")
+
+
         tracking = TrackingHooks()
-        HOOKS = (ErrorHooks(), tracking, SummaryHooks(tracking))
+        HOOKS = (ErrorHooks(), Checks(), tracking, SummaryHooks(tracking))
     """,
     "src/toy/pipeline_registry.py": """
         import os

@@ -133,6 +133,18 @@ def test_a_node_that_exits_or_is_interrupted_leaves_no_run_behind(
 
 
 @pytest.mark.usefixtures("tables")
+def test_a_check_that_fails_before_the_first_node_is_a_failure(
+    project: Path, kedro: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    result = kedro("run", "--pipelines", "training", "--params", "training.fail=check")
+
+    assert result.returncode == 1
+    (run,) = runs_in(project).values()
+    assert run.info.status == "FAILED"
+    assert "no weights at raw/x" in run.data.tags["error"]
+
+
+@pytest.mark.usefixtures("tables")
 def test_nothing_secret_is_in_a_run_or_its_output(project: Path, sessions: Sessions) -> None:
     secret = "s3cr3t-of-the-database"  # noqa: S105 - of nobody
     parameters = {

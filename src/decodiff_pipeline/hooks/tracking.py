@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,7 @@ class TrackingHooks:
         self._dataset = ""
         self._env = ""
         self._logged: dict[str, logged_data.Marked] = {}
-        self._run_end = RunEnd(self._killed)
+        self._run_end = RunEnd(self._exiting)
         self._environment: dict[str, str | None] = {}
 
     @hook_impl
@@ -177,8 +178,13 @@ class TrackingHooks:
             return None
         return self.tracker
 
-    def _killed(self) -> None:
-        self._end("KILLED")
+    def _exiting(self) -> None:
+        # Kedro tells no hook of what another hook raises before the first node.
+        error = getattr(sys, "last_value", None)
+        if isinstance(error, Exception):
+            self.on_pipeline_error(error)
+        else:
+            self._end("KILLED")
 
     def _end(self, status: str, tags: Mapping[str, str] | None = None) -> None:
         tracker = self._active_tracker()
