@@ -145,6 +145,19 @@ def test_other_parameters_do_not_resume_an_unfinished_run(
     assert latest.finished
 
 
+def test_a_run_that_nobody_watches_goes_on_or_starts_over(
+    tmp_path: Path, killed_at: KilledAt, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    killed_at(run(tmp_path), 3)
+    killed_at(run(tmp_path, resume="if_same"), 5)
+    assert "resuming at step 2 of 6" in caplog.text
+    run(tmp_path, learning_rate=2e-3, resume="if_same").run()
+    assert "learning_rate was 0.001 and is 0.002; starting over" in caplog.text
+    run(tmp_path / "alone", learning_rate=2e-3).run()
+    assert state_digest(tmp_path) == state_digest(tmp_path / "alone")
+
+
 def test_other_parameters_start_over_after_a_finished_run(tmp_path: Path) -> None:
     run(tmp_path).run()
     training = run(tmp_path, steps=4)

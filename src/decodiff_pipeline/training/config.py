@@ -58,7 +58,9 @@ class TrainingConfig(BaseModel):
         threads: Threads of the processor; null for as many as torch takes. Small networks gain
             little from a second one, and beside any other work the threads wait for each other:
             ten times slower was measured.
-        resume: ``auto`` goes on where an interrupted run stopped; ``never`` starts over.
+        resume: ``auto`` goes on where an interrupted run stopped, and refuses where that was
+            another training; ``if_same`` starts over there, for runs that nobody watches;
+            ``never`` always starts over.
         progress_bar: Show loss, speed and time left in the terminal.
         seed: Source of the initial weights, the order of the data and the noise.
     """
@@ -95,7 +97,7 @@ class TrainingConfig(BaseModel):
     checkpoint_every: int = Field(default=500, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
     threads: int | None = Field(default=None, ge=1)
-    resume: Literal["auto", "never"] = "auto"
+    resume: Literal["auto", "if_same", "never"] = "auto"
     progress_bar: bool = True
     seed: int = Field(default=0, ge=0)
 

@@ -47,20 +47,24 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def resumable(store: CheckpointStore, identity: Mapping[str, Any]) -> Checkpoint | None:
+def resumable(
+    store: CheckpointStore, identity: Mapping[str, Any], resume: str = AUTO
+) -> Checkpoint | None:
     """The newest checkpoint, if it belongs to the run that is to be started.
 
     Args:
         store: Where runs keep their state.
         identity: What decides the outcome of the run.
+        resume: ``training.resume``.
 
     Returns:
-        None where there is no checkpoint, or only those of a finished run of another kind.
+        None where there is no checkpoint to go on from.
 
     Raises:
-        CheckpointError: The newest checkpoint is damaged or of an unfinished run of another kind.
+        CheckpointError: The newest checkpoint is damaged; or it is of an unfinished run of another
+            kind, and ``resume`` is ``auto``.
     """
-    checkpoint = store.latest()
+    checkpoint = None if resume == "never" else store.latest()
     if checkpoint is None:
         return None
     changes = ", ".join(differences(checkpoint.identity, identity))
@@ -71,9 +75,13 @@ def resumable(store: CheckpointStore, identity: Mapping[str, Any]) -> Checkpoint
             "the finished training here had other parameters (%s): starting a new one", changes
         )
         return None
+    found = f"{store.path} holds an unfinished run (step {checkpoint.step}) with other parameters"
+    if resume == "if_same":
+        logger.warning("%s: %s; starting over (training.resume is if_same)", found, changes)
+        return None
     msg = (
-        f"{store.path} holds an unfinished run (step {checkpoint.step}) with other parameters: "
-        f"{changes}; put them back to go on, or start over with --params training.resume=never"
+        f"{found}: {changes}; put them back to go on, or start over with "
+        "--params training.resume=never"
     )
     raise CheckpointError(msg)
 

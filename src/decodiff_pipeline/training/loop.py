@@ -93,8 +93,7 @@ class TrainingRun:
         """
         self._check_monitor()
         self.store.tidy()
-        again = self.config.resume == "never"
-        checkpoint = None if again else resumable(self.store, self.identity)
+        checkpoint = resumable(self.store, self.identity, self.config.resume)
         if checkpoint is None:
             self.obsolete = self.store.steps()
         with _threads(self.config.threads):
