@@ -69,6 +69,9 @@ report: $(STAMP)  ## open the last report in a browser
 # Where the tracking hook puts runs and models if nobody says otherwise.
 ui serve: export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 
+# A single image gains nothing from further threads: docs/serving.md has the figures.
+serve: export OMP_NUM_THREADS ?= 1
+
 ui: $(STAMP)  ## open MLflow on this project's runs and models
 	$(VENV)/bin/mlflow ui --backend-store-uri "$(MLFLOW_TRACKING_URI)"
 
