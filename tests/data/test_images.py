@@ -181,12 +181,13 @@ def test_the_exif_orientation_is_applied(tmp_path: Path) -> None:
     assert np.asarray(image)[28:].mean() < 5
 
 
-@pytest.mark.parametrize("mode", ["L", "1", "RGB", "RGBA", "P"])
+@pytest.mark.parametrize("mode", ["L", "1", "RGB", "RGBA", "P", "CMYK", "YCbCr"])
 def test_a_mask_is_true_where_it_is_not_zero(tmp_path: Path, mode: str) -> None:
     defect = np.zeros((8, 10), bool)
     defect[2:5, 3:7] = True
-    Image.fromarray((defect * 255).astype(np.uint8)).convert(mode).save(tmp_path / "a.png")
-    mask = read_mask(tmp_path / "a.png", root=tmp_path)
+    image = Image.fromarray((defect * 255).astype(np.uint8)).convert("RGB").convert(mode)
+    image.save(tmp_path / "a.tif")
+    mask = read_mask(tmp_path / "a.tif", root=tmp_path)
     assert mask.dtype == bool
     assert np.array_equal(mask, defect)
 

@@ -66,6 +66,29 @@ def test_sizes_that_do_not_divide_are_dropped_and_the_last_is_half_the_latent() 
                                                   14: 0.1 / 0.85})  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("sizes", "probabilities", "said"),
+    [
+        ((), (), "patch_sizes are an empty list; give at least one"),
+        ((1, 0), (0.5, 0.5), "patch_sizes are 1, 0; give"),
+        ((1, 2), (0.5, -0.1), "patch_probabilities are 0.5, -0.1; none may be negative"),
+        ((1, 2), (0.5, float("nan")), "patch_probabilities are 0.5, nan; none"),
+        ((1, 2), (0.0, 0.0), "they must not all be 0"),
+    ],
+)
+def test_patches_that_cannot_be_drawn_are_refused(
+    sizes: tuple[int, ...], probabilities: tuple[float, ...], said: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        CorruptionConfig(patch_sizes=sizes, patch_probabilities=probabilities)
+
+
+def test_no_size_that_divides_the_latent_is_told() -> None:
+    config = CorruptionConfig(patch_sizes=(5, 2), patch_probabilities=(1.0, 0.0))
+    with pytest.raises(ConfigurationError, match="patch sizes 5, 4 with a probability above 0"):
+        config.sizes_for(8)
+
+
 def test_a_ratio_outside_its_range_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"max_mask_ratio is 1.5"):
         CorruptionConfig(max_mask_ratio=1.5)

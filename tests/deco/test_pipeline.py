@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from PIL import Image
 
+from decodiff_pipeline.data.images import read_image
 from decodiff_pipeline.deco.autoencoder import decode, encode, load_autoencoder
 from decodiff_pipeline.deco.config import DiscrepancyConfig
 from decodiff_pipeline.deco.discrepancy import anomaly_maps, image_scores, scored_map, smoothed
@@ -18,7 +19,7 @@ from decodiff_pipeline.deco.reference import DiscrepancyReference
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.deco.unet import build_unet
 from decodiff_pipeline.deco.weights import AutoencoderConfig, digest
-from decodiff_pipeline.errors import ConfigurationError, ModelError
+from decodiff_pipeline.errors import ConfigurationError, ImageError, ModelError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,6 +83,49 @@ def test_a_saved_model_scores_as_before(tmp_path: Path) -> None:
     expected, found = pipeline(images, "poly"), loaded(images, "poly")
     assert found.anomaly_maps == pytest.approx(expected.anomaly_maps, abs=1e-5)
     assert found.scores == pytest.approx(expected.scores, abs=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "RGBA", "PA", "CMYK", "1"])
+def test_an_image_is_the_same_opened_by_anyone(tmp_path: Path, mode: str) -> None:
+    grey = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
+    picture = Image.fromarray(grey)
+    if mode == "I;16":
+        picture = Image.fromarray(grey.astype(np.uint16) * 257)
+    elif mode in {"RGBA", "PA"}:
+        picture = Image.merge("RGBA", [picture] * 4)
+        picture = picture if mode == "RGBA" else picture.convert("P").convert("PA")
+    else:
+        picture = picture.convert("RGB").convert(mode)
+    path = tmp_path / "a.tif"
+    (picture.convert("RGBA") if mode == "PA" else picture).save(path)
+    pipeline = model()
+    with Image.open(path) as opened:
+        scores = pipeline(opened, "mono").scores
+    assert scores == pytest.approx(pipeline([read_image(path)], "mono").scores, abs=1e-6)
+    assert len(pipeline((image for image in [picture, picture]), "mono").scores) == 2
+
+
+def test_bad_arguments_are_told() -> None:
+    with pytest.raises(ModelError, match="batch_size is 0; it must be at least 1"):
+        model()(photographs(1), "mono", batch_size=0)
+    with pytest.raises(ConfigurationError, match="0 reverse steps do not fit"):
+        model()(photographs(1), "mono", num_inference_steps=0)
+    with pytest.raises(ImageError, match="the image has mode F, which is not converted"):
+        model()(Image.new("F", (8, 8)), "mono")
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, float("inf"), float("nan")])
+@pytest.mark.parametrize("name", ["pixel_limit", "latent_limit"])
+def test_a_limit_must_be_a_positive_number(name: str, limit: float) -> None:
+    with pytest.raises(ConfigurationError, match=rf"discrepancy\.{name} is {limit}; it must be"):
+        DiscrepancyConfig(**{name: limit})
+
+
+@pytest.mark.parametrize("sigma", [-3.0, float("inf"), float("nan")])
+@pytest.mark.parametrize("name", ["pixel_sigma", "latent_sigma"])
+def test_a_sigma_must_be_a_number_and_not_negative(name: str, sigma: float) -> None:
+    with pytest.raises(ConfigurationError, match=rf"discrepancy\.{name} is {sigma}; it must be 0"):
+        DiscrepancyConfig(**{name: sigma})
 
 
 def test_categories_are_checked() -> None:

@@ -329,6 +329,8 @@ def test_other_mistakes_are_told_before_any_work(world: World, scored: list[Any]
         world.run(world.root / "empty")
     with pytest.raises(DataError, match=r"0\.png lies in no folder.*inference\.category"):
         world.run(world.source / "mono")
+    with pytest.raises(ConfigurationError, match=r"inference\.output .* lies in inference\.source"):
+        world.run(world.root)
     with pytest.raises(ModelError, match=r"category 'deep'.*it knows mono, poly"):
         world.run(world.source / "poly")
     with pytest.raises(ConfigurationError, match=r"inference\.thresholds names the unknown"):

@@ -19,7 +19,7 @@ from decodiff_pipeline.deco.autoencoder import encode, load_autoencoder
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.preprocess import to_square, to_tensor
 from decodiff_pipeline.deco.weights import WEIGHTS_FILE, AutoencoderConfig, locate
-from decodiff_pipeline.errors import ConfigurationError, DataError, ImageError
+from decodiff_pipeline.errors import ConfigurationError, DataError, ImageError, ModelError
 from decodiff_pipeline.evaluation.reconstruction import psnr, reconstruction_report
 from decodiff_pipeline.pipelines.autoencoder.nodes import fit_autoencoder, measure_autoencoder
 from decodiff_pipeline.training.autoencoder import (
@@ -85,6 +85,20 @@ def test_reconstruction_improves() -> None:
     _, log = train_autoencoder({"procedural": ProceduralImages(0, size=64)}, small())
     assert [row["step"] for row in log] == [10, 20, 30, 40]
     assert log[-1]["psnr"] > log[0]["psnr"] + 3
+
+
+def test_a_loss_that_is_no_number_stops_the_fit() -> None:
+    def broken(images: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(images), 4, 4, 4), torch.nan)
+
+    with pytest.raises(ModelError, match=r"loss is nan with learning_rate 0\.003.*lower it"):
+        train_autoencoder({"procedural": ProceduralImages(0, size=64)}, small(), teacher=broken)
+
+
+def test_latents_of_any_size_are_scaled_to_unit_deviation() -> None:
+    source = ProceduralImages(0, size=64)
+    model, _ = train_autoencoder({"procedural": source}, small(learning_rate=0.3))
+    assert 0 < model.config.scaling_factor < 1e-5
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_state_alone() -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.deco.unet import build_unet
-from decodiff_pipeline.errors import ConfigurationError, DataError
+from decodiff_pipeline.errors import ConfigurationError, DataError, ModelError
 from decodiff_pipeline.pipelines.training.nodes import train_network
 from decodiff_pipeline.training.scoring import ScoringConfig, build_model
 from decodiff_pipeline.training.scoring_choice import (
@@ -26,6 +26,7 @@ from decodiff_pipeline.training.scoring_choice import (
     image_auroc,
     pixel_ap,
 )
+from decodiff_pipeline.training.scoring_fit import _limit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -197,6 +198,11 @@ def test_a_model_that_sees_no_defect_is_warned_of(
     with caplog.at_level(logging.WARNING):
         built(manifest(), Photographs())
     assert "hardly tells synthetic defects from good val images (image AUROC 0.550" in caplog.text
+
+
+def test_a_limit_of_nothing_blames_the_fit_and_no_parameter() -> None:
+    with pytest.raises(ModelError, match=r"latent discrepancy.* is 0\.0.*scoring\.fit"):
+        _limit("latent", np.zeros(9), ScoringConfig())
 
 
 def test_without_val_images_the_cure_is_named() -> None:

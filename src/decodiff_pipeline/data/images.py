@@ -1,18 +1,8 @@
 """Safe reading of images and masks that somebody else made.
 
-What an image becomes (`read_image` returns "L" or "RGB" only, 8 bits a channel):
-
-| in the file | becomes |
-|---|---|
-| 8-bit grey, 8-bit RGB | itself |
-| 1-bit | L, 0 and 255 |
-| 16-bit grey (unsigned) | L, value / 257 rounded: 65535 → 255 whatever the image's range |
-| 16-bit RGB (PNG) | RGB, the high byte of each channel (Pillow's decoder) |
-| palette | RGB |
-| alpha (LA, RGBA, palette with transparency) | composited on black, then L or RGB |
-| CMYK, YCbCr | RGB by Pillow's formulas, colour profiles ignored |
-| several frames (animated PNG or WebP, multi-page TIFF) | refused; of a phone's MPO the first |
-| Lab, HSV, 32-bit integer or float | refused |
+`read_image` returns "L" or "RGB" only, 8 bits a channel: see `decodiff_pipeline.deco.colour` for
+the rules. Of several frames (animated PNG or WebP, multi-page TIFF) none is read; of a phone's MPO
+the first is.
 
 The EXIF orientation is applied. Anything but PNG, JPEG, BMP, TIFF and WebP is refused, by content,
 whatever the suffix says; so is anything above `MAX_PIXELS`, before a pixel is decoded.
@@ -28,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from decodiff_pipeline.deco.colour import to_eight_bit
 from decodiff_pipeline.errors import ImageError
 
 # Pillow warns from 89 million pixels on, and only warns: a warning of this kind is an error here.
@@ -39,7 +30,6 @@ SUFFIX_OF = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "BMP": ".bmp", "TIFF"
 MAX_PIXELS = 50_000_000
 # Uncompressed 16-bit RGBA is 8 bytes a pixel: a larger file is no image of MAX_PIXELS.
 MAX_BYTES_PER_PIXEL = 8
-GREY_16_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 
 
 class ImageFolder:
@@ -76,10 +66,10 @@ def read_image(
 
     Raises:
         ImageError: The path leaves the root, or the file is missing, empty, damaged, too large,
-            animated, or of a format or mode that is not converted (module docstring).
+            animated, or of a format or mode that is not converted.
     """
     data = read_bytes(path, root=root, max_pixels=max_pixels)
-    return convert(open_image(data, path, max_pixels), path)
+    return to_eight_bit(open_image(data, path, max_pixels), path)
 
 
 def read_mask(path: Path, *, root: Path | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -213,49 +203,10 @@ def suffix_of(data: bytes) -> str:
     return SUFFIX_OF.get(Image.open(io.BytesIO(data), formats=FORMATS).format or "", ".webp")
 
 
-def convert(image: Image.Image, path: Path) -> Image.Image:
-    """Converts a decoded image to "L" or "RGB" by the rules of the module docstring.
-
-    Args:
-        image: As `open_image` returns it.
-        path: Only for messages.
-
-    Raises:
-        ImageError: Its mode has no rule.
-    """
-    if image.mode in GREY_16_BIT:
-        return _grey_16_to_8(image)
-    if image.mode == "1":
-        return image.convert("L")
-    if image.has_transparency_data:
-        grey = image.mode in {"L", "LA", "La"}
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        on_black = Image.alpha_composite(
-            black, image.convert("LA" if grey else "RGBA").convert("RGBA")
-        )
-        return on_black.convert("L" if grey else "RGB")
-    if image.mode in {"L", "RGB"}:
-        return image
-    if image.mode in {"P", "CMYK", "YCbCr", "RGBX"}:
-        return image.convert("RGB")
-    raise ImageError(
-        f"{path} has mode {image.mode}, which is not converted: save it as 8-bit or 16-bit grey "
-        "or as 8-bit RGB."
-    )
-
-
-def _grey_16_to_8(image: Image.Image) -> Image.Image:
-    # 65535 / 255 = 257: the full range maps onto the full range. A stretch to the image's own
-    # range would make grey values incomparable between images, which is what a detector compares.
-    values = np.asarray(image).astype(np.uint32)
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
-
-
 def mask_array(image: Image.Image) -> np.ndarray:
     """Turns a decoded mask into bool (H, W): True where any channel but alpha is not zero."""
-    if image.mode == "P" and any(
-        (image.getpalette() or [0])[:3]
-    ):  # index 0 is not black: go by colour
+    coloured = image.mode == "P" and any((image.getpalette() or [0])[:3])  # index 0 is not black
+    if coloured or image.mode in {"CMYK", "YCbCr"}:  # whose zeros are not black either
         image = image.convert("RGB")
     values = np.asarray(image)
     if values.ndim == 2:  # noqa: PLR2004

@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from decodiff_pipeline.data import splits
 from decodiff_pipeline.data.images import (
     ImageFolder,
-    convert,
     mask_array,
     open_image,
     read_bytes,
@@ -26,6 +25,7 @@ from decodiff_pipeline.data.images import (
 from decodiff_pipeline.data.layouts import Layout, Record, get_layout, layout_names
 from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
 from decodiff_pipeline.data.near_duplicates import difference_hash
+from decodiff_pipeline.deco.colour import to_eight_bit
 from decodiff_pipeline.errors import DataError, ImageError
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def _measure(root: Path, record: Record) -> dict[str, Any]:
         data = read_bytes(path, root=root)
         facts |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         image = open_image(data, path)
-        facts |= {"mode": image.mode, "dhash": difference_hash(convert(image, path))}
+        facts |= {"mode": image.mode, "dhash": difference_hash(to_eight_bit(image, path))}
         facts |= {"width": image.width, "height": image.height}
     except ImageError as error:
         facts["error"] = str(error)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from decodiff_pipeline.data.images import (
     SUFFIXES,
-    convert,
     mask_array,
     open_image,
     read_bytes,
     suffix_of,
 )
+from decodiff_pipeline.deco.colour import to_eight_bit
 from decodiff_pipeline.errors import DataError, ImageError
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _reviewed(line: int, row: dict[str, str], images: Path, index: dict[str, Pat
     if row["image_sha256"] and row["image_sha256"] != sha256:
         raise DataError(f"{path} has the SHA-256 {sha256}, not {row['image_sha256']}.")
     image = open_image(data, path)
-    convert(image, path)
+    to_eight_bit(image, path)
     mask = images / row["mask"] if row["mask"] else None
     return Reviewed(
         line=line,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import ConfigDict
@@ -82,10 +83,10 @@ class CorruptionConfig:
     The defaults are those of the released code.
 
     Attributes:
-        patch_sizes: Side lengths in latent pixels. The last one stands for half of the latent's
-            side, whatever that is.
-        patch_probabilities: One probability per size; renormalised over the sizes that divide
-            the latent.
+        patch_sizes: Side lengths in latent pixels, at least 1. The last one stands for half of the
+            latent's side, whatever that is.
+        patch_probabilities: One probability per size, at least 0 and not all of them 0;
+            renormalised over the sizes that divide the latent.
         max_mask_ratio: Upper end of the share of corrupted patches, drawn per image.
         max_shuffle_ratio: Upper end of the share of patches whose noise is another patch of the
             batch instead of Gaussian noise, drawn per batch.
@@ -101,6 +102,16 @@ class CorruptionConfig:
             msg = (
                 f"{len(self.patch_sizes)} patch_sizes but "
                 f"{len(self.patch_probabilities)} patch_probabilities; give one for each"
+            )
+            raise ConfigurationError(msg)
+        if not self.patch_sizes or min(self.patch_sizes) < 1:
+            msg = f"patch_sizes are {_listed(self.patch_sizes)}; give at least one, each at least 1"
+            raise ConfigurationError(msg)
+        valid = all(math.isfinite(value) and value >= 0 for value in self.patch_probabilities)
+        if not valid or sum(self.patch_probabilities) <= 0:
+            msg = (
+                f"patch_probabilities are {_listed(self.patch_probabilities)}; "
+                "none may be negative, and they must not all be 0"
             )
             raise ConfigurationError(msg)
         for name in ("max_mask_ratio", "max_shuffle_ratio"):
@@ -127,7 +138,10 @@ class CorruptionConfig:
                 usable[size] = usable.get(size, 0.0) + probability
         total = sum(usable.values())
         if total <= 0:
-            msg = f"none of the patch sizes {sizes} divides a latent of side {latent_size}"
+            msg = (
+                f"none of the patch sizes {_listed(sizes)} with a probability above 0 divides a "
+                f"latent of side {latent_size}; give one that does"
+            )
             raise ConfigurationError(msg)
         return {size: probability / total for size, probability in usable.items()}
 
@@ -146,7 +160,7 @@ class DiscrepancyConfig:
             images at the same place. Limits are in these units then.
         pixel_limit: Pixel discrepancy that counts as 1; larger ones are clipped.
         latent_limit: Latent discrepancy that counts as 1; larger ones are clipped.
-        pixel_sigma: Gaussian smoothing of the pixel discrepancy, in image pixels.
+        pixel_sigma: Gaussian smoothing of the pixel discrepancy, in image pixels; 0 for none.
         latent_sigma: Gaussian smoothing of the latent discrepancy, in latent pixels.
         fusion: ``geometric`` √(pixel · latent) as in the paper, ``arithmetic`` their mean, or one
             of the two alone.
@@ -171,13 +185,23 @@ class DiscrepancyConfig:
 
     def __post_init__(self) -> None:
         for name in ("pixel_limit", "latent_limit"):
-            if not getattr(self, name) > 0:
-                msg = f"discrepancy.{name} is {getattr(self, name)}; it must be positive"
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                msg = f"discrepancy.{name} is {value}; it must be positive and finite"
+                raise ConfigurationError(msg)
+        for name in ("pixel_sigma", "latent_sigma"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                msg = f"discrepancy.{name} is {value}; it must be 0 (no smoothing) or positive"
                 raise ConfigurationError(msg)
         for name in ("pixel_weight", "top_share"):
             if not 0 <= getattr(self, name) <= 1:
                 msg = f"discrepancy.{name} is {getattr(self, name)}; it must lie within 0…1"
                 raise ConfigurationError(msg)
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return ", ".join(map(str, values)) or "an empty list"
 
 
 def require_places(discrepancy: DiscrepancyConfig, preprocess: PreprocessConfig) -> None:

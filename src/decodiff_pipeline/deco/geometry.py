@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
+from decodiff_pipeline.deco.colour import to_eight_bit
 from decodiff_pipeline.errors import ImageError
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def canvas(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
     has none, and the model would have to learn it or report it.
 
     Args:
-        image: Any PIL image; it becomes RGB.
+        image: A PIL image of any mode that :func:`~.colour.to_eight_bit` knows.
         config: How it is fitted into squares.
 
     Returns:
@@ -151,7 +152,8 @@ def canvas(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
     """
     down, across = plan(image.size, config)
     size = (across.scaled, down.scaled)
-    pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BICUBIC))
+    coloured = to_eight_bit(image).convert("RGB")
+    pixels = np.asarray(coloured.resize(size, Image.Resampling.BICUBIC))
     padding = ((down.before, down.after), (across.before, across.after), (0, 0))
     return np.pad(pixels, padding, mode="edge") if np.any(padding) else pixels
 
@@ -179,7 +181,7 @@ def squares(image: Image.Image, config: PreprocessConfig) -> list[np.ndarray]:
     """All squares of an image, row by row; one, but for ``tile``.
 
     Args:
-        image: Any PIL image; it becomes RGB.
+        image: A PIL image of any mode that :func:`~.colour.to_eight_bit` knows.
         config: How it is fitted into squares.
 
     Returns:

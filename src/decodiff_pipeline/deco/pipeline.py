@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import DiffusionPipeline
+from PIL import Image
 
 from decodiff_pipeline.deco.assembly import DeCoDiffOutput, assemble
 from decodiff_pipeline.deco.autoencoder import decode, encode
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     import numpy as np
-    from PIL import Image
 
 
 class DeCoDiffPipeline(DiffusionPipeline):
@@ -129,7 +129,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
 
     def __call__(
         self,
-        images: Sequence[Image.Image] | torch.Tensor,
+        images: Image.Image | Iterable[Image.Image] | torch.Tensor,
         category: str | Sequence[str],
         num_inference_steps: int | None = None,
         batch_size: int = 16,
@@ -142,7 +142,9 @@ class DeCoDiffPipeline(DiffusionPipeline):
         so that it means the same of one tile and of many.
 
         Args:
-            images: PIL images, or a tensor as :meth:`preprocess` returns it.
+            images: PIL images or one, or a tensor as :meth:`preprocess` returns it. Modes other
+                than "L" and "RGB" are converted as in :mod:`~.colour`; an EXIF orientation is
+                not applied.
             category: One category for all images, or one for each.
             num_inference_steps: Reverse steps; by default those the model was saved with.
             batch_size: Squares processed at once.
@@ -153,15 +155,21 @@ class DeCoDiffPipeline(DiffusionPipeline):
             Maps, scores and reconstructions, in the order of the images.
 
         Raises:
-            ModelError: There is no image, a category is unknown, or there are not as many
-                categories as images, or squares as the images have.
-            ImageError: An image is too long and narrow for ``fit``.
+            ModelError: There is no image, a category is unknown, ``batch_size`` is below 1, or
+                there are not as many categories as images, or squares as the images have.
+            ConfigurationError: The schedule has no such number of reverse steps.
+            ImageError: An image is too long and narrow for ``fit``, or of a mode that is not
+                converted.
         """
+        if batch_size < 1:
+            msg = f"batch_size is {batch_size}; it must be at least 1"
+            raise ModelError(msg)
         batches: Iterable[torch.Tensor]
         if isinstance(images, torch.Tensor):
             sizes = sizes or [(self.image_size, self.image_size)] * len(images)
             batches = images.split(batch_size)
         else:
+            images = [images] if isinstance(images, Image.Image) else list(images)
             sizes = [image.size for image in images]
             batches = self._batches(images, batch_size)
         ids = self._per_square(self._category_ids(category, len(sizes)), sizes)
@@ -188,7 +196,9 @@ class DeCoDiffPipeline(DiffusionPipeline):
         Returns:
             ẑ_0, float32 (N, C, h, w).
         """
-        self.scheduler.set_timesteps(num_inference_steps or self.config.num_inference_steps)
+        if num_inference_steps is None:
+            num_inference_steps = self.config.num_inference_steps
+        self.scheduler.set_timesteps(num_inference_steps)
         sample = self.unet.standardise(latents.to(self.unet.device, torch.float32))
         ids = category_ids.to(self.unet.device)
         return self.unet.restore(reverse_process(self.unet, self.scheduler, sample, ids))

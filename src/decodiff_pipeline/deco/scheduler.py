@@ -120,7 +120,7 @@ class DeCoDiffScheduler(SchedulerMixin, ConfigMixin):
         if number not in strides:
             msg = (
                 f"{number} reverse steps do not fit a {total}-step schedule by a stride; "
-                f"choose one of {sorted(strides)} or list the timesteps"
+                f"choose one of {sorted(strides)}"
             )
             raise ConfigurationError(msg)
         return list(range(0, total, strides[number]))[::-1]

@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from decodiff_pipeline.data.images import convert, open_image
+from decodiff_pipeline.data.images import open_image
+from decodiff_pipeline.deco.colour import to_eight_bit
 from decodiff_pipeline.deco.geometry import plan, to_original
-from decodiff_pipeline.errors import ImageError, ModelError
+from decodiff_pipeline.errors import ConfigurationError, ImageError, ModelError
 from decodiff_pipeline.inference.overlays import draw_overlay, encode_overlay
 from decodiff_pipeline.inference.results import Limits, log_summary, tabulate
 from decodiff_pipeline.inference.store import map_name, overlay_name
@@ -72,11 +73,17 @@ def infer(
 
     Raises:
         DataError: The source holds nothing or contradicts itself, or the store cannot be written.
-        ConfigurationError: A threshold is set for a category that the model does not know, or the
-            backend's package is missing.
+        ConfigurationError: The store lies in the source, a threshold is set for a category that
+            the model does not know, or the backend's package is missing.
         ModelError: There is no model, it does not know a category of the source, or the ONNX
             export is missing, damaged or of another model.
     """
+    if source.path.is_dir() and store.path.resolve().is_relative_to(source.path.resolve()):
+        msg = (
+            f"inference.output {store.path} lies in inference.source {source.path}: the next run "
+            "would take its maps for images; name a folder outside"
+        )
+        raise ConfigurationError(msg)
     items = source.items(config.category)
     digest, known = folder_sha256(model), model_categories(model)
     export = onnx if config.backend == "onnxruntime" else None
@@ -146,7 +153,7 @@ class _Run:
             if self._is_done(item, sha256):
                 return
             path = self._source.root / item.path
-            image = convert(open_image(data, path), path)
+            image = to_eight_bit(open_image(data, path), path)
             plan(image.size, self._pipeline.preprocessing)  # too narrow an image is its own fault
         except ImageError as error:
             self._journal.record([self._row(item, error=str(error))])

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from decodiff_pipeline.data.images import MAX_PIXELS, convert, open_image
+from decodiff_pipeline.data.images import MAX_PIXELS, open_image
+from decodiff_pipeline.deco.colour import to_eight_bit
 from decodiff_pipeline.deco.geometry import to_original
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.registry.gathering import Gathering
@@ -150,7 +151,7 @@ class Scorer:
         for index, data in enumerate(images):
             # One after the other: only the model's squares of each image are kept.
             name = Path(f"image {index}")
-            image = convert(open_image(data, name, self._max_pixels), name)
+            image = to_eight_bit(open_image(data, name, self._max_pixels), name)
             sizes.append(image.size)
             tensors.append(self._pipeline.preprocess([image]))
         scored = self._computed(_Job(torch.cat(tensors), list(categories), sizes))

@@ -18,6 +18,7 @@ from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from PIL import Image
 
 from decodiff_pipeline.deco.precision import resolve_bfloat16
+from decodiff_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -56,6 +57,9 @@ def train_autoencoder(
         The autoencoder with averaged (EMA) weights, in eval mode on the CPU, and the log: per row
         ``step``, ``psnr`` (dB, over training crops), ``latent_mse``, ``learning_rate``, ``seconds``
         and ``crops_per_second``.
+
+    Raises:
+        ModelError: The loss, or the scale of the latents, is no longer a number.
     """
     device = _device(config.device)
     model = new_autoencoder(config).to(device, memory_format=torch.channels_last)
@@ -218,6 +222,12 @@ def _train_step(
     if targets is not None:
         latent_error = (latents.float() - targets).square().mean()
         loss = loss + config.teacher_weight * latent_error
+    if not torch.isfinite(loss):
+        msg = (
+            f"the autoencoder's loss is {loss:.4g} with learning_rate {config.learning_rate} "
+            "(autoencoder_training); lower it, nothing was saved"
+        )
+        raise ModelError(msg)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
@@ -239,7 +249,13 @@ def _set_scaling_factor(
     few = config.model_copy(update={"pool_size": min(64, config.pool_size)})
     crops = draw_pool(sources, few, np.random.default_rng([config.seed, config.steps]))
     deviation = float(model.encode(_to_float(crops, torch.device("cpu"))).latents.std())
-    model.register_to_config(scaling_factor=round(1 / max(deviation, 1e-3), 5))
+    if not math.isfinite(deviation):
+        msg = (
+            f"the autoencoder's latents deviate by {deviation} after the last step; lower "
+            f"learning_rate (autoencoder_training), now {config.learning_rate}; nothing was saved"
+        )
+        raise ModelError(msg)
+    model.register_to_config(scaling_factor=float(f"{1 / max(deviation, 1e-3):.5g}"))
 
 
 def _row(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from decodiff_pipeline.data.synthetic_images import synthetic_images
 from decodiff_pipeline.data.transforms import plain_square
 from decodiff_pipeline.deco.preprocess import to_tensor
+from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.training.scoring import images_to_fit
 from decodiff_pipeline.training.scoring_choice import (
     Pairs,
@@ -57,14 +59,15 @@ def fit_scoring(
     Raises:
         DataError: There is no good val image of a category the model knows.
         ImageError: An image cannot be read.
+        ModelError: A fitted limit is not positive.
     """
     good = _good_images(model, manifest, images, config)
     if config.fit == "none":
         return
     fitted = replace(
         config.discrepancy,
-        pixel_limit=_limit(good.pixel, config),
-        latent_limit=_limit(good.latent, config),
+        pixel_limit=_limit("pixel", good.pixel, config),
+        latent_limit=_limit("latent", good.latent, config),
     )
     record: dict[str, Any] = {"fit": config.fit, "good_images": len(good.rows)}
     logger.info(
@@ -114,8 +117,16 @@ def _good_images(
     return _Good(rows, ids, pixel, latent)
 
 
-def _limit(values: np.ndarray, config: ScoringConfig) -> float:
-    return float(config.limit_factor * np.quantile(values, config.limit_quantile))
+def _limit(name: str, values: np.ndarray, config: ScoringConfig) -> float:
+    limit = float(config.limit_factor * np.quantile(values, config.limit_quantile))
+    if not (math.isfinite(limit) and limit > 0):
+        msg = (
+            f"the limit of the {name} discrepancy fitted on good val images is {limit}: the model "
+            "changes nothing in them, or its weights are no numbers; train longer, or set "
+            f"scoring.fit to none and scoring.discrepancy.{name}_limit yourself"
+        )
+        raise ModelError(msg)
+    return limit
 
 
 def _pairs(
