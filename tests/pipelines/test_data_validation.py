@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.manifest import DataConfig, build_manifest
+from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.pipelines.data_validation import create_pipeline
 from decodiff_pipeline.pipelines.data_validation.config import ValidationConfig
@@ -31,12 +32,15 @@ BOLT = "bolt/test/scratch/000.png"
 
 
 def checked(
-    root: Path, limits: ValidationConfig = LIMITS, **data: Any
+    root: Path,
+    limits: ValidationConfig = LIMITS,
+    fit: PreprocessConfig = PreprocessConfig(),
+    **data: Any,
 ) -> tuple[pd.DataFrame, dict[str, Any], str]:
     config = DataConfig(**{"layout": "mvtec"} | data)
     images = ImageFolder(root)
     manifest = build_manifest(images, config)
-    report, html = validate(manifest, images, config, limits)
+    report, html = validate(manifest, images, config, fit, limits)
     return manifest, json.loads(json.dumps(report)), html
 
 
@@ -120,7 +124,7 @@ def test_a_category_with_too_few_train_images_or_none(
 def test_a_wanted_category_that_the_manifest_lacks(mvtec_tree: Path) -> None:
     manifest, _, _ = checked(mvtec_tree)
     config = DataConfig(layout="mvtec", categories=("bolt", "nut"))
-    report, _ = validate(manifest, ImageFolder(mvtec_tree), config, LIMITS)
+    report, _ = validate(manifest, ImageFolder(mvtec_tree), config, PreprocessConfig(), LIMITS)
     assert failures(report)["category_exists"] == ["nut"]
 
 
@@ -145,6 +149,89 @@ def test_equal_bytes_in_train_and_test_stop_the_run_and_near_ones_do_not(mvtec_t
     assert failures(report)["not_in_train_and_test"] == ["bolt/test/good/001.png"]
     with pytest.raises(DataError, match="not_in_train_and_test"):
         gate(manifest, report)
+
+
+def test_images_in_a_wrong_place_are_named(mvtec_tree: Path, make: SimpleNamespace) -> None:
+    bolt = mvtec_tree / "bolt"
+    lost = ["bolt/test/bent/sub/0.png", "bolt/train/good/more/0.png", "bolt/train/loose.png"]
+    for number, path in enumerate([*lost, "nut/Train/good/0.png"]):
+        make.image(mvtec_tree / path, 70 + number)
+    make.mask(bolt / "ground_truth" / "scratch" / "999_mask.png")
+    (bolt / "train" / ".hidden.png").write_text("")
+    manifest, report, _ = checked(mvtec_tree)
+    orphan = "bolt/ground_truth/scratch/999_mask.png"
+    assert failures(report) == {"image_in_its_place": [orphan, *lost, "nut/Train/good/0.png"]}
+    assert report["success"] is True
+    assert len(manifest) == 37
+    _, report, _ = checked(mvtec_tree, exclude=["nut/*", "bolt/*loose.png"])
+    assert failures(report) == {"image_in_its_place": [orphan, *lost[:2]]}
+
+
+def test_images_of_a_category_that_is_not_used_are_in_their_place(
+    mvtec_tree: Path, make: SimpleNamespace
+) -> None:
+    make.category(mvtec_tree, "nut", train=5, seed=1)
+    assert failures(checked(mvtec_tree, categories=("bolt",))[1]) == {}
+
+
+def test_equal_bytes_that_are_told_to_be_something_else(
+    mvtec_tree: Path, make: SimpleNamespace
+) -> None:
+    make.category(mvtec_tree, "nut", train=25, seed=9)
+    good = mvtec_tree / "bolt" / "test" / "good" / "000.png"
+    shutil.copyfile(good, mvtec_tree / BOLT)
+    train = mvtec_tree / "bolt" / "train" / "good" / "000.png"
+    shutil.copyfile(train, mvtec_tree / "nut" / "train" / "good" / "000.png")
+    found = failures(checked(mvtec_tree)[1])
+    assert found["one_label"] == [BOLT]
+    assert found["one_category"] == ["nut/train/good/000.png"]
+
+
+def test_a_mask_is_of_one_image_and_lossless(mvtec_tree: Path, make: SimpleNamespace) -> None:
+    make.image(mvtec_tree / "bolt" / "test" / "scratch" / "000.bmp", 71)
+    truth = mvtec_tree / "bolt" / "ground_truth" / "scratch"
+    Image.open(truth / "001_mask.png").save(truth / "001_mask.jpg")
+    (truth / "001_mask.png").unlink()
+    found = failures(checked(mvtec_tree)[1])
+    assert found["mask_of_one_image"] == [BOLT]
+    assert found["mask_lossless"] == ["bolt/test/scratch/001.png"]
+
+
+def test_an_image_too_narrow_for_the_model_stops_the_run(
+    mvtec_tree: Path, make: SimpleNamespace
+) -> None:
+    make.image(mvtec_tree / "bolt" / "test" / "good" / "long.png", 71, size=(2000, 20))
+    limits = LIMITS.model_copy(update={"min_side": 10})
+    assert failures(checked(mvtec_tree, limits)[1]) == {}
+    _, report, _ = checked(mvtec_tree, limits, PreprocessConfig(fit="tile"))
+    assert failures(report) == {"image_fits": ["bolt/test/good/long.png"]}
+    detail = next(c for c in report["checks"] if c["name"] == "image_fits")["offenders"][0]
+    assert "too narrow for preprocessing.fit 'tile'" in detail["detail"]
+
+
+@pytest.mark.parametrize("mode", ["YCbCr", "CMYK"])
+def test_every_mode_that_is_converted_passes(mvtec_tree: Path, mode: str) -> None:
+    for path in (mvtec_tree / "bolt").rglob("good/*.png"):
+        Image.open(path).convert("RGB").convert(mode).save(path.with_suffix(".tif"))
+        path.unlink()
+    assert "image_mode" not in failures(checked(mvtec_tree)[1])
+
+
+def test_an_excluded_path_may_have_brackets(mvtec_tree: Path, make: SimpleNamespace) -> None:
+    make.image(mvtec_tree / "bolt" / "train" / "good" / "a[0].png", 71)
+    manifest, _, _ = checked(mvtec_tree, exclude=["bolt/train/good/a[0].png"])
+    excluded = manifest[manifest["split"] == "excluded"]
+    assert list(excluded["path"]) == ["bolt/train/good/a[0].png"]
+
+
+@pytest.mark.parametrize("names", [("mean",), ("Bolt (M8)", "Bolt [M8]")])
+def test_names_of_categories_that_would_be_mistaken_are_refused(
+    tmp_path: Path, make: SimpleNamespace, names: tuple[str, ...]
+) -> None:
+    for name in names:
+        make.category(tmp_path, name, train=5, seed=1)
+    with pytest.raises(DataError, match=r"another name|rename one"):
+        checked(tmp_path)
 
 
 def test_duplicates_within_train_pass(mvtec_tree: Path) -> None:
@@ -200,7 +287,8 @@ def test_the_report_says_why_images_were_left_out(mvtec_tree: Path) -> None:
     assert "&lt;b&gt;scratched&lt;/b&gt;" in html
     assert "bolt/train/good/002.png" in html
     old = manifest.drop(columns="excluded_because")
-    again, _ = validate(old, ImageFolder(mvtec_tree), DataConfig(layout="mvtec"), LIMITS)
+    config = DataConfig(layout="mvtec")
+    again, _ = validate(old, ImageFolder(mvtec_tree), config, PreprocessConfig(), LIMITS)
     assert [len(one["paths"]) for one in again["exclusions"]] == [3]
 
 
@@ -227,6 +315,7 @@ def test_the_report_is_saved_before_the_gate_stops_the_run(mvtec_tree: Path) -> 
         {
             "raw_images": MemoryDataset(ImageFolder(mvtec_tree), copy_mode="assign"),
             "params:data": MemoryDataset(DataConfig(layout="mvtec")),
+            "params:preprocessing": MemoryDataset(PreprocessConfig()),
             "params:validation": MemoryDataset(LIMITS),
             "validation_report": MemoryDataset(),
             "validation_report_html": MemoryDataset(),

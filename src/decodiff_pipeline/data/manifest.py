@@ -8,13 +8,13 @@ import logging
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from decodiff_pipeline.data import splits
+from decodiff_pipeline.data.category_names import check_names
 from decodiff_pipeline.data.images import (
     ImageFolder,
     mask_array,
@@ -25,6 +25,7 @@ from decodiff_pipeline.data.images import (
 from decodiff_pipeline.data.layouts import Layout, Record, get_layout, layout_names
 from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
 from decodiff_pipeline.data.near_duplicates import difference_hash
+from decodiff_pipeline.data.unlisted import image_files
 from decodiff_pipeline.deco.colour import to_eight_bit
 from decodiff_pipeline.errors import DataError, ImageError
 
@@ -61,7 +62,7 @@ class Exclusion(BaseModel):
     """Images that are left out, and why.
 
     Attributes:
-        path: Glob pattern of paths, relative to the raw root.
+        path: Path relative to the raw root, or a glob pattern of such paths.
         reason: What is wrong with them; kept in the manifest and shown in the validation report.
     """
 
@@ -69,6 +70,10 @@ class Exclusion(BaseModel):
 
     path: str = Field(min_length=1)
     reason: str = ""
+
+    def matches(self, path: str) -> bool:
+        """Whether it names a path; one with brackets in it is not taken for a pattern first."""
+        return path == self.path or fnmatch.fnmatchcase(path, self.path)
 
 
 class DataConfig(BaseModel):
@@ -146,7 +151,8 @@ def build_manifest(images: ImageFolder, config: DataConfig) -> pd.DataFrame:
         One row an image, columns as in `COLUMNS`, sorted by category and path.
 
     Raises:
-        DataError: The root is not there, holds nothing of the layout, or lacks a wanted category.
+        DataError: The root is not there, holds nothing of the layout, or lacks a wanted category;
+            or a category has a name that stands for something else.
     """
     from tqdm import tqdm
 
@@ -160,7 +166,8 @@ def build_manifest(images: ImageFolder, config: DataConfig) -> pd.DataFrame:
         )
     rows = [_row(record, facts) for record, facts in zip(records, measured, strict=True)]
     manifest = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-    manifest["split"] = _splits(_excluded(manifest, config.exclude), config)
+    _excluded(manifest, config.exclude, root)
+    manifest["split"] = _splits(manifest, config)
     return manifest.sort_values(["category", "path"], ignore_index=True)
 
 
@@ -186,6 +193,7 @@ def _records(root: Path, layout: Layout, config: DataConfig) -> list[Record]:
             f"data.categories names {', '.join(missing)}, not found in {root} by the layout "
             f"'{layout.name}'; there are: {', '.join(available)}."
         )
+    check_names(wanted, root)
     records = [record for category in wanted for record in layout.records(root, category)]
     if not records:
         raise layout.nothing_here(root, f"no image found in {root}")
@@ -245,12 +253,13 @@ def _row(record: Record, facts: dict[str, Any]) -> dict[str, Any]:
     } | facts
 
 
-def _excluded(manifest: pd.DataFrame, exclude: Sequence[Exclusion]) -> pd.DataFrame:
+def _excluded(manifest: pd.DataFrame, exclude: Sequence[Exclusion], root: Path) -> None:
     """Marks what is left out, each image with the first reason that is given for it."""
     for entry in exclude:
-        matched = manifest["path"].map(partial(fnmatch.fnmatchcase, pat=entry.path))
+        matched = manifest["path"].map(entry.matches)
         if not matched.any():
-            logger.warning("data.exclude: the pattern %r matches no image.", entry.path)
+            if not any(map(entry.matches, image_files(root))):
+                logger.warning("data.exclude: the pattern %r matches no image.", entry.path)
             continue
         logger.info(
             "data.exclude: %d images by %r: %s",
@@ -259,7 +268,6 @@ def _excluded(manifest: pd.DataFrame, exclude: Sequence[Exclusion]) -> pd.DataFr
         manifest.loc[matched, "split"] = splits.EXCLUDED
         unexplained = matched & (manifest["excluded_because"] == "")
         manifest.loc[unexplained, "excluded_because"] = entry.reason
-    return manifest
 
 
 def _splits(manifest: pd.DataFrame, config: DataConfig) -> pd.Series:

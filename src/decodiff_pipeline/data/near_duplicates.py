@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SIDE = 16
 BITS = SIDE * SIDE
+# Set bits below which a hash says nothing: all white sheets are alike, whatever is on them.
+MIN_BITS = 16
 FITTED = (splits.TRAIN, splits.VAL, splits.CALIBRATION)
 
 
@@ -69,6 +71,22 @@ def duplicate_of(manifest: pd.DataFrame) -> pd.Series:
     return test["sha256"].map(known).dropna().reindex(manifest.index, fill_value="")
 
 
+def differing_duplicate_of(manifest: pd.DataFrame, column: str) -> pd.Series:
+    """An image of equal bytes for which something else is said.
+
+    Args:
+        manifest: As for `duplicate_of`.
+        column: What must be the same: ``label`` or ``category``.
+
+    Returns:
+        As `duplicate_of`; empty also for the first image, which the others are compared with.
+    """
+    table = manifest[manifest["sha256"] != ""]
+    first = table.drop_duplicates("sha256").set_index("sha256")
+    paths, said = (table["sha256"].map(first[name]) for name in ("path", column))
+    return paths[said != table[column]].reindex(manifest.index, fill_value="")
+
+
 def near_duplicate_of(manifest: pd.DataFrame, bits: int) -> pd.Series:
     """Train, val or calibration image of its category that a test image looks most like.
 
@@ -77,7 +95,8 @@ def near_duplicate_of(manifest: pd.DataFrame, bits: int) -> pd.Series:
         bits: How many of the 256 bits may differ.
 
     Returns:
-        As `duplicate_of`; empty also where the nearest image is further off than ``bits``.
+        As `duplicate_of`; empty also where the nearest image is further off than ``bits``, or the
+        hash of the test image has fewer than `MIN_BITS` set bits.
     """
     found: dict[int, str] = {}
     for _, group in manifest[manifest["dhash"] != ""].groupby("category"):
@@ -86,8 +105,9 @@ def near_duplicate_of(manifest: pd.DataFrame, bits: int) -> pd.Series:
         if fitted.empty or test.empty:
             continue
         index, distance = nearest(list(test["dhash"]), list(fitted["dhash"]))
-        for row, match, apart in zip(test.index, index, distance, strict=True):
-            if apart <= bits:
+        detail = np.bitwise_count(_unpack(list(test["dhash"]))).sum(axis=1)
+        for row, match, apart, told in zip(test.index, index, distance, detail, strict=True):
+            if apart <= bits and told >= MIN_BITS:
                 found[row] = fitted["path"].iloc[match]
     return pd.Series(found, dtype="str").reindex(manifest.index, fill_value="")
 

@@ -23,6 +23,19 @@ def image_expectations(config: ValidationConfig) -> list[Any]:
     return [*_files(config), *_splits(), *_masks()]
 
 
+def file_expectations() -> list[Any]:
+    """Returns the expectations on `tables.file_table`."""
+    return [
+        _empty(
+            "unlisted_error",
+            "image_in_its_place",
+            "Every image file lies where the layout looks for images or masks (others are left "
+            "out: move them, or name them under data.exclude).",
+            severity=WARNING,
+        )
+    ]
+
+
 def category_expectations(config: ValidationConfig) -> list[Any]:
     """Returns the expectations on `tables.category_table`, in the report's order."""
     train, held_out = config.min_train_images, config.min_held_out_images
@@ -76,6 +89,7 @@ def _files(config: ValidationConfig) -> list[Any]:
             row_condition=decodes,
             meta=_meta("image_mode", f"The mode is among {', '.join(config.modes)}.", "mode"),
         ),
+        _empty("fit_error", "image_fits", "Every image can be brought to the model's squares."),
         gxe.ExpectColumnValuesToBeUnique(
             column="path", meta=_meta("path_unique", "No image is listed twice.", "split")
         ),
@@ -91,6 +105,17 @@ def _splits() -> list[Any]:
             value_set=[GOOD],
             row_condition=Column("split").is_in(list(FITTED)),
             meta=_meta("only_good_outside_test", good, "split", "defect_type"),
+        ),
+        _empty(
+            "other_label_duplicate_of",
+            "one_label",
+            "No two images of equal bytes have different labels.",
+        ),
+        _empty(
+            "other_category_duplicate_of",
+            "one_category",
+            "No two images of equal bytes are in different categories.",
+            severity=WARNING,
         ),
         _empty(
             "duplicate_of",
@@ -134,6 +159,13 @@ def _masks() -> list[Any]:
             min_value=1,
             row_condition=has_mask,
             meta=_meta("mask_not_empty", "No mask is empty.", "mask_path", "mask_pixels"),
+        ),
+        _empty("shares_mask_with", "mask_of_one_image", "No two images have the same mask."),
+        _empty(
+            "lossy_mask",
+            "mask_lossless",
+            "No mask is a JPEG, whose rounding makes pixels beside a defect non-zero.",
+            severity=WARNING,
         ),
     ]
 

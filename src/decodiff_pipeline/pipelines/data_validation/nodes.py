@@ -8,8 +8,11 @@ from typing import Any
 import pandas as pd
 
 from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.data.layouts import get_layout
 from decodiff_pipeline.data.manifest import DataConfig, build_manifest, count_table
 from decodiff_pipeline.data.splits import EXCLUDED
+from decodiff_pipeline.data.unlisted import image_files, unlisted_images
+from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.pipelines.data_validation.config import ValidationConfig
 
@@ -22,18 +25,31 @@ NAMED_OFFENDERS = 3
 
 
 def validate(
-    manifest: pd.DataFrame, images: ImageFolder, data: DataConfig, validation: ValidationConfig
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    data: DataConfig,
+    preprocessing: PreprocessConfig,
+    validation: ValidationConfig,
 ) -> tuple[dict[str, Any], str]:
     """Checks the manifest and reports what was checked, what failed and which files.
+
+    Args:
+        manifest: From `build_manifest`.
+        images: The raw images.
+        data: What they are.
+        preprocessing: How an image is brought to the model's squares.
+        validation: The limits.
 
     Returns:
         The report as plain data (the same for the same images), and as one HTML page.
     """
     from decodiff_pipeline.pipelines.data_validation.report import render
     from decodiff_pipeline.pipelines.data_validation.suite import run_checks
-    from decodiff_pipeline.pipelines.data_validation.tables import exclusions
+    from decodiff_pipeline.pipelines.data_validation.tables import exclusions, image_table
 
-    checks = run_checks(manifest, data.categories, validation)
+    table = image_table(manifest, validation.near_duplicate_bits, preprocessing)
+    files = _files(images, manifest, data)
+    checks = run_checks(table, files, data.categories, validation)
     report = {
         "success": all(check["success"] for check in checks if check["severity"] == ERROR),
         "html": validation.html,
@@ -68,6 +84,16 @@ def gate(manifest: pd.DataFrame, validation_report: dict[str, Any]) -> pd.DataFr
             f"{validation_report['html']} shows every one."
         )
     return manifest[manifest["split"] != EXCLUDED].reset_index(drop=True)
+
+
+def _files(images: ImageFolder, manifest: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
+    """The table of all image files but the excluded ones."""
+    from decodiff_pipeline.pipelines.data_validation.tables import file_table
+
+    lost = unlisted_images(images.path, get_layout(data.layout), manifest)
+    found = image_files(images.path)
+    excluded = {path for path in found if any(entry.matches(path) for entry in data.exclude)}
+    return file_table([path for path in found if path not in excluded], lost)
 
 
 def _summary(check: dict[str, Any]) -> str:

@@ -19,7 +19,13 @@ def create_pipeline(**kwargs: object) -> Pipeline:
             ),
             node(
                 validate,
-                inputs=["manifest", "raw_images", "params:data", "params:validation"],
+                inputs=[
+                    "manifest",
+                    "raw_images",
+                    "params:data",
+                    "params:preprocessing",
+                    "params:validation",
+                ],
                 outputs=["validation_report", "validation_report_html"],
                 name="validate",
             ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from decodiff_pipeline.pipelines.data_validation.tables import category_table, image_table
+from decodiff_pipeline.pipelines.data_validation.tables import category_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 
 
 def run_checks(
-    manifest: pd.DataFrame, categories: Iterable[str] | None, config: ValidationConfig
+    images: pd.DataFrame,
+    files: pd.DataFrame,
+    categories: Iterable[str] | None,
+    config: ValidationConfig,
 ) -> list[dict[str, Any]]:
-    """Runs every check on a manifest.
+    """Runs every check.
 
     Args:
-        manifest: As `data.manifest.build_manifest` returns it.
+        images: As `tables.image_table` returns it.
+        files: As `tables.file_table` returns it.
         categories: The categories that are wanted; None for those that are there.
         config: The limits.
 
@@ -32,9 +36,9 @@ def run_checks(
     context = _quiet_context()
     from decodiff_pipeline.pipelines.data_validation import expectations
 
-    images = image_table(manifest, config.near_duplicate_bits)
     groups = category_table(images, categories)
     return [
+        *_evaluate(context, "files", files, expectations.file_expectations(), "path"),
         *_evaluate(context, "images", images, expectations.image_expectations(config), "path"),
         *_evaluate(
             context, "categories", groups, expectations.category_expectations(config), "category"

@@ -8,19 +8,33 @@ import pandas as pd
 
 from decodiff_pipeline.data import splits
 from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
-from decodiff_pipeline.data.near_duplicates import FITTED, duplicate_of, near_duplicate_of
+from decodiff_pipeline.data.near_duplicates import (
+    FITTED,
+    differing_duplicate_of,
+    duplicate_of,
+    near_duplicate_of,
+)
+from decodiff_pipeline.deco.geometry import plan
+from decodiff_pipeline.errors import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from decodiff_pipeline.deco.config import PreprocessConfig
 
-def image_table(manifest: pd.DataFrame, near_duplicate_bits: int) -> pd.DataFrame:
+
+def image_table(
+    manifest: pd.DataFrame, near_duplicate_bits: int, preprocessing: PreprocessConfig
+) -> pd.DataFrame:
     """Returns the manifest without excluded images and with the columns that relate rows.
 
     `size` and `mask_size` ("512x512", "" without a readable mask); `duplicate_of` and
     `near_duplicate_of`: for a test image the path of a train, val or calibration image of equal
-    bytes, or in the same category of nearly equal looks; `unseen_mode`: the mode of an image
-    where no train image of its category has it.
+    bytes, or in the same category of nearly equal looks; `other_label_duplicate_of` and
+    `other_category_duplicate_of`: another image of equal bytes that is told to be something else;
+    `shares_mask_with`: an earlier image with the same mask; `lossy_mask`: the mask's path where
+    JPEG made it; `fit_error`: why an image cannot be brought to the model's squares;
+    `unseen_mode`: the mode of an image where no train image of its category has it.
     """
     table = manifest[manifest["split"] != splits.EXCLUDED].reset_index(drop=True)
     sizes = table["width"].astype(str) + "x" + table["height"].astype(str)
@@ -31,8 +45,26 @@ def image_table(manifest: pd.DataFrame, near_duplicate_bits: int) -> pd.DataFram
         mask_size=masks.where(table["mask_width"] > 0, ""),
         duplicate_of=duplicate_of(table),
         near_duplicate_of=near_duplicate_of(table, near_duplicate_bits),
+        other_label_duplicate_of=differing_duplicate_of(table, "label"),
+        other_category_duplicate_of=differing_duplicate_of(table, "category"),
+        shares_mask_with=_shared_masks(table),
+        lossy_mask=table["mask_path"].where(_is_jpeg(table["mask_path"]), ""),
+        fit_error=_fit_errors(table, preprocessing),
         unseen_mode=_unseen_modes(table[readable]).reindex(table.index, fill_value=""),
     )
+
+
+def file_table(files: Iterable[str], unlisted: Iterable[str]) -> pd.DataFrame:
+    """One row an image file: path, category (none) and unlisted_error ("" or a complaint).
+
+    Args:
+        files: Paths of all that are not excluded.
+        unlisted: Paths of those that the layout does not know.
+    """
+    table = pd.DataFrame({"path": list(files)}, dtype="str")
+    lost = table["path"].isin(list(unlisted))
+    complaint = pd.Series("in no place that the layout knows", table.index).where(lost, "")
+    return table.assign(category="", unlisted_error=complaint)
 
 
 def exclusions(manifest: pd.DataFrame) -> list[dict[str, Any]]:
@@ -63,6 +95,34 @@ def category_table(table: pd.DataFrame, categories: Iterable[str] | None) -> pd.
         [_count(test[test["label"] == label], names) for label in (GOOD, DEFECTIVE)], axis=1
     ).min(axis=1)
     return pd.DataFrame(columns).rename_axis("category").reset_index()
+
+
+def _shared_masks(table: pd.DataFrame) -> pd.Series:
+    masked = table[table["mask_path"].notna()]
+    first = masked.drop_duplicates("mask_path").set_index("mask_path")["path"]
+    shared = masked["mask_path"].map(first).where(masked["mask_path"].duplicated(), "")
+    return shared.reindex(table.index, fill_value="")
+
+
+def _is_jpeg(paths: pd.Series) -> pd.Series:
+    return paths.fillna("").str.lower().str.endswith((".jpg", ".jpeg"))
+
+
+def _fit_errors(table: pd.DataFrame, preprocessing: PreprocessConfig) -> pd.Series:
+    def complaint(width: int, height: int) -> str:
+        try:
+            plan((width, height), preprocessing)
+        except ImageError as error:
+            return str(error)
+        return ""
+
+    found = [
+        complaint(width, height) if not error else ""
+        for width, height, error in zip(
+            table["width"], table["height"], table["error"], strict=True
+        )
+    ]
+    return pd.Series(found, table.index, dtype="str")
 
 
 def _count(rows: pd.DataFrame, names: list[str]) -> pd.Series:
