@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
 
+from benchmarks.inference import autoencoder
 from decodiff_pipeline.data.images import SUFFIXES, read_image
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
@@ -53,16 +53,9 @@ def untrained(preset: str, image_size: int) -> DeCoDiffPipeline:
     """A pipeline with random weights; the autoencoder has the shape of Stable Diffusion's."""
     torch.manual_seed(0)
     network = build_unet(preset, ["part"], image_size // 8, 4, dropout=0.0)
-    autoencoder = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-        scaling_factor=0.18215,
-    )
     preprocess = {"resize": image_size, "image_size": image_size}
     return DeCoDiffPipeline(
-        autoencoder.eval(), network.eval(), DeCoDiffScheduler(), preprocess=preprocess
+        autoencoder("_sd_vae"), network.eval(), DeCoDiffScheduler(), preprocess=preprocess
     )
 
 

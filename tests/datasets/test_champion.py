@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -131,15 +130,11 @@ def test_a_version_without_a_digest_stops_the_run(
 
 
 def test_an_unreachable_server_stops_the_run(
-    store: str, handle: ChampionModel, monkeypatch: pytest.MonkeyPatch
+    store: str, handle: ChampionModel, unreachable: str
 ) -> None:
     import mlflow
 
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    mlflow.set_tracking_uri(f"http://user:secret@127.0.0.1:{port}")
+    mlflow.set_tracking_uri(unreachable)
     with pytest.raises(ModelError, match=rf"could not be asked for that of .*{SCRATCH}") as caught:
         handle.fetch()
     assert "secret" not in str(caught.value)
