@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.monitoring_power --env ENV`` reads the environment's model and reference.
 Every good test image, which nothing else has seen, is measured once as it is and once changed in
-each way; then random samples of them are judged as `kedro run --pipeline monitoring` would. Prints
+each way; then random samples of them are judged as `kedro run --pipelines monitoring` would. Prints
 a table of alarms by sample size (images of each category).
 """
 

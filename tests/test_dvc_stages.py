@@ -102,7 +102,7 @@ def stages(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_a_stage_runs_its_pipeline(stages: dict[str, Any]) -> None:
-    assert stages["scoring"]["cmd"] == "kedro run --pipeline scoring"
+    assert stages["scoring"]["cmd"] == "kedro run --pipelines scoring"
 
 
 def test_a_folder_that_is_read_and_written_is_a_persistent_output_only(

@@ -116,10 +116,10 @@ def test_reports_and_figures_are_self_contained(ran: Path) -> None:
 
 
 def test_each_stage_runs_alone_and_finds_its_work_done(ran: Path) -> None:
-    result = kedro(ran, "run", "--env", "bolts", "--pipeline", "latent_caching")
+    result = kedro(ran, "run", "--env", "bolts", "--pipelines", "latent_caching")
     assert result.returncode == 0, result.stderr
     assert " 0 of them to encode" in result.stdout + result.stderr
-    result = kedro(ran, "run", "--env", "bolts", "--pipeline", "training")
+    result = kedro(ran, "run", "--env", "bolts", "--pipelines", "training")
     assert result.returncode == 0, result.stderr
     assert "resuming at step 4 of 4" in result.stdout + result.stderr
 
@@ -132,7 +132,7 @@ def test_validated_images_are_those_that_were_trained_on(ran: Path) -> None:
 
 
 def test_a_killed_training_goes_on_where_it_was(ran: Path) -> None:
-    command = ["run", "--env", "bolts", "--pipeline", "training", "--params", "training.steps=40"]
+    command = ["run", "--env", "bolts", "--pipelines", "training", "--params", "training.steps=40"]
     checkpoints = ran / "data/06_models/bolts/checkpoints"
     with subprocess.Popen(
         [sys.executable, "-m", "kedro", *command],
@@ -176,7 +176,7 @@ def test_a_wrong_parameter_is_named_before_any_work(
     ran: Path, parameter: str, expected: str
 ) -> None:
     before = (ran / "data/03_primary/bolts/manifest.parquet").stat().st_mtime_ns
-    result = kedro(ran, "run", "--env", "bolts", "--pipeline", "train", "--params", parameter)
+    result = kedro(ran, "run", "--env", "bolts", "--pipelines", "train", "--params", parameter)
     output = result.stdout + result.stderr
     assert result.returncode != 0
     assert expected in output
@@ -203,7 +203,7 @@ def test_a_category_is_added_to_the_champion_and_then_nothing_is_left_to_train(
     client = MlflowClient(uri, registry_uri=uri)
     client.set_registered_model_alias("decodiff-bolts", "champion", "1")
     make.category(ran / "data" / "01_raw" / "bolts", "anchor", train=32, seed=3)
-    command = ["run", "--env", "bolts", "--params", "training.init_from=champion", "--pipeline"]
+    command = ["run", "--env", "bolts", "--params", "training.init_from=champion", "--pipelines"]
     result = kedro(ran, *command, "train")
     output = result.stdout + result.stderr
     assert result.returncode == 0, output[-3000:]

@@ -102,7 +102,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, make: SimpleNamespace) -> 
     done(folder, "git", "init", "--quiet")
     done(folder, sys.executable, "-m", "decodiff_pipeline.dvc_stages")
     done(folder, "dvc", "add", "--quiet", "data/01_raw/bolts")
-    done(folder, "kedro", "run", "--pipeline", "train")
+    done(folder, "kedro", "run", "--pipelines", "train")
     stages = ("data_validation", "latent_caching", "training")
     done(folder, "dvc", "commit", "--quiet", "--force", *stages)
     commit(folder, "Baseline")

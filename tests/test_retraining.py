@@ -380,7 +380,7 @@ def test_artifacts_are_in_the_remote(story: Story) -> None:
 def test_the_rollback_restores(story: Story) -> None:
     clone = story.team.clone()
     story.team.run(
-        clone, sys.executable, "-m", "kedro", "run", "--pipeline", "rollback",
+        clone, sys.executable, "-m", "kedro", "run", "--pipelines", "rollback",
         "--params", "rollback.reason=false alarms on bolts",
     )  # fmt: skip
     assert story.team.aliases()["champion"] == "1"

@@ -168,7 +168,7 @@ def _stage(name: str, project: Project) -> dict[str, Any]:
     }
     ordered = [written[path] for path in sorted(written)]
     stage = {
-        "cmd": f"kedro run --pipeline {name}",
+        "cmd": f"kedro run --pipelines {name}",
         # What a stage reads and writes through one handle (a cache, checkpoints) is its output.
         "deps": sorted(path.relative_to(project.root).as_posix() for path in sources)
         + sorted(read - written.keys()),

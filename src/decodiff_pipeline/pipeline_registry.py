@@ -1,4 +1,4 @@
-"""The pipelines that ``kedro run --pipeline`` knows."""
+"""The pipelines that ``kedro run --pipelines`` knows."""
 
 from __future__ import annotations
 

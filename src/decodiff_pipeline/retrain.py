@@ -98,7 +98,7 @@ def retrain(
             _commit(project, files, "Retraining: artifacts")
     try:
         files.promotion.unlink(missing_ok=True)
-        _step(project, "kedro", "run", "--pipeline", "promotion")
+        _step(project, "kedro", "run", "--pipelines", "promotion")
     finally:
         # A refusal that is an error (promotion.fail_on_refusal) is written before it is raised.
         if files.promotion.exists():

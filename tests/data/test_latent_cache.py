@@ -168,7 +168,7 @@ def test_a_killed_run_keeps_its_finished_shards(
 
 
 def test_a_missing_latent_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(CacheError, match=r"lacks 1 of 1 latents; run kedro run --pipeline latent"):
+    with pytest.raises(CacheError, match=r"lacks 1 of 1 latents; run kedro run --pipelines latent"):
         LatentCache(tmp_path).reader(["unknown"])
 
 

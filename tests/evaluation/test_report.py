@@ -167,7 +167,7 @@ def test_a_missing_file_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([str(tmp_path / "metrics.json")]) == 1
     error = capsys.readouterr().err
     assert "metrics.json" in error
-    assert "kedro run --pipeline evaluation" in error
+    assert "kedro run --pipelines evaluation" in error
     assert error.count("\n") == 1
 
 

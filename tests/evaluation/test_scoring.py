@@ -143,7 +143,7 @@ def test_a_write_error_names_the_folder_and_keeps_the_old_predictions(
 
 
 def test_missing_and_damaged_predictions_say_what_to_run(plate: World, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="kedro run --pipeline evaluation"):
+    with pytest.raises(DataError, match="kedro run --pipelines evaluation"):
         PredictionStore(tmp_path / "nowhere").index()
     store = plate.scored()
     maps = store.path / "plate.maps.npy"

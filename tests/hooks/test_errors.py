@@ -84,7 +84,7 @@ def test_tracebacks_on_demand(kedro: Kedro) -> None:
 def test_a_missing_input_names_the_pipeline_that_writes_it(kedro: Kedro, project: Path) -> None:
     (line,) = last_lines(kedro("run", "--pipelines", "evaluation"))
     assert "data/metrics.json" in line
-    assert "`kedro run --pipeline training` writes it" in line
+    assert "`kedro run --pipelines training` writes it" in line
     assert not (project / "mlflow.db").exists()  # before anything was started
 
 

@@ -431,7 +431,7 @@ def test_as_a_user_runs_it(world: World) -> None:
     def run(*parameters: str) -> subprocess.CompletedProcess[str]:
         given = ",".join(["inference.source=shots", *parameters])
         return subprocess.run(
-            [sys.executable, "-m", "kedro", "run", "--pipeline", "inference", "--params", given],
+            [sys.executable, "-m", "kedro", "run", "--pipelines", "inference", "--params", given],
             cwd=world.root,
             capture_output=True,
             text=True,

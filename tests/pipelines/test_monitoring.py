@@ -238,7 +238,7 @@ def test_a_table_cannot_lead_out_of_its_folder(world: SimpleNamespace, tmp_path:
 
 
 def test_a_missing_reference_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="kedro run --pipeline evaluation"):
+    with pytest.raises(DataError, match="kedro run --pipelines evaluation"):
         ReferenceFile(tmp_path / "monitoring_reference.json").load()
 
 

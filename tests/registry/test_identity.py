@@ -41,7 +41,7 @@ def test_folder_digest_sees_content_names_and_nothing_else(tmp_path: Path) -> No
 
 
 def test_a_folder_without_a_model_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="kedro run --pipeline training"):
+    with pytest.raises(ModelError, match="kedro run --pipelines training"):
         identity.folder_sha256(tmp_path / "pipeline")
 
 

@@ -205,7 +205,7 @@ def test_a_champion_that_moved_since_the_judgement_is_left_alone(
     crown(versions("without rings"))
     done = promote(judgement, settings(override_reason="now or never"), tmp_path)
     assert done["outcome"] == "outdated"
-    assert any("run kedro run --pipeline promotion again" in note for note in done["notes"])
+    assert any("run kedro run --pipelines promotion again" in note for note in done["notes"])
     assert aliases() == {"champion": versions("without rings")}
 
 
@@ -302,7 +302,7 @@ def test_a_process_that_does_not_end_is_no_answer(
 def test_without_a_challenger_the_sentence_says_what_to_do(
     versions: Callable[[str], str], judged: Callable[..., Judgement]
 ) -> None:
-    with pytest.raises(ModelError, match=r"'candidate'; run kedro run --pipeline registration"):
+    with pytest.raises(ModelError, match=r"'candidate'; run kedro run --pipelines registration"):
         judged("candidate")
 
 

@@ -164,7 +164,7 @@ def test_without_mlflow_the_model_is_safe_and_the_sentence_says_where(
 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     mlflow.set_tracking_uri("http://127.0.0.1:9")
-    with pytest.raises(ModelError, match="kedro run --pipeline registration") as caught:
+    with pytest.raises(ModelError, match="kedro run --pipelines registration") as caught:
         register()
     assert str(tiny_model) in str(caught.value)
 

@@ -163,7 +163,7 @@ class LatentReader:
         if unknown:
             msg = (
                 f"latent cache {cache.path} lacks {len(unknown)} of {len(keys)} latents; "
-                "run kedro run --pipeline latent_caching"
+                "run kedro run --pipelines latent_caching"
             )
             raise CacheError(msg)
         wanted = index.loc[list(keys)]
@@ -203,7 +203,7 @@ def _open_shard(path: Path, sha256: str) -> dict[str, torch.Tensor]:
     if not path.is_file() or file_sha256(path) != sha256:
         msg = (
             f"latent cache shard {path} is damaged (its SHA-256 is not the recorded "
-            f"{sha256[:12]}…); delete this file and run kedro run --pipeline latent_caching"
+            f"{sha256[:12]}…); delete this file and run kedro run --pipelines latent_caching"
         )
         raise CacheError(msg)
     return load_file(path)

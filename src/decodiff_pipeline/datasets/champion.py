@@ -57,7 +57,7 @@ class ChampionModelDataset(AbstractDataset[NoReturn, "ChampionModel"]):
         Raises:
             DatasetError: Always.
         """
-        raise DatasetError("the champion is only read; kedro run --pipeline promotion makes one")
+        raise DatasetError("the champion is only read; kedro run --pipelines promotion makes one")
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath), "model_name": self._model_name}
@@ -91,7 +91,7 @@ class ChampionModel:
         if registered is None:
             msg = (
                 f"{version.uri}, the champion, has no tag model_sha256 to compare its files with; "
-                f"promote a version that kedro run --pipeline registration made, {CURE}"
+                f"promote a version that kedro run --pipelines registration made, {CURE}"
             )
             raise ModelError(msg)
         if self._copied() != registered:
@@ -150,6 +150,6 @@ class ChampionModel:
                 msg = (
                     f"the files of {version.uri}, the champion, are not those that were registered "
                     f"(SHA-256 {found[:12]}… instead of {registered[:12]}…); restore them, go back "
-                    f"with kedro run --pipeline rollback, {CURE}"
+                    f"with kedro run --pipelines rollback, {CURE}"
                 )
                 raise ModelError(msg)

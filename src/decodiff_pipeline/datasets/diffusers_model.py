@@ -42,7 +42,7 @@ class DiffusersDataset(AbstractDataset[Any, Any]):
         """
         module, name = self._model.rsplit(".", 1)
         if not self._filepath.is_dir():
-            msg = f"there is no model in {self._filepath}; run kedro run --pipeline train first"
+            msg = f"there is no model in {self._filepath}; run kedro run --pipelines train first"
             raise ModelError(msg)
         try:
             return getattr(import_module(module), name).from_pretrained(
@@ -51,7 +51,7 @@ class DiffusersDataset(AbstractDataset[Any, Any]):
         except Exception as error:
             msg = (
                 f"the model in {self._filepath} cannot be loaded ({error}); "
-                "run kedro run --pipeline training to make it again"
+                "run kedro run --pipelines training to make it again"
             )
             raise ModelError(msg) from error
 

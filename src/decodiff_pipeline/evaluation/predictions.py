@@ -131,14 +131,14 @@ class PredictionStore:
         path = self.path / name
         if not path.is_file():
             raise DataError(
-                f"there is no {path}; run kedro run --pipeline evaluation to make the predictions"
+                f"there is no {path}; run kedro run --pipelines evaluation to make the predictions"
             )
         return path
 
     def _damaged(self, name: str, error: Exception) -> DataError:
         return DataError(
             f"{self.path / name} cannot be read ({error}); "
-            "run kedro run --pipeline evaluation to make it again"
+            "run kedro run --pipelines evaluation to make it again"
         )
 
     def __repr__(self) -> str:

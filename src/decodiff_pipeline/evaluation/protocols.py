@@ -121,7 +121,7 @@ def require_same_protocol(
         if made_by != wanted:
             raise DataError(
                 f"the data set {name} was measured by the {key} {made_by!r}, but "
-                f"evaluation.{key} is {wanted!r}: run kedro run --pipeline evaluation "
+                f"evaluation.{key} is {wanted!r}: run kedro run --pipelines evaluation "
                 "--from-nodes measure_baselines,measure_synthetic_localisation,compute_metrics"
             )
 

@@ -81,7 +81,7 @@ def score_images(
     if unknown:
         raise ModelError(
             f"the model was not trained on the category {unknown[0]!r} of the manifest (it knows "
-            f"{', '.join(model.categories)}); run kedro run --pipeline train first"
+            f"{', '.join(model.categories)}); run kedro run --pipelines train first"
         )
     hide_batch_bars(model)
     with (

@@ -135,10 +135,10 @@ def _read(path: Path) -> dict[str, Any]:
         metrics = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(
-            f"cannot read {path} ({error}); run kedro run --pipeline evaluation to make it"
+            f"cannot read {path} ({error}); run kedro run --pipelines evaluation to make it"
         ) from error
     if not isinstance(metrics, dict):
-        raise DataError(f"{path} holds no metrics; run kedro run --pipeline evaluation to make it")
+        raise DataError(f"{path} holds no metrics; run kedro run --pipelines evaluation to make it")
     return metrics
 
 

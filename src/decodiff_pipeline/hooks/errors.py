@@ -75,7 +75,7 @@ class ErrorHooks:
             if writer is not None:
                 msg = (
                     f"{self._relative(path)} ({name}) does not exist yet; "
-                    f"`kedro run --pipeline {writer}` writes it"
+                    f"`kedro run --pipelines {writer}` writes it"
                 )
                 raise DataError(msg)
 

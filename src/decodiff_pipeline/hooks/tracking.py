@@ -160,7 +160,7 @@ class TrackingHooks:
             "git_commit": git.commit,
             "git_dirty": git.dirty,
             "mlflow.source.git.commit": git.commit,
-            "mlflow.source.name": f"kedro run --pipeline {','.join(self._names)}",
+            "mlflow.source.name": f"kedro run --pipelines {','.join(self._names)}",
             "dvc_revision": dvc_revision(self._project),
             **{name.lower(): os.environ.get(name) for name in DVC_EXPERIMENT},
         }

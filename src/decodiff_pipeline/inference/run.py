@@ -121,7 +121,7 @@ def model_categories(model: Path) -> list[str]:
         return list(json.loads(path.read_text(encoding="utf-8"))["categories"])
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
-            f"{path} cannot be read ({error}); run kedro run --pipeline training to make it again"
+            f"{path} cannot be read ({error}); run kedro run --pipelines training to make it again"
         ) from error
 
 

@@ -85,7 +85,7 @@ class Registry:
         if not number.isdigit():
             msg = (
                 f"no version of {self.name} has the alias {alias_or_number!r}; "
-                "run kedro run --pipeline registration, or name a version by its number"
+                "run kedro run --pipelines registration, or name a version by its number"
             )
             raise ModelError(msg)
         with self._explained("read"):
@@ -132,7 +132,7 @@ class Registry:
             msg = (
                 f"the versions of {self.name} in MLflow at {redact(self.uri)} cannot be {done} "
                 f"({redact(first_line(error))}); see to MLflow, or run "
-                "kedro run --pipeline registration first"
+                "kedro run --pipelines registration first"
             )
             raise ModelError(msg) from error
 

@@ -41,6 +41,6 @@ def folder_sha256(folder: Path) -> str:
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if not files:
-        msg = f"{folder} holds no file; run `kedro run --pipeline training` to write the model"
+        msg = f"{folder} holds no file; run `kedro run --pipelines training` to write the model"
         raise ModelError(msg)
     return sha256_of([(p.relative_to(folder).as_posix(), file_sha256(p)) for p in files])

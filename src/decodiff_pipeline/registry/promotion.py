@@ -123,7 +123,7 @@ def _outcome(
     if current != before:
         notes.append(
             f"the champion was version {before} when this was judged and is version {current} now; "
-            "run kedro run --pipeline promotion again"
+            "run kedro run --pipelines promotion again"
         )
         return "outdated"
     if not failed(judgement.gates):

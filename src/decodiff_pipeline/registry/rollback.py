@@ -39,7 +39,7 @@ def roll_back(name: str, config: RollbackConfig, project: Path) -> dict[str, Any
     if config.reason is None:
         msg = (
             "rollback.reason is empty; say why the champion goes: "
-            "kedro run --pipeline rollback --params 'rollback.reason=…'"
+            "kedro run --pipelines rollback --params 'rollback.reason=…'"
         )
         raise ConfigurationError(msg)
     registry = Registry(name)
@@ -49,7 +49,7 @@ def roll_back(name: str, config: RollbackConfig, project: Path) -> dict[str, Any
         if restored is None or restored == withdrawn:
             msg = (
                 f"{name} has no previous champion to go back to (champion: version {withdrawn}); "
-                "promote another version: kedro run --pipeline promotion --params "
+                "promote another version: kedro run --pipelines promotion --params "
                 "promotion.challenger=NUMBER"
             )
             raise ModelError(msg)

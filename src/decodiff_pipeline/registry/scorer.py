@@ -233,7 +233,7 @@ def load_pipeline(folder: Path, onnx: Path | None = None) -> DeCoDiffPipeline:
     except Exception as error:
         msg = (
             f"the model in {folder} cannot be loaded ({error}); "
-            "run kedro run --pipeline training to make it again"
+            "run kedro run --pipelines training to make it again"
         )
         raise ModelError(msg) from error
     pipeline.set_progress_bar_config(disable=True)

@@ -64,7 +64,7 @@ def prepare_run(
     rows = manifest[(manifest["split"] == "train") & (manifest["label"] == "good")]
     categories = sorted(rows["category"].unique())
     if not categories:
-        msg = "the manifest has no good train images; run kedro run --pipeline data_validation"
+        msg = "the manifest has no good train images; run kedro run --pipelines data_validation"
         raise DataError(msg)
     on_the_fly = config.latents == "on_the_fly"
     if on_the_fly:

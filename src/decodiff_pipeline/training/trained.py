@@ -25,7 +25,7 @@ def trained_network(store: CheckpointStore) -> DeCoDiffUNet:
     """
     checkpoint = store.latest()
     if checkpoint is None or not checkpoint.finished:
-        msg = f"{store.path} holds no finished training; run kedro run --pipeline training"
+        msg = f"{store.path} holds no finished training; run kedro run --pipelines training"
         raise CheckpointError(msg)
     if checkpoint.identity.get("weights") == "best":
         checkpoint = store.best(checkpoint)

@@ -43,7 +43,7 @@ class ReferenceFile:
         Raises:
             DataError: There is none, or it is damaged.
         """
-        cure = "`kedro run --pipeline evaluation` writes it, beside the model"
+        cure = "`kedro run --pipelines evaluation` writes it, beside the model"
         if not self.path.is_file():
             raise DataError(f"the reference {self.path} does not exist; {cure}")
         try:
@@ -117,7 +117,7 @@ def require_same_model(reference: Mapping[str, Any], model: Any) -> None:
     if different:
         raise DataError(
             f"the monitoring reference belongs to another model (its {different[0]} differs); "
-            "`kedro run --pipeline evaluation` makes the reference of the present one"
+            "`kedro run --pipelines evaluation` makes the reference of the present one"
         )
 
 
