@@ -31,6 +31,10 @@ class ModelError(DecodiffError):
     """A trained model cannot be loaded or was asked for something it does not know."""
 
 
+class StoreError(DecodiffError):
+    """A store of models does not hand over what it has."""
+
+
 class DriftDetected(DecodiffError):
     """Recent images differ from the reference, and the run was asked to fail then."""
 

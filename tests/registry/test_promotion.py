@@ -13,9 +13,15 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 
 from decodiff_pipeline.data.images import ImageFolder
-from decodiff_pipeline.errors import ConfigurationError, ModelError, PromotionRefused
+from decodiff_pipeline.errors import (
+    ConfigurationError,
+    ModelError,
+    PromotionRefused,
+    StoreError,
+)
 from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.pipelines.promotion.nodes import stop_if_refused
 from decodiff_pipeline.registry import serving_check, trial
@@ -250,6 +256,29 @@ def test_a_champion_whose_files_are_gone_is_judged_without_and_said(
     gate = next(g for g in done["gates"] if g["name"] == "champion loads")
     assert "judged without it" in gate["explanation"]
     assert aliases()["previous"] == champion
+
+
+@pytest.mark.usefixtures("served_here")
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), MlflowException("503")])
+def test_a_store_that_is_away_decides_nothing(
+    versions: Callable[[str], str],
+    judged: Callable[..., Judgement],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    champion = versions("blind to nuts")
+    crown(champion)
+    download = mlflow.artifacts.download_artifacts
+
+    def away(uri: str, **options: Any) -> str:
+        if uri.endswith(f"/{champion}"):
+            raise error
+        return str(download(uri, **options))
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", away)
+    with pytest.raises(StoreError, match=r"cannot be fetched: .*; nothing was judged"):
+        judged(versions("sharp"))
+    assert aliases() == {"champion": champion}
 
 
 @pytest.mark.usefixtures("served_here")

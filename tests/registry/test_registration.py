@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -163,10 +164,45 @@ def test_without_mlflow_the_model_is_safe_and_the_sentence_says_where(
     import mlflow
 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    mlflow.set_tracking_uri("http://user:s3cret@word-too@127.0.0.1:9")
     with pytest.raises(ModelError, match="kedro run --pipelines registration") as caught:
         register()
     assert str(tiny_model) in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert "word-too" not in str(caught.value)
+
+
+def test_a_registration_that_was_cut_off_is_completed_by_the_next(
+    register: Callable[..., dict[str, Any]], store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    def away(*_: object) -> None:
+        raise MlflowException("timed out")
+
+    client = mlflow.MlflowClient(store)
+    with monkeypatch.context() as outage:
+        outage.setattr(mlflow.MlflowClient, "set_registered_model_alias", away)
+        with pytest.raises(ModelError, match="timed out"):
+            register()
+    done = register()
+    assert (done["version"], done["new"], done["alias"]) == ("1", False, "challenger")
+    assert client.get_registered_model(done["name"]).aliases == {"challenger": 1}
+    first_run = client.get_model_version(done["name"], "1").run_id
+    kept = {found.path for found in client.list_artifacts(first_run)}
+    assert {"metrics.json", "evaluation_record.parquet"} <= kept
+
+
+def test_variables_of_a_server_do_not_decide_what_is_registered(
+    register: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "thresholds.json").write_text('{"another line": 0.5}')
+    monkeypatch.setenv("DECODIFF_THRESHOLDS", str(tmp_path / "thresholds.json"))
+    monkeypatch.setenv("DECODIFF_REQUEST_LOG", str(tmp_path / "log"))
+    assert register()["version"] == "1"
+    assert not (tmp_path / "log").exists()
+    assert os.environ["DECODIFF_REQUEST_LOG"]
 
 
 def test_the_example_is_a_small_test_image(raw: Path, make) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
 
+from decodiff_pipeline.data.whole_lines import write_whole
+
 
 class AppendedLinesDataset(AbstractDataset[Any, Any]):
     """JSON lines that are only added to: saving appends one, whoever else does so meanwhile."""
@@ -38,16 +40,16 @@ class AppendedLinesDataset(AbstractDataset[Any, Any]):
             raise DatasetError(msg) from error
 
     def save(self, data: Any) -> None:
-        """Append one line in one write, and wait until it is on the disk."""
+        """Append one line in one write, and wait until it is on the disk.
+
+        Raises:
+            OSError: The disk does not take it; the file is as it was.
+        """
         line = json.dumps(data, ensure_ascii=False).encode() + b"\n"
         self._filepath.parent.mkdir(parents=True, exist_ok=True)
         with self._filepath.open("ab+", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(end - 1, 0))
-            # A line that a power cut left unfinished must not swallow this one.
-            torn = end > 0 and file.read(1) != b"\n"
-            file.write(b"\n" + line if torn else line)
+            write_whole(file.fileno(), line)
             os.fsync(file.fileno())
 
     def _exists(self) -> bool:

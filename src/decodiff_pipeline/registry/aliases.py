@@ -55,6 +55,9 @@ class Registry:
 
     Args:
         name: Of the registered model.
+
+    Raises:
+        ModelError: MLflow's store cannot be opened.
     """
 
     def __init__(self, name: str) -> None:
@@ -62,8 +65,9 @@ class Registry:
         import mlflow
 
         self.name = name
-        self.client: MlflowClient = mlflow.MlflowClient()
         self.uri: str = mlflow.get_registry_uri()
+        with self._explained("read"):
+            self.client: MlflowClient = mlflow.MlflowClient()
 
     def aliases(self) -> dict[str, str]:
         """Version numbers by alias.
@@ -97,12 +101,20 @@ class Registry:
         return self.version(CHAMPION) if CHAMPION in self.aliases() else None
 
     def point(self, alias: str, number: str | None) -> None:
-        """Move an alias to a version, or (``None``) take it away."""
-        with self._explained("written"):
-            if number is None:
-                self.client.delete_registered_model_alias(self.name, alias)
-            else:
-                self.client.set_registered_model_alias(self.name, alias, number)
+        """Move an alias to a version, or (``None``) take it away.
+
+        Raises:
+            ModelError: It is not there afterwards. A server may have moved it and answered late.
+        """
+        try:
+            with self._explained("written"):
+                if number is None:
+                    self.client.delete_registered_model_alias(self.name, alias)
+                else:
+                    self.client.set_registered_model_alias(self.name, alias, number)
+        except ModelError:
+            if self.aliases().get(alias) != number:
+                raise
 
     def tag(self, number: str, tags: Mapping[str, str]) -> None:
         """Add tags to a version, cut to MLflow's length; if that fails, it is only said.
@@ -131,7 +143,7 @@ class Registry:
         except (MlflowException, OSError) as error:
             msg = (
                 f"the versions of {self.name} in MLflow at {redact(self.uri)} cannot be {done} "
-                f"({redact(first_line(error))}); see to MLflow, or run "
+                f"({first_line(error)}); see to MLflow, or run "
                 "kedro run --pipelines registration first"
             )
             raise ModelError(msg) from error
@@ -152,7 +164,7 @@ def require_registry() -> None:
     except (MlflowException, OSError) as error:
         msg = (
             f"MLflow at {redact(mlflow.get_registry_uri())} does not answer "
-            f"({redact(first_line(error))}); see to it, or to MLFLOW_TRACKING_URI"
+            f"({first_line(error)}); see to it, or to MLFLOW_TRACKING_URI"
         )
         raise ConfigurationError(msg) from error
 

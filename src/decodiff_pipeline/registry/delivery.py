@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.registry.aliases import exclusive
 from decodiff_pipeline.registry.mlflow_values import first_line
-from decodiff_pipeline.registry.redaction import redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,6 +22,8 @@ TRACKING_ID = "tracking_id"
 SQLITE = "sqlite:///"
 ARTIFACTS = "mlartifacts"
 REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"})
+# HTTP: of a proxy that limits the size of a file, say. Not 403: a password can be put right.
+NEVER_TAKEN = frozenset({400, 413, 415, 422})
 UNKNOWN_RUN = "RESOURCE_DOES_NOT_EXIST"
 
 
@@ -93,9 +94,9 @@ class Delivery:
         try:
             send(self._client, str(self._journal.run_id), record.kind, record.data, path)
         except Exception as error:
-            if getattr(error, "error_code", None) not in REFUSALS:
+            if not _is_refusal(error):
                 raise
-            logger.warning("MLflow refused %s: %s", record.what, redact(first_line(error)))
+            logger.warning("MLflow refused %s: %s", record.what, first_line(error))
 
     def _require_run(self) -> None:
         if self._journal.run_id is None:
@@ -154,6 +155,11 @@ class Delivery:
             client = MlflowClient(self._uri)
         self._first_use = False
         return client
+
+
+def _is_refusal(error: Exception) -> bool:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return getattr(error, "error_code", None) in REFUSALS or status in NEVER_TAKEN
 
 
 def _database(uri: str) -> Path:

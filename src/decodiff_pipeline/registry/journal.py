@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.data.atomic import replacing, replacing_folder
+from decodiff_pipeline.data.whole_lines import write_whole
 from decodiff_pipeline.errors import TrackingError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Journal:
         journal = cls(folder / header.tracking_id / FILE, header)
         try:
             journal.path.parent.mkdir(parents=True, exist_ok=True)
-            journal._file = _locked(journal.path, "xb")
+            journal._file = _locked(journal.path, "xb+")
         except OSError as error:
             journal._give_up(error)
         journal._write({"run": asdict(header)})
@@ -206,7 +207,7 @@ class Journal:
         if self._file is None:
             return
         try:
-            self._file.write(json.dumps(entry).encode() + b"\n")
+            write_whole(self._file.fileno(), json.dumps(entry).encode() + b"\n")
             os.fsync(self._file.fileno())
         except OSError as error:
             self._give_up(error)
@@ -249,7 +250,7 @@ def size(path: Path) -> int:
     return sum(file.stat().st_size for file in _files(path))
 
 
-def _locked(path: Path, mode: Literal["xb", "r+b"]) -> FileIO:
+def _locked(path: Path, mode: Literal["xb+", "r+b"]) -> FileIO:
     """Open a file under a lock that ends when it is closed or the process is gone."""
     file = path.open(mode, buffering=0)  # unbuffered: a line is one write
     try:

@@ -14,7 +14,7 @@ from decodiff_pipeline.deco.digests import file_sha256
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.registry import identity
 from decodiff_pipeline.registry.config import RegistrationConfig
-from decodiff_pipeline.registry.mlflow_values import first_line
+from decodiff_pipeline.registry.mlflow_values import as_registered, first_line
 from decodiff_pipeline.registry.serving_check import DIGESTS
 
 if TYPE_CHECKING:
@@ -165,7 +165,8 @@ def check_model(info: ModelInfo, model: TrainedModel) -> None:
     image, category = model.example
     rows = pd.DataFrame({"image": [image], "category": [category]})
     try:
-        answer = mlflow.pyfunc.load_model(str(local)).predict(rows, params={"map_bits": 8})
+        with as_registered():
+            answer = mlflow.pyfunc.load_model(str(local)).predict(rows, params={"map_bits": 8})
         score = float(answer["score"][0])
     except Exception as error:
         msg = f"the logged model does not answer ({first_line(error)}); nothing was registered"

@@ -10,6 +10,8 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.registry.redaction import redact
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -35,6 +37,8 @@ ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password, and a call to find it
 }
 UPLOAD_SECONDS = 120
+# Variables by which a server is told its thresholds, its log and more; no check is meant by them.
+OF_A_SERVER = "DECODIFF_"
 
 
 def prepare_environment() -> None:
@@ -60,6 +64,18 @@ def patience() -> Iterator[None]:
             del os.environ[variable]
         else:
             os.environ[variable] = before
+
+
+@contextmanager
+def as_registered() -> Iterator[None]:
+    """Without the variables that tell a server to answer otherwise than the version says."""
+    kept = {key: value for key, value in os.environ.items() if key.startswith(OF_A_SERVER)}
+    for key in kept:
+        del os.environ[key]
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def flatten(tree: Mapping[str, Any], separator: str) -> dict[str, Any]:
@@ -128,5 +144,5 @@ def batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
 
 
 def first_line(error: BaseException) -> str:
-    """An error as one line; its type where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """An error as one line, without passwords; its type where it says nothing."""
+    return redact((str(error).strip().splitlines() or [type(error).__name__])[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.registry import audit
 from decodiff_pipeline.registry.aliases import (
     CHAMPION,
@@ -92,10 +93,7 @@ def promote(judgement: Judgement, config: PromotionConfig, project: Path) -> dic
         current = registry.aliases().get(CHAMPION)
         outcome = _outcome(judgement, config, current, notes)
         if outcome in MOVED:
-            # `previous` first: whenever this is cut off, there is a champion.
-            if current is not None:
-                registry.point(PREVIOUS, current)
-            registry.point(CHAMPION, challenger.number)
+            _move(registry, challenger.number, current, notes)
         line = audit.record(
             "promotion",
             project,
@@ -110,7 +108,7 @@ def promote(judgement: Judgement, config: PromotionConfig, project: Path) -> dic
             challenger=_identity(challenger),
             champion=judgement.champion and _identity(judgement.champion),
         )
-        _tag(registry, line, current)
+        _tag(registry, line)
     return line
 
 
@@ -136,14 +134,24 @@ def _outcome(
     return "overridden"
 
 
-def _tag(registry: Registry, line: Mapping[str, Any], replaced: str | None) -> None:
+def _move(registry: Registry, number: str, current: str | None, notes: list[str]) -> None:
+    """Wherever this is cut off, there is a champion, and its tag says which one was before."""
+    registry.tag(number, {REPLACED: current or ""})
+    registry.point(CHAMPION, number)
+    if current is None:
+        return
+    try:
+        registry.point(PREVIOUS, current)
+    except ModelError as error:  # the champion has moved, and the audit log has to have it
+        notes.append(f"the alias {PREVIOUS} was not set to version {current}: {error}")
+
+
+def _tag(registry: Registry, line: Mapping[str, Any]) -> None:
     """Write the outcome to the version."""
     if line["outcome"] == "unchanged":
         return
-    tags = audit.as_tags(line)
-    if line["outcome"] in MOVED:
-        tags |= {REPLACED: replaced or "", ROLLED_BACK: ""}
-    registry.tag(line["to_version"], tags)
+    moved = {ROLLED_BACK: ""} if line["outcome"] in MOVED else {}
+    registry.tag(line["to_version"], audit.as_tags(line) | moved)
 
 
 def _identity(version: Version) -> dict[str, str | None]:

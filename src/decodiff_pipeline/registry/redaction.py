@@ -15,7 +15,7 @@ _NAME = re.compile(
 _QUERY = re.compile(
     r"([?&][\w-]*(?:password|secret|token|key|signature|sig)=)[^&\s\"']+", re.IGNORECASE
 )
-_USER = re.compile(r"//[^/@\s]*@")
+_USER = re.compile(r"//[^/\s]*@")  # the password may hold an @
 SHORTEST_SECRET = 8  # a shorter value of a variable, such as "true", is a word like any other
 
 
@@ -25,10 +25,9 @@ def redact(text: str) -> str:
     That is users and passwords in URLs, tokens in their queries, and the values of environment
     variables that are called like a password, a token or a key.
     """
-    text = _QUERY.sub(rf"\1{HIDDEN}", _USER.sub(f"//{HIDDEN}@", text))
-    for secret in _secrets_of_environment():
+    for secret in sorted(_secrets_of_environment(), key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
-    return text
+    return _QUERY.sub(rf"\1{HIDDEN}", _USER.sub(f"//{HIDDEN}@", text))
 
 
 def without_secrets(tree: Any, name: str = "") -> Any:

@@ -54,6 +54,7 @@ class RegisteredVersion:
     name: str
     version: str
     model_id: str
+    run_id: str
 
     @property
     def uri(self) -> str:
@@ -90,9 +91,10 @@ def register(model: TrainedModel, config: RegistrationConfig) -> dict[str, Any]:
             found = _same_version(client, config.model_name, tags)
             if found is not None:
                 logger.info("%s is this very model already; no version was added", found.uri)
-            registered = found or _add_version(client, model, config, tags, run_id)
-            if found is None:
-                _keep_evaluation(client, model, run_id)
+            registered = found or _add_version(model, config, tags, run_id)
+            # Also of a version that is there: the run that added it may have been cut off.
+            moved = _point_alias(client, registered, config.alias)
+            _keep_evaluation(client, model, registered.run_id)
             _link_metrics(client, registered.model_id, run_id, model.metrics)
     except (MlflowException, OSError) as error:
         uri = redact(mlflow.get_tracking_uri())
@@ -105,7 +107,7 @@ def register(model: TrainedModel, config: RegistrationConfig) -> dict[str, Any]:
         "name": registered.name,
         "version": registered.version,
         "new": found is None,
-        "alias": config.alias if found is None else None,
+        "alias": config.alias if moved else None,
         "run_id": run_id,
         "model_id": registered.model_id,
         "model_uri": registered.uri,
@@ -172,24 +174,31 @@ def _run() -> Iterator[str]:
 
 
 def _add_version(
-    client: MlflowClient,
-    model: TrainedModel,
-    config: RegistrationConfig,
-    tags: Mapping[str, str],
-    run_id: str,
+    model: TrainedModel, config: RegistrationConfig, tags: Mapping[str, str], run_id: str
 ) -> RegisteredVersion:
     import mlflow
 
     info = log_model(model, config, tags, run_id)
     check_model(info, model)
     added = mlflow.register_model(info.model_uri, config.model_name, tags=dict(tags))
-    if config.alias is not None:
-        client.set_registered_model_alias(added.name, config.alias, added.version)
-    return RegisteredVersion(added.name, str(added.version), info.model_id)
+    return RegisteredVersion(added.name, str(added.version), info.model_id, run_id)
+
+
+def _point_alias(client: MlflowClient, registered: RegisteredVersion, alias: str | None) -> bool:
+    """Move the alias to the version; returns whether it was elsewhere."""
+    if alias is None:
+        return False
+    aliases = client.get_registered_model(registered.name).aliases
+    if str(aliases.get(alias)) == registered.version:
+        return False
+    client.set_registered_model_alias(registered.name, alias, registered.version)
+    return True
 
 
 def _keep_evaluation(client: MlflowClient, model: TrainedModel, run_id: str) -> None:
     """Log what later models are compared by, since the evaluation may have been another run."""
+    if RECORD_FILE in {found.path for found in client.list_artifacts(run_id)}:
+        return
     client.log_dict(run_id, dict(model.metrics), METRICS_FILE)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, RECORD_FILE)
@@ -215,7 +224,7 @@ def _same_version(
         info = mlflow.models.get_model_info(f"models:/{name}/{newest.version}")
     except (MlflowException, OSError):
         return None
-    return RegisteredVersion(name, str(newest.version), info.model_id)
+    return RegisteredVersion(name, str(newest.version), info.model_id, str(newest.run_id))
 
 
 def _link_metrics(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.data.atomic import replacing
 from decodiff_pipeline.data.images import suffix_of
+from decodiff_pipeline.data.whole_lines import write_whole
 from decodiff_pipeline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -147,15 +148,7 @@ class RequestLog:
         file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)  # closing lets go of it
-            before = os.fstat(file).st_size
-            if lines and before and os.pread(file, 1, before - 1) != b"\n":
-                lines = b"\n" + lines  # the machine went down within a line
-            try:
-                if os.write(file, lines) < len(lines):
-                    raise OSError(28, "No space left on device", str(path))
-            except OSError:
-                os.ftruncate(file, before)  # no half line, which the next one would be glued to
-                raise
+            write_whole(file, lines)
         finally:
             os.close(file)
 
@@ -169,6 +162,7 @@ class RequestLog:
                     return None
                 with self._lock, replacing(path) as temporary:
                     temporary.write_bytes(data)
+                    temporary.chmod(0o640)
         except OSError as error:
             self._trouble("images", f"images are not kept: {error}")
             return None

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.errors import ConfigurationError, ModelError
 from decodiff_pipeline.registry import audit
-from decodiff_pipeline.registry.aliases import CHAMPION, PREVIOUS, REPLACED, Registry
+from decodiff_pipeline.registry.aliases import (
+    CHAMPION,
+    PREVIOUS,
+    REPLACED,
+    ROLLED_BACK,
+    Registry,
+    Version,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,16 +53,24 @@ def roll_back(name: str, config: RollbackConfig, project: Path) -> dict[str, Any
     with registry.locked():
         aliases = registry.aliases()
         withdrawn, restored = aliases.get(CHAMPION), aliases.get(PREVIOUS)
-        if restored is None or restored == withdrawn:
+        if withdrawn is not None and restored in (None, withdrawn):  # a promotion was cut off
+            restored = _before(registry, registry.version(withdrawn))
+        if restored is None:
             msg = (
                 f"{name} has no previous champion to go back to (champion: version {withdrawn}); "
                 "promote another version: kedro run --pipelines promotion --params "
                 "promotion.challenger=NUMBER"
             )
             raise ModelError(msg)
-        version = registry.version(restored)
+        version, notes = registry.version(restored), []
+        if withdrawn is not None:
+            # First, so that it is known as withdrawn wherever this is cut off.
+            registry.tag(withdrawn, {ROLLED_BACK: config.reason})
         registry.point(CHAMPION, restored)
-        registry.point(PREVIOUS, _before(registry, version.tags.get(REPLACED), withdrawn))
+        try:
+            registry.point(PREVIOUS, _before(registry, version))
+        except ModelError as error:  # the champion has moved, and the audit log has to have it
+            notes.append(f"the alias {PREVIOUS} was not moved: {error}")
         line = audit.record(
             "rollback",
             project,
@@ -64,18 +79,24 @@ def roll_back(name: str, config: RollbackConfig, project: Path) -> dict[str, Any
             from_version=withdrawn,
             to_version=restored,
             reason=config.reason,
+            notes=notes,
         )
         if withdrawn is not None:
             registry.tag(withdrawn, audit.as_tags(line))
     return line
 
 
-def _before(registry: Registry, number: str | None, withdrawn: str | None) -> str | None:
-    """The version that the restored one had replaced, if it is still there."""
-    if not number or number == withdrawn:
-        return None
-    try:
-        return registry.version(number).number
-    except ModelError:
-        logger.info("version %s, the champion before, is not in the registry any more", number)
-        return None
+def _before(registry: Registry, version: Version) -> str | None:
+    """The version that this one had replaced, or the one before that, which nobody withdrew."""
+    seen, number = {version.number}, version.tags.get(REPLACED)
+    while number and number not in seen:
+        seen.add(number)
+        try:
+            found = registry.version(number)
+        except ModelError:
+            logger.info("version %s, a champion before, is not in the registry any more", number)
+            return None
+        if not found.tags.get(ROLLED_BACK):
+            return number
+        number = found.tags.get(REPLACED)
+    return None

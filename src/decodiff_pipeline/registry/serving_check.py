@@ -19,7 +19,12 @@ from decodiff_pipeline.data.images import ImageFolder, read_bytes
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.registry.evidence import Serving
 from decodiff_pipeline.registry.identity import folder_sha256, thresholds_digest
-from decodiff_pipeline.registry.mlflow_values import first_line, prepare_environment
+from decodiff_pipeline.registry.mlflow_values import (
+    OF_A_SERVER,
+    first_line,
+    prepare_environment,
+)
+from decodiff_pipeline.registry.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,8 +105,13 @@ def check_serving(
     with tempfile.TemporaryDirectory() as folder:
         asked, answered = Path(folder, "request.json"), Path(folder, "answer.json")
         asked.write_text(json.dumps(request), encoding="utf-8")
-        # Without the run's id: nothing that the process does is the run's.
-        environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
+        # Without the run's id: nothing that the process does is the run's. And without what a
+        # server is told by variables: thresholds of its own, say.
+        environment = {
+            key: value
+            for key, value in os.environ.items()
+            if key != "MLFLOW_RUN_ID" and not key.startswith(OF_A_SERVER)
+        }
         environment["MLFLOW_TRACKING_URI"] = mlflow.get_tracking_uri()
         try:
             done = subprocess.run(  # noqa: S603 - this interpreter and module, no shell
@@ -115,7 +125,7 @@ def check_serving(
         except subprocess.TimeoutExpired:
             return Serving(error=f"no answer within {timeout_s:g} s"), []
         if not answered.is_file():
-            said = (done.stderr or done.stdout).strip()[-ERROR_LINES:]
+            said = redact((done.stderr or done.stdout).strip()[-ERROR_LINES:])
             return Serving(error=f"the process ended with status {done.returncode}: {said}"), []
         answer = json.loads(answered.read_text(encoding="utf-8"))
     scores = answer.pop("scores", [])

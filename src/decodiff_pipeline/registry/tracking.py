@@ -212,7 +212,7 @@ class Tracker:
             limit = SECONDS_AT_END if self._is_server else float("inf")
             self._delivery.send(deadline=time.monotonic() + limit)
         except Exception as error:
-            logger.info("MLflow is still away: %s", redact(first_line(error)))
+            logger.info("MLflow is still away: %s", first_line(error))
 
     def _say_what_is_left(self, unsent: Sequence[str]) -> None:
         kept = f"Everything is in {self._journal.path.parent}; `{UPLOAD}` sends it."
@@ -244,7 +244,7 @@ class Tracker:
         except Exception as error:
             # MLflow lets its own errors, those of requests and those of SQLAlchemy through.
             what = self._journal.pending[0].what if self.run_id else "the run itself"
-            self._leave_alone(f"failed on {what} ({redact(first_line(error))})")
+            self._leave_alone(f"failed on {what} ({first_line(error)})")
         finally:
             self._spent += time.monotonic() - start
         if self._time_left() < 0 and start >= self._quiet_until:

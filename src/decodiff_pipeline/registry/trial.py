@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.errors import ModelError, StoreError
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.registry import contest
 from decodiff_pipeline.registry.aliases import ROLLED_BACK
@@ -72,13 +72,16 @@ def evidence_of(
         champion: The one it would replace, if there is one.
         arena: Data and limits.
         notes: Sentences are added that explain what the numbers do not.
+
+    Raises:
+        StoreError: MLflow's artifact store does not answer, or the disk is full.
     """
     config = arena.config
     try:
         ours = _scored(challenger, arena, "challenger")
     except _Tampered:
         return Evidence(Serving(files_as_registered=False))
-    except ModelError as error:  # a full disk, say, is nobody's fault and stops the run
+    except ModelError as error:
         return Evidence(Serving(error=str(error)))
     evidence = Evidence(
         serving=_served(challenger, ours, arena),
@@ -100,7 +103,7 @@ def evidence_of(
         return evidence
     try:
         theirs = _scored(champion, arena, "champion")
-    except ModelError as error:  # a full disk, say, is nobody's fault and stops the run
+    except ModelError as error:
         notes.append("whether a category of the champion is lost is not known")
         return dataclasses.replace(evidence, champion_error=str(error))
     new = sorted(set(ours.categories) - set(theirs.categories))
@@ -121,17 +124,15 @@ def _scored(version: Version, arena: Arena, role: str) -> _Scored:
     """Score a version's own files as they are in the artifact store.
 
     Raises:
-        ModelError: They cannot be had, are not the registered ones, or cannot be loaded.
+        ModelError: They are gone, are not the registered ones, or cannot be loaded.
+        StoreError: They are there and cannot be had now.
     """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
     with tempfile.TemporaryDirectory() as folder:
+        local = _downloaded(version, folder)
         try:
-            local = Path(mlflow.artifacts.download_artifacts(version.uri, dst_path=folder))
             changed = differing(local, version.tags)
             thresholds = json.loads((local / "artifacts" / "thresholds.json").read_bytes())
-        except (MlflowException, OSError, ValueError) as error:
+        except (OSError, ValueError) as error:
             msg = f"the files of {version.uri} cannot be read: {first_line(error)}"
             raise ModelError(msg) from error
         if changed:
@@ -145,6 +146,32 @@ def _scored(version: Version, arena: Arena, role: str) -> _Scored:
     pixels = arena.config.needs_pixels()
     samples = contest.samples_of(store, arena.images, arena.evaluation, pixels=pixels)
     return _Scored(categories, thresholds, index, samples)
+
+
+def _downloaded(version: Version, folder: str) -> Path:
+    """A copy of a version's files. That a store is away for a moment is nothing against it."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return Path(mlflow.artifacts.download_artifacts(version.uri, dst_path=folder))
+    except (MlflowException, OSError) as error:
+        msg = f"the files of {version.uri} cannot be fetched: {first_line(error)}"
+        if _are_gone(version):
+            raise ModelError(msg) from error
+        raise StoreError(f"{msg}; nothing was judged, promote again when MLflow answers") from error
+
+
+def _are_gone(version: Version) -> bool:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return not mlflow.artifacts.list_artifacts(artifact_uri=version.uri)
+    except MlflowException as error:
+        return error.error_code == "RESOURCE_DOES_NOT_EXIST"
+    except OSError:
+        return False
 
 
 def _served(version: Version, ours: _Scored, arena: Arena) -> Serving:

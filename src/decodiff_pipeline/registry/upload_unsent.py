@@ -69,7 +69,7 @@ def _deliver(journal: Journal, uri: str) -> None:
     except Exception as error:
         msg = (
             f"{journal.header.run_name}: MLflow at {redact(uri)} does not take "
-            f"{len(journal.pending)} records ({redact(first_line(error))}); they stay in "
+            f"{len(journal.pending)} records ({first_line(error)}); they stay in "
             f"{journal.path.parent}"
         )
         raise TrackingError(msg) from error

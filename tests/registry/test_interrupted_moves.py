@@ -1,0 +1,126 @@
+"""Promotions, rollbacks and registrations that are cut off half-way, and how they are mended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.registry.aliases import Registry
+from decodiff_pipeline.registry.promotion import Judgement, promote
+from decodiff_pipeline.registry.promotion_config import PromotionConfig, RollbackConfig
+from decodiff_pipeline.registry.rollback import roll_back
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+NAME = "decodiff"
+
+
+@pytest.fixture
+def registry(store: str, tmp_path: Path) -> Registry:
+    """Three versions, of which the second is the champion in place of the first."""
+    registry = Registry(NAME)
+    registry.client.create_registered_model(NAME)
+    (tmp_path / "files").mkdir()
+    for _ in range(3):
+        registry.client.create_model_version(NAME, str(tmp_path / "files"))
+    for number in ("1", "2"):
+        promoted(registry, number, tmp_path)
+    assert registry.aliases() == {"champion": "2", "previous": "1"}
+    return registry
+
+
+def promoted(registry: Registry, number: str, folder: Path) -> dict[str, Any]:
+    judgement = Judgement(registry.version(number), registry.champion(), [], [], "")
+    return promote(judgement, PromotionConfig(), folder)
+
+
+def rolled_back(folder: Path, reason: str = "false alarms") -> dict[str, Any]:
+    return roll_back(NAME, RollbackConfig(reason=reason), folder)
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], pytest.MonkeyPatch]:
+    """Makes MLflow fail to move an alias, until the patch that it returns is undone."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    move = mlflow.MlflowClient.set_registered_model_alias
+
+    def breaking(alias: str, *, late: bool = False) -> pytest.MonkeyPatch:
+        def fail(self: Any, name: str, asked: str, number: str) -> None:
+            if asked != alias or late:
+                move(self, name, asked, number)
+            if asked == alias:
+                raise MlflowException("timed out")
+
+        monkeypatch.setattr(mlflow.MlflowClient, "set_registered_model_alias", fail)
+        return monkeypatch
+
+    return breaking
+
+
+def test_a_promotion_cut_off_before_the_champion_moves_nothing(
+    registry: Registry, broken: Any, tmp_path: Path
+) -> None:
+    outage = broken("champion")
+    with pytest.raises(ModelError, match="timed out"):
+        promoted(registry, "3", tmp_path)
+    outage.undo()
+    assert registry.aliases() == {"champion": "2", "previous": "1"}
+
+
+def test_a_champion_that_moved_is_logged_and_can_be_rolled_back(
+    registry: Registry, broken: Any, tmp_path: Path
+) -> None:
+    outage = broken("previous")
+    line = promoted(registry, "3", tmp_path)
+    outage.undo()
+    assert line["outcome"] == "promoted"
+    assert "the alias previous was not set to version 2" in line["notes"][-1]
+    registry.point("previous", "3")  # at its worst
+    assert rolled_back(tmp_path)["to_version"] == "2"
+    assert registry.aliases() == {"champion": "2", "previous": "1"}
+
+
+def test_a_server_that_answers_too_late_has_moved_the_alias(
+    registry: Registry, broken: Any, tmp_path: Path
+) -> None:
+    outage = broken("champion", late=True)
+    assert promoted(registry, "3", tmp_path)["outcome"] == "promoted"
+    outage.undo()
+    assert registry.aliases() == {"champion": "3", "previous": "2"}
+
+
+def test_a_rollback_cut_off_half_way_is_logged_and_the_withdrawn_version_known(
+    registry: Registry, broken: Any, tmp_path: Path
+) -> None:
+    promoted(registry, "3", tmp_path)
+    outage = broken("previous")
+    line = rolled_back(tmp_path)
+    outage.undo()
+    assert (line["from_version"], line["to_version"]) == ("3", "2")
+    assert "the alias previous was not moved" in line["notes"][-1]
+    assert registry.version("3").tags["rollback.reason"] == "false alarms"
+    assert rolled_back(tmp_path)["to_version"] == "1"
+
+
+def test_no_rollback_brings_back_what_was_withdrawn(registry: Registry, tmp_path: Path) -> None:
+    promoted(registry, "3", tmp_path)
+    promoted(registry, "1", tmp_path)
+    assert rolled_back(tmp_path, "1 is bad")["to_version"] == "3"
+    assert rolled_back(tmp_path, "3 is bad")["to_version"] == "2"
+    with pytest.raises(ModelError, match="no previous champion"):
+        rolled_back(tmp_path, "2 is bad")
+    assert registry.aliases() == {"champion": "2"}
+
+
+def test_a_store_that_cannot_be_opened_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    monkeypatch.setattr(mlflow, "MlflowClient", lambda: open("/no/such/folder/x.db"))
+    with pytest.raises(ModelError, match=r"cannot be read \(.*No such file"):
+        Registry(NAME)
