@@ -22,7 +22,7 @@ from PIL import Image
 
 from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.pipeline_registry import STAGES
-from decodiff_pipeline.retrain import retrain
+from decodiff_pipeline.retrain import Files, _take_lock, retrain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,12 +33,15 @@ ROOT = Path(__file__).parents[1]
 FILES = (".dvc/config", ".dvc/plots", ".dvcignore", ".gitignore", ".telemetry", "conf/base",
          "conf/logging.yml", "conf/local/.gitkeep", "pyproject.toml", "src")  # fmt: skip
 WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "retrain.yml").read_text())
-# GitHub's command line: there is no pull request to edit the first time, and its text is kept.
+# GitHub's command line: one pull request at most is open, and its text is kept.
 GH = """\
 #!/bin/sh
 case "$1 $2" in
-"pr edit") test -f "$PAGES" || exit 1; cp "$5" "$PAGES" ;;
-"pr create") cp "$8" "$PAGES" ;;
+"auth setup-git") ;;
+"pr list") test ! -f "$PAGES" || echo 7 ;;
+"pr edit") test -f "$PAGES" -a "$3" = 7 && cp "$5" "$PAGES" ;;
+"pr create") test ! -f "$PAGES" && cp "$8" "$PAGES" ;;
+*) exit 1 ;;
 esac
 """
 SIDE = 64
@@ -236,7 +239,8 @@ class Team:
         folder = self.clone()
         shutil.copytree(result, folder / "result")
         for step in scripts("publish"):
-            code, output = self.script(folder, step["run"], {"PAGES": str(self.home / "pages")})
+            variables = {"PAGES": str(self.home / "pages"), "GITHUB_RUN_ID": "1"}
+            code, output = self.script(folder, step["run"], variables)
             assert code == 0, output
 
     def script(self, folder: Path, script: str, variables: dict[str, str]) -> tuple[int, str]:
@@ -400,6 +404,57 @@ def small_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "-m", "All"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
     return tmp_path
+
+
+class Branches:
+    """A project whose branch `retrained` has a lock and a line of the audit log of its own."""
+
+    def __init__(self, project: Path) -> None:
+        self.project = project
+        self.log = project / "data/08_reporting/line/promotion_log.jsonl"
+        self.log.parent.mkdir(parents=True)
+        self.commit("old", "1")
+        self.git("branch", "--move", "main")
+        self.git("checkout", "--quiet", "-b", "retrained")
+        self.commit("retrained", "1", "3")
+        self.git("checkout", "--quiet", "main")
+
+    def git(self, *arguments: str) -> None:
+        subprocess.run(["git", *arguments], cwd=self.project, check=True)
+
+    def commit(self, lock: str, *moments: str) -> None:
+        (self.project / "dvc.lock").write_text(f"{lock}\n")
+        self.log.write_text("".join(f'{{"at": "{moment}"}}\n' for moment in moments))
+        self.git("add", "--force", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", lock)
+
+    def after_continuing(self) -> tuple[str, list[str]]:
+        """Lock and moments in the audit log."""
+        reports = self.log.parent
+        _take_lock(self.project, "retrained", Files(reports, self.log, *[reports / "x"] * 4))
+        lines = [json.loads(line)["at"] for line in self.log.read_text().splitlines()]
+        return (self.project / "dvc.lock").read_text().strip(), lines
+
+
+@pytest.fixture
+def branches(small_project: Path) -> Branches:
+    return Branches(small_project)
+
+
+def test_a_branch_that_is_not_merged_goes_on(branches: Branches) -> None:
+    assert branches.after_continuing() == ("retrained", ["1", "3"])
+
+
+def test_a_line_of_the_audit_log_on_main_is_never_lost(branches: Branches) -> None:
+    branches.commit("old", "1", "2")  # a rollback by hand
+    assert branches.after_continuing() == ("retrained", ["1", "2", "3"])
+
+
+def test_a_branch_that_was_squashed_is_left_alone(branches: Branches) -> None:
+    branches.git("merge", "--quiet", "--squash", "retrained")
+    branches.git("commit", "--quiet", "--message", "Retrained (squashed)")
+    branches.commit("newer", "1", "3", "4")
+    assert branches.after_continuing() == ("newer", ["1", "3", "4"])
 
 
 @pytest.mark.parametrize("missing", ["dvc.yaml", "pyproject.toml", ".git"])

@@ -39,6 +39,7 @@ class Files:
 
     Attributes:
         reports: Folder of the reports; what of it Git does not ignore is committed.
+        log: The audit log in it, which is only added to.
         promotion: Outcome and gates, as JSON.
         promotion_page: The same as Markdown.
         evaluation_page: Markdown.
@@ -46,6 +47,7 @@ class Files:
     """
 
     reports: Path
+    log: Path
     promotion: Path
     promotion_page: Path
     evaluation_page: Path
@@ -57,9 +59,9 @@ class Files:
         from decodiff_pipeline.dvc_stages import load_project
 
         catalog = load_project(project).catalog
-        names = ("promotion", "promotion_summary", "evaluation_summary")
-        outcome, gates, metrics = (project / catalog[name]["filepath"] for name in names)
-        return cls(outcome.parent, outcome, gates, metrics, outcome.with_name("retrain.md"))
+        names = ("promotion_log", "promotion", "promotion_summary", "evaluation_summary")
+        log, outcome, gates, metrics = (project / catalog[name]["filepath"] for name in names)
+        return cls(outcome.parent, log, outcome, gates, metrics, outcome.with_name("retrain.md"))
 
 
 def retrain(
@@ -72,7 +74,8 @@ def retrain(
         commit: Commit ``dvc.lock`` and the reports that Git tracks, also those of a retraining
             that fails half-way, so that the next one goes on where it stopped.
         continue_from: A revision whose ``dvc.lock`` is newer than the one checked out, such as a
-            branch that is not merged yet. Left alone where it does not exist or is merged.
+            branch that is not merged yet. Left alone where it does not exist, is merged, or the
+            one checked out has changed since they parted. Its lines of the audit log are kept.
 
     Returns:
         The outcome of the promotion, as in ``promotion.json``.
@@ -136,10 +139,42 @@ def _take_lock(project: Path, revision: str, files: Files) -> None:
     elif git_output(project, "merge-base", "--is-ancestor", revision, "HEAD") is not None:
         logger.info("%s is merged: starting from %s as it is here", revision, LOCK)
     else:
-        recorded = [LOCK, files.reports.relative_to(project).as_posix()]
-        there = git_output(project, "ls-tree", "-r", "--name-only", revision, "--", *recorded)
-        _call(project, "git", "checkout", "--quiet", revision, "--", *(there or LOCK).splitlines())
-        logger.info("starting from %s of %s", LOCK, revision)
+        parted = git_output(project, "merge-base", revision, "HEAD") or ""
+        if git_output(project, "diff", "--quiet", parted, "HEAD", "--", LOCK) is None:
+            logger.info("%s here is newer than that of %s: starting from it", LOCK, revision)
+        else:
+            _take_recorded(project, revision, files)
+            logger.info("starting from %s of %s", LOCK, revision)
+        _take_lines(project, revision, files.log)
+
+
+def _take_recorded(project: Path, revision: str, files: Files) -> None:
+    """Check out the lock and the figures that belong to it, but not the audit log."""
+    recorded = [LOCK, files.reports.relative_to(project).as_posix()]
+    listed = git_output(project, "ls-tree", "-r", "-z", "--name-only", revision, "--", *recorded)
+    log = files.log.relative_to(project).as_posix()
+    there = [name for name in (listed or "").split("\0") if name and name != log]
+    if there:
+        _call(project, "git", "checkout", "--quiet", revision, "--", *there)
+
+
+def _take_lines(project: Path, revision: str, log: Path) -> None:
+    """Add the lines of an audit log that the one here does not have."""
+    name = log.relative_to(project).as_posix()
+    theirs = (git_output(project, "show", f"{revision}:{name}") or "").splitlines()
+    ours = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    lines = sorted({*ours, *theirs}, key=_moment)
+    if lines != ours:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _moment(line: str) -> str:
+    """When a line of the audit log was written; one without comes first."""
+    try:
+        return str(json.loads(line)["at"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _has_remote(project: Path) -> bool:
@@ -151,7 +186,8 @@ def _has_remote(project: Path) -> bool:
 
 def _restore(project: Path) -> None:
     """Raw data have to be in the remote; of artifacts, what is missing is made anew."""
-    tracked = (git_output(project, "ls-files", "--", "*.dvc") or "").splitlines()
+    listed = git_output(project, "ls-files", "-z", "--", "*.dvc") or ""
+    tracked = [name for name in listed.split("\0") if name]
     if tracked:
         _step(project, "dvc", "pull", *tracked)
     _step(project, "dvc", "pull", "--allow-missing")
