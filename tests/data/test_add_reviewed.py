@@ -171,6 +171,17 @@ def test_every_bad_line_is_told_and_nothing_is_written(
         )
 
 
+def test_two_masks_of_one_image_are_told(
+    mvtec_tree: Path, tmp_path: Path, log: list[Path], make: SimpleNamespace
+) -> None:
+    for name, value in (("a.png", 255), ("b.png", 7)):
+        make.mask(tmp_path / "log" / name, value=value)
+    image = log[0].relative_to(tmp_path / "log").as_posix()
+    lines = [f"bolt,miss,{image},,crack,{mask}" for mask in ("a.png", "b.png")]
+    with pytest.raises(DataError, match=r"mask b\.png here and bolt, crack, mask a\.png in line 2"):
+        plan(table(tmp_path, *lines), tmp_path / "log", mvtec_tree, get_layout("mvtec"))
+
+
 def test_a_changed_mind_and_tables_that_will_not_do(
     mvtec_tree: Path, tmp_path: Path, log: list[Path]
 ) -> None:

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.hooks.errors import ErrorHooks
+
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
@@ -71,6 +74,18 @@ def test_a_bug_keeps_its_traceback(kedro: Kedro) -> None:
     result = kedro("run", "--pipelines", "untracked", "--params=training.fail=bug")
     assert result.returncode == 1
     assert "Traceback" in result.stderr + result.stdout
+
+
+def test_a_bug_beside_an_error_that_was_handled_keeps_its_traceback() -> None:
+    with pytest.raises(KeyError) as caught:
+        try:
+            raise ModelError("expected, and handled")
+        except ModelError:
+            {}["a bug"]
+    assert ErrorHooks()._explain(caught.value) == []
+    wrapped = RuntimeError("of a library")
+    wrapped.__cause__ = ModelError("the sentence")
+    assert ErrorHooks()._explain(wrapped) == ["the sentence"]
 
 
 def test_tracebacks_on_demand(kedro: Kedro) -> None:

@@ -145,7 +145,7 @@ def test_a_check_that_fails_before_the_first_node_is_a_failure(
 
 
 @pytest.mark.usefixtures("tables")
-def test_nothing_secret_is_in_a_run_or_its_output(project: Path, sessions: Sessions) -> None:
+def test_nothing_secret_is_in_a_run(project: Path, sessions: Sessions) -> None:
     secret = "s3cr3t-of-the-database"  # noqa: S105 - of nobody
     parameters = {
         "fail": "secret",

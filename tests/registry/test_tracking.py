@@ -145,6 +145,31 @@ def test_a_value_mlflow_refuses_loses_only_itself(
     assert found.data.metrics == {"loss": 1}
 
 
+def test_a_file_that_a_proxy_never_takes_holds_up_nothing_else(
+    store: str,
+    client: MlflowClient,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import mlflow
+    import requests
+
+    def too_large(*_: object) -> None:
+        response = requests.Response()
+        response.status_code = 413
+        raise requests.HTTPError("413 Request Entity Too Large", response=response)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_artifact", too_large)
+    (tmp_path / "report.html").write_text("large")
+    run = tracker(store, tmp_path)
+    run.log_artifact(tmp_path / "report.html", "report")
+    run.log_metrics({"loss": 1}, "metrics")
+    run.finish("FINISHED")
+    assert "MLflow refused report" in caplog.text
+    assert client.get_run(run.run_id).data.metrics == {"loss": 1}
+
+
 def test_a_deleted_experiment_says_how_to_restore_it(
     store: str, client: MlflowClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -225,6 +250,7 @@ def test_flatten_cuts_keys_to_what_mlflow_takes() -> None:
     ("uri", "shown"),
     [
         ("https://me:pw@mlflow.example/x", "https://***@mlflow.example/x"),
+        ("http://me:p@ss@word@host:5000/x failed", "http://***@host:5000/x failed"),
         ("sqlite:////srv/project/mlflow.db", "sqlite:////srv/project/mlflow.db"),
         ("GET /x?page=2&api_token=abc failed", "GET /x?page=2&api_token=*** failed"),
         ("cannot log in with top-secret-9", "cannot log in with ***"),

@@ -43,6 +43,7 @@ class Reviewed:
         suffix: By its content, not its name.
         mask: Where the defect is; ``None`` for none.
         mask_suffix: As ``suffix``.
+        mask_sha256: Of the mask's bytes; empty for none.
     """
 
     line: int
@@ -54,6 +55,7 @@ class Reviewed:
     suffix: str
     mask: Path | None
     mask_suffix: str
+    mask_sha256: str
 
 
 def read_labels(table: Path, images: Path) -> tuple[list[Reviewed], list[str]]:
@@ -153,6 +155,7 @@ def _reviewed(line: int, row: dict[str, str], images: Path, index: dict[str, Pat
     image = open_image(data, path)
     to_eight_bit(image, path)
     mask = images / row["mask"] if row["mask"] else None
+    drawn = _checked_mask(mask, images, image.size) if mask is not None else b""
     return Reviewed(
         line=line,
         category=row["category"],
@@ -162,7 +165,8 @@ def _reviewed(line: int, row: dict[str, str], images: Path, index: dict[str, Pat
         sha256=sha256,
         suffix=suffix_of(data),
         mask=mask,
-        mask_suffix=_checked_mask(mask, images, image.size) if mask is not None else "",
+        mask_suffix=suffix_of(drawn) if drawn else "",
+        mask_sha256=hashlib.sha256(drawn).hexdigest() if drawn else "",
     )
 
 
@@ -179,8 +183,8 @@ def _path(row: dict[str, str], images: Path, index: dict[str, Path]) -> Path:
     return index[row["image_sha256"]]
 
 
-def _checked_mask(mask: Path, images: Path, size: tuple[int, int]) -> str:
-    """The mask's suffix by its content."""
+def _checked_mask(mask: Path, images: Path, size: tuple[int, int]) -> bytes:
+    """The bytes of a mask's file."""
     data = read_bytes(mask, root=images)
     defect = mask_array(open_image(data, mask))
     if defect.shape != size[::-1]:
@@ -190,13 +194,13 @@ def _checked_mask(mask: Path, images: Path, size: tuple[int, int]) -> str:
         )
     if not defect.any():
         raise ImageError(f"{mask} is empty: draw the defect, non-zero on zero.")
-    return suffix_of(data)
+    return data
 
 
-def _said(one: Reviewed) -> tuple[str, bool, str]:
-    return one.category, one.defective, one.defect_type
+def _said(one: Reviewed) -> tuple[str, bool, str, str]:
+    return one.category, one.defective, one.defect_type, one.mask_sha256
 
 
 def _words(one: Reviewed) -> str:
     kind = (one.defect_type or "defective") if one.defective else "good"
-    return f"{one.category}, {kind}"
+    return f"{one.category}, {kind}" + (f", mask {one.mask.name}" if one.mask else "")

@@ -114,9 +114,10 @@ class ErrorHooks:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """What an error was raised from; not what was being handled, which may have nothing to do."""
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__
 
 
 def _pipeline_that_writes(dataset: str) -> str | None:

@@ -83,7 +83,8 @@ class Journal:
         self.delivered = -1  # number of the last record that MLflow has
         self.run_id: str | None = None
         self.experiment_id: str | None = None
-        self._file: FileIO | None = None
+        self._file: FileIO | None = None  # holds the lock, also where the disk takes no more
+        self._full = False
 
     @classmethod
     def start(cls, folder: Path, header: RunHeader) -> Journal:
@@ -113,10 +114,14 @@ class Journal:
             raise TrackingError(f"{path} does not start with a run; remove {path.parent}")
         if half:
             file.truncate(file.seek(-len(half), os.SEEK_END))
-        journal = cls(path, RunHeader(**entries[0]["run"]))
+        try:
+            journal = cls(path, RunHeader(**entries[0]["run"]))
+            for entry in entries[1:]:
+                journal._take(entry)
+        except (TypeError, KeyError) as error:
+            msg = f"{path} is of another version of this program ({error}); remove {path.parent}"
+            raise TrackingError(msg) from error
         journal._file = file
-        for entry in entries[1:]:
-            journal._take(entry)
         return journal
 
     @property
@@ -132,7 +137,7 @@ class Journal:
     @property
     def on_disk(self) -> bool:
         """Whether what is pending survives this process."""
-        return self._file is not None
+        return self._file is not None and not self._full
 
     def append(self, kind: str, what: str, data: dict[str, Any]) -> None:
         """Add a record."""
@@ -204,7 +209,7 @@ class Journal:
         self._write(entry)
 
     def _write(self, entry: dict[str, Any]) -> None:
-        if self._file is None:
+        if self._file is None or self._full:
             return
         try:
             write_whole(self._file.fileno(), json.dumps(entry).encode() + b"\n")
@@ -213,7 +218,7 @@ class Journal:
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        self._file = None
+        self._full = True
         logger.warning(
             "%s cannot be written (%s): what MLflow does not take will be lost when the run ends",
             self.path,

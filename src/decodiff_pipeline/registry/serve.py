@@ -12,7 +12,8 @@ import argparse
 import os
 import shlex
 import sys
-import urllib.request
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,11 +55,14 @@ def server_command(
 
 def is_up(port: int) -> bool:
     """Whether a server on this machine answers ``/ping``."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=4)  # whatever proxies there are
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=4):
-            return True
-    except OSError:
+        connection.request("GET", "/ping")
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, HTTPException):
         return False
+    finally:
+        connection.close()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

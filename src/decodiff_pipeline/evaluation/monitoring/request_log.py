@@ -41,7 +41,8 @@ def read_log(path: Path, scores_of: str | None, last_days: float | None) -> pd.D
         last_days: See `MonitoringConfig`.
 
     Returns:
-        Columns ``category``, ``path`` and ``score`` (missing where there is none).
+        Columns ``category``, ``path`` and ``score`` (missing where there is none); the index is
+        the number of the line in its file, from 0.
 
     Raises:
         DataError: Nothing is left.
@@ -67,20 +68,22 @@ def read_log(path: Path, scores_of: str | None, last_days: float | None) -> pd.D
             others.sum(),
             len(rows),
         )
-    return rows.loc[~others, ["category", "path", "score"]].reset_index(drop=True)
+    return rows.loc[~others, ["category", "path", "score"]]
 
 
 def _lines(path: Path) -> pd.DataFrame:
     lines: list[dict[str, Any]] = []
+    numbers: list[int] = []
     damaged = 0
     for file in log_files(path):
         try:
             with file.open(encoding="utf-8", errors="replace") as opened:
-                for text in opened:
+                for number, text in enumerate(opened):
                     line = _parsed(text)
                     damaged += line is None
                     if line:
                         lines.append({name: line.get(name) for name in COLUMNS})
+                        numbers.append(number)
         except OSError as error:
             raise DataError(
                 f"monitoring.source {file} cannot be read ({error.strerror}); make it readable"
@@ -92,7 +95,7 @@ def _lines(path: Path) -> pd.DataFrame:
         )
     if damaged:
         logger.warning("%s: %d lines are no JSON and are left out", path, damaged)
-    return pd.DataFrame(lines, columns=list(COLUMNS), dtype=object)
+    return pd.DataFrame(lines, index=numbers, columns=list(COLUMNS), dtype=object)
 
 
 def _parsed(text: str) -> dict[str, Any] | None:

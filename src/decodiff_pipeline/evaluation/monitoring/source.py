@@ -115,10 +115,10 @@ class RecentSource:
         empty = rows["category"].isna() | ((rows["path"] == "") & rows["score"].isna())
         if empty.any():
             raise DataError(
-                f"monitoring.source {self.path}: row {int(empty.to_numpy().argmax()) + 1} has no "
+                f"monitoring.source {self.path}: row {int(empty.index[empty.to_numpy().argmax()]) + 1} has no "
                 "category, or neither a path nor a score that is a number; fill it in or remove it"
             )
-        return rows.assign(category=rows["category"].astype(str))
+        return rows.assign(category=rows["category"].astype(str)).reset_index(drop=True)
 
     def _read_table(self) -> pd.DataFrame:
         try:
