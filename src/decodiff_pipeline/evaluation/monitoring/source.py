@@ -114,8 +114,9 @@ class RecentSource:
         rows["score"] = rows["score"].where(np.isfinite(rows["score"].to_numpy(float)))
         empty = rows["category"].isna() | ((rows["path"] == "") & rows["score"].isna())
         if empty.any():
+            first = next(iter(empty.index[empty])) + 1
             raise DataError(
-                f"monitoring.source {self.path}: row {int(empty.index[empty.to_numpy().argmax()]) + 1} has no "
+                f"monitoring.source {self.path}: row {first} has no "
                 "category, or neither a path nor a score that is a number; fill it in or remove it"
             )
         return rows.assign(category=rows["category"].astype(str)).reset_index(drop=True)
