@@ -82,7 +82,9 @@ def served_here(monkeypatch: pytest.MonkeyPatch) -> None:
 def judged(line: Any, tmp_path: Path) -> Callable[..., Judgement]:
     """Judges a version; keywords are of the configuration."""
 
-    def run(number: str, *, manifest: Any = None, **config: Any) -> Judgement:
+    def run(
+        number: str, *, manifest: Any = None, registered: str | None = None, **config: Any
+    ) -> Judgement:
         arena = trial.Arena(
             line.manifest if manifest is None else manifest,
             ImageFolder(line.raw),
@@ -90,7 +92,7 @@ def judged(line: Any, tmp_path: Path) -> Callable[..., Judgement]:
             EvaluationConfig(),
             settings(challenger=number, **config),
         )
-        return judge_challenger(NAME, arena)
+        return judge_challenger(NAME, arena, registered)
 
     return run
 
@@ -287,8 +289,10 @@ def test_data_that_changed_since_is_judged_on_as_it_is_now_and_said(
 ) -> None:
     crown(versions("blind to nuts"))
     fewer = line.manifest[~line.manifest["path"].str.endswith("test/good/0.png")]
-    done = promote(judged(versions("sharp"), manifest=fewer), settings(), tmp_path)
+    found = judged(versions("sharp"), manifest=fewer, registered="99")
+    done = promote(found, settings(), tmp_path)
     assert done["outcome"] == "promoted"
+    assert any("not version 99, which was registered here last" in n for n in done["notes"])
     assert any("the champion (version" in n and "other data" in n for n in done["notes"])
     flagged = next(g for g in done["gates"] if g["name"] == "promise")
     assert f"of {7} good images" in flagged["explanation"]

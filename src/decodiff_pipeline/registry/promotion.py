@@ -49,15 +49,18 @@ class Judgement:
     data_digest: str
 
 
-def judge_challenger(name: str, arena: Arena) -> Judgement:
+def judge_challenger(name: str, arena: Arena, registered: str | None = None) -> Judgement:
     """Score the challenger and the champion on the same test images, and ask every gate.
 
     Args:
         name: Of the registered model.
         arena: Data and limits.
+        registered: The version that was registered here last. Somebody else may have registered
+            another since, and it is said then that this is the one judged.
 
     Raises:
         ModelError: There is no challenger, or MLflow cannot be reached.
+        StoreError: The files of a version cannot be fetched now.
     """
     registry = Registry(name)
     challenger, champion = registry.version(arena.config.challenger), registry.champion()
@@ -66,6 +69,11 @@ def judge_challenger(name: str, arena: Arena) -> Judgement:
         notes = [f"version {challenger.number} is the champion already; nothing is to be done"]
         return Judgement(challenger, champion, [], notes, digest)
     notes = _of_data(challenger, champion, digest)
+    if registered is not None and registered != challenger.number:
+        notes.append(
+            f"{arena.config.challenger} is version {challenger.number}, and not version "
+            f"{registered}, which was registered here last"
+        )
     evidence = evidence_of(challenger, champion, arena, notes)
     return Judgement(challenger, champion, judge(evidence, arena.config), notes, digest)
 

@@ -24,7 +24,7 @@ def judge_challenger(
     """Score challenger and champion on the same test images and ask every gate.
 
     Args:
-        registration: From the registration, for the model's name; that it ran is what matters.
+        registration: From the registration, for the model's name and the version made here last.
         manifest: The validated manifest.
         images: The raw images.
         folder: For the predictions of both.
@@ -36,12 +36,13 @@ def judge_challenger(
 
     Raises:
         ModelError: There is no challenger, or MLflow cannot be reached.
+        StoreError: The files of a version cannot be fetched now.
     """
     from decodiff_pipeline.registry import promotion as registry
     from decodiff_pipeline.registry.trial import Arena
 
     arena = Arena(manifest, images, folder, evaluation, promotion)
-    return registry.judge_challenger(registration["name"], arena)
+    return registry.judge_challenger(registration["name"], arena, registration["version"])
 
 
 def move_champion(
