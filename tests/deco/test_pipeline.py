@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
-from PIL import Image
+from PIL import ExifTags, Image
 
 from decodiff_pipeline.data.images import read_image
 from decodiff_pipeline.deco.autoencoder import decode, encode, load_autoencoder
@@ -105,7 +105,19 @@ def test_an_image_is_the_same_opened_by_anyone(tmp_path: Path, mode: str) -> Non
     assert len(pipeline((image for image in [picture, picture]), "mono").scores) == 2
 
 
+def test_an_image_is_turned_as_its_camera_says(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    textures((80, 40)).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as opened:
+        assert opened.size == (80, 40)
+        seen = model().preprocess(opened)
+    assert torch.equal(seen, model().preprocess([read_image(tmp_path / "a.png")]))
+
+
 def test_bad_arguments_are_told() -> None:
+    with pytest.raises(ModelError, match="image 0 is of type ndarray; give PIL images"):
+        model()(np.zeros((1, 8, 8)), "mono")  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="batch_size is 0; it must be at least 1"):
         model()(photographs(1), "mono", batch_size=0)
     with pytest.raises(ConfigurationError, match="0 reverse steps do not fit"):

@@ -95,10 +95,10 @@ def test_a_loss_that_is_no_number_stops_the_fit() -> None:
         train_autoencoder({"procedural": ProceduralImages(0, size=64)}, small(), teacher=broken)
 
 
-def test_latents_of_any_size_are_scaled_to_unit_deviation() -> None:
-    source = ProceduralImages(0, size=64)
-    model, _ = train_autoencoder({"procedural": source}, small(learning_rate=0.3))
-    assert 0 < model.config.scaling_factor < 1e-5
+def test_a_fit_that_diverges_is_not_kept() -> None:
+    config = small(learning_rate=0.3)
+    with pytest.raises(ModelError, match=r"latents is \S+e\+\d+ after .* now 0\.3; nothing was"):
+        train_autoencoder({"procedural": ProceduralImages(0, size=64)}, config)
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_state_alone() -> None:

@@ -1,4 +1,4 @@
-"""Any image as 8-bit grey or RGB, by fixed rules: the same file is the same to every reader.
+"""Any image upright and as 8-bit grey or RGB: the same file is the same to every reader.
 
 | image | becomes |
 |---|---|
@@ -13,10 +13,15 @@
 
 from __future__ import annotations
 
-import numpy as np
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
-from decodiff_pipeline.errors import ImageError
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from decodiff_pipeline.errors import ImageError, ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 GREY_16_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
@@ -54,6 +59,30 @@ def to_eight_bit(image: Image.Image, name: object = "the image") -> Image.Image:
         "or as 8-bit RGB."
     )
     raise ImageError(msg)
+
+
+def upright(images: Image.Image | Iterable[Image.Image]) -> list[Image.Image]:
+    """Lists images, or a single one, turned as their EXIF orientation says.
+
+    Raises:
+        ModelError: Something else than a PIL image is among them.
+    """
+    listed: list[Any] = [images] if isinstance(images, Image.Image) else list(images)
+    for number, image in enumerate(listed):
+        if not isinstance(image, Image.Image):
+            msg = (
+                f"image {number} is of type {type(image).__name__}; give PIL images, as "
+                "Image.open(path) and Image.fromarray(array) make them"
+            )
+            raise ModelError(msg)
+    return [_turned(image) for image in listed]
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    image.load()  # some formats keep the orientation behind the pixels
+    if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+        return image
+    return ImageOps.exif_transpose(image)
 
 
 def _grey_16_to_8(image: Image.Image) -> Image.Image:

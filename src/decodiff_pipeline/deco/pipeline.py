@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import DiffusionPipeline
-from PIL import Image
 
 from decodiff_pipeline.deco.assembly import DeCoDiffOutput, assemble
 from decodiff_pipeline.deco.autoencoder import decode, encode
+from decodiff_pipeline.deco.colour import upright
 from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig, require_places
 from decodiff_pipeline.deco.discrepancy import (
     Discrepancies,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     import numpy as np
+    from PIL import Image
 
 
 class DeCoDiffPipeline(DiffusionPipeline):
@@ -123,9 +124,9 @@ class DeCoDiffPipeline(DiffusionPipeline):
         """Side in pixels of the square input."""
         return self.preprocessing.image_size
 
-    def preprocess(self, images: Sequence[Image.Image]) -> torch.Tensor:
+    def preprocess(self, images: Image.Image | Iterable[Image.Image]) -> torch.Tensor:
         """All squares of the images, float32 (M, 3, image_size, image_size) within [-1, 1]."""
-        return to_tensor(list(self._squares(images)))
+        return to_tensor(list(self._squares(upright(images))))
 
     def __call__(
         self,
@@ -142,9 +143,8 @@ class DeCoDiffPipeline(DiffusionPipeline):
         so that it means the same of one tile and of many.
 
         Args:
-            images: PIL images or one, or a tensor as :meth:`preprocess` returns it. Modes other
-                than "L" and "RGB" are converted as in :mod:`~.colour`; an EXIF orientation is
-                not applied.
+            images: PIL images or one, or a tensor as :meth:`preprocess` returns it. They are turned
+                as their EXIF orientation says and converted as in :mod:`~.colour`.
             category: One category for all images, or one for each.
             num_inference_steps: Reverse steps; by default those the model was saved with.
             batch_size: Squares processed at once.
@@ -155,8 +155,9 @@ class DeCoDiffPipeline(DiffusionPipeline):
             Maps, scores and reconstructions, in the order of the images.
 
         Raises:
-            ModelError: There is no image, a category is unknown, ``batch_size`` is below 1, or
-                there are not as many categories as images, or squares as the images have.
+            ModelError: There is no image or something that is none, a category is unknown,
+                ``batch_size`` is below 1, or there are not as many categories as images, or
+                squares as the images have.
             ConfigurationError: The schedule has no such number of reverse steps.
             ImageError: An image is too long and narrow for ``fit``, or of a mode that is not
                 converted.
@@ -169,9 +170,9 @@ class DeCoDiffPipeline(DiffusionPipeline):
             sizes = sizes or [(self.image_size, self.image_size)] * len(images)
             batches = images.split(batch_size)
         else:
-            images = [images] if isinstance(images, Image.Image) else list(images)
-            sizes = [image.size for image in images]
-            batches = self._batches(images, batch_size)
+            pictures = upright(images)
+            sizes = [picture.size for picture in pictures]
+            batches = self._batches(pictures, batch_size)
         ids = self._per_square(self._category_ids(category, len(sizes)), sizes)
         if isinstance(images, torch.Tensor) and len(images) != len(ids):
             msg = f"{len(sizes)} images of these sizes have {len(ids)} squares, not {len(images)}"

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 # Below this mean squared error (46 dB, images in [-1, 1]) a flat crop has nothing left to teach.
 MSE_FLOOR = 1e-4
+# Of the latents' standard deviation. Below they are all the same but for rounding; above the
+# encoder has diverged, though the decoder may still give a mid-grey.
+USABLE = (1e-6, 1e6)
 
 
 def train_autoencoder(
@@ -249,13 +252,14 @@ def _set_scaling_factor(
     few = config.model_copy(update={"pool_size": min(64, config.pool_size)})
     crops = draw_pool(sources, few, np.random.default_rng([config.seed, config.steps]))
     deviation = float(model.encode(_to_float(crops, torch.device("cpu"))).latents.std())
-    if not math.isfinite(deviation):
+    if not USABLE[0] < deviation < USABLE[1]:
         msg = (
-            f"the autoencoder's latents deviate by {deviation} after the last step; lower "
-            f"learning_rate (autoencoder_training), now {config.learning_rate}; nothing was saved"
+            f"the standard deviation of the autoencoder's latents is {deviation:.3g} after the "
+            f"last step; lower learning_rate (autoencoder_training), now {config.learning_rate}; "
+            "nothing was saved"
         )
         raise ModelError(msg)
-    model.register_to_config(scaling_factor=float(f"{1 / max(deviation, 1e-3):.5g}"))
+    model.register_to_config(scaling_factor=float(f"{1 / deviation:.5g}"))
 
 
 def _row(
