@@ -9,6 +9,7 @@ import pytest
 
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.manifest import DataConfig, build_manifest
+from decodiff_pipeline.data.near_duplicates import MIN_BITS
 from decodiff_pipeline.evaluation.leakage import near_duplicate_paths, near_duplicates
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ BITS = 12
 
 
 def hashed(bits: int) -> str:
-    """A difference hash that many bits from the one without any."""
-    return f"{(1 << bits) - 1:064x}"
+    """A difference hash that many bits from the first one, which has enough to say something."""
+    return f"{(1 << bits + MIN_BITS) - 1:064x}"
 
 
 def manifest() -> pd.DataFrame:
@@ -45,6 +46,11 @@ def test_doubles_are_found_within_the_category_and_equal_bytes_anywhere() -> Non
     assert found.dtype == bool
     assert set(manifest()["path"][found]) == {"near", "near calibration", "equal bytes"}
     assert near_duplicate_paths(manifest(), BITS + 1) >= {"far", "near"}
+
+
+def test_hashes_of_blank_sheets_say_nothing() -> None:
+    rows = manifest().assign(dhash=f"{(1 << MIN_BITS - 1) - 1:064x}")
+    assert near_duplicate_paths(rows, BITS) == {"equal bytes"}
 
 
 def test_null_calls_nothing_a_double_and_zero_only_equal_hashes() -> None:

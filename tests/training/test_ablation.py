@@ -242,6 +242,18 @@ def test_what_decides_a_result_and_a_network_is_in_their_names(data: AblationDat
             {"training": {"corruption": {"max_mask_ratio": 2}}},
             r"training: max_mask_ratio is 2",
         ),
+        (
+            {"training": {"corruption": {"patch_probabilities": [-1, 1, 1, 1, 1]}}},
+            r"'x': training: patch_probabilities are -1\.0,",
+        ),
+        (
+            {"training": {"corruption": {"patch_sizes": [3, 9], "patch_probabilities": [1, 0]}}},
+            r"none of the patch sizes 3, \d+ .* divides a latent of side",
+        ),
+        (
+            {"scoring": {"discrepancy": {"latent_sigma": float("nan")}}},
+            r"'x': scoring: discrepancy\.latent_sigma is nan",
+        ),
         ({"training": {"batch_size": "many"}}, r"'x': training.batch_size is 'many'"),
         ({"scoring": {"num_inference_steps": 6}}, r"'x': scoring.num_inference_steps is 6"),
         ({"training": {"steps": 2, "epochs": 1}}, r"'x': training: give exactly one"),

@@ -12,6 +12,7 @@ from decodiff_pipeline.deco import weights
 from decodiff_pipeline.deco.config import require_places
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.training.ablation_config import plan
+from decodiff_pipeline.training.autoencoder_config import LATENT_STRIDE
 from decodiff_pipeline.training.config import RUN_ONLY
 from decodiff_pipeline.training.initial_weights import initial_sha256
 from decodiff_pipeline.training.scoring import images_to_fit
@@ -177,6 +178,7 @@ def run_ablation(
     wanted = [job for variant in planned if variant.skipped is None for job in variant.jobs]
     for job in wanted:
         require_places(job.scoring.discrepancy, data.geometry)
+        job.training.corruption.sizes_for(data.geometry.image_size // LATENT_STRIDE)
     if any(job.scoring.looks_at_images for job in wanted):
         images_to_fit(data.manifest, set(rows["category"]))
     jobs = {_key(data.result_identity(job)): job for job in wanted}
