@@ -163,8 +163,8 @@ def _take_lines(project: Path, revision: str, log: Path) -> None:
     name = log.relative_to(project).as_posix()
     theirs = (git_output(project, "show", f"{revision}:{name}") or "").splitlines()
     ours = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    lines = sorted({*ours, *theirs}, key=_moment)
-    if lines != ours:
+    if set(theirs) - set(ours):
+        lines = sorted(dict.fromkeys([*ours, *theirs]), key=_moment)
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
