@@ -48,8 +48,9 @@ def test_doubles_are_found_within_the_category_and_equal_bytes_anywhere() -> Non
     assert near_duplicate_paths(manifest(), BITS + 1) >= {"far", "near"}
 
 
-def test_hashes_of_blank_sheets_say_nothing() -> None:
-    rows = manifest().assign(dhash=f"{(1 << MIN_BITS - 1) - 1:064x}")
+@pytest.mark.parametrize("ones", [MIN_BITS - 1, 256 - MIN_BITS + 1])
+def test_hashes_of_blank_sheets_and_ramps_say_nothing(ones: int) -> None:
+    rows = manifest().assign(dhash=f"{(1 << ones) - 1:064x}")
     assert near_duplicate_paths(rows, BITS) == {"equal bytes"}
 
 

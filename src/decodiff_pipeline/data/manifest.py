@@ -30,7 +30,7 @@ from decodiff_pipeline.deco.colour import to_eight_bit
 from decodiff_pipeline.errors import DataError, ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -71,9 +71,10 @@ class Exclusion(BaseModel):
     path: str = Field(min_length=1)
     reason: str = ""
 
-    def matches(self, path: str) -> bool:
-        """Whether it names a path; one with brackets in it is not taken for a pattern first."""
-        return path == self.path or fnmatch.fnmatchcase(path, self.path)
+    def among(self, paths: Iterable[str]) -> set[str]:
+        """Which paths it names: the very one, brackets and all, or else those of the pattern."""
+        there = set(paths)
+        return {self.path} & there or set(fnmatch.filter(there, self.path))
 
 
 class DataConfig(BaseModel):
@@ -256,9 +257,9 @@ def _row(record: Record, facts: dict[str, Any]) -> dict[str, Any]:
 def _excluded(manifest: pd.DataFrame, exclude: Sequence[Exclusion], root: Path) -> None:
     """Marks what is left out, each image with the first reason that is given for it."""
     for entry in exclude:
-        matched = manifest["path"].map(entry.matches)
+        matched = manifest["path"].isin(entry.among(manifest["path"]))
         if not matched.any():
-            if not any(map(entry.matches, image_files(root))):
+            if not entry.among(image_files(root)):
                 logger.warning("data.exclude: the pattern %r matches no image.", entry.path)
             continue
         logger.info(

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 SIDE = 16
 BITS = SIDE * SIDE
-# Set bits below which a hash says nothing: all white sheets are alike, whatever is on them.
+# Bits of either kind below which a hash says nothing: all white sheets are alike, whatever is on
+# them, and so are all that get brighter from left to right.
 MIN_BITS = 16
 FITTED = (splits.TRAIN, splits.VAL, splits.CALIBRATION)
 
@@ -96,7 +97,7 @@ def near_duplicate_of(manifest: pd.DataFrame, bits: int) -> pd.Series:
 
     Returns:
         As `duplicate_of`; empty also where the nearest image is further off than ``bits``, or the
-        hash of the test image has fewer than `MIN_BITS` set bits.
+        hash of the test image has fewer than `MIN_BITS` bits that are set, or that are not.
     """
     found: dict[int, str] = {}
     for _, group in manifest[manifest["dhash"] != ""].groupby("category"):
@@ -105,7 +106,8 @@ def near_duplicate_of(manifest: pd.DataFrame, bits: int) -> pd.Series:
         if fitted.empty or test.empty:
             continue
         index, distance = nearest(list(test["dhash"]), list(fitted["dhash"]))
-        detail = np.bitwise_count(_unpack(list(test["dhash"]))).sum(axis=1)
+        ones = np.bitwise_count(_unpack(list(test["dhash"]))).sum(axis=1, dtype=np.int64)
+        detail = np.minimum(ones, BITS - ones)
         for row, match, apart, told in zip(test.index, index, distance, detail, strict=True):
             if apart <= bits and told >= MIN_BITS:
                 found[row] = fitted["path"].iloc[match]

@@ -92,7 +92,7 @@ def _files(images: ImageFolder, manifest: pd.DataFrame, data: DataConfig) -> pd.
 
     lost = unlisted_images(images.path, get_layout(data.layout), manifest)
     found = image_files(images.path)
-    excluded = {path for path in found if any(entry.matches(path) for entry in data.exclude)}
+    excluded = {path for entry in data.exclude for path in entry.among(found)}
     return file_table([path for path in found if path not in excluded], lost)
 
 
