@@ -137,7 +137,8 @@ def kedro(project: Path, pipeline: str, parameters: Mapping[str, Any]) -> None:
 
 def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Medians over the seeds, and the range."""
-    lines = ["                  category            metric         median  least   most   seeds"]
+    head = f"{'model':<16}  {'category':<18}  {'metric':<12}"
+    lines = [f"{head}  {'median':>6} {'least':>6} {'most':>6}  {'seeds':>6}"]
     for start, runs in results.items():
         for category in runs[0]:
             for metric in METRICS:

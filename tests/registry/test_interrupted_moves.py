@@ -103,9 +103,33 @@ def test_a_rollback_cut_off_half_way_is_logged_and_the_withdrawn_version_known(
     line = rolled_back(tmp_path)
     outage.undo()
     assert (line["from_version"], line["to_version"]) == ("3", "2")
-    assert "the alias previous was not moved" in line["notes"][-1]
+    assert "the alias previous was not set to version 1" in line["notes"][-1]
     assert registry.version("3").tags["rollback.reason"] == "false alarms"
     assert rolled_back(tmp_path)["to_version"] == "1"
+
+
+def test_a_registry_that_is_away_costs_no_previous(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    promoted(registry, "3", tmp_path)
+    get = mlflow.MlflowClient.get_model_version
+
+    def away(self: Any, name: str, number: str) -> Any:
+        if number == "1":
+            raise MlflowException("503")
+        return get(self, name, number)
+
+    with monkeypatch.context() as outage:
+        outage.setattr(mlflow.MlflowClient, "get_model_version", away)
+        with pytest.raises(ModelError, match="503"):
+            rolled_back(tmp_path)
+    assert registry.aliases() == {"champion": "3", "previous": "2"}
+    registry.client.delete_model_version(NAME, "1")
+    assert rolled_back(tmp_path)["to_version"] == "2"
+    assert registry.aliases() == {"champion": "2"}
 
 
 def test_no_rollback_brings_back_what_was_withdrawn(registry: Registry, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Names that a category must not have, since tables and charts use them for something else."""
+"""Names of categories as tables and charts show them, and those that a category must not have."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 TAKEN = frozenset({"mean", "all", "baseline"})
 
 
+def metric_key(name: str) -> str:
+    """A name with the characters replaced that MLflow takes in no key."""
+    return re.sub(r"[^\w\-. /]", "_", name)
+
+
 def check_names(names: Iterable[str], root: Path) -> None:
     """Refuse names that would be mistaken for something else, or for each other.
 
@@ -27,7 +32,7 @@ def check_names(names: Iterable[str], root: Path) -> None:
     """
     seen: dict[str, str] = {}
     for name in names:
-        key = re.sub(r"[^\w\-. /]", "_", name)
+        key = metric_key(name)
         if key in TAKEN:
             raise DataError(
                 f"a category in {root} is called {name!r}, which stands for something else in the "

@@ -1,4 +1,4 @@
-"""Image files in the raw folder that its layout does not know: they lie in a wrong place."""
+"""Image files in the raw folder, and which of them the layout knows; others are misplaced."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def image_files(root: Path) -> list[str]:
     return sorted(found)
 
 
-def unlisted_images(root: Path, layout: Layout, manifest: pd.DataFrame) -> list[str]:
-    """Image files that no category of the layout has as an image or as a mask.
+def known_files(root: Path, layout: Layout, manifest: pd.DataFrame) -> set[str | None]:
+    """What the layout has as an image or as a mask, in whatever category.
 
     Args:
         root: Of the raw images.
         layout: How they lie.
-        manifest: Of the categories that are used; the others' images are in their places too.
+        manifest: Of the categories that are used; the others are listed.
 
     Returns:
-        Posix paths relative to `root`, sorted.
+        Posix paths relative to `root`, whether the files are there or not.
     """
     known: set[str | None] = {*manifest["path"], *manifest["mask_path"].dropna()}
     for category in {*layout.categories(root)} - {*manifest["category"]}:
         for record in layout.records(root, category):
             known |= {record.path, record.mask_path}
-    return [path for path in image_files(root) if path not in known]
+    return known

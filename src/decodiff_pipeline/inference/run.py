@@ -78,12 +78,7 @@ def infer(
         ModelError: There is no model, it does not know a category of the source, or the ONNX
             export is missing, damaged or of another model.
     """
-    if source.path.is_dir() and store.path.resolve().is_relative_to(source.path.resolve()):
-        msg = (
-            f"inference.output {store.path} lies in inference.source {source.path}: the next run "
-            "would take its maps for images; name a folder outside"
-        )
-        raise ConfigurationError(msg)
+    _require_apart(source.path, store.path)
     items = source.items(config.category)
     digest, known = folder_sha256(model), model_categories(model)
     export = onnx if config.backend == "onnxruntime" else None
@@ -108,6 +103,15 @@ def infer(
     results = tabulate(rows, limits)
     log_summary(results, run.scored, store.path)
     return results
+
+
+def _require_apart(source: Path, output: Path) -> None:
+    if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
+        msg = (
+            f"inference.output {output} lies in inference.source {source}: the next run would take "
+            "its maps for images; name a folder outside"
+        )
+        raise ConfigurationError(msg)
 
 
 def model_categories(model: Path) -> list[str]:

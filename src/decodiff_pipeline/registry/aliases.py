@@ -116,6 +116,22 @@ class Registry:
             if self.aliases().get(alias) != number:
                 raise
 
+    def crown(self, number: str, before: str | None) -> list[str]:
+        """Make a version the champion, and the one before it (or none) the previous one.
+
+        Returns:
+            A sentence if only the first was done: the audit log has to have that as well.
+
+        Raises:
+            ModelError: The champion was not moved.
+        """
+        self.point(CHAMPION, number)
+        try:
+            self.point(PREVIOUS, before)
+        except ModelError as error:
+            return [f"the alias {PREVIOUS} was not set to version {before}: {error}"]
+        return []
+
     def tag(self, number: str, tags: Mapping[str, str]) -> None:
         """Add tags to a version, cut to MLflow's length; if that fails, it is only said.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.registry.aliases import exclusive
-from decodiff_pipeline.registry.mlflow_values import first_line
+from decodiff_pipeline.registry.mlflow_values import UNKNOWN, first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,7 +24,6 @@ ARTIFACTS = "mlartifacts"
 REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"})
 # HTTP: of a proxy that limits the size of a file, say. Not 403: a password can be put right.
 NEVER_TAKEN = frozenset({400, 413, 415, 422})
-UNKNOWN_RUN = "RESOURCE_DOES_NOT_EXIST"
 
 
 class Delivery:
@@ -72,7 +71,7 @@ class Delivery:
         try:
             run = self._client.get_run(str(self._journal.run_id))
         except Exception as error:
-            if getattr(error, "error_code", None) != UNKNOWN_RUN:
+            if getattr(error, "error_code", None) != UNKNOWN:
                 raise
             self._create_run()
             return

@@ -6,10 +6,10 @@ import json
 import logging
 import math
 import os
-import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.data.category_names import metric_key
 from decodiff_pipeline.registry.redaction import redact
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password, and a call to find it
 }
+UNKNOWN = "RESOURCE_DOES_NOT_EXIST"  # MLflow's code for a run, model or version that is not there
 UPLOAD_SECONDS = 120
 # Variables by which a server is told its thresholds, its log and more; no check is meant by them.
 OF_A_SERVER = "DECODIFF_"
@@ -90,7 +91,7 @@ def flatten(tree: Mapping[str, Any], separator: str) -> dict[str, Any]:
     """
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
-        name = re.sub(r"[^\w\-. /]", "_", str(key))
+        name = metric_key(str(key))
         if isinstance(value, dict):
             children = flatten(value, separator)
             leaves.update({f"{name}{separator}{k}"[:MAX_KEY]: v for k, v in children.items()})

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.registry import audit
 from decodiff_pipeline.registry.aliases import (
     CHAMPION,
-    PREVIOUS,
     REPLACED,
     ROLLED_BACK,
     Registry,
@@ -101,7 +99,9 @@ def promote(judgement: Judgement, config: PromotionConfig, project: Path) -> dic
         current = registry.aliases().get(CHAMPION)
         outcome = _outcome(judgement, config, current, notes)
         if outcome in MOVED:
-            _move(registry, challenger.number, current, notes)
+            # Wherever this is cut off, there is a champion, and its tag says what was before.
+            registry.tag(challenger.number, {REPLACED: current or ""})
+            notes += registry.crown(challenger.number, current)
         line = audit.record(
             "promotion",
             project,
@@ -140,18 +140,6 @@ def _outcome(
         notes.append("a version that does not answer as it was registered is not overridden")
         return "refused"
     return "overridden"
-
-
-def _move(registry: Registry, number: str, current: str | None, notes: list[str]) -> None:
-    """Wherever this is cut off, there is a champion, and its tag says which one was before."""
-    registry.tag(number, {REPLACED: current or ""})
-    registry.point(CHAMPION, number)
-    if current is None:
-        return
-    try:
-        registry.point(PREVIOUS, current)
-    except ModelError as error:  # the champion has moved, and the audit log has to have it
-        notes.append(f"the alias {PREVIOUS} was not set to version {current}: {error}")
 
 
 def _tag(registry: Registry, line: Mapping[str, Any]) -> None:

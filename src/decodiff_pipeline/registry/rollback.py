@@ -15,8 +15,10 @@ from decodiff_pipeline.registry.aliases import (
     Registry,
     Version,
 )
+from decodiff_pipeline.registry.mlflow_values import UNKNOWN
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from decodiff_pipeline.registry.promotion_config import RollbackConfig
@@ -52,25 +54,12 @@ def roll_back(name: str, config: RollbackConfig, project: Path) -> dict[str, Any
     registry = Registry(name)
     with registry.locked():
         aliases = registry.aliases()
-        withdrawn, restored = aliases.get(CHAMPION), aliases.get(PREVIOUS)
-        if withdrawn is not None and restored in (None, withdrawn):  # a promotion was cut off
-            restored = _before(registry, registry.version(withdrawn))
-        if restored is None:
-            msg = (
-                f"{name} has no previous champion to go back to (champion: version {withdrawn}); "
-                "promote another version: kedro run --pipelines promotion --params "
-                "promotion.challenger=NUMBER"
-            )
-            raise ModelError(msg)
-        version, notes = registry.version(restored), []
+        withdrawn, restored = aliases.get(CHAMPION), _restored(registry, aliases)
+        before = _before(registry, registry.version(restored), withdrawn)
         if withdrawn is not None:
             # First, so that it is known as withdrawn wherever this is cut off.
             registry.tag(withdrawn, {ROLLED_BACK: config.reason})
-        registry.point(CHAMPION, restored)
-        try:
-            registry.point(PREVIOUS, _before(registry, version))
-        except ModelError as error:  # the champion has moved, and the audit log has to have it
-            notes.append(f"the alias {PREVIOUS} was not moved: {error}")
+        notes = registry.crown(restored, before)
         line = audit.record(
             "rollback",
             project,
@@ -86,17 +75,34 @@ def roll_back(name: str, config: RollbackConfig, project: Path) -> dict[str, Any
     return line
 
 
-def _before(registry: Registry, version: Version) -> str | None:
-    """The version that this one had replaced, or the one before that, which nobody withdrew."""
+def _restored(registry: Registry, aliases: Mapping[str, str]) -> str:
+    """The version to go back to."""
+    champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
+    if champion is not None and previous in (None, champion):  # a promotion was cut off
+        previous = _before(registry, registry.version(champion), champion)
+    if previous is None:
+        msg = (
+            f"{registry.name} has no previous champion to go back to (champion: version "
+            f"{champion}); promote another version: kedro run --pipelines promotion --params "
+            "promotion.challenger=NUMBER"
+        )
+        raise ModelError(msg)
+    return previous
+
+
+def _before(registry: Registry, version: Version, withdrawn: str | None) -> str | None:
+    """The version that this one had replaced, or one before that, which is not withdrawn."""
     seen, number = {version.number}, version.tags.get(REPLACED)
     while number and number not in seen:
         seen.add(number)
         try:
             found = registry.version(number)
-        except ModelError:
+        except ModelError as error:
+            if getattr(error.__cause__, "error_code", None) != UNKNOWN:
+                raise
             logger.info("version %s, a champion before, is not in the registry any more", number)
             return None
-        if not found.tags.get(ROLLED_BACK):
+        if number != withdrawn and not found.tags.get(ROLLED_BACK):
             return number
         number = found.tags.get(REPLACED)
     return None

@@ -14,7 +14,7 @@ from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.registry import contest
 from decodiff_pipeline.registry.aliases import ROLLED_BACK
 from decodiff_pipeline.registry.evidence import Evidence, Serving
-from decodiff_pipeline.registry.mlflow_values import first_line
+from decodiff_pipeline.registry.mlflow_values import UNKNOWN, first_line
 from decodiff_pipeline.registry.serving_check import (
     check_serving,
     chosen,
@@ -169,7 +169,7 @@ def _are_gone(version: Version) -> bool:
     try:
         return not mlflow.artifacts.list_artifacts(artifact_uri=version.uri)
     except MlflowException as error:
-        return error.error_code == "RESOURCE_DOES_NOT_EXIST"
+        return error.error_code == UNKNOWN
     except OSError:
         return False
 

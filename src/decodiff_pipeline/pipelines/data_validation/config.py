@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from decodiff_pipeline.deco.colour import MODES
 
@@ -15,7 +15,7 @@ class ValidationConfig(BaseModel):
         min_held_out_images: Good images below which val and calibration draw a warning.
         min_side: Smallest width and height in pixels.
         max_side: Largest width and height in pixels.
-        modes: Pillow modes that pass; ``None`` becomes all that are converted.
+        modes: Pillow modes that pass; by default all that are converted.
         near_duplicate_bits: Test images within this many of the 256 bits of a train image's
             difference hash are reported.
         html: Where the report goes, for the message that points there.
@@ -30,11 +30,6 @@ class ValidationConfig(BaseModel):
     modes: tuple[str, ...] = tuple(sorted(MODES))
     near_duplicate_bits: int = Field(default=12, ge=0, le=256)
     html: str = "the validation report"
-
-    @field_validator("modes", mode="before")
-    @classmethod
-    def _all_modes(cls, value: object) -> object:
-        return tuple(sorted(MODES)) if value is None else value
 
     @model_validator(mode="after")
     def _some_size_passes(self) -> ValidationConfig:

@@ -11,7 +11,7 @@ from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.layouts import get_layout
 from decodiff_pipeline.data.manifest import DataConfig, build_manifest, count_table
 from decodiff_pipeline.data.splits import EXCLUDED
-from decodiff_pipeline.data.unlisted import image_files, unlisted_images
+from decodiff_pipeline.data.unlisted import image_files, known_files
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.pipelines.data_validation.config import ValidationConfig
@@ -90,10 +90,10 @@ def _files(images: ImageFolder, manifest: pd.DataFrame, data: DataConfig) -> pd.
     """The table of all image files but the excluded ones."""
     from decodiff_pipeline.pipelines.data_validation.tables import file_table
 
-    lost = unlisted_images(images.path, get_layout(data.layout), manifest)
     found = image_files(images.path)
     excluded = {path for entry in data.exclude for path in entry.among(found)}
-    return file_table([path for path in found if path not in excluded], lost)
+    known = known_files(images.path, get_layout(data.layout), manifest)
+    return file_table([path for path in found if path not in excluded], known)
 
 
 def _summary(check: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from decodiff_pipeline.deco.geometry import plan
 from decodiff_pipeline.errors import ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from decodiff_pipeline.deco.config import PreprocessConfig
 
@@ -54,16 +54,16 @@ def image_table(
     )
 
 
-def file_table(files: Iterable[str], unlisted: Iterable[str]) -> pd.DataFrame:
+def file_table(files: Iterable[str], known: Collection[str | None]) -> pd.DataFrame:
     """One row an image file: path, category (none) and unlisted_error ("" or a complaint).
 
     Args:
         files: Paths of all that are not excluded.
-        unlisted: Paths of those that the layout does not know.
+        known: Paths that the layout knows.
     """
     table = pd.DataFrame({"path": list(files)}, dtype="str")
-    lost = table["path"].isin(list(unlisted))
-    complaint = pd.Series("in no place that the layout knows", table.index).where(lost, "")
+    listed = table["path"].isin(known)
+    complaint = pd.Series("in no place that the layout knows", table.index).mask(listed, "")
     return table.assign(category="", unlisted_error=complaint)
 
 
