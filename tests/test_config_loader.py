@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from decodiff_pipeline.config_loader import ConfigLoader
+from decodiff_pipeline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,3 +75,53 @@ def test_a_catalog_path_can_be_a_parameter(
     )
     assert loader["catalog"]["images"]["filepath"] == path
     assert loader["parameters"]["inference"].get("source") in {None, path}
+
+
+def loader(conf: Path, files: dict[str, str]) -> ConfigLoader:
+    for name, text in {"base/globals.yml": "", "local/.gitkeep": "", **files}.items():
+        (conf / name).parent.mkdir(exist_ok=True)
+        (conf / name).write_text(text)
+    return ConfigLoader(str(conf), base_env="base", default_run_env="local")
+
+
+@pytest.mark.parametrize("name", ["2024_05", "01", "on", "true", "1e5", "20240501", "'null'"])
+def test_the_name_of_the_data_set_is_as_typed(tmp_path: Path, name: str) -> None:
+    files = {
+        "base/globals.yml": f"dataset: {name}",
+        "base/catalog.yml": "images: {filepath: 'raw/${globals:dataset}'}",
+        "base/parameters.yml": "model: ${globals:dataset}",
+    }
+    configuration = loader(tmp_path, files)
+    assert configuration["catalog"]["images"]["filepath"] == f"raw/{name.strip(chr(39))}"
+    assert str(configuration["parameters"]["model"]) == name.strip("'")
+
+
+@pytest.mark.parametrize("source", ["20240501", "01", "true"])
+def test_a_catalog_path_is_text_whatever_its_spelling(tmp_path: Path, source: str) -> None:
+    files = {
+        "base/catalog.yml": "images: {filepath: '${parameter:inference.source,x}'}",
+        "base/parameters.yml": f"inference: {{source: {source}}}",
+    }
+    assert loader(tmp_path, files)["catalog"]["images"]["filepath"] == source
+
+
+@pytest.mark.parametrize(
+    ("files", "key", "message"),
+    [
+        ({"base/catalog.yml": "a: 'b"}, "catalog", r"catalog.yml, line 1: .*close the quote"),
+        ({"local/parameters_x.yml": "a:\n\tb: 1"}, "parameters", r"parameters_x.yml, line 2"),
+        (
+            {"base/parameters_a.yml": "a: {b: 1}", "base/parameters_b.yml": "a: {b: 2}"},
+            "parameters",
+            r"parameters_b.yml and .*parameters_a.yml both set 'a.b': keep one",
+        ),
+        ({"base/globals.yml": "dataset: null"}, "globals", "dataset is None.*dataset: 'null'"),
+        ({"base/globals.yml": "dataset: a: b"}, "globals", r"globals.yml, line 1"),
+        ({"base/parameters.yml": "a: ${runtime_params:where}"}, "parameters", "give it with"),
+    ],
+)
+def test_a_file_that_cannot_be_used(
+    tmp_path: Path, files: dict[str, str], key: str, message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        loader(tmp_path, files)[key]

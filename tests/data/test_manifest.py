@@ -161,11 +161,11 @@ def test_a_name_that_is_not_utf8_is_refused(mvtec_tree: Path) -> None:
         ({"layout": "mvtec", "val_fractoin": 0.1}, "Extra inputs are not permitted"),
         ({"layout": "mvtec", "seed": "seven"}, "valid integer"),
         ({"layout": "mvtec", "exclude": "a/*.png"}, "make it a list; it is 'a/"),
-        ({"layout": "mvtec", "exclude": [7]}, "7 is neither a pattern"),
+        ({"layout": "mvtec", "exclude": [[7]]}, "7. is neither a pattern"),
         ({"layout": "mvtec", "exclude": [{"reason": "blurred"}]}, r"exclude.0.path\n.*required"),
         ({"layout": "mvtec", "exclude": [{"path": ""}]}, "at least 1 character"),
         ({"layout": "mvtec", "exclude": [{"path": "a", "why": "b"}]}, "Extra inputs"),
-        ({"layout": "mvtec", "exclude": [{"path": "a", "reason": 3}]}, "valid string"),
+        ({"layout": "mvtec", "exclude": [{"path": "a", "reason": [3]}]}, "valid string"),
     ],
 )
 def test_wrong_parameters_are_refused_by_name(settings: dict[str, object], message: str) -> None:

@@ -101,6 +101,7 @@ FILES = {
             fail: str = ""
             storage: str = ""
             api_key: str = ""
+            sizes: tuple[int, ...] = ()
             inner: Inner = Inner()
 
             def model_post_init(self, context):

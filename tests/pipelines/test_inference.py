@@ -427,9 +427,10 @@ def test_as_a_user_runs_it(world: World) -> None:
     (world.root / "src").mkdir()
     models = world.root / "data" / "06_models" / "elpv"
     models.mkdir(parents=True)
+    (world.root / "shot #2").symlink_to(world.source)
 
     def run(*parameters: str) -> subprocess.CompletedProcess[str]:
-        given = ",".join(["inference.source=shots", *parameters])
+        given = ",".join(["inference.source=shot #2", *parameters])
         return subprocess.run(
             [sys.executable, "-m", "kedro", "run", "--pipelines", "inference", "--params", given],
             cwd=world.root,

@@ -28,6 +28,7 @@ from decodiff_pipeline.data.near_duplicates import difference_hash
 from decodiff_pipeline.data.unlisted import image_files
 from decodiff_pipeline.deco.colour import to_eight_bit
 from decodiff_pipeline.errors import DataError, ImageError
+from decodiff_pipeline.text import Text, as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -68,8 +69,8 @@ class Exclusion(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: str = Field(min_length=1)
-    reason: str = ""
+    path: Text = Field(min_length=1)
+    reason: Text = ""
 
     def among(self, paths: Iterable[str]) -> set[str]:
         """Which paths it names: the very one, brackets and all, or else those of the pattern."""
@@ -95,8 +96,8 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    layout: str
-    categories: tuple[str, ...] | None = None
+    layout: Text
+    categories: tuple[Text, ...] | None = None
     seed: int = 0
     val_fraction: float = Field(default=0.1, ge=0, lt=1)
     calibration_fraction: float = Field(default=0.1, ge=0, lt=1)
@@ -116,6 +117,7 @@ class DataConfig(BaseModel):
     def _patterns_without_a_reason(cls, entries: object) -> object:
         if not isinstance(entries, list | tuple):
             raise ValueError(f"make it a list; it is {entries!r}")
+        entries = [as_text(entry) for entry in entries]
         for entry in entries:
             if not isinstance(entry, str | dict | Exclusion):
                 raise ValueError(

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from decodiff_pipeline.deco.digests import file_sha256
 from decodiff_pipeline.errors import ConfigurationError
+from decodiff_pipeline.text import Text  # noqa: TC001 (pydantic looks at it)
 
 EMBEDDED = "embedded"
 CONFIG_FILE = "config.json"
@@ -29,9 +30,9 @@ class AutoencoderConfig:
         revision: Hub revision; a commit hash makes a run repeatable.
     """
 
-    source: str = EMBEDDED
-    subfolder: str | None = None
-    revision: str | None = None
+    source: Text = EMBEDDED
+    subfolder: Text | None = None
+    revision: Text | None = None
 
 
 def locate(config: AutoencoderConfig) -> Path:

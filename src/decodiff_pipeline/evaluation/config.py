@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from decodiff_pipeline.text import Text
+
 Protocol = Literal["strict", "released"]
 Resolution = Literal["model", "native"]
 
@@ -52,7 +54,7 @@ class EvaluationConfig(BaseModel):
     aupro_limit: float = Field(default=0.3, gt=0, le=1)
     confidence: float = Field(default=0.95, gt=0, lt=1)
     resamples: int = Field(default=1000, ge=100)
-    compare_with: str | None = Field(default=None, min_length=1)
+    compare_with: Text | None = Field(default=None, min_length=1)
     gallery_size: int = Field(default=3, ge=1, le=20)
     near_duplicate_bits: int | None = Field(default=12, ge=0, le=256)
     review_images: int = Field(default=12, ge=0)

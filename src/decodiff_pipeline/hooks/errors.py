@@ -100,7 +100,7 @@ class ErrorHooks:
                     f"the disk is full ({where}); free some space and give the same command "
                     "again: what was finished is kept"
                 ]
-        configuration = type(error).__module__.startswith("yaml")
+        configuration = type(error).__module__.startswith(("yaml", "omegaconf"))
         configuration |= type(error).__name__ == "MissingConfigException"
         if configuration or str(error).startswith(UNKNOWN_PIPELINE):
             return [" ".join(str(error).split())]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from decodiff_pipeline.errors import DecodiffError
+from decodiff_pipeline.yaml_reader import config_files, read_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,6 +69,7 @@ class ParameterErrors(logging.Filter):
             return f"{where}: parameter {key!r} is missing"
         message = detail["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
+        message += _cure(path[-1], detail)
         if not detail["loc"]:  # a rule over several keys names them itself
             return f"{where}: {key}: {message}"
         return f"{where}: {key} is {detail['input']!r}; {message}"
@@ -81,19 +83,31 @@ class ParameterErrors(logging.Filter):
         environments = [loader.env or loader.default_run_env, loader.base_env]
         for wanted in (path, path[:-1], path[:1]):
             for environment in environments:
-                for file in _parameter_files(root / environment, loader):
-                    if _holds(_read_yaml(file), wanted):
+                for file in config_files(loader, "parameters", environment):
+                    if _holds(read_mapping(file), wanted):
                         return file.relative_to(root.parent).as_posix()
         return "parameters"
 
-    def _model(self, parameter: str) -> Any:
-        """The class a parameter is validated by, where Kedro can tell."""
+    @staticmethod
+    def _model(parameter: str) -> Any:
+        """The class that a parameter is validated by."""
         from kedro.framework.project import pipelines
         from kedro.validation.type_extractor import TypeExtractor
 
-        wanted = getattr(self._context, "_pipelines_to_validate", None) or pipelines.keys()
-        found = TypeExtractor({name: pipelines[name] for name in wanted})
+        found = TypeExtractor(dict(pipelines))  # of the pipelines that were asked for
         return found.extract_types_from_pipelines().get(parameter)
+
+
+def _cure(name: str, detail: Mapping[str, Any]) -> str:
+    """What to write in place of a value of the wrong kind; empty where the message says it."""
+    value = detail["input"]
+    if detail["type"] in {"tuple_type", "list_type"}:
+        return f": write a list, {name}: [{value}] (--params '….{name}=[a,b]')"
+    if detail["type"] == "string_type" and value is None:
+        return ": write a name that YAML takes for nothing in quotes, 'null'"
+    if detail["type"] == "string_type":
+        return ": write one value, in quotes where it has brackets, braces or ': ' in it"
+    return ""
 
 
 def _field_names(model: Any, path: Sequence[str]) -> list[str]:
@@ -102,18 +116,6 @@ def _field_names(model: Any, path: Sequence[str]) -> list[str]:
         field = getattr(model, "__pydantic_fields__", {}).get(name)
         model = None if field is None else field.annotation
     return list(getattr(model, "__pydantic_fields__", {}))
-
-
-def _parameter_files(folder: Path, loader: Any) -> list[Path]:
-    patterns = loader.config_patterns["parameters"]
-    files = {file for pattern in patterns for file in folder.glob(pattern) if file.is_file()}
-    return sorted(file for file in files if file.suffix in {".yml", ".yaml", ".json"})
-
-
-def _read_yaml(file: Path) -> Any:
-    import yaml
-
-    return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
 def _holds(tree: Any, path: Sequence[str]) -> bool:

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from decodiff_pipeline.text import Text
+
 MapFormat = Literal["png16", "tiff", "none"]
 Backend = Literal["torch", "onnxruntime"]
 Threshold = Annotated[float, Field(ge=0, le=1)]
@@ -27,14 +29,14 @@ class InferenceConfig(BaseModel):
         pixel_thresholds: Category → pixel threshold in place of the fitted one.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: str | None = None
-    output: str | None = None
-    category: str | None = None
+    source: Text | None = None
+    output: Text | None = None
+    category: Text | None = None
     maps: MapFormat = "png16"
     overlays: bool = True
     batch_size: int = Field(default=16, ge=1)
     backend: Backend = "torch"
-    thresholds: dict[str, Threshold] = Field(default_factory=dict)
-    pixel_thresholds: dict[str, Threshold] = Field(default_factory=dict)
+    thresholds: dict[Text, Threshold] = Field(default_factory=dict)
+    pixel_thresholds: dict[Text, Threshold] = Field(default_factory=dict)

@@ -6,6 +6,8 @@ import re
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from decodiff_pipeline.text import Text
+
 # MLflow keeps these for versions: models:/name@latest, models:/name@v3.
 RESERVED_ALIAS = re.compile(r"latest|[vV]\d+")
 
@@ -25,9 +27,9 @@ class RegistrationConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    dataset: str | None = None
-    model_name: str = "decodiff"
-    alias: str | None = "challenger"
+    dataset: Text | None = None
+    model_name: Text = "decodiff"
+    alias: Text | None = "challenger"
     max_images: int = Field(default=64, ge=1)
     max_pixels: int = Field(default=50_000_000, ge=1)
     batch_size: int = Field(default=16, ge=1)

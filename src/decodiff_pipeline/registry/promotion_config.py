@@ -6,13 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from decodiff_pipeline.text import Text
+
 ImageMetric = Literal["image_auroc", "image_ap", "image_f1max"]
 Metric = Literal[
     ImageMetric, "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro", "pixel_aupro_5"
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
 Change = Annotated[float, Field(ge=-1, le=1)]
-Sentence = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3)]
+Sentence = Annotated[Text, StringConstraints(strip_whitespace=True, min_length=3)]
 
 
 class ComparisonGates(BaseModel):
@@ -33,7 +35,7 @@ class ComparisonGates(BaseModel):
 
     improvement: dict[Metric, Change] = {}
     regression: dict[Metric, Share] = {}
-    by_category: dict[str, dict[Metric, Share]] = {}
+    by_category: dict[Text, dict[Metric, Share]] = {}
     within_noise: Literal["pass", "refuse"] = "pass"
 
     def metrics(self) -> set[str]:
@@ -89,12 +91,11 @@ class PromotionConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    # A number on the command line is an int there.
-    challenger: str = Field(default="challenger", min_length=1, coerce_numbers_to_str=True)
+    challenger: Text = Field(default="challenger", min_length=1)
     override_reason: Sentence | None = None
     fail_on_refusal: bool = False
     floors: dict[Metric, Share] = {"image_auroc": 0.6}
-    category_floors: dict[str, dict[Metric, Share]] = {}
+    category_floors: dict[Text, dict[Metric, Share]] = {}
     champion: ComparisonGates = ComparisonGates(
         improvement={"image_auroc": 0.0}, regression={"image_auroc": 0.01, "pixel_aupro": 0.02}
     )
@@ -102,7 +103,7 @@ class PromotionConfig(BaseModel):
         improvement={"image_auroc": 0.001}, regression={"image_auroc": 0.0}
     )
     false_positive_significance: float = Field(default=0.01, gt=0, lt=1)
-    may_lose: tuple[str, ...] = ()
+    may_lose: tuple[Text, ...] = ()
     unloadable_champion: Literal["judge_alone", "refuse"] = "judge_alone"
     resamples: int = Field(default=1000, ge=100)
     confidence: float = Field(default=0.95, gt=0, lt=1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from decodiff_pipeline.errors import ConfigurationError
+from decodiff_pipeline.text import Text
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.scoring import ScoringConfig
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 # A length given in one unit takes the place of one given in another.
 LENGTHS = ("epochs", "steps", "max_minutes")
-STRICT = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+STRICT = ConfigDict(extra="forbid", frozen=True)
 Parameters = TypeVar("Parameters", bound=BaseModel)
 
 
@@ -31,7 +32,7 @@ class Variant(BaseModel):
 
     model_config = STRICT
 
-    name: str = Field(min_length=1)
+    name: Text = Field(min_length=1)
     training: dict[str, Any] = {}
     scoring: dict[str, Any] = {}
 
@@ -52,7 +53,7 @@ class Study(BaseModel):
 
     model_config = STRICT
 
-    name: str = Field(min_length=1)
+    name: Text = Field(min_length=1)
     variants: tuple[Variant, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from decodiff_pipeline.deco.config import CorruptionConfig
+from decodiff_pipeline.text import Text
 
 CHAMPION, SCRATCH = "champion", "scratch"
 # These say how to run, not what comes out; changing them does not change the training.
@@ -86,7 +87,7 @@ class TrainingConfig(BaseModel):
     latents: Literal["cached", "on_the_fly"] = "cached"
     sample_posterior: bool = True
     corruption: CorruptionConfig = CorruptionConfig()
-    init_from: str | None = Field(default=None, min_length=1)
+    init_from: Text | None = Field(default=None, min_length=1)
     validate_every: int = Field(default=500, ge=1)
     patience: int | None = Field(default=None, ge=1)
     monitor: Literal["held_out_loss", "synthetic_pixel_ap", "synthetic_image_auroc"] = (

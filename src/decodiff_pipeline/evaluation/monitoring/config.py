@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from decodiff_pipeline.text import Text
+
 
 class ReferenceConfig(BaseModel):
     """What is kept of good images beside the model.
@@ -43,11 +45,11 @@ class MonitoringConfig(BaseModel):
         fail_on_drift: Whether an alarm ends the run with an exit code that is not 0.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: str | None = None
-    model: str | None = None
-    category: str | None = None
+    source: Text | None = None
+    model: Text | None = None
+    category: Text | None = None
     last_days: float | None = Field(default=None, gt=0)
     false_alarm_rate: float = Field(default=0.01, gt=0, lt=1)
     min_distance: float = Field(default=0.15, ge=0, lt=1)

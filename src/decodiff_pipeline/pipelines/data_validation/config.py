@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from decodiff_pipeline.deco.colour import MODES
+from decodiff_pipeline.text import Text
 
 
 class ValidationConfig(BaseModel):
@@ -27,9 +28,9 @@ class ValidationConfig(BaseModel):
     min_held_out_images: int = Field(default=10, ge=0)
     min_side: int = Field(default=32, ge=1)
     max_side: int = Field(default=20_000, ge=1)
-    modes: tuple[str, ...] = tuple(sorted(MODES))
+    modes: tuple[Text, ...] = tuple(sorted(MODES))
     near_duplicate_bits: int = Field(default=12, ge=0, le=256)
-    html: str = "the validation report"
+    html: Text = "the validation report"
 
     @model_validator(mode="after")
     def _some_size_passes(self) -> ValidationConfig:
