@@ -196,7 +196,7 @@ def test_a_changed_mind_and_tables_that_will_not_do(
     with pytest.raises(DataError, match="remove that image first"):
         plan(labels, tmp_path / "log", mvtec_tree, layout)
     for content, said in [
-        ("", "empty file"),
+        ("", "is empty"),
         ("category,path\n", "needs category, verdict"),
         ("category,verdict,path\n", "names no image"),
     ]:

@@ -17,9 +17,9 @@ def test_a_table_without_what_it_needs_is_refused(tmp_path: Path) -> None:
     table = tmp_path / "recent.csv"
     for content, said in [
         ("path\na.png\n", "it needs category"),
-        ("category,score\nmono,\n", "row 1"),
-        ("category,score\nmono,0.5\nmono,high\n", "row 2"),
-        ("category,path\n,a.png\n", "row 1"),
+        ("category,score\nmono,\n", "line 2"),
+        ("category,score\nmono,0.5\nmono,high\n", "line 3: score .high. is no number"),
+        ("category,path\n,a.png\n", "line 2"),
     ]:
         table.write_text(content)
         with pytest.raises(DataError, match=said):

@@ -89,8 +89,8 @@ def test_damaged_lines_are_counted_and_others_refused(
     for content, said in [
         ("", "no line that is a JSON object"),
         ("text\n", "no line that is a JSON object"),
-        ('{"category": "mono"}\n', "row 1"),
-        ('{"score": 0.5}\n', "row 1"),
+        ('{"category": "mono"}\n', "line 1"),
+        ('{"score": 0.5}\n', "line 1"),
     ]:
         log.write_text(content)
         with pytest.raises(DataError, match=said):

@@ -302,13 +302,13 @@ def test_one_category_for_a_flat_folder(world: World) -> None:
     [
         ("file,category\na.png,mono\n", r"list.csv has no column 'path' \(it has file, category"),
         ("path\nmono/0.png\n", "no column 'category'.*inference.category"),
-        ("path,category\n../secret.png,mono\n", r"the path '../secret.png' in row 1 is not inside"),
-        ("path,category\n/etc/passwd,mono\n", "the path '/etc/passwd' in row 1 is not inside"),
-        ("path,category\nmono/0.png,mono\n./mono/0.png,mono\n", "rows 1 and 2 both name 'mono/0.p"),
-        ("path,category\nmono/0.png,\n", r"row 1 \('mono/0.png'\) has no category"),
+        ("path,category\n../secret.png,mono\n", r"the path '../secret.png' in line 2 is not in"),
+        ("path,category\n/etc/passwd,mono\n", "the path '/etc/passwd' in line 2 is not in"),
+        ("path,category\nmono/0.png,mono\n./mono/0.png,mono\n", "lines 2 and 3 both name 'mono/0"),
+        ("path,category\nmono/0.png,\n", r"line 2 \('mono/0.png'\) has no category"),
         ("path,category\n", "holds no image"),
         ("path,category\nmono/0.png,wood\n", "category 'wood', which the model.*mono, poly"),
-        ("", "list.csv cannot be read as a manifest"),
+        ("", "list.csv is empty: write"),
     ],
 )
 def test_a_wrong_manifest_is_told_before_any_work(

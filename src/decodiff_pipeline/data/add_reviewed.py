@@ -17,6 +17,7 @@ from decodiff_pipeline.data.atomic import replacing
 from decodiff_pipeline.data.layouts import get_layout, layout_names
 from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
 from decodiff_pipeline.data.reviewed_labels import Reviewed, read_labels, refuse
+from decodiff_pipeline.data.tables import decoded
 from decodiff_pipeline.deco.digests import file_sha256
 from decodiff_pipeline.errors import DataError
 
@@ -120,12 +121,12 @@ def add(what: Plan, target: Path) -> None:
             if one.place.table:
                 lines.setdefault(one.place.table, []).append(one.place.line)
         for table, added in lines.items():  # last: what it names is there
-            text = (target / table).read_text("utf-8", "surrogateescape")
-            text = text if not text or text.endswith("\n") else f"{text}\n"
+            text, encoding = decoded(target / table)
+            newline = "\r\n" if "\r\n" in text else "\n"
+            text = text if not text or text.endswith("\n") else text + newline
+            text += "".join(f"{line}{newline}" for line in added)
             with replacing(target / table) as temporary:
-                temporary.write_text(
-                    text + "".join(f"{line}\n" for line in added), "utf-8", "surrogateescape"
-                )
+                temporary.write_bytes(text.encode(encoding))
     except OSError as error:
         raise DataError(
             f"{target} could not be added to ({error}): make room or make it writable, and run "

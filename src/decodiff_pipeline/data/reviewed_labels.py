@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from decodiff_pipeline.data.images import (
     read_bytes,
     suffix_of,
 )
+from decodiff_pipeline.data.tables import read_table, table_path
 from decodiff_pipeline.deco.colour import to_eight_bit
 from decodiff_pipeline.errors import DataError, ImageError
 
@@ -62,8 +62,9 @@ def read_labels(table: Path, images: Path) -> tuple[list[Reviewed], list[str]]:
     """Read the table and every image that it names.
 
     Args:
-        table: CSV with ``category``, ``verdict``, and ``path`` (relative to ``images``) or
-            ``image_sha256`` (as in a request log); ``defect_type`` and ``mask`` may be there.
+        table: CSV or parquet with ``category``, ``verdict``, and ``path`` (relative to
+            ``images``) or ``image_sha256`` (as in a request log); ``defect_type`` and ``mask``
+            may be there.
         images: Where the images are, such as the folder of a request log.
 
     Returns:
@@ -106,26 +107,18 @@ def refuse(table: Path, problems: Sequence[str]) -> None:
         raise DataError(f"{table}, nothing was added:\n  " + "\n  ".join(listed))
 
 
-def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
+def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
     """Reads the table as (line number, row), every column of `COLUMNS` in each row."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="")
-            names = set(reader.fieldnames or ())
-            if not {"category", "verdict"} <= names or not {"path", "image_sha256"} & names:
-                raise DataError(
-                    f"{table} has the columns {', '.join(sorted(names)) or 'of an empty file'}: it "
-                    "needs category, verdict, and path or image_sha256."
-                )
-            rows = [
-                (reader.line_num, {name: (row.get(name) or "").strip() for name in COLUMNS})
-                for row in reader
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table} cannot be read ({error}): make it a CSV file.") from error
-    if not rows:
-        raise DataError(f"{table} names no image: write a line for each reviewed one.")
-    return rows
+    table = read_table(file, COLUMNS)
+    names = set(table.columns)
+    if not {"category", "verdict"} <= names or not {"path", "image_sha256"} & names:
+        raise DataError(
+            f"{file} has the columns {', '.join(sorted(names))}: it needs category, verdict, and "
+            "path or image_sha256."
+        )
+    if not table.rows:
+        raise DataError(f"{file} names no image: write a line for each reviewed one.")
+    return [(line, {name: row.get(name, "") for name in COLUMNS}) for line, row in table.rows]
 
 
 def _index(images: Path) -> dict[str, Path]:
@@ -154,7 +147,7 @@ def _reviewed(line: int, row: dict[str, str], images: Path, index: dict[str, Pat
         raise DataError(f"{path} has the SHA-256 {sha256}, not {row['image_sha256']}.")
     image = open_image(data, path)
     to_eight_bit(image, path)
-    mask = images / row["mask"] if row["mask"] else None
+    mask = images / table_path(row["mask"], images) if row["mask"] else None
     drawn = _checked_mask(mask, images, image.size) if mask is not None else b""
     return Reviewed(
         line=line,
@@ -172,7 +165,7 @@ def _reviewed(line: int, row: dict[str, str], images: Path, index: dict[str, Pat
 
 def _path(row: dict[str, str], images: Path, index: dict[str, Path]) -> Path:
     if row["path"]:
-        return images / row["path"]
+        return images / table_path(row["path"], images)
     if not row["image_sha256"]:
         raise DataError("it has neither a path nor an image_sha256.")
     if row["image_sha256"] not in index:

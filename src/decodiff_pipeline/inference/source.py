@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from decodiff_pipeline.data.images import SUFFIXES, read_bytes
 from decodiff_pipeline.data.layouts.base import list_images
+from decodiff_pipeline.data.tables import read_table, table_path
 from decodiff_pipeline.errors import DataError, ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+COLUMNS = ("path", "category", "sha256")
 CATEGORY = "set inference.category to one of the model's"
 LONGEST_NAME = 200  # bytes; file systems take 255, and outputs add suffixes
 
@@ -108,46 +108,32 @@ class InferenceSource:
             yield Item(relative, folder if category is None else category)
 
     def _in_manifest(self, category: str | None) -> Iterator[Item]:
-        table = self._table()
+        table = read_table(self.path, COLUMNS)
         needed = ["path"] if category is not None else ["path", "category"]
-        missing = [name for name in needed if name not in table]
+        missing = [name for name in needed if name not in table.columns]
         if missing:
             cure = f"add it, or {CATEGORY}" if missing[0] == "category" else "add it"
             raise DataError(
                 f"{self.path} has no column {missing[0]!r} (it has "
-                f"{', '.join(map(str, table))}); {cure}"
+                f"{', '.join(table.columns)}); {cure}"
             )
         seen: dict[str, int] = {}
-        for row, record in enumerate(table.to_dict("records"), start=1):
-            path = self._checked(record["path"], row)
+        for line, row in table.rows:
+            path = self._checked(row["path"], line)
             if path in seen:
-                raise DataError(f"{self.path}: rows {seen[path]} and {row} both name {path!r}")
-            seen[path] = row
-            found = record["category"] if category is None else category
+                raise DataError(f"{self.path}: lines {seen[path]} and {line} both name {path!r}")
+            seen[path] = line
+            found = row["category"] if category is None else category
             if not found:
-                raise DataError(f"{self.path}: row {row} ({path!r}) has no category; {CATEGORY}")
-            yield Item(path, found, record.get("sha256", ""))
+                raise DataError(f"{self.path}: line {line} ({path!r}) has no category; {CATEGORY}")
+            yield Item(path, found, row.get("sha256", ""))
 
-    def _table(self) -> pd.DataFrame:
-        """The manifest with every value as text, empty where there is none."""
-        try:
-            if self.path.suffix.lower() == ".parquet":
-                table = pd.read_parquet(self.path)
-                return table.astype(object).where(table.notna(), "").astype(str)
-            return pd.read_csv(self.path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise DataError(
-                f"inference.source {self.path} cannot be read as a manifest ({reason}); it must "
-                "be a CSV or parquet file with the columns path and category"
-            ) from error
-
-    def _checked(self, text: str, row: int) -> str:
-        path = PurePosixPath(text)
+    def _checked(self, text: str, line: int) -> str:
+        path = PurePosixPath(table_path(text, self.root))
         if not path.parts or path.is_absolute() or ".." in path.parts:
             raise DataError(
-                f"{self.path}: the path {text!r} in row {row} is not inside {self.root}; use paths "
-                "relative to that folder, inside it"
+                f"{self.path}: the path {text!r} in line {line} is not inside {self.root}; use "
+                "paths relative to that folder, inside it"
             )
         return path.as_posix()
 

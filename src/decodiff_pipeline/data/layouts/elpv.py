@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD, UNCERTAIN, Layout, Place, Record
+from decodiff_pipeline.data.tables import SEPARATOR_LINE, as_number, decoded, table_path
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ LABELS = {
 }
 TEST_EVERY = 5
 FIELDS = 3
+TABLE = "labels.csv"
 
 
 class Cell(NamedTuple):
@@ -66,32 +68,46 @@ class ELPVLayout(Layout):
         """All go to `images`; a line at the table's end moves no other image to another split."""
         probability = 0.0 if defect_type is None else 1.0
         path = f"images/{file}"
-        return Place(path, table="labels.csv", line=f"{path}  {probability}  {category}")
+        text = self._text(root)
+        between = next((one for one in (";", "\t") if one in text.partition("\n")[0]), "  ")
+        line = between.join((path, f"{probability}", category))
+        return Place(path, table=TABLE, line=line)
 
     @staticmethod
-    def _cells(root: Path) -> list[Cell]:
+    def _text(root: Path) -> str:
+        table = root / TABLE
+        return decoded(table)[0] if table.is_file() else ""
+
+    @classmethod
+    def _cells(cls, root: Path) -> list[Cell]:
         """Reads the table (separated by spaces); no cells where there is no table.
 
         Raises:
             DataError: A line does not say path, probability (0, 1/3, 2/3, 1) and type.
         """
-        table = root / "labels.csv"
-        if not table.is_file():
-            return []
         cells = []
-        for number, line in enumerate(table.read_text("utf-8", "replace").splitlines(), start=1):
-            fields = line.split()
-            if not fields:
+        for number, line in enumerate(cls._text(root).splitlines(), start=1):
+            if not line.strip(" \t;,") or SEPARATOR_LINE.match(line):
                 continue
             try:
-                path, probability, category = fields
-                thirds = 3 * float(probability)
+                path, probability, category = _fields(line)
+                thirds = 3 * as_number(probability, decimal_comma=True)
                 if abs(thirds - round(thirds)) > 0.02 or round(thirds) not in LABELS:  # noqa: PLR2004
                     raise ValueError(probability)
             except ValueError as error:
                 raise DataError(
-                    f"{table}, line {number}: {line!r} is not a path, a probability of 0, 1/3, 2/3 "
-                    "or 1 and a type: put the package's own table there."
+                    f"{root / TABLE}, line {number}: {line!r} is not a path, a probability of 0, "
+                    "1/3, 2/3 or 1 and a type: put the package's own table there."
                 ) from error
-            cells.append(Cell(path, round(thirds), category))
+            cells.append(Cell(table_path(path, root), round(thirds), category))
         return cells
+
+
+def _fields(line: str) -> list[str]:
+    """Splits at semicolons, tabs, or spaces (the package's own way), or commas."""
+    for separator in (";", "\t", None, ","):
+        fields = [field.strip().strip('"') for field in line.split(separator)]
+        fields = [field for field in fields if field]
+        if len(fields) == FIELDS:
+            break
+    return fields

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from typing import TYPE_CHECKING
 
 from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD, Layout, Record
+from decodiff_pipeline.data.tables import read_table, table_path
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -65,14 +65,13 @@ class VisALayout(Layout):
         table = self._table(root)
         if not table.is_file():
             return []
-        try:
-            with table.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file, restval="")
-                if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
-                    raise DataError(
-                        f"{table} has no column {', '.join(missing)}: VisA's own table has "
-                        f"{', '.join(COLUMNS)}."
-                    )
-                return [(reader.line_num, row) for row in reader]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"{table} is no readable table ({error}): extract it again.") from error
+        found = read_table(table, COLUMNS)
+        if missing := [name for name in COLUMNS if name not in found.columns]:
+            raise DataError(
+                f"{table} has no column {', '.join(missing)} (it has {', '.join(found.columns)}): "
+                f"VisA's own table has {', '.join(COLUMNS)}."
+            )
+        return [
+            (line, row | {name: table_path(row[name], root) for name in ("image", "mask")})
+            for line, row in found.rows
+        ]

@@ -10,6 +10,7 @@ import pandas as pd
 
 from decodiff_pipeline.data.images import SUFFIXES, ImageFolder
 from decodiff_pipeline.data.layouts.base import list_images
+from decodiff_pipeline.data.tables import read_table, table_path
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.evaluation.monitoring.request_log import log_files, read_log
 
@@ -116,22 +117,24 @@ class RecentSource:
         if empty.any():
             first = next(iter(empty.index[empty])) + 1
             raise DataError(
-                f"monitoring.source {self.path}: row {first} has no "
+                f"monitoring.source {self.path}: line {first} has no "
                 "category, or neither a path nor a score that is a number; fill it in or remove it"
             )
         return rows.assign(category=rows["category"].astype(str)).reset_index(drop=True)
 
     def _read_table(self) -> pd.DataFrame:
-        try:
-            if self.path.suffix.lower() == ".parquet":
-                return pd.read_parquet(self.path)
-            text = {"category": str, "path": str}
-            return pd.read_csv(self.path, dtype=text, keep_default_na=False, na_values=[""])
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"monitoring.source {self.path} cannot be read ({' '.join(str(error).split())}); "
-                f"it must be a folder, or a CSV or parquet file with the columns {COLUMNS}"
-            ) from error
+        """The table as text, but for the scores; the index is the number of the line less one."""
+        table = read_table(self.path, ("category", "path", "score"))
+        rows = pd.DataFrame([row for _, row in table.rows], columns=list(table.columns))
+        rows.index = pd.Index([line - 1 for line, _ in table.rows])
+        for column in {"category", "path"} & set(table.columns):
+            rows[column] = rows[column].where(rows[column] != "")
+        if "path" in rows:
+            root = self.path.parent
+            rows["path"] = rows["path"].map(lambda text: table_path(text, root), na_action="ignore")
+        if "score" in rows:
+            rows["score"] = [table.number(row["score"], line, "score") for line, row in table.rows]
+        return rows
 
     def __repr__(self) -> str:
         return f"RecentSource({str(self.path)!r})"

@@ -1,0 +1,210 @@
+"""Tables that people make: CSV as Excel, a script or another machine writes it, and parquet."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import logging
+import os
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from decodiff_pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+SEPARATORS = (",", ";", "\t", "|")
+SEPARATOR_LINE = re.compile(r"""^"?sep=(.)"?[,;\t]*\r?\n?$""", re.IGNORECASE)
+NUMBER = re.compile(r"[+-]?[0-9]+(,[0-9]+)?")
+WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+MARKS = {  # UTF-32 first: its mark begins as that of UTF-16 does
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx, .xls
+SAVE_AS = "save it as 'CSV UTF-8'"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose values are text without spaces around it, empty where there is none.
+
+    Attributes:
+        file: Where it was read.
+        columns: Names in small letters, with _ for spaces and hyphens.
+        rows: Line number (the header's is 1; of parquet the row's) and values by column.
+        decimal_comma: Whether commas in numbers are decimal, since they separate no columns.
+    """
+
+    file: Path
+    columns: tuple[str, ...]
+    rows: tuple[tuple[int, dict[str, str]], ...]
+    decimal_comma: bool = False
+
+    def number(self, text: str, line: int, column: str) -> float | None:
+        """A value as a number; None where it is empty.
+
+        Raises:
+            DataError: It is none; `line` and `column` are for the message.
+        """
+        try:
+            return as_number(text, decimal_comma=self.decimal_comma) if text else None
+        except ValueError as error:
+            raise DataError(
+                f"{self.file}, line {line}: {column} {text!r} is no number: write it as 0.25."
+            ) from error
+
+
+def read_table(file: Path, known: Collection[str]) -> Table:
+    """Read a table with a header.
+
+    CSV may be UTF-8, UTF-16 or Windows-1252, with or without a byte order mark and Excel's
+    ``sep=;`` line; its separator is the one that finds the most of the known columns. Lines
+    without any value are left out.
+
+    Args:
+        file: CSV, or parquet by its suffix.
+        known: Columns that it may have.
+
+    Raises:
+        DataError: It cannot be read; the message names the line and the cure.
+    """
+    if file.suffix.lower() == ".parquet":
+        return _parquet(file)
+    text, _ = decoded(file)
+    stream = io.StringIO(text, newline="")
+    first = next(stream, "")
+    given = SEPARATOR_LINE.match(first)
+    header, skipped = (next(stream, ""), 1) if given else (first, 0)
+    separator = given[1] if given else _separator(header, known)
+    stream.seek(len(first) if given else 0)
+    reader = csv.reader(stream, delimiter=separator, strict=True)
+    try:
+        names = [_column(name) for name in next(reader, [])]
+        if not any(names):
+            raise DataError(f"{file} is empty: write a line with the names of its columns.")
+        rows = []
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                line = reader.line_num + skipped
+                rows.append((line, _row(cells, names, f"{file}, line {line}", separator)))
+    except csv.Error as error:
+        raise DataError(
+            f"{file}, line {reader.line_num + skipped}: {error}: close the quotes, and double a "
+            "quote within quotes."
+        ) from error
+    columns = [name for name in names if name]
+    if len(set(columns)) < len(columns):
+        twice = next(name for name in columns if columns.count(name) > 1)
+        raise DataError(f"{file} has two columns {twice!r}: keep one.")
+    return Table(file, tuple(columns), tuple(rows), separator != ",")
+
+
+def decoded(file: Path) -> tuple[str, str]:
+    """The text of a file and its encoding.
+
+    Raises:
+        DataError: It cannot be read, or is a workbook.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror}): make it readable.") from error
+    if data.startswith(WORKBOOKS):
+        raise DataError(f"{file} is an Excel workbook: {SAVE_AS}.")
+    encoding = next((name for mark, name in MARKS.items() if data.startswith(mark)), None)
+    if encoding is None and b"\0" in data[:200]:  # UTF-16 without a mark
+        encoding = "utf-16-be" if data[0] == 0 else "utf-16-le"
+    for name in (encoding,) if encoding else ("utf-8", "cp1252"):
+        try:
+            text = data.decode(name)
+        except UnicodeDecodeError as error:
+            failed = error
+            continue
+        if name == "cp1252":
+            logger.warning("%s is not UTF-8: it is read as Windows-1252; better %s", file, SAVE_AS)
+        return text, name
+    line = data[: failed.start].count(b"\n") + 1
+    raise DataError(
+        f"{file}, line {line}: byte {data[failed.start]:#04x} is no {failed.encoding}: {SAVE_AS}."
+    ) from failed
+
+
+def as_number(text: str, *, decimal_comma: bool) -> float:
+    """A number as it is written in a table; raises ValueError for what is none."""
+    if decimal_comma and NUMBER.fullmatch(text):
+        text = text.replace(",", ".")
+    return float(text)
+
+
+def table_path(text: str, root: Path) -> str:
+    r"""A path in a table as it is on disk.
+
+    ``\`` stands for ``/`` and letters may be composed in the other way of Unicode, unless there is
+    a file of the very name.
+
+    Args:
+        text: As in the table.
+        root: What it is relative to.
+
+    Raises:
+        DataError: It begins at a drive of Windows.
+    """
+    if ("\\" not in text and text.isascii() and ":" not in text) or os.path.exists(root / text):
+        return text
+    if WINDOWS.match(text):
+        raise DataError(f"{text!r} is a path of Windows: use paths relative to {root}, with /.")
+    slashes = re.sub(r"^(\./)+", "", text.replace("\\", "/"))
+    for form in (slashes, unicodedata.normalize("NFC", slashes)):
+        if os.path.exists(root / form):
+            return form
+    decomposed = unicodedata.normalize("NFD", slashes)
+    return decomposed if os.path.exists(root / decomposed) else slashes
+
+
+def _parquet(file: Path) -> Table:
+    import pandas as pd
+
+    try:
+        table = pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{file} is no readable parquet file ({reason}): write it anew.") from error
+    table.columns = [_column(str(name)) for name in table.columns]
+    text = table.astype(object).where(table.notna(), "").astype(str)
+    rows = tuple(enumerate(text.to_dict("records"), start=1))
+    return Table(file, tuple(table.columns), rows)  # type: ignore[arg-type]
+
+
+def _separator(header: str, known: Collection[str]) -> str:
+    def found(separator: str) -> int:
+        cells = next(csv.reader([header], delimiter=separator), [])
+        return len({_column(cell) for cell in cells} & {*known})
+
+    return max(SEPARATORS, key=found)  # the first of equals
+
+
+def _column(name: str) -> str:
+    return re.sub(r"[\s-]+", "_", name.replace("\ufeff", "").strip().strip('"')).lower()
+
+
+def _row(cells: list[str], names: list[str], where: str, separator: str) -> dict[str, str]:
+    values = [cell.strip() for cell in cells]
+    beyond = [value for value in values[len(names) :] if value]
+    if beyond:
+        raise DataError(
+            f"{where}: {beyond[0]!r} is beyond the last of {len(names)} columns: put a value with "
+            f"{separator!r} in it into quotes."
+        )
+    values += [""] * (len(names) - len(values))
+    return {name: value for name, value in zip(names, values, strict=False) if name}
