@@ -79,15 +79,15 @@ def test_every_unreadable_image_is_found_and_named(mvtec_tree: Path) -> None:
     (good / "003.png").symlink_to(good / "004.png")
     manifest, report, html = checked(mvtec_tree)
     names = [f"bolt/train/good/00{i}.png" for i in range(4)]
-    assert failures(report) == {"image_decodes": names}
+    assert failures(report) == {"image_decodes": names[:3], "no_links": names[3:]}
     reasons = next(c for c in report["checks"] if c["name"] == "image_decodes")["offenders"]
-    for reason, word in zip(reasons, ("damaged", "empty", "no readable", "link"), strict=True):
+    for reason, word in zip(reasons, ("damaged", "empty", "no readable"), strict=True):
         assert word in reason["detail"]
     assert all(name in html for name in names)
     with pytest.raises(DataError) as caught:
         gate(manifest, report)
-    assert "image_decodes 4 of 37 (bolt/train/good/000.png" in str(caught.value)
-    assert "and 1 more" in str(caught.value)
+    assert "image_decodes, 3 of 37: " in str(caught.value)
+    assert "  bolt/train/good/001.png: is empty (0 bytes)" in str(caught.value)
     assert "data/08_reporting/here/validation.html" in str(caught.value)
 
 
@@ -102,7 +102,9 @@ def test_masks_missing_empty_and_of_another_size(mvtec_tree: Path, make: SimpleN
         "mask_not_empty": ["bolt/test/scratch/001.png"],
         "mask_size": ["bolt/test/scratch/002.png"],
     }
-    with pytest.raises(DataError, match=r"mask_exists 1 of 37 .*mask_size .*mask_not_empty "):
+    with pytest.raises(
+        DataError, match=r"(?s)mask_exists, 1 of 37.*mask_size.*48x40.*mask_not_empty"
+    ):
         gate(manifest, report)
 
 
@@ -154,13 +156,13 @@ def test_equal_bytes_in_train_and_test_stop_the_run_and_near_ones_do_not(mvtec_t
 def test_images_in_a_wrong_place_are_named(mvtec_tree: Path, make: SimpleNamespace) -> None:
     bolt = mvtec_tree / "bolt"
     lost = ["bolt/test/bent/sub/0.png", "bolt/train/good/more/0.png", "bolt/train/loose.png"]
-    for number, path in enumerate([*lost, "nut/Train/good/0.png"]):
+    for number, path in enumerate([*lost, "nut/raw/good/0.png"]):
         make.image(mvtec_tree / path, 70 + number)
     make.mask(bolt / "ground_truth" / "scratch" / "999_mask.png")
     (bolt / "train" / ".hidden.png").write_text("")
     manifest, report, _ = checked(mvtec_tree)
     orphan = "bolt/ground_truth/scratch/999_mask.png"
-    assert failures(report) == {"image_in_its_place": [orphan, *lost, "nut/Train/good/0.png"]}
+    assert failures(report) == {"image_in_its_place": [orphan, *lost, "nut/raw/good/0.png"]}
     assert report["success"] is True
     assert len(manifest) == 37
     _, report, _ = checked(mvtec_tree, exclude=["nut/*", "bolt/*loose.png"])
@@ -323,7 +325,7 @@ def test_the_report_is_saved_before_the_gate_stops_the_run(mvtec_tree: Path) -> 
             "validated_manifest": MemoryDataset(),
         }
     )
-    with pytest.raises(DataError, match="data validation failed: image_decodes"):
+    with pytest.raises(DataError, match=r"data validation failed:\nimage_decodes"):
         SequentialRunner().run(create_pipeline(), catalog)
     assert catalog.load("validation_report")["success"] is False
     assert "image_decodes" in catalog.load("validation_report_html")
@@ -341,3 +343,67 @@ def test_real_data_pass(real_data: Callable[[str], Path]) -> None:
         manifest, report, _ = checked(real_data(name))
         assert report["success"] is True
         assert len(gate(manifest, report)) == len(manifest)
+
+
+def test_masks_beside_images_stop_the_run_with_one_example_a_folder(
+    mvtec_tree: Path, make: SimpleNamespace
+) -> None:
+    bolt = mvtec_tree / "bolt"
+    for i in range(3):
+        make.mask(bolt / "train" / "good" / f"{i:03d}_GT.png", value=i)
+    make.mask(bolt / "test" / "scratch" / "000-mask.png", value=9)
+    manifest, report, _ = checked(mvtec_tree)
+    assert len(failures(report)["no_mask_among_images"]) == 4
+    with pytest.raises(DataError) as caught:
+        gate(manifest, report)
+    message = str(caught.value)
+    assert "bolt/train/good/000_GT.png (and 2 more in this folder): by its name a mask" in message
+    assert "bolt/test/scratch/000-mask.png: by its name a mask" in message
+    assert "data.exclude: ['*_GT.png']" in message
+    assert message.count("_GT.png") == 2
+    found = failures(checked(mvtec_tree, exclude=["*_GT.png", "*-mask.png"])[1])
+    assert "no_mask_among_images" not in found
+
+
+def test_linked_files_are_counted_with_the_cure(mvtec_tree: Path) -> None:
+    mask = mvtec_tree / "bolt" / "ground_truth" / "scratch" / "000_mask.png"
+    mask.rename(mvtec_tree.parent / "mask.png")
+    mask.symlink_to(mvtec_tree.parent / "mask.png")
+    train = mvtec_tree / "bolt" / "train" / "good"
+    train.rename(mvtec_tree.parent / "good")
+    train.symlink_to(mvtec_tree.parent / "good")
+    manifest, report, _ = checked(mvtec_tree)
+    found = failures(report)
+    assert len(found.pop("no_links")) == 31
+    assert found == {}  # the mask lies where it should
+    with pytest.raises(
+        DataError, match=r"no_links, 31 of .*data\.acquire folder.*cache\.type copy"
+    ):
+        gate(manifest, report)
+
+
+def test_the_log_ends_with_a_table_and_what_was_left_out(
+    mvtec_tree: Path, make: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    make.image(mvtec_tree / "bolt" / "train" / "good" / "@eaDir" / "000.png", 0)
+    (mvtec_tree / "Thumbs.db").touch()
+    exclude = [{"path": "*/good/000.png", "reason": "dirty lens"}]
+    manifest, report, html = checked(mvtec_tree, exclude=exclude)
+    caplog.clear()
+    caplog.set_level("INFO")
+    gate(manifest, report)
+    (record,) = caplog.records
+    lines = record.getMessage().splitlines()
+    columns = ["category", "train", "val", "calibration", "test good", "test defective"]
+    assert re.split(r" {2,}", lines[1]) == [*columns, "excluded good"]
+    counts = report["categories"]["bolt"]
+    assert lines[2].split()[0] == "bolt"
+    assert lines[2].split()[1] == str(counts["train"]["good"])
+    assert lines[2].split()[-3:] == ["3", "3", "2"]
+    assert (
+        "left out: 2 images by data.exclude, the first is bolt/test/good/000.png (dirty lens)"
+        in lines
+    )
+    assert any(line.startswith("left out: 2 files and folders of the operating") for line in lines)
+    assert lines[-1] == f"report: {LIMITS.html}"
+    assert "Thumbs.db" in html

@@ -14,8 +14,10 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from decodiff_pipeline.data.file_names import is_system, printable, require_utf8
+from decodiff_pipeline.data.listing import find_files, tell_system
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -73,13 +75,14 @@ def acquire_folder(source: Path, name: str, raw: Path = RAW, *, link: bool = Fal
 def place(source: Path, target: Path, *, link: bool = False) -> Path:
     """Makes `target` a copy of the tree `source`, all of it or nothing.
 
-    Links in `source` are followed, so that none is left in the copy. Where `target` has the same
-    files of the same sizes, nothing is done.
+    Links in `source` are followed, so that none is left in the copy; what the system or a tool put
+    there is left out. Where `target` has the same files of the same sizes, nothing is done.
 
     Raises:
         DataError: `target` holds something else, a file cannot be read, or the disk is full.
     """
     wanted = listing(source)
+    tell_system(source, find_files(source).system)
     if not wanted:
         raise DataError(f"{source} holds no files: name the folder that the images are in.")
     if target.exists() or target.is_symlink():
@@ -101,7 +104,7 @@ def place(source: Path, target: Path, *, link: bool = False) -> Path:
             source,
             staging / target.name,
             copy_function=_hard_link if link else shutil.copyfile,
-            ignore=_bytecode,
+            ignore=_system_files,
         )
         (staging / target.name).rename(target)
     except OSError as error:  # shutil.Error is one
@@ -113,13 +116,29 @@ def place(source: Path, target: Path, *, link: bool = False) -> Path:
 
 
 def listing(folder: Path) -> dict[str, int]:
-    """Returns size in bytes by posix path of every file below `folder`, links followed."""
-    return {
-        Path(where, name).relative_to(folder).as_posix(): os.path.getsize(Path(where, name))
-        for where, folders, names in os.walk(folder, followlinks=True)
-        for name in names
-        if os.path.exists(Path(where, name)) and "__pycache__" not in where
-    }
+    """Returns size in bytes by posix path of every file below `folder`, links followed.
+
+    Files and folders that the system or a tool made (`file_names.is_system`) are left out.
+
+    Raises:
+        DataError: A folder cannot be listed, or a name is not UTF-8.
+    """
+    sizes = {}
+    for where, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        folders[:] = [name for name in folders if not is_system(name)]
+        for name in names:
+            path = Path(where, name)
+            if not is_system(name) and os.path.exists(path):
+                relative = path.relative_to(folder).as_posix()
+                require_utf8(relative, folder)
+                sizes[relative] = os.path.getsize(path)
+    return sizes
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise DataError(
+        f"{printable(error.filename)} cannot be listed ({error.strerror}): make it readable."
+    ) from error
 
 
 def _require_space(folder: Path, size: int) -> None:
@@ -135,8 +154,8 @@ def _hard_link(source: str, target: str) -> None:
     os.link(Path(source).resolve(), target)
 
 
-def _bytecode(folder: str, names: list[str]) -> list[str]:
-    return [name for name in names if name == "__pycache__"]
+def _system_files(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if is_system(name)]
 
 
 def _told(error: OSError) -> str:

@@ -11,13 +11,15 @@ whatever the suffix says; so is anything above `MAX_PIXELS`, before a pixel is d
 from __future__ import annotations
 
 import io
+import os
 import stat
 import warnings
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from decodiff_pipeline.data.file_names import encoding_complaint, is_left_out, on_disk
 from decodiff_pipeline.deco.colour import to_eight_bit
 from decodiff_pipeline.errors import ImageError
 
@@ -27,6 +29,11 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 SUFFIX_OF = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "BMP": ".bmp", "TIFF": ".tif"}
+LINK_CURE = (
+    "links are refused inside a data folder; copy what they point to, with "
+    "`python -m decodiff_pipeline.data.acquire folder SOURCE NAME`, or, where DVC made them, with "
+    "`dvc config cache.type copy` and `dvc checkout --relink`"
+)
 MAX_PIXELS = 50_000_000
 # Uncompressed 16-bit RGBA is 8 bytes a pixel: a larger file is no image of MAX_PIXELS.
 MAX_BYTES_PER_PIXEL = 8
@@ -76,28 +83,53 @@ def read_mask(path: Path, *, root: Path | None = None, max_pixels: int = MAX_PIX
     """Reads a mask: bool (H, W), True where any channel is not zero (alpha is not looked at).
 
     In a palette mask index 0 is "no defect" where its colour is black, as usual; otherwise the
-    colours decide.
+    colours decide. Of a folder of masks, one a defect of the same image, it is their union.
 
     Args:
-        path: The file.
+        path: The file, or the folder.
         root: If given, `path` must lie below it without passing through a link.
         max_pixels: Largest width times height that is decoded.
 
     Raises:
         ImageError: As `read_image`.
     """
-    data = read_bytes(path, root=root, max_pixels=max_pixels)
-    return mask_array(open_image(data, path, max_pixels))
+    masks = [
+        mask_array(open_image(read_bytes(one, root=root, max_pixels=max_pixels), one, max_pixels))
+        for one in _mask_files(path if root is None else resolve_inside(root, path))
+    ]
+    for one in masks[1:]:
+        if one.shape != masks[0].shape:
+            raise ImageError(
+                f"{path} holds masks of {masks[0].shape[1]}x{masks[0].shape[0]} and "
+                f"{one.shape[1]}x{one.shape[0]} pixels: all must have the size of their image."
+            )
+    return np.logical_or.reduce(masks)
+
+
+def _mask_files(path: Path) -> list[Path]:
+    """Returns the image files of a folder of masks, or the file itself."""
+    if not os.path.isdir(path):
+        return [path]
+    try:
+        names = sorted(name for name in os.listdir(path) if not is_left_out(name))
+    except OSError as error:
+        raise ImageError(f"{path} cannot be listed: {error.strerror or error}.") from error
+    files = [path / name for name in names if Path(name).suffix.lower() in SUFFIXES]
+    if not files:
+        raise ImageError(f"{path} holds no mask: put one there, or remove the folder.")
+    return files
 
 
 def resolve_inside(root: Path, path: Path) -> Path:
     """Returns `path` if it lies below `root`, passes through no link and climbs out nowhere.
 
+    The path that is returned has the normal form (NFC or NFD) that the name has on the disk.
+
     Raises:
         ImageError: It does not.
     """
     try:
-        parts = path.relative_to(root).parts
+        parts = PurePosixPath(on_disk(root, path.relative_to(root).as_posix())).parts
     except ValueError as error:
         raise ImageError(
             f"{path} lies outside the data folder {root}: "
@@ -111,11 +143,8 @@ def resolve_inside(root: Path, path: Path) -> Path:
     for part in parts:
         step = step / part
         if step.is_symlink():
-            raise ImageError(
-                f"{path} goes through the link {step}: links are refused inside a data folder, "
-                "put a copy of the file there instead."
-            )
-    return path
+            raise ImageError(f"{path} goes through the link {step}: {LINK_CURE}.")
+    return step
 
 
 def read_bytes(path: Path, *, root: Path | None = None, max_pixels: int = MAX_PIXELS) -> bytes:
@@ -125,7 +154,7 @@ def read_bytes(path: Path, *, root: Path | None = None, max_pixels: int = MAX_PI
         ImageError: The path leaves the root or is no such file.
     """
     if root is not None:
-        resolve_inside(root, path)
+        path = resolve_inside(root, path)
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -144,6 +173,10 @@ def read_bytes(path: Path, *, root: Path | None = None, max_pixels: int = MAX_PI
         ) from error
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except UnicodeEncodeError as error:
+        raise ImageError(encoding_complaint(path.name, path.parent)) from error
+    except ValueError as error:
+        raise ImageError(f"{str(path)!r} cannot be the name of a file: {error}.") from error
 
 
 def open_image(data: bytes, path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -15,17 +15,18 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from decodiff_pipeline.data import splits
 from decodiff_pipeline.data.category_names import check_names
+from decodiff_pipeline.data.file_names import in_system_folder, nfc, require_utf8
 from decodiff_pipeline.data.images import (
     ImageFolder,
-    mask_array,
     open_image,
     read_bytes,
+    read_mask,
     resolve_inside,
 )
 from decodiff_pipeline.data.layouts import Layout, Record, get_layout, layout_names
-from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
+from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD, HELD_OUT
+from decodiff_pipeline.data.listing import find_files
 from decodiff_pipeline.data.near_duplicates import difference_hash
-from decodiff_pipeline.data.unlisted import image_files
 from decodiff_pipeline.deco.colour import to_eight_bit
 from decodiff_pipeline.errors import DataError, ImageError
 from decodiff_pipeline.text import Text, as_text
@@ -73,9 +74,14 @@ class Exclusion(BaseModel):
     reason: Text = ""
 
     def among(self, paths: Iterable[str]) -> set[str]:
-        """Which paths it names: the very one, brackets and all, or else those of the pattern."""
-        there = set(paths)
-        return {self.path} & there or set(fnmatch.filter(there, self.path))
+        """Which paths it names: the very one, brackets and all, or else those of the pattern.
+
+        Both are compared in Unicode's normal form NFC.
+        """
+        there = {nfc(path): path for path in paths}
+        pattern = nfc(self.path)
+        named = {pattern} & {*there} or fnmatch.filter(there, pattern)
+        return {there[path] for path in named}
 
 
 class DataConfig(BaseModel):
@@ -128,7 +134,10 @@ class DataConfig(BaseModel):
     @field_validator("categories")
     @classmethod
     def _some_category(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if names is not None and (not names or len(set(names)) < len(names)):
+        if names is None:
+            return None
+        names = tuple(map(nfc, names))
+        if not names or len(set(names)) < len(names):
             raise ValueError("name each category once, or use null for all that are there")
         return names
 
@@ -189,7 +198,7 @@ def _records(root: Path, layout: Layout, config: DataConfig) -> list[Record]:
         raise layout.nothing_here(root, f"the raw data folder {root} does not exist")
     available = layout.categories(root)
     if not available:
-        raise layout.nothing_here(root, f"no category found in {root}")
+        raise layout.nothing_here(root, f"no category found in {root}{_other_layout(root)}")
     wanted = available if config.categories is None else config.categories
     if missing := sorted(set(wanted) - set(available)):
         raise DataError(
@@ -200,14 +209,35 @@ def _records(root: Path, layout: Layout, config: DataConfig) -> list[Record]:
     records = [record for category in wanted for record in layout.records(root, category)]
     if not records:
         raise layout.nothing_here(root, f"no image found in {root}")
-    for record in records:
+    return _photographs(records, root)
+
+
+def _other_layout(root: Path) -> str:
+    """Names a layout that does find categories, for a message; "" for none."""
+    for name in layout_names():
         try:
-            f"{record.path}{record.mask_path}".encode()
-        except UnicodeEncodeError as error:
-            raise DataError(
-                f"the file name {record.path!r} in {root} is not UTF-8: rename the file."
-            ) from error
-    return records
+            if found := get_layout(name).categories(root):
+                return f" (the layout '{name}' finds {', '.join(found)} there)"
+        except DataError:
+            continue
+    return ""
+
+
+def _photographs(records: Iterable[Record], root: Path) -> list[Record]:
+    """Leaves out what a table names of the system's own files; refuses names that are not UTF-8."""
+    kept: list[Record] = []
+    system: list[Record] = []
+    for record in records:
+        require_utf8(record.path, root)
+        require_utf8(record.mask_path or "", root)
+        (system if in_system_folder(record.path) else kept).append(record)
+    if system:
+        logger.warning(
+            "%d images that the table in %s names are files of the operating system or a network "
+            "drive and are left out, the first is %s",
+            len(system), root, system[0].path,
+        )  # fmt: skip
+    return kept
 
 
 def _measure(root: Path, record: Record) -> dict[str, Any]:
@@ -233,11 +263,12 @@ def _measure_mask(root: Path, record: Record) -> dict[str, Any]:
         return facts
     path = root / record.mask_path
     try:
+        facts["mask_path"] = record.mask_path
         if not resolve_inside(root, path).exists():
+            facts["mask_path"] = None
             facts["mask_error"] = f"{root / record.path} has no mask: put it at {path}."
             return facts
-        facts["mask_path"] = record.mask_path
-        mask = mask_array(open_image(read_bytes(path, root=root), path))
+        mask = read_mask(path, root=root)
         height, width = mask.shape
         facts |= {"mask_width": width, "mask_height": height, "mask_pixels": int(mask.sum())}
     except ImageError as error:
@@ -261,7 +292,8 @@ def _excluded(manifest: pd.DataFrame, exclude: Sequence[Exclusion], root: Path) 
     for entry in exclude:
         matched = manifest["path"].isin(entry.among(manifest["path"]))
         if not matched.any():
-            if not entry.among(image_files(root)):
+            found = [path.relative_to(root).as_posix() for path in find_files(root).images]
+            if not entry.among(found):
                 logger.warning("data.exclude: the pattern %r matches no image.", entry.path)
             continue
         logger.info(
@@ -298,4 +330,14 @@ def _splits(manifest: pd.DataFrame, config: DataConfig) -> pd.Series:
             test_fraction=config.test_fraction if needs_good else 0.0,
         )
         split[rows] = keys.map(carved)
+        held_out = group.index[split[group.index] == HELD_OUT]
+        keys = manifest.loc[held_out, "sha256"].where(lambda s: s != "", manifest["path"])
+        split[held_out] = keys.map(
+            splits.halve(
+                keys,
+                seed=config.seed,
+                val_fraction=config.val_fraction,
+                calibration_fraction=config.calibration_fraction,
+            )
+        )
     return split

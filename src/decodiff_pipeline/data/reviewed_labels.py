@@ -7,13 +7,15 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from decodiff_pipeline.data.file_names import nfc, same_name
+from decodiff_pipeline.data.folder_names import GOOD_WORDS, MASK_WORDS
 from decodiff_pipeline.data.images import (
-    SUFFIXES,
     mask_array,
     open_image,
     read_bytes,
     suffix_of,
 )
+from decodiff_pipeline.data.listing import find_files
 from decodiff_pipeline.data.tables import read_table, table_path
 from decodiff_pipeline.deco.colour import to_eight_bit
 from decodiff_pipeline.errors import DataError, ImageError
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 VERDICTS = {"false_alarm": False, "good": False, "miss": True, "defective": True}  # is a defect
 COLUMNS = ("category", "verdict", "path", "image_sha256", "defect_type", "mask")
 DEFECT_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-RESERVED = frozenset({"good", "ok", "test_good", "masks"})  # folders that mean something else
+RESERVED = GOOD_WORDS | MASK_WORDS | {"test_good"}  # folders that mean something else
 TOLD = 10  # problems that a message lists
 
 
@@ -123,7 +125,7 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
 
 def _index(images: Path) -> dict[str, Path]:
     """Kept images of a request log by their SHA-256, which is their name."""
-    return {path.stem: path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES}
+    return {path.stem: path for path in find_files(images).images}
 
 
 def _reviewed(line: int, row: dict[str, str], images: Path, index: dict[str, Path]) -> Reviewed:
@@ -134,11 +136,11 @@ def _reviewed(line: int, row: dict[str, str], images: Path, index: dict[str, Pat
         if row[name] and not defective:
             raise DataError(f"it has a {name} and the verdict {row['verdict']}: only one is right.")
     if row["defect_type"] and (
-        not DEFECT_TYPE.fullmatch(row["defect_type"]) or row["defect_type"] in RESERVED
+        not DEFECT_TYPE.fullmatch(row["defect_type"]) or same_name(row["defect_type"]) in RESERVED
     ):
         raise DataError(
             f"{row['defect_type']!r} is no name for a type of defect: use letters, digits, '.', "
-            f"'_', '-', and none of {', '.join(sorted(RESERVED))}."
+            "'_', '-', and no word for good images or masks."
         )
     path = _path(row, images, index)
     data = read_bytes(path, root=images)
@@ -151,7 +153,7 @@ def _reviewed(line: int, row: dict[str, str], images: Path, index: dict[str, Pat
     drawn = _checked_mask(mask, images, image.size) if mask is not None else b""
     return Reviewed(
         line=line,
-        category=row["category"],
+        category=nfc(row["category"]),
         defective=defective,
         defect_type=row["defect_type"],
         image=path,

@@ -72,6 +72,33 @@ def carve(
     return splits
 
 
+def halve(
+    digests: Iterable[str], *, seed: int, val_fraction: float, calibration_fraction: float
+) -> dict[str, str]:
+    """Splits good images that a data set keeps for validation into val and calibration.
+
+    They are shared in the proportion of the fractions, by `unit_hash`. Where both splits are
+    wanted, neither is empty as long as there are two different images.
+
+    Args:
+        digests: SHA-256 of each image, repeats allowed.
+        seed: Another seed, another split.
+        val_fraction: Share of val, relative to the other; zero for none.
+        calibration_fraction: The same of calibration. All is val where both are zero.
+
+    Returns:
+        The split of each digest.
+    """
+    limit = val_fraction / ((val_fraction + calibration_fraction) or 1)
+    if calibration_fraction == 0:
+        limit = 1.0
+    order = sorted({*digests}, key=lambda digest: unit_hash(seed, digest))
+    n_val = sum(unit_hash(seed, digest) < limit for digest in order)
+    if len(order) > 1 and 0 < limit < 1:
+        n_val = min(max(n_val, 1), len(order) - 1)
+    return {digest: VAL if i < n_val else CALIBRATION for i, digest in enumerate(order)}
+
+
 def _fill_train(splits: dict[str, str], seed: int) -> None:
     """Without a train image nothing can be learnt: takes the one furthest from the other splits."""
     if splits and TRAIN not in splits.values():

@@ -8,10 +8,10 @@ import io
 import logging
 import os
 import re
-import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from decodiff_pipeline.data.file_names import on_disk
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -165,11 +165,7 @@ def table_path(text: str, root: Path) -> str:
     if WINDOWS.match(text):
         raise DataError(f"{text!r} is a path of Windows: use paths relative to {root}, with /.")
     slashes = re.sub(r"^(\./)+", "", text.replace("\\", "/"))
-    for form in (slashes, unicodedata.normalize("NFC", slashes)):
-        if os.path.exists(root / form):
-            return form
-    decomposed = unicodedata.normalize("NFD", slashes)
-    return decomposed if os.path.exists(root / decomposed) else slashes
+    return on_disk(root, slashes)
 
 
 def _parquet(file: Path) -> Table:

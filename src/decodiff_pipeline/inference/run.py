@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.data.images import open_image
 from decodiff_pipeline.deco.colour import to_eight_bit
 from decodiff_pipeline.deco.geometry import plan, to_original
@@ -79,8 +80,8 @@ def infer(
             export is missing, damaged or of another model.
     """
     _require_apart(source.path, store.path)
-    items = source.items(config.category)
     digest, known = folder_sha256(model), model_categories(model)
+    items = _as_the_model_spells(source.items(config.category), known)
     export = onnx if config.backend == "onnxruntime" else None
     if export is not None:
         check_export(export, digest)
@@ -236,6 +237,12 @@ class _Run:
             "model_sha256": self._digest,
             "error": error,
         }
+
+
+def _as_the_model_spells(items: Sequence[Item], known: Sequence[str]) -> list[Item]:
+    """Gives categories the Unicode normal form in which the model knows them."""
+    spelling = {nfc(name): name for name in known}
+    return [replace(one, category=spelling.get(nfc(one.category), one.category)) for one in items]
 
 
 def _check_categories(items: Sequence[Item], known: Sequence[str]) -> None:

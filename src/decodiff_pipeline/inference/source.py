@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from decodiff_pipeline.data.images import SUFFIXES, read_bytes
-from decodiff_pipeline.data.layouts.base import list_images
+from decodiff_pipeline.data.listing import list_photographs, without_system
 from decodiff_pipeline.data.tables import read_table, table_path
 from decodiff_pipeline.errors import DataError, ImageError
 
@@ -96,14 +96,12 @@ class InferenceSource:
         return data, found
 
     def _in_folder(self, category: str | None) -> Iterator[Item]:
-        for path in list_images(self.path, recursive=True):
-            relative = path.relative_to(self.path).as_posix()
-            _require_utf8(relative, self.path)
+        for relative in list_photographs(self.path):
             folder, slash, _ = relative.partition("/")
             if category is None and not slash:
                 raise DataError(
-                    f"{path} lies in no folder that would name its category; put it into "
-                    f"{self.path}/<category>/, or {CATEGORY}"
+                    f"{self.path / relative} lies in no folder that would name its category; put "
+                    f"it into {self.path}/<category>/, or {CATEGORY}"
                 )
             yield Item(relative, folder if category is None else category)
 
@@ -118,7 +116,7 @@ class InferenceSource:
                 f"{', '.join(table.columns)}); {cure}"
             )
         seen: dict[str, int] = {}
-        for line, row in table.rows:
+        for line, row in without_system(table).rows:
             path = self._checked(row["path"], line)
             if path in seen:
                 raise DataError(f"{self.path}: lines {seen[path]} and {line} both name {path!r}")
@@ -139,12 +137,3 @@ class InferenceSource:
 
     def __repr__(self) -> str:
         return f"InferenceSource({str(self.path)!r})"
-
-
-def _require_utf8(relative: str, root: Path) -> None:
-    try:
-        relative.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"the file name {relative!r} in {root} is not UTF-8: rename the file"
-        ) from error

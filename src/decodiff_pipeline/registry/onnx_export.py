@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from decodiff_pipeline.data.atomic import replacing_folder
-from decodiff_pipeline.data.images import SUFFIXES, read_image
+from decodiff_pipeline.data.images import read_image
+from decodiff_pipeline.data.listing import list_images
 from decodiff_pipeline.deco.digests import file_sha256
 from decodiff_pipeline.errors import ConfigurationError, DecodiffError, ModelError
 from decodiff_pipeline.registry.identity import folder_sha256
@@ -189,7 +190,7 @@ def _export_part(
 
 
 def _read_images(folder: Path) -> list[Image.Image]:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = list_images(folder, recursive=True)
     if not files:
         msg = f"--images {folder} holds no image; name a folder with some, or leave it out"
         raise ConfigurationError(msg)

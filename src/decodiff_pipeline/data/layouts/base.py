@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from decodiff_pipeline.data.images import SUFFIXES
+from decodiff_pipeline.data.file_names import nfc
+from decodiff_pipeline.data.listing import list_images
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-logger = logging.getLogger(__name__)
+    from pathlib import Path
 
 GOOD = "good"
 DEFECTIVE = "defective"
 UNCERTAIN = "uncertain"
+# The split of good images that the data set keeps for validation: carved into val and calibration.
+HELD_OUT = "held_out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +27,13 @@ class Record:
 
     Attributes:
         category: What kind of object the image shows.
-        split: "train", "test", … or None for a good image to be carved by `data.splits`.
+        split: "train", "test", …; None for a good image to be carved by `data.splits`, `HELD_OUT`
+            for one that is carved into val and calibration alone.
         label: "good", "defective" or "uncertain".
         defect_type: "good" for good images, else the data set's own word.
         path: Posix path relative to the raw root.
         mask_path: Where the mask is, or where it should be and is not; None where the data set
-            has no mask for such an image.
+            has no mask for such an image. A folder where each defect has a mask of its own.
     """
 
     category: str
@@ -60,21 +60,35 @@ class Place:
     table: str | None = None
     line: str = ""
 
+    @classmethod
+    def below(cls, root: Path, path: Path, mask: Path | None = None) -> Place:
+        """Returns the place of an image and its mask, from paths that begin with `root`."""
+        return cls(
+            path.relative_to(root).as_posix(),
+            mask.relative_to(root).as_posix() if mask is not None else None,
+        )
+
 
 class Layout(ABC):
     """How a data set lies on disk. A subclass with a `name`, in a file of this package, is found.
 
     Attributes:
         name: What `data.layout` calls it.
+        unlabelled: Folders of a category whose images have no label and are left out.
         expects: What to put where, for the error message, as a clause after "this layout expects".
     """
 
     name: ClassVar[str]
     expects: ClassVar[str]
+    unlabelled: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def categories(self, root: Path) -> list[str]:
-        """Returns the categories found under `root`, sorted; empty where there are none."""
+        """Returns the categories found under `root`, sorted; empty where there are none.
+
+        Raises:
+            DataError: A folder has nearly a name that the layout knows, or cannot be listed.
+        """
 
     @abstractmethod
     def records(self, root: Path, category: str) -> Iterator[Record]:
@@ -105,62 +119,10 @@ class Layout(ABC):
         return DataError(f"{what}: the layout '{self.name}' expects {self.expects} in {root}.")
 
 
-def subfolders(folder: Path) -> list[str]:
-    """Returns the names of the visible folders in `folder`, sorted; none if it is not there."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        entry.name
-        for entry in folder.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".")
-    )
-
-
-def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
-    """Returns the image files in `folder`, sorted, judged by suffix; none if it is not there.
-
-    Other files are left out with a warning that counts them, hidden ones silently.
-
-    Raises:
-        DataError: The folder cannot be listed, or, with `recursive`, one below is a link (its
-            images would be missed).
-    """
-    if not folder.is_dir():
-        return []
-    images: list[Path] = []
-    others: list[Path] = []
-    for where, folders, files in os.walk(folder, onerror=_refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            if not name.startswith("."):
-                path = Path(where, name)
-                (images if path.suffix.lower() in SUFFIXES else others).append(path)
-        if not recursive:
-            break
-        for name in folders:
-            if Path(where, name).is_symlink():
-                raise DataError(
-                    f"{Path(where, name)} is a link: links are refused inside a data folder, "
-                    "put a copy of the folder there instead."
-                )
-    if others:
-        logger.warning(
-            "%s: %d files that are no images by their suffix are left out, the first is %s",
-            folder,
-            len(others),
-            min(others).name,
-        )
-    return sorted(images)
-
-
-def _refuse(error: OSError) -> None:
-    raise DataError(
-        f"{error.filename} cannot be listed ({error.strerror}): make the folder readable."
-    ) from error
-
-
 def mask_index(folder: Path, suffixes: tuple[str, ...] = ("",)) -> dict[str, Path]:
     """Maps an image's path below its own folder, without the file's suffix, to its mask.
+
+    The keys are in the normal form NFC.
 
     Args:
         folder: Where the masks lie, in the same folders as the images.
@@ -174,5 +136,13 @@ def mask_index(folder: Path, suffixes: tuple[str, ...] = ("",)) -> dict[str, Pat
                 key = path.relative_to(folder).with_name(
                     path.stem.removesuffix(suffix) or path.stem
                 )
-                masks.setdefault(key.as_posix(), path)
+                masks.setdefault(nfc(key.as_posix()), path)
     return masks
+
+
+def good_images(
+    root: Path, folder: Path, category: str, split: str | None, *, recursive: bool = False
+) -> Iterator[Record]:
+    """Yields the images of a folder as good ones."""
+    for path in list_images(folder, recursive=recursive):
+        yield Record(category, split, GOOD, GOOD, path.relative_to(root).as_posix())

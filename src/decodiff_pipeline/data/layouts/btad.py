@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from decodiff_pipeline.data.file_names import nfc
+from decodiff_pipeline.data.folder_names import (
+    BAD_WORDS,
+    MASK_WORDS,
+    SPLIT_WORDS,
+    good_words,
+    has_folder,
+    known_folder,
+    refuse_near_misses,
+)
 from decodiff_pipeline.data.layouts.base import (
     DEFECTIVE,
-    GOOD,
     Layout,
     Place,
     Record,
-    list_images,
+    good_images,
     mask_index,
-    subfolders,
 )
+from decodiff_pipeline.data.listing import list_images, subfolders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+OK, KO, TRUTH = "ok", "ko", "ground_truth"
+MEANINGS = good_words(OK) | dict.fromkeys(BAD_WORDS, KO)
 
 
 class BTADLayout(Layout):
@@ -34,40 +46,48 @@ class BTADLayout(Layout):
 
     def categories(self, root: Path) -> list[str]:
         """Returns the folders that have `train/ok` or a `test` folder with `ok` or `ko`."""
-        return [
-            name
-            for name in subfolders(root)
-            if {"ok", "ko"}
-            & {*subfolders(root / name / "train"), *subfolders(root / name / "test")}
-        ]
+        found = []
+        for name in subfolders(root):
+            base = root / name
+            splits = [known_folder(base, split) for split in ("train", "test")]
+            refuse_near_misses(base, ("train", "test"), SPLIT_WORDS)
+            for folder in splits:
+                refuse_near_misses(folder, (OK, KO), MEANINGS)
+            if any(has_folder(folder, OK, KO) for folder in splits):
+                refuse_near_misses(base, (TRUTH,), dict.fromkeys(MASK_WORDS, TRUTH))
+                refuse_near_misses(known_folder(base, TRUTH), (KO,), MEANINGS)
+                found.append(nfc(name))
+        return sorted(found)
 
     def records(self, root: Path, category: str) -> Iterator[Record]:
         """Yields `train/ok` (left to be carved), `test/ok`, then `test/ko` with masks."""
-        base = root / category
-        for split, folder in ((None, base / "train" / "ok"), ("test", base / "test" / "ok")):
-            for path in list_images(folder):
-                yield Record(category, split, GOOD, GOOD, path.relative_to(root).as_posix())
-        truth = base / "ground_truth"
-        masks = mask_index(truth / "ko")
-        for path in list_images(base / "test" / "ko"):
-            mask = (
-                masks.get(path.stem, truth / "ko" / f"{path.stem}.png") if truth.is_dir() else None
-            )
+        base = known_folder(root, category)
+        train, test = known_folder(base, "train"), known_folder(base, "test")
+        yield from good_images(root, known_folder(train, OK), category, None)
+        yield from good_images(root, known_folder(test, OK), category, "test")
+        truth = known_folder(base, TRUTH)
+        masks = known_folder(truth, KO)
+        index = mask_index(masks)
+        for path in list_images(known_folder(test, KO)):
+            mask = index.get(nfc(path.stem), masks / f"{path.stem}.png")
             yield Record(
                 category=category,
                 split="test",
                 label=DEFECTIVE,
-                defect_type="ko",
+                defect_type=KO,
                 path=path.relative_to(root).as_posix(),
-                mask_path=mask.relative_to(root).as_posix() if mask else None,
+                mask_path=mask.relative_to(root).as_posix() if truth.is_dir() else None,
             )
 
     def place(
         self, root: Path, category: str, file: str, defect_type: str | None, *, test: bool
     ) -> Place:
         """Good images go to `train/ok` or `test/ok`, others to `test/ko`, whatever the defect."""
+        base = known_folder(root, category)
         if defect_type is None:
-            return Place(f"{category}/{'test' if test else 'train'}/ok/{file}")
-        mask = f"{category}/ground_truth/ko/{file.rsplit('.', 1)[0]}.png"
-        masked = (root / category / "ground_truth").is_dir()
-        return Place(f"{category}/test/ko/{file}", mask if masked else None)
+            folder = known_folder(base, "test" if test else "train")
+            return Place.below(root, known_folder(folder, OK) / file)
+        truth = known_folder(base, TRUTH)
+        mask = known_folder(truth, KO) / f"{file.rsplit('.', 1)[0]}.png"
+        path = known_folder(known_folder(base, "test"), KO) / file
+        return Place.below(root, path, mask if truth.is_dir() else None)

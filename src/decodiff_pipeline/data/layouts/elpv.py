@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD, UNCERTAIN, Layout, Place, Record
 from decodiff_pipeline.data.tables import SEPARATOR_LINE, as_number, decoded, table_path
 from decodiff_pipeline.errors import DataError
@@ -99,7 +100,7 @@ class ELPVLayout(Layout):
                     f"{root / TABLE}, line {number}: {line!r} is not a path, a probability of 0, "
                     "1/3, 2/3 or 1 and a type: put the package's own table there."
                 ) from error
-            cells.append(Cell(table_path(path, root), round(thirds), category))
+            cells.append(Cell(table_path(path, root), round(thirds), nfc(category)))
         return cells
 
 

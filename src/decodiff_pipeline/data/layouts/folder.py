@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from decodiff_pipeline.data.file_names import nfc, same_name
+from decodiff_pipeline.data.folder_names import (
+    MASK_WORDS,
+    good_words,
+    has_folder,
+    known_folder,
+    refuse_near_misses,
+)
 from decodiff_pipeline.data.layouts.base import (
     DEFECTIVE,
     GOOD,
     Layout,
     Place,
     Record,
-    list_images,
+    good_images,
     mask_index,
-    subfolders,
 )
+from decodiff_pipeline.data.listing import list_images, subfolders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +29,12 @@ if TYPE_CHECKING:
 
 TEST_GOOD = "test_good"
 MASKS = "masks"
+KNOWN = (GOOD, TEST_GOOD, MASKS)
+MEANINGS = (
+    good_words(GOOD)
+    | dict.fromkeys(("goodtest", "testok", "oktest", "testnormal"), TEST_GOOD)
+    | dict.fromkeys(MASK_WORDS, MASKS)
+)
 
 
 class FolderLayout(Layout):
@@ -41,40 +55,53 @@ class FolderLayout(Layout):
 
     def categories(self, root: Path) -> list[str]:
         """Returns the folders that have a `good` folder, or the root's name if it has one."""
-        if (root / GOOD).is_dir():
-            return [root.name]
-        return [name for name in subfolders(root) if (root / name / GOOD).is_dir()]
+        if has_folder(root, GOOD):
+            refuse_near_misses(root, KNOWN, MEANINGS)
+            return [nfc(root.name)]
+        names = subfolders(root)
+        found = [name for name in names if has_folder(root / name, GOOD)]
+        for name in names:
+            refuse_near_misses(root / name, KNOWN, MEANINGS)
+        if not found:
+            refuse_near_misses(root, KNOWN, MEANINGS)
+        return sorted(map(nfc, found))
 
     def records(self, root: Path, category: str) -> Iterator[Record]:
         """Yields the good images (left to be carved), then `test_good`, then the defects."""
-        base = root if (root / GOOD).is_dir() else root / category
-        for split, folder in ((None, base / GOOD), ("test", base / TEST_GOOD)):
-            for path in list_images(folder, recursive=True):
-                yield Record(category, split, GOOD, GOOD, path.relative_to(root).as_posix())
+        base = self._base(root, category)
+        yield from good_images(root, known_folder(base, GOOD), category, None, recursive=True)
+        yield from good_images(
+            root, known_folder(base, TEST_GOOD), category, "test", recursive=True
+        )
         for defect in subfolders(base):
-            if defect in {GOOD, TEST_GOOD, MASKS}:
+            if same_name(defect) in KNOWN:
                 continue
-            truth = base / MASKS / defect
+            truth = known_folder(known_folder(base, MASKS), defect)
             masks = mask_index(truth, ("", "_mask"))
             for path in list_images(base / defect, recursive=True):
                 key = path.relative_to(base / defect).with_suffix("").as_posix()
-                mask = masks.get(key, truth / f"{key}.png") if truth.is_dir() else None
+                mask = masks.get(nfc(key), truth / f"{key}.png")
                 yield Record(
                     category=category,
                     split="test",
                     label=DEFECTIVE,
-                    defect_type=defect,
+                    defect_type=nfc(defect),
                     path=path.relative_to(root).as_posix(),
-                    mask_path=mask.relative_to(root).as_posix() if mask else None,
+                    mask_path=mask.relative_to(root).as_posix() if truth.is_dir() else None,
                 )
 
     def place(
         self, root: Path, category: str, file: str, defect_type: str | None, *, test: bool
     ) -> Place:
         """Good images go to `good` or `test_good`, others to `<defect type>`."""
-        base = "" if (root / GOOD).is_dir() else f"{category}/"
+        base = self._base(root, category)
         if defect_type is None:
-            return Place(f"{base}{TEST_GOOD if test else GOOD}/{file}")
-        masks = f"{base}{MASKS}/{defect_type}"
-        mask = f"{masks}/{file.rsplit('.', 1)[0]}.png"
-        return Place(f"{base}{defect_type}/{file}", mask if (root / masks).is_dir() else None)
+            return Place.below(root, known_folder(base, TEST_GOOD if test else GOOD) / file)
+        masks = known_folder(known_folder(base, MASKS), defect_type)
+        mask = masks / f"{file.rsplit('.', 1)[0]}.png"
+        path = known_folder(base, defect_type) / file
+        return Place.below(root, path, mask if masks.is_dir() else None)
+
+    @staticmethod
+    def _base(root: Path, category: str) -> Path:
+        return root if has_folder(root, GOOD) else known_folder(root, category)

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from decodiff_pipeline.data.file_names import nfc, printable, same_name
+from decodiff_pipeline.data.folder_names import (
+    MASK_WORDS,
+    SPLIT_WORDS,
+    good_words,
+    has_folder,
+    known_folder,
+    refuse_near_misses,
+)
 from decodiff_pipeline.data.layouts.base import (
     DEFECTIVE,
     GOOD,
     Layout,
     Place,
     Record,
-    list_images,
     mask_index,
-    subfolders,
 )
+from decodiff_pipeline.data.listing import list_images, subfolders
+from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+TRUTH = "ground_truth"
 
 
 class MVTecLayout(Layout):
@@ -36,44 +47,115 @@ class MVTecLayout(Layout):
     )
 
     def categories(self, root: Path) -> list[str]:
-        """Returns the folders that have a `train` or a `test` folder."""
-        return [name for name in subfolders(root) if {"train", "test"} & {*subfolders(root / name)}]
+        """Returns the folders that have a `train` or a `test` folder.
+
+        Raises:
+            DataError: As `Layout.categories`; or the data set is a successor of MVTec AD.
+        """
+        found = categories_with(root, "train", "test")
+        for name in found:
+            if (fits := _successor(known_folder(root, name))) is not None:
+                raise DataError(
+                    f"{printable(root / name)} has the folders of another layout: set "
+                    f"data.layout to {fits}."
+                )
+        return found
 
     def records(self, root: Path, category: str) -> Iterator[Record]:
         """Yields `train`, then `test`; good train images are left to be carved."""
+        base = known_folder(root, category)
+        truth = known_folder(base, TRUTH)
         for split in ("train", "test"):
-            for defect in subfolders(root / category / split):
-                label = GOOD if defect == GOOD else DEFECTIVE
-                carved = split == "train" and label == GOOD
-                masks = self._masks(root / category / "ground_truth", defect)
-                for path in list_images(root / category / split / defect):
-                    mask = None
-                    if masks is not None and split == "test":
-                        missing = (
-                            root / category / "ground_truth" / defect / f"{path.stem}_mask.png"
-                        )
-                        mask = masks.get(path.stem, missing).relative_to(root).as_posix()
-                    yield Record(
-                        category=category,
-                        split=None if carved else split,
-                        label=label,
-                        defect_type=defect,
-                        path=path.relative_to(root).as_posix(),
-                        mask_path=mask,
-                    )
+            folder = known_folder(base, split)
+            for defect in subfolders(folder):
+                good = same_name(defect) == GOOD
+                masks = None
+                if split == "test" and not good and truth.is_dir():
+                    masks = known_folder(truth, defect)
+                yield from masked_images(
+                    root,
+                    folder / defect,
+                    category,
+                    split=None if split == "train" and good else split,
+                    defect_type=GOOD if good else nfc(defect),
+                    masks=masks,
+                )
 
     def place(
         self, root: Path, category: str, file: str, defect_type: str | None, *, test: bool
     ) -> Place:
         """Good images go to `train/good` or `test/good`, others to `test/<defect type>`."""
-        if defect_type is None:
-            return Place(f"{category}/{'test' if test else 'train'}/good/{file}")
-        mask = f"{category}/ground_truth/{defect_type}/{file.rsplit('.', 1)[0]}_mask.png"
-        masked = (root / category / "ground_truth").is_dir()
-        return Place(f"{category}/test/{defect_type}/{file}", mask if masked else None)
+        base = known_folder(root, category)
+        folder = known_folder(base, "test" if test or defect_type is not None else "train")
+        path = known_folder(folder, defect_type or GOOD) / file
+        truth = known_folder(base, TRUTH)
+        mask = None
+        if defect_type is not None and truth.is_dir():
+            mask = known_folder(truth, defect_type) / f"{file.rsplit('.', 1)[0]}_mask.png"
+        return Place.below(root, path, mask)
 
-    @staticmethod
-    def _masks(ground_truth: Path, defect: str) -> dict[str, Path] | None:
-        if defect == GOOD or not ground_truth.is_dir():
-            return None
-        return mask_index(ground_truth / defect, ("_mask", ""))
+
+def categories_with(root: Path, *wanted: str) -> list[str]:
+    """Returns the folders of `root` that have one of the wanted folders, sorted.
+
+    Raises:
+        DataError: One has a folder with nearly the name of a split, of `good` or of the masks.
+    """
+    found = []
+    for name in subfolders(root):
+        base = root / name
+        refuse_near_misses(base, wanted, SPLIT_WORDS)
+        if has_folder(base, *wanted):
+            refuse_near_misses(base, (*wanted, TRUTH), dict.fromkeys(MASK_WORDS, TRUTH))
+            for split in wanted:
+                refuse_near_misses(known_folder(base, split), (GOOD,), good_words(GOOD))
+            found.append(nfc(name))
+    return sorted(found)
+
+
+def masked_images(
+    root: Path,
+    folder: Path,
+    category: str,
+    *,
+    split: str | None,
+    defect_type: str,
+    masks: Path | None,
+) -> Iterator[Record]:
+    """Yields the images of a folder with their masks.
+
+    Args:
+        root: The raw root.
+        folder: Where the images are.
+        category: Theirs.
+        split: As in `Record`.
+        defect_type: As in `Record`.
+        masks: Where `<stem>_mask.*` or `<stem>.*` are; None where there are none.
+    """
+    index = mask_index(masks, ("_mask", "")) if masks is not None else {}
+    for path in list_images(folder):
+        mask = None
+        if masks is not None:
+            mask = index.get(nfc(path.stem), masks / f"{path.stem}_mask.png")
+        yield Record(
+            category=category,
+            split=split,
+            label=GOOD if defect_type == GOOD else DEFECTIVE,
+            defect_type=defect_type,
+            path=path.relative_to(root).as_posix(),
+            mask_path=mask.relative_to(root).as_posix() if mask else None,
+        )
+
+
+def _successor(base: Path) -> str | None:
+    """Returns the layout that a category has where it is one of MVTec LOCO AD or MVTec AD 2."""
+    if has_folder(base, "test_public"):
+        return "mvtec_ad2"
+    truth = known_folder(base, TRUTH)
+    nested = any(subfolders(truth / defect) for defect in subfolders(truth))
+    if has_folder(base, "validation") and (
+        nested
+        or has_folder(known_folder(base, "test"), "logical_anomalies", "structural_anomalies")
+    ):
+        return "mvtec_loco"
+    return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from decodiff_pipeline.data.file_names import nfc
+from decodiff_pipeline.data.folder_names import known_folder
 from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD, Layout, Record
 from decodiff_pipeline.data.tables import read_table, table_path
 from decodiff_pipeline.errors import DataError
@@ -30,7 +32,7 @@ class VisALayout(Layout):
 
     def categories(self, root: Path) -> list[str]:
         """Returns the objects that the table names."""
-        return sorted({row["object"] for _, row in self._rows(root)})
+        return sorted({nfc(row["object"]) for _, row in self._rows(root)})
 
     def records(self, root: Path, category: str) -> Iterator[Record]:
         """Yields the rows of `category`; normal train images are left to be carved.
@@ -39,7 +41,7 @@ class VisALayout(Layout):
             DataError: A row has an unknown label or split.
         """
         for line, row in self._rows(root):
-            if row["object"] != category:
+            if nfc(row["object"]) != category:
                 continue
             if row["label"] not in LABELS or row["split"] not in {"train", "test"}:
                 raise DataError(
@@ -58,7 +60,7 @@ class VisALayout(Layout):
 
     @staticmethod
     def _table(root: Path) -> Path:
-        return root / "split_csv" / "1cls.csv"
+        return known_folder(root, "split_csv") / "1cls.csv"
 
     def _rows(self, root: Path) -> list[tuple[int, dict[str, str]]]:
         """Reads the table as (line number, row); no rows where there is no table."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from tqdm import tqdm
 
+from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.errors import DataError, ImageError
 from decodiff_pipeline.evaluation.latent_space import LatentSpace
 from decodiff_pipeline.evaluation.monitoring.features import measure
@@ -47,6 +48,8 @@ def measure_recent(
     rows = source.rows(
         config.category, scores_of=reference_sha256(reference), last_days=config.last_days
     )
+    spelling = {nfc(name): name for name in reference["categories"]}
+    rows["category"] = [spelling.get(nfc(name), name) for name in rows["category"]]
     known = rows["category"].isin(reference["categories"])
     if not known.any():
         raise DataError(

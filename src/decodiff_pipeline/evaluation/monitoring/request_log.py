@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from decodiff_pipeline.data.file_names import is_left_out
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ COLUMNS = ("category", "path", "score", "time", "scores_sha256", "images_kept")
 def log_files(path: Path) -> list[Path]:
     """The log's files, oldest first: the file itself, or those in a folder; none for no log."""
     if path.is_dir():
-        return sorted(path.glob(f"*{SUFFIX}"))
+        return sorted(file for file in path.glob(f"*{SUFFIX}") if not is_left_out(file.name))
     return [path] if path.suffix.lower() == SUFFIX else []
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from decodiff_pipeline.data.images import SUFFIXES, ImageFolder
-from decodiff_pipeline.data.layouts.base import list_images
+from decodiff_pipeline.data.listing import list_photographs, without_system
 from decodiff_pipeline.data.tables import read_table, table_path
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.evaluation.monitoring.request_log import log_files, read_log
@@ -86,10 +86,7 @@ class RecentSource:
         return ImageFolder(root).read(path)
 
     def _folder(self, category: str | None) -> pd.DataFrame:
-        paths = [
-            path.relative_to(self.path).as_posix()
-            for path in list_images(self.path, recursive=True)
-        ]
+        paths = list_photographs(self.path)
         loose = [path for path in paths if "/" not in path]
         if category is None and loose:
             raise DataError(
@@ -124,7 +121,7 @@ class RecentSource:
 
     def _read_table(self) -> pd.DataFrame:
         """The table as text, but for the scores; the index is the number of the line less one."""
-        table = read_table(self.path, ("category", "path", "score"))
+        table = without_system(read_table(self.path, ("category", "path", "score")))
         rows = pd.DataFrame([row for _, row in table.rows], columns=list(table.columns))
         rows.index = pd.Index([line - 1 for line, _ in table.rows])
         for column in {"category", "path"} & set(table.columns):

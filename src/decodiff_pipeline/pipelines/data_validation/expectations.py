@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import great_expectations.expectations as gxe
 from great_expectations.expectations.row_conditions import Column
 
+from decodiff_pipeline.data.images import LINK_CURE
 from decodiff_pipeline.data.layouts.base import GOOD
 from decodiff_pipeline.data.splits import TEST
 from decodiff_pipeline.pipelines.data_validation.tables import FITTED
@@ -26,13 +27,14 @@ def image_expectations(config: ValidationConfig) -> list[Any]:
 def file_expectations() -> list[Any]:
     """Returns the expectations on `tables.file_table`."""
     return [
+        _empty("link_error", "no_links", f"No file is a link: {LINK_CURE}."),
         _empty(
             "unlisted_error",
             "image_in_its_place",
             "Every image file lies where the layout looks for images or masks (others are left "
             "out: move them, or name them under data.exclude).",
             severity=WARNING,
-        )
+        ),
     ]
 
 
@@ -81,7 +83,13 @@ def _files(config: ValidationConfig) -> list[Any]:
         for side in ("width", "height")
     ]
     return [
-        _empty("error", "image_decodes", "Every image decodes."),
+        _empty("read_error", "image_decodes", "Every image decodes."),
+        _empty(
+            "mask_beside",
+            "no_mask_among_images",
+            "No image is a mask of the image beside it, by its name: move masks to where the "
+            "layout looks for them, or rename a photograph that is called so.",
+        ),
         *sides,
         gxe.ExpectColumnValuesToBeInSet(
             column="mode",
@@ -144,7 +152,7 @@ def _masks() -> list[Any]:
     has_mask = Column("mask_width") > 0
     return [
         _empty(
-            "mask_error",
+            "mask_read_error",
             "mask_exists",
             "Every defect that should have a mask has one that decodes.",
         ),

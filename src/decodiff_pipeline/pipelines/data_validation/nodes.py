@@ -7,21 +7,23 @@ from typing import Any
 
 import pandas as pd
 
+from decodiff_pipeline.data.file_names import same_name
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.layouts import get_layout
+from decodiff_pipeline.data.listing import find_files
 from decodiff_pipeline.data.manifest import DataConfig, build_manifest, count_table
 from decodiff_pipeline.data.splits import EXCLUDED
-from decodiff_pipeline.data.unlisted import image_files, known_files
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.pipelines.data_validation.config import ValidationConfig
+from decodiff_pipeline.pipelines.data_validation.summary import complaints, summary
 
 __all__ = ["build_manifest", "gate", "validate"]
 
 logger = logging.getLogger(__name__)
 
+SYSTEM = "files and folders of the operating system or a network drive"
 ERROR = "error"  # the severity that stops the run
-NAMED_OFFENDERS = 3
 
 
 def validate(
@@ -48,7 +50,7 @@ def validate(
     from decodiff_pipeline.pipelines.data_validation.tables import exclusions, image_table
 
     table = image_table(manifest, validation.near_duplicate_bits, preprocessing)
-    files = _files(images, manifest, data)
+    files, left_out = _files(images, manifest, data)
     checks = run_checks(table, files, data.categories, validation)
     report = {
         "success": all(check["success"] for check in checks if check["severity"] == ERROR),
@@ -57,12 +59,13 @@ def validate(
         "images": len(manifest),
         "excluded": int((manifest["split"] == EXCLUDED).sum()),
         "exclusions": exclusions(manifest),
+        "left_out": left_out,
         "categories": count_table(manifest),
         "checks": checks,
     }
     for check in checks:
         if not check["success"] and check["severity"] != ERROR:
-            logger.warning("check not passed: %s. %s", _summary(check), check["description"])
+            logger.warning("check not passed: %s", complaints([check]))
     return report, render(report, images)
 
 
@@ -70,8 +73,9 @@ def gate(manifest: pd.DataFrame, validation_report: dict[str, Any]) -> pd.DataFr
     """Lets the manifest pass, without the excluded images, if no check of severity error failed.
 
     Raises:
-        DataError: One did; the message counts the failures and names the first files.
+        DataError: One did; the message counts the failures and names one file a folder and kind.
     """
+    logger.info("%s", summary(validation_report))
     failed = [
         check
         for check in validation_report["checks"]
@@ -79,27 +83,39 @@ def gate(manifest: pd.DataFrame, validation_report: dict[str, Any]) -> pd.DataFr
     ]
     if failed:
         raise DataError(
-            f"data validation failed: {'; '.join(_summary(check) for check in failed)}. Put the "
-            "files right or list them under data.exclude; "
-            f"{validation_report['html']} shows every one."
+            f"data validation failed:\n{complaints(failed)}\nPut the files right or list them "
+            f"under data.exclude; {validation_report['html']} shows every one."
         )
     return manifest[manifest["split"] != EXCLUDED].reset_index(drop=True)
 
 
-def _files(images: ImageFolder, manifest: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
-    """The table of all image files but the excluded ones."""
-    from decodiff_pipeline.pipelines.data_validation.tables import file_table
+def _files(
+    images: ImageFolder, manifest: pd.DataFrame, data: DataConfig
+) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """Returns the table of all image files but the excluded ones; and what else is left out."""
+    from decodiff_pipeline.pipelines.data_validation.tables import (
+        file_table,
+        known_files,
+        linked_files,
+    )
 
-    found = image_files(images.path)
-    excluded = {path for entry in data.exclude for path in entry.among(found)}
-    known = known_files(images.path, get_layout(data.layout), manifest)
-    return file_table([path for path in found if path not in excluded], known)
-
-
-def _summary(check: dict[str, Any]) -> str:
-    """Returns "mask_exists 4 of 30 (a.png, b.png, c.png and 1 more)"."""
-    names = [offender["path"] or offender["category"] for offender in check["offenders"]]
-    told = ", ".join(names[:NAMED_OFFENDERS])
-    if len(names) > NAMED_OFFENDERS:
-        told += f" and {len(names) - NAMED_OFFENDERS} more"
-    return f"{check['name']} {check['failed']} of {check['checked']} ({told})"
+    root, layout = images.path, get_layout(data.layout)
+    found = find_files(root)
+    files = [path.relative_to(root).as_posix() for path in found.images]
+    unlabelled = [
+        path for path in files if {*map(same_name, path.split("/"))} & {*layout.unlabelled}
+    ]
+    left_out = [
+        {"what": what, "count": len(paths), "first": paths[0]}
+        for what, paths in (
+            (SYSTEM, [path.relative_to(root).as_posix() for path in found.system]),
+            (f"images without labels ({', '.join(layout.unlabelled)})", unlabelled),
+        )
+        if paths
+    ]
+    for one in left_out:
+        logger.warning("left out: %(count)d %(what)s, the first is %(first)s", one)
+    excluded = {path for entry in data.exclude for path in entry.among(files)}
+    listed = sorted({*files} - excluded - {*unlabelled})
+    known = known_files(root, layout, manifest)
+    return file_table(listed, known, linked_files(manifest)), left_out

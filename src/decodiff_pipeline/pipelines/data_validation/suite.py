@@ -109,7 +109,8 @@ def _offender(row: pd.Series, columns: list[str]) -> dict[str, str]:
     if any(name in {"mask_size", "mask_pixels"} for name in columns):
         related = row["mask_path"]
     told = [
-        str(row[c]) if c.endswith("error") else f"{c.replace('_', ' ')} {row[c]}" for c in columns
+        str(row[c]) if c.endswith(("error", "beside")) else f"{c.replace('_', ' ')} {row[c]}"
+        for c in columns
     ]
     return {
         "category": str(row["category"]),

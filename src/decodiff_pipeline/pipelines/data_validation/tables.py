@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from decodiff_pipeline.data import splits
+from decodiff_pipeline.data.file_names import masks_among, nfc
+from decodiff_pipeline.data.images import LINK_CURE
 from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
 from decodiff_pipeline.data.near_duplicates import (
     FITTED,
@@ -20,6 +23,7 @@ from decodiff_pipeline.errors import ImageError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from decodiff_pipeline.data.layouts import Layout
     from decodiff_pipeline.deco.config import PreprocessConfig
 
 
@@ -28,6 +32,8 @@ def image_table(
 ) -> pd.DataFrame:
     """Returns the manifest without excluded images and with the columns that relate rows.
 
+    `read_error` and `mask_read_error`: as `error` and `mask_error`, "" for links, which
+    `file_table` has; `mask_beside`: why an image seems to be a mask of the image beside it;
     `size` and `mask_size` ("512x512", "" without a readable mask); `duplicate_of` and
     `near_duplicate_of`: for a test image the path of a train, val or calibration image of equal
     bytes, or in the same category of nearly equal looks; `other_label_duplicate_of` and
@@ -41,6 +47,9 @@ def image_table(
     masks = table["mask_width"].astype(str) + "x" + table["mask_height"].astype(str)
     readable = table["error"] == ""
     return table.assign(
+        read_error=table["error"].mask(_is_link(table["error"]), ""),
+        mask_read_error=table["mask_error"].mask(_is_link(table["mask_error"]), ""),
+        mask_beside=table["path"].map(_masks_beside(manifest["path"])).fillna(""),
         size=sizes,
         mask_size=masks.where(table["mask_width"] > 0, ""),
         duplicate_of=duplicate_of(table),
@@ -54,17 +63,48 @@ def image_table(
     )
 
 
-def file_table(files: Iterable[str], known: Collection[str | None]) -> pd.DataFrame:
-    """One row an image file: path, category (none) and unlisted_error ("" or a complaint).
+def file_table(
+    files: Iterable[str], known: Collection[str | None], links: Collection[str]
+) -> pd.DataFrame:
+    """One row an image file: path, category (none), link_error and unlisted_error.
 
     Args:
         files: Paths of all that are not excluded.
-        known: Paths that the layout knows.
+        known: Paths that the layout knows, of images, of masks and of folders of masks.
+        links: See `linked_files`.
     """
-    table = pd.DataFrame({"path": list(files)}, dtype="str")
-    listed = table["path"].isin(known)
+    table = pd.DataFrame({"path": sorted({*files} | {*links})}, dtype="str")
+    names = {nfc(path) for path in known if path is not None}
+    path = table["path"].map(nfc)
+    listed = path.isin(names) | path.str.rpartition("/")[0].isin(names)
     complaint = pd.Series("in no place that the layout knows", table.index).mask(listed, "")
-    return table.assign(category="", unlisted_error=complaint)
+    linked = pd.Series("is a link", table.index).where(table["path"].isin(links), "")
+    return table.assign(category="", unlisted_error=complaint, link_error=linked)
+
+
+def linked_files(manifest: pd.DataFrame) -> set[str]:
+    """Returns the paths of images and masks that are links, or lie in a folder that is one."""
+    used = manifest[manifest["split"] != splits.EXCLUDED]
+    masks = used["mask_path"][_is_link(used["mask_error"])].dropna()
+    return {*used["path"][_is_link(used["error"])], *masks}
+
+
+def known_files(root: Path, layout: Layout, manifest: pd.DataFrame) -> set[str | None]:
+    """What the layout has as an image or as a mask, in whatever category.
+
+    Args:
+        root: Of the raw images.
+        layout: How they lie.
+        manifest: Of the categories that are used; the others are listed.
+
+    Returns:
+        Posix paths relative to `root`, whether the files are there or not.
+    """
+    known: set[str | None] = {*manifest["path"], *manifest["mask_path"].dropna()}
+    for category in {*layout.categories(root)} - {*manifest["category"]}:
+        for record in layout.records(root, category):
+            known |= {record.path, record.mask_path}
+    return known
 
 
 def exclusions(manifest: pd.DataFrame) -> list[dict[str, Any]]:
@@ -95,6 +135,24 @@ def category_table(table: pd.DataFrame, categories: Iterable[str] | None) -> pd.
         [_count(test[test["label"] == label], names) for label in (GOOD, DEFECTIVE)], axis=1
     ).min(axis=1)
     return pd.DataFrame(columns).rename_axis("category").reset_index()
+
+
+def _is_link(errors: pd.Series) -> pd.Series:
+    return errors.str.endswith(f"{LINK_CURE}.")
+
+
+def _masks_beside(paths: Iterable[str]) -> dict[str, str]:
+    """Returns a complaint by the path of each image that is a mask by its name."""
+    complaints = {}
+    for mask, image in masks_among(paths).items():
+        name, stem = Path(mask), Path(image).stem
+        pattern = f"*/{name.stem[: -len(stem)]}*" if name.stem.endswith(stem) else "*"
+        pattern += "" if name.stem.endswith(stem) else name.stem[len(stem) :]
+        complaints[mask] = (
+            f"by its name a mask or a drawing of {Path(image).name}; data.exclude: "
+            f"['{pattern}{name.suffix}'] leaves such files out"
+        )
+    return complaints
 
 
 def _shared_masks(table: pd.DataFrame) -> pd.Series:

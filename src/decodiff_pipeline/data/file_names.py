@@ -1,0 +1,187 @@
+"""What the names of files and folders tell: which no user made, which are masks, how to spell them.
+
+`is_system` is the one place that decides what an operating system, a network drive or a tool left
+among the images. Names are compared in Unicode's normal form NFC: macOS writes "ü" as two
+characters, other systems as one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from pathlib import Path, PurePath, PurePosixPath
+from typing import TYPE_CHECKING
+
+from decodiff_pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SYSTEM_NAMES = frozenset({
+    # Synology, QNAP, NetApp
+    "@eadir", "@tmp", "@recycle", "@recently-snapshot", "@sharebin", "#recycle", "#snapshot",
+    "~snapshot", ".snapshot", ".snapshots", ".zfs", ".@__thumb",
+    # Windows
+    "$recycle.bin", "recycler", "recycled", "recycle bin", "system volume information",
+    "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini",
+    # macOS
+    "__macosx", ".ds_store", ".appledouble", ".apdisk", ".trashes", ".spotlight-v100",
+    ".fseventsd", ".temporaryitems", ".documentrevisions-v100", "network trash folder",
+    "temporary items", "icon\r",
+    # Linux, viewers, notebooks, Python
+    "lost+found", ".trash", ".directory", ".thumbnails", "thumbnails", "thumbs", ".picasaoriginals",
+    ".ipynb_checkpoints", "__pycache__",
+})  # fmt: skip
+SYSTEM_PREFIXES = ("._", ".trash-", ".nfs", ".fuse_hidden", "@syno", "synophoto_thumb", "found.0")
+
+WORDS = (
+    r"gt|masks?|msk|labels?|lbl|seg|segm|segmentations?|anno|annot|annotations?|annotated|"
+    r"(?:ground[-_ ]?)?truth|labelids|instanceids|overlay|heat[-_ ]?map|thumb|thumbnail"
+)
+MASK_NAME = re.compile(
+    rf"(?:(?:{WORDS})[-_. ]+(?P<end>.+)"
+    rf"|(?P<start>.+?)(?:(?:[-_. ]+|(?<=\d))(?:colou?r[-_ ]?)?(?:{WORDS}))+[-_. ]?\(?\d*\)?)",
+    re.IGNORECASE,
+)
+
+
+def is_system(name: str) -> bool:
+    """Whether an operating system, a network drive or a tool made a file or folder so called."""
+    folded = name.casefold()
+    return folded in SYSTEM_NAMES or folded.startswith(SYSTEM_PREFIXES)
+
+
+def is_left_out(name: str) -> bool:
+    """Whether a file or folder is no part of a data set: hidden, or `is_system`."""
+    return name.startswith(".") or is_system(name)
+
+
+def in_system_folder(path: str) -> bool:
+    """Whether any part of a posix path `is_system`."""
+    return any(is_system(part) for part in PurePosixPath(path).parts)
+
+
+def nfc(text: str) -> str:
+    """Returns a name in the form that names are compared in."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def same_name(name: str) -> str:
+    """Returns what two names have in common that differ in case or in normal form only."""
+    return nfc(nfc(name).casefold())
+
+
+def printable(path: str | PurePath) -> str:
+    """Returns a path that any terminal takes; bytes that are not UTF-8 are written as ``\\xe4``."""
+    return os.fsencode(str(path)).decode("utf-8", "backslashreplace")
+
+
+def on_disk(root: Path, relative: str) -> str:
+    """Returns the path that a table means, in the normal form that the file has on the disk.
+
+    Args:
+        root: Of the images.
+        relative: Posix path, as somebody wrote it.
+    """
+    parts = Path(relative).parts
+    if relative.isascii() or ".." in parts or Path(relative).is_absolute():
+        return relative
+    if os.path.exists(root / relative):
+        return relative
+    path = root
+    for part in parts:
+        try:
+            names = os.listdir(path)
+        except OSError:
+            return relative
+        path /= next((name for name in names if nfc(name) == nfc(part)), part)
+    return path.relative_to(root).as_posix()
+
+
+def require_utf8(path: str, root: PurePath) -> None:
+    """Refuses the path of a file that other programs, or another locale, could not name.
+
+    Args:
+        path: Relative to `root`.
+        root: For the message.
+
+    Raises:
+        DataError: The bytes of the name are not UTF-8, or the process reads them as ASCII.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(encoding_complaint(path, root)) from error
+
+
+def encoding_complaint(path: str, root: PurePath | str) -> str:
+    """Says why a name cannot be used, and what helps."""
+    try:
+        os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError:
+        return (
+            f"the file name {printable(path)} in {printable(root)} is not UTF-8: rename the file "
+            "(`convmv -f latin1 -t utf8 -r --notest FOLDER` renames all of a folder)."
+        )
+    except UnicodeEncodeError:
+        pass  # ASCII is all that this process can write
+    return (
+        f"the file name {ascii(path) if _has_no_bytes(path) else printable(path)} in "
+        f"{printable(root)} is not ASCII, and the locale is not UTF-8: set LC_ALL=C.UTF-8 or "
+        "PYTHONUTF8=1."
+    )
+
+
+def require_one_form(names: Iterable[str], folder: PurePath, *, any_case: bool = False) -> None:
+    """Refuses names in one folder that people and other systems take for the same.
+
+    Args:
+        names: What the folder holds.
+        folder: For the message.
+        any_case: Whether names that differ by case only are the same too.
+
+    Raises:
+        DataError: Two are; the message has both, in ASCII where they look alike.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(same_name(name) if any_case else nfc(name), name)
+        if other != name:
+            alike = nfc(other) == nfc(name)
+            first, second = (ascii(one) if alike else repr(one) for one in sorted((other, name)))
+            how = "in Unicode normalisation (NFC and NFD)" if alike else "by case"
+            raise DataError(
+                f"{printable(folder)} holds {first} and {second}, which differ only {how}: rename "
+                "or remove one."
+            )
+
+
+def masks_among(paths: Iterable[str]) -> dict[str, str]:
+    """Finds masks and drawings that lie beside the image they were made from, by their names.
+
+    Args:
+        paths: Posix paths of image files.
+
+    Returns:
+        The image by the mask: ``{"good/000_GT.png": "good/000.png"}``.
+    """
+    listed = [PurePosixPath(path) for path in paths]
+    stems = {(path.parent, same_name(path.stem)): path for path in listed}
+    found = {}
+    for path in listed:
+        if (match := MASK_NAME.fullmatch(path.stem)) is None:
+            continue
+        image = stems.get((path.parent, same_name(match["start"] or match["end"])))
+        if image is not None:
+            found[path.as_posix()] = image.as_posix()
+    return found
+
+
+def _has_no_bytes(path: str) -> bool:
+    """Whether a name came from a table, and this process has no bytes to write it with."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return True
+    return False

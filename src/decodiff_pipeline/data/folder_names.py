@@ -1,0 +1,121 @@
+"""Folders that a layout knows by name: found whatever their case, refused where nearly so called.
+
+A folder called "goods" beside "dent" would be a type of defect, and one called "Trian" would not be
+seen at all. A name that a real type of defect may have ("gold", "marks") is none of these.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from decodiff_pipeline.data.file_names import printable, same_name
+from decodiff_pipeline.data.listing import find_files, subfolders
+from decodiff_pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+    from pathlib import Path
+
+GOOD_WORDS = frozenset({
+    "good", "ok", "okay", "normal", "normals", "nodefect", "nodefects", "defectfree",
+    "nondefective", "anomalyfree",
+})  # fmt: skip
+BAD_WORDS = frozenset({
+    "ko", "bad", "ng", "nok", "notok", "defective", "defect", "defects", "anomaly", "anomalies",
+    "abnormal",
+})  # fmt: skip
+MASK_WORDS = frozenset({
+    "mask", "masks", "gt", "groundtruth", "groundtruths", "annotation", "annotations",
+    "segmentation", "segmentations",
+})  # fmt: skip
+SPLIT_WORDS = {
+    "training": "train", "testing": "test", "val": "validation", "valid": "validation",
+}  # fmt: skip
+# What people add to the name of a second folder of the same: "good_2", "good (1)", "good - Copy".
+ADDED = re.compile(r"\(?\d+\)?|(?:copy|kopie|copie|backup|bak|old|new|images?|imgs?|samples?).*")
+# Below these many letters one edit makes another word: "gold", "hood", "marks", "mass".
+LETTERS_TO_CHANGE = 6
+LETTERS = 4
+
+
+def known_folder(parent: Path, name: str) -> Path:
+    """Returns the folder in `parent` that is called `name`, whatever its case or normal form.
+
+    Where there is none, returns ``parent / name``.
+
+    Raises:
+        DataError: See `subfolders`.
+    """
+    wanted = same_name(name)
+    return parent / next((one for one in subfolders(parent) if same_name(one) == wanted), name)
+
+
+def has_folder(parent: Path, *names: str) -> bool:
+    """Whether `parent` has a folder called one of `names`, whatever its case."""
+    return bool({same_name(name) for name in subfolders(parent)} & {*names})
+
+
+def good_words(good: str) -> dict[str, str]:
+    """Returns other words for good images by the word that a layout uses."""
+    return dict.fromkeys(GOOD_WORDS, good)
+
+
+def refuse_near_misses(parent: Path, known: Collection[str], meanings: Mapping[str, str]) -> None:
+    """Refuses folders with images in them whose name is nearly one that the layout knows.
+
+    Args:
+        parent: Where they lie.
+        known: Names that the layout looks for there.
+        meanings: Other words, without spaces, hyphens and underscores, by what is meant; those
+            for names that are not known are left aside.
+
+    Raises:
+        DataError: There is one; the message has the command that renames it.
+    """
+    for name in subfolders(parent):
+        meant = _meant(name, known, meanings)
+        if meant is None or meant not in known or not find_files(parent / name).images:
+            continue
+        there = known_folder(parent, meant)
+        command = f'mv "{printable(parent / name)}" "{printable(parent / meant)}"'
+        if there.is_dir():
+            command = f"move its images into {printable(there)}"
+        raise DataError(
+            f"the folder {printable(parent / name)} has a name that the layout does not know, and "
+            f"{meant!r} seems to be meant: rename it ({command}), or give it a name that is less "
+            "like that one."
+        )
+
+
+def _meant(name: str, known: Collection[str], meanings: Mapping[str, str]) -> str | None:
+    """Returns the known name that a folder's name stands for; None for itself or for no other."""
+    if same_name(name) in known:
+        return None
+    word = _squeezed(name)
+    if word in meanings:
+        return meanings[word]
+    for one in known:
+        target = _squeezed(one)
+        rest = word.removeprefix(target)
+        if word == target or (len(word) >= LETTERS and word in _edits(target)):
+            return one
+        if rest != word and ADDED.fullmatch(rest):
+            return one
+    return None
+
+
+def _squeezed(name: str) -> str:
+    return re.sub(r"[\s_.\-]+", "", same_name(name))
+
+
+def _edits(word: str) -> Iterable[str]:
+    """Returns words that are one slip away: a letter too much, two swapped, one lost or wrong."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    cuts = [(word[:i], word[i:]) for i in range(len(word) + 1)]
+    slips = {a + c + b for a, b in cuts for c in letters}
+    slips |= {a + b[1] + b[0] + b[2:] for a, b in cuts if len(b) > 1}
+    if len(word) >= LETTERS_TO_CHANGE:
+        slips |= {a + b[1:] for a, b in cuts if b}
+        slips |= {a + c + b[1:] for a, b in cuts if b for c in letters}
+    return slips - {word}

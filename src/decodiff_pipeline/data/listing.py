@@ -1,0 +1,174 @@
+"""Lists image files: the one way by which the names of images come out of a folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from decodiff_pipeline.data.file_names import (
+    in_system_folder,
+    is_left_out,
+    is_system,
+    masks_among,
+    printable,
+    require_one_form,
+    require_utf8,
+)
+from decodiff_pipeline.data.images import LINK_CURE, SUFFIXES
+from decodiff_pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from decodiff_pipeline.data.tables import Table
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Files:
+    """What lies below a folder, hidden files and folders left out.
+
+    Attributes:
+        images: By their suffix, sorted.
+        others: The other files.
+        system: Files and folders that `file_names.is_system`, not looked into.
+        links: Links to folders, not followed.
+    """
+
+    images: list[Path] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+    system: list[Path] = field(default_factory=list)
+    links: list[Path] = field(default_factory=list)
+
+
+def find_files(folder: Path, *, recursive: bool = True) -> Files:
+    """Looks through a folder; there is nothing in one that is not there.
+
+    Raises:
+        DataError: A folder cannot be listed, or two names differ in Unicode normalisation only.
+    """
+    found = Files()
+    if not os.path.isdir(folder):
+        return found
+    for where, folders, names in os.walk(folder, onerror=_refuse):
+        found.system += [Path(where, name) for name in (*folders, *names) if is_system(name)]
+        folders[:] = sorted(name for name in folders if not is_left_out(name))
+        files = [name for name in names if not is_left_out(name)]
+        require_one_form((*folders, *files), Path(where))
+        for name in files:
+            path = Path(where, name)
+            (found.images if path.suffix.lower() in SUFFIXES else found.others).append(path)
+        if not recursive:
+            break
+        found.links += [path for name in folders if (path := Path(where, name)).is_symlink()]
+    found.images.sort()
+    found.system.sort()
+    return found
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Returns the names of the folders in `folder`, sorted; none if it is not there.
+
+    Hidden ones and those of the system are left out.
+
+    Raises:
+        DataError: It cannot be listed, or two names differ by case or normalisation only.
+    """
+    if not os.path.isdir(folder):
+        return []
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(e.name for e in entries if not is_left_out(e.name) and e.is_dir())
+    except OSError as error:
+        _refuse(error)
+    require_one_form(names, folder, any_case=True)
+    return names
+
+
+def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
+    """Returns the image files in `folder`, sorted, judged by suffix; none if it is not there.
+
+    Other files are left out with a warning that counts them, hidden ones silently.
+
+    Raises:
+        DataError: As `find_files`; or, with `recursive`, a folder below is a link (its images
+            would be missed).
+    """
+    return _checked(folder, find_files(folder, recursive=recursive))
+
+
+def list_photographs(folder: Path) -> list[str]:
+    """Returns the images below a folder that holds what is to be scored, not a data set.
+
+    Masks that lie beside their image are left out with a warning, as system files are.
+
+    Returns:
+        Posix paths relative to `folder`, sorted.
+
+    Raises:
+        DataError: As `list_images`, or the name of an image is not UTF-8.
+    """
+    found = find_files(folder)
+    paths = [path.relative_to(folder).as_posix() for path in _checked(folder, found)]
+    for path in paths:
+        require_utf8(path, folder)
+    tell_system(folder, found.system)
+    masks = masks_among(paths)
+    if masks:
+        first, image = min(masks.items())
+        logger.warning(
+            "%s: %d images are left out, which are masks or drawings of the image beside them by "
+            "their names; the first is %s, beside %s",
+            folder, len(masks), first, image,
+        )  # fmt: skip
+    return [path for path in paths if path not in masks]
+
+
+def tell_system(root: Path, system: Sequence[Path]) -> None:
+    """Logs one line for all that the system has put below a folder."""
+    if system:
+        logger.warning(
+            "%s: %d files and folders of the operating system or a network drive are left out, "
+            "the first is %s",
+            printable(root),
+            len(system),
+            printable(system[0].relative_to(root)),
+        )
+
+
+def without_system(table: Table) -> Table:
+    """Leaves out the rows of a table whose `path` names a file of the system, with a warning."""
+    system = [row["path"] for _, row in table.rows if in_system_folder(row.get("path", ""))]
+    if not system:
+        return table
+    logger.warning(
+        "%s: %d rows that name files of the operating system or a network drive are left out, the "
+        "first is %s",
+        table.file, len(system), system[0],
+    )  # fmt: skip
+    kept = tuple(one for one in table.rows if not in_system_folder(one[1]["path"]))
+    return replace(table, rows=kept)
+
+
+def _checked(folder: Path, found: Files) -> list[Path]:
+    if found.links:
+        raise DataError(f"{printable(found.links[0])} is a link: {LINK_CURE}.")
+    if found.others:
+        logger.warning(
+            "%s: %d files that are no images by their suffix are left out, the first is %s",
+            printable(folder),
+            len(found.others),
+            printable(min(found.others).name),
+        )
+    return found.images
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise DataError(
+        f"{printable(error.filename)} cannot be listed ({error.strerror}): make the folder "
+        "readable."
+    ) from error

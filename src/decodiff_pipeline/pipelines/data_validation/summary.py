@@ -1,0 +1,113 @@
+"""What validation found, as text for the terminal."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+SHOWN = 8  # folders and kinds of a check; the report has all
+# What differs between complaints of one kind: paths, numbers, the bytes that a file begins with.
+PARTICULARS = re.compile(r"b'[^']*'|b\"[^\"]*\"|\S*[/\\]\S*|\S*\d\S*")
+
+
+def complaints(checks: Iterable[dict[str, Any]]) -> str:
+    """Tells what failed: a paragraph a check, in it one example for each folder and kind.
+
+    Args:
+        checks: Those of a validation report that did not pass.
+
+    Returns:
+        Lines; the first of each check has its name, the numbers and what was expected.
+    """
+    lines = []
+    for check in checks:
+        lines.append(f"{check['name']}, {check['failed']} of {check['checked']}: "
+                     f"{check['description']}")  # fmt: skip
+        groups = _by_folder_and_kind(check["offenders"])
+        lines += [f"  {_example(group)}" for group in groups[:SHOWN]]
+        if len(groups) > SHOWN:
+            lines.append(f"  and {len(groups) - SHOWN} more folders or kinds")
+    return "\n".join(lines)
+
+
+def summary(report: dict[str, Any]) -> str:
+    """Counts the images by category, split and label, and says what was left out and why.
+
+    Args:
+        report: As `nodes.validate` makes it.
+
+    Returns:
+        An aligned table and a line for each thing that was left out.
+    """
+    categories = report["categories"]
+    columns = sorted(
+        {(split, label) for by in categories.values() for split, of in by.items() for label in of},
+        key=_column_order,
+    )
+    rows = [["category", *map(_heading, columns)]]
+    for name, by in categories.items():
+        counts = [by.get(split, {}).get(label, 0) for split, label in columns]
+        rows.append([name, *(f"{count:,}" for count in counts)])
+    lines = [f"{report['images']:,} images of the layout '{report['layout']}'", *_aligned(rows)]
+    lines += [
+        f"left out: {len(one['paths']):,} images by data.exclude, the first is {one['paths'][0]} "
+        f"({one['reason'] or 'no reason given'})"
+        for one in report["exclusions"]
+    ]
+    lines += [
+        f"left out: {one['count']:,} {one['what']}, the first is {one['first']}"
+        for one in report["left_out"]
+    ]
+    failed = [f"{one['name']} {one['failed']:,}" for one in report["checks"] if not one["success"]]
+    lines.append(f"checks not passed: {', '.join(failed) or 'none'}")
+    return "\n".join([*lines, f"report: {report['html']}"])
+
+
+def _by_folder_and_kind(offenders: Sequence[dict[str, str]]) -> list[list[dict[str, str]]]:
+    groups: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for one in offenders:
+        folder = str(PurePosixPath(one["path"]).parent) if one["path"] else one["category"]
+        kind = PARTICULARS.sub("", one["detail"])
+        groups.setdefault((folder, kind), []).append(one)
+    return list(groups.values())
+
+
+def _example(group: Sequence[dict[str, str]]) -> str:
+    path, detail = group[0]["path"], group[0]["detail"].rstrip(".")
+    if not path:
+        return f"{group[0]['category']}: {detail}"
+    more = f" (and {len(group) - 1:,} more in this folder)" if len(group) > 1 else ""
+    root, named, _ = detail.partition(f"/{path} ")
+    if named and " " not in root:  # an error of a reader, which begins with the absolute path
+        detail = detail.removeprefix(f"{root}{named}").replace(f"{root}/", "")
+    return f"{path}{more}: {detail}"
+
+
+def _column_order(column: tuple[str, str]) -> tuple[int, bool, str]:
+    split, label = column
+    splits = ("train", "val", "calibration", "test", "excluded")
+    return splits.index(split), label != "good", label
+
+
+def _heading(column: tuple[str, str]) -> str:
+    split, label = column
+    return (
+        split
+        if label == "good" and split in {"train", "val", "calibration"}
+        else f"{split} {label}"
+    )
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,341 @@
+"""Names that no user chose, names of masks, of folders, in other spellings and encodings."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from decodiff_pipeline.data.acquire import acquire_folder, listing
+from decodiff_pipeline.data.file_names import is_system, masks_among, on_disk, printable
+from decodiff_pipeline.data.images import ImageFolder, read_image, read_mask
+from decodiff_pipeline.data.layouts import get_layout
+from decodiff_pipeline.data.layouts.mvtec_ad2 import MVTecAD2Layout
+from decodiff_pipeline.data.listing import find_files
+from decodiff_pipeline.data.manifest import DataConfig, build_manifest, count_table
+from decodiff_pipeline.errors import DataError, ImageError
+from decodiff_pipeline.evaluation.monitoring.source import RecentSource
+from decodiff_pipeline.inference.source import InferenceSource
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+NFC, NFD = (unicodedata.normalize(form, "Gehäuse") for form in ("NFC", "NFD"))
+LITTER = (
+    "@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg",
+    "#recycle/0.png",
+    "@Recycle/0.png",
+    "$recycle.bin/0.png",
+    "__MACOSX/0.png",
+    "lost+found/0.png",
+    "System Volume Information/0.png",
+    ".Trash-1000/files/0.png",
+    ".ipynb_checkpoints/0-checkpoint.png",
+    "._0.png",
+    "Thumbs.db",
+)
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def paths(layout: str, root: Path) -> dict[str, str]:
+    found = get_layout(layout)
+    return {
+        record.path: record.defect_type
+        for category in found.categories(root)
+        for record in found.records(root, category)
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["@EADIR", "._cell.png", "THUMBS.DB", "Desktop.ini", "@SynoFinder-log", ".thumbnails"]
+)
+def test_names_of_the_system_in_any_case(name: str) -> None:
+    assert is_system(name)
+
+
+@pytest.mark.parametrize("name", ["#1", "@home", "recycled paper", "found", "thumb.png", "$good"])
+def test_names_that_a_user_may_choose(name: str) -> None:
+    assert not is_system(name)
+
+
+@pytest.mark.parametrize(
+    ("layout", "folders"),
+    [
+        ("folder", [".", "cap", "cap/good", "cap/dent", "cap/masks", "cap/masks/dent"]),
+        ("mvtec", [".", "cap", "cap/train", "cap/train/good", "cap/test", "cap/test/dent"]),
+        ("btad", [".", "cap", "cap/train/ok", "cap/test/ko", "cap/ground_truth/ko"]),
+        ("mvtec_loco", [".", "cap", "cap/train/good", "cap/test/dent", "cap/ground_truth/dent/0"]),
+        ("mvtec_ad2", [".", "cap", "cap/validation/good", "cap/test_public/bad"]),
+    ],
+)
+def test_no_layout_takes_what_the_system_left(
+    tmp_path: Path, layout: str, folders: list[str]
+) -> None:
+    touch(tmp_path, *(f"{folder}/0.png" for folder in folders if folder.count("/") > 0))
+    before = paths(layout, tmp_path)
+    assert before
+    touch(tmp_path, *(f"{folder}/{name}" for folder in folders for name in LITTER))
+    assert paths(layout, tmp_path) == before
+    assert len(find_files(tmp_path).system) == len(folders) * len(LITTER)
+
+
+def test_inference_and_monitoring_take_photographs_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "cap/0.png", "cap/0_GT.png", *(f"cap/{name}" for name in LITTER))
+    assert [item.path for item in InferenceSource(tmp_path).items(None)] == ["cap/0.png"]
+    assert len(caplog.records) == 2
+    assert f"{len(LITTER)} files and folders of the operating system" in caplog.text
+    assert "1 images are left out" in caplog.text
+    assert "cap/0_GT.png" in caplog.text
+    assert list(RecentSource(tmp_path).rows(None)["path"]) == ["cap/0.png"]
+
+
+def test_tables_that_name_files_of_the_system(
+    tmp_path: Path, make: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("path,category\n0.png,cap\n._0.png,cap\n@eaDir/0.png,cap\n1.png,cap\n")
+    assert [item.path for item in InferenceSource(table).items(None)] == ["0.png", "1.png"]
+    assert list(RecentSource(table).rows(None)["path"]) == ["0.png", "1.png"]
+    assert "2 rows that name files of the operating system" in caplog.text
+    make.image(tmp_path / "elpv" / "images" / "0.png", 0)
+    labels = tmp_path / "elpv" / "labels.csv"
+    labels.write_text("images/0.png 0.0 mono\nimages/._0.png 0.0 mono\n")
+    manifest = build_manifest(ImageFolder(labels.parent), DataConfig(layout="elpv"))
+    assert list(manifest["path"]) == ["images/0.png"]
+
+
+def test_acquire_leaves_out_what_the_system_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = tmp_path / "from"
+    touch(source, "good/0.png", "good/readme.txt", *(f"good/{name}" for name in LITTER))
+    target = acquire_folder(source, "parts", tmp_path / "raw")
+    assert set(listing(target)) == {"good/0.png", "good/readme.txt"}
+    assert not find_files(target).system
+    assert "@eaDir" in caplog.text or "#recycle" in caplog.text
+    touch(target, "good/@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg")
+    assert acquire_folder(source, "parts", tmp_path / "raw") == target
+
+
+def test_masks_are_told_by_their_names() -> None:
+    beside = ["0_GT", "0_mask", "0-mask", "0.label", "0_seg", "0_anno", "0gt", "mask_0", "0_Mask_1"]
+    files = [f"good/{name}.png" for name in beside]
+    assert masks_among([*files, "good/0.jpg"]) == dict.fromkeys(files, "good/0.jpg")
+    alone = [
+        "good/0.png",
+        "good/1_mask.png",
+        "test/0_mask.png",
+        "good/0_scratch.png",
+        "good/00.png",
+    ]
+    assert masks_among(alone) == {}
+
+
+@pytest.mark.parametrize(
+    ("layout", "files"),
+    [
+        ("folder", ["Cap/Good/0.png", "Cap/Test_Good/0.png", "Cap/dent/0.png"]),
+        ("mvtec", ["Cap/Train/Good/0.png", "Cap/TEST/GOOD/0.png", "Cap/TEST/dent/0.png"]),
+        ("btad", ["Cap/Train/OK/0.png", "Cap/Test/Ok/0.png", "Cap/Test/KO/0.png"]),
+    ],
+)
+def test_known_folders_are_found_in_any_case(tmp_path: Path, layout: str, files: list[str]) -> None:
+    masks = {
+        "folder": "Masks/Dent/0",
+        "mvtec": "Ground_Truth/Dent/0_mask",
+        "btad": "GROUND_TRUTH/Ko/0",
+    }
+    touch(tmp_path, *files, f"Cap/{masks[layout]}.png")
+    records = list(get_layout(layout).records(tmp_path, "Cap"))
+    assert [record.path for record in records] == files
+    assert [record.label for record in records] == ["good", "good", "defective"]
+    assert records[2].mask_path == f"Cap/{masks[layout]}.png"
+
+
+@pytest.mark.parametrize(
+    ("layout", "file", "meant"),
+    [
+        ("folder", "cap/goods/0.png", "good"),
+        ("folder", "cap/OK/0.png", "good"),
+        ("folder", "cap/good_2/0.png", "good"),
+        ("folder", "cap/good - Copy/0.png", "good"),
+        ("folder", "cap/test good/0.png", "test_good"),
+        ("folder", "cap/mask/dent/0.png", "masks"),
+        ("folder", "cap/Ground_Truth/dent/0.png", "masks"),
+        ("mvtec", "cap/trian/good/0.png", "train"),
+        ("mvtec", "cap/train/normal/0.png", "good"),
+        ("mvtec", "cap/test/goood/0.png", "good"),
+        ("mvtec", "cap/groundtruth/dent/0_mask.png", "ground_truth"),
+        ("mvtec", "cap/masks/dent/0_mask.png", "ground_truth"),
+        ("btad", "cap/test/good/0.png", "ok"),
+        ("btad", "cap/test/NG/0.png", "ko"),
+    ],
+)
+def test_a_folder_with_nearly_a_known_name_stops(
+    tmp_path: Path, layout: str, file: str, meant: str
+) -> None:
+    sound = {
+        "folder": "cap/good/9.png",
+        "mvtec": "cap/train/good/9.png",
+        "btad": "cap/train/ok/9.png",
+    }
+    if file != "cap/goods/0.png":  # without any good folder too
+        touch(tmp_path, sound[layout])
+    touch(tmp_path, file)
+    with pytest.raises(DataError, match=f"'{meant}' seems to be meant: rename it") as caught:
+        get_layout(layout).categories(tmp_path)
+    named = str(caught.value).split()[2:]
+    assert (tmp_path / file).is_relative_to(" ".join(named[: named.index("has")]))
+
+
+@pytest.mark.parametrize(
+    "defect", ["gold", "hood", "wood", "broken", "marks", "mass", "bad", "food", "goo", "label"]
+)
+def test_types_of_defects_keep_their_names(tmp_path: Path, defect: str) -> None:
+    touch(tmp_path, "cap/good/0.png", f"cap/{defect}/0.png")
+    assert paths("folder", tmp_path)[f"cap/{defect}/0.png"] == defect
+
+
+def test_folders_that_differ_by_case_only(tmp_path: Path) -> None:
+    touch(tmp_path, "cap/Good/0.png", "cap/good/0.png")
+    with pytest.raises(DataError, match=r"cap holds 'Good' and 'good', which differ only by case"):
+        get_layout("folder").categories(tmp_path)
+
+
+def test_names_in_both_normal_forms_are_one(tmp_path: Path, make: SimpleNamespace) -> None:
+    stem = NFD.lower()
+    for i in range(30):
+        make.image(tmp_path / NFD / "good" / f"{stem}_{i}.png", i)
+    make.image(tmp_path / NFD / "dent" / f"{stem}.png", 50)
+    make.mask(tmp_path / NFD / "masks" / "dent" / f"{NFC.lower()}.png")
+    config = DataConfig(layout="folder", categories=(NFC,), exclude=[f"*/good/{NFC.lower()}_0.png"])
+    manifest = build_manifest(ImageFolder(tmp_path), config)
+    assert set(manifest["category"]) == {NFC}
+    assert (manifest["split"] == "excluded").sum() == 1
+    assert list(manifest.loc[manifest["label"] == "defective", "mask_pixels"]) == [64]
+    written = f"{NFC}/dent/{NFC.lower()}.png"
+    assert on_disk(tmp_path, written) == f"{NFD}/dent/{stem}.png"
+    assert read_image(tmp_path / written, root=tmp_path).size == (48, 40)
+
+
+def test_two_names_that_differ_in_normal_form_only(tmp_path: Path) -> None:
+    touch(tmp_path, f"cap/good/{NFC}.png", f"cap/good/{NFD}.png")
+    with pytest.raises(DataError, match=r"'Geha\\u0308use.png' and 'Geh\\xe4use.png', which"):
+        list(get_layout("folder").records(tmp_path, "cap"))
+
+
+def test_names_that_are_not_utf8(tmp_path: Path, make: SimpleNamespace) -> None:
+    root = tmp_path / "raw"
+    make.image(root / "cap" / "good" / "0.png", 0)
+    odd = os.fsencode(root / "cap" / "good") + b"/st\xfcck.png"
+    shutil.copyfile(root / "cap" / "good" / "0.png", odd)
+    calls = (
+        lambda: build_manifest(ImageFolder(root), DataConfig(layout="folder")),
+        lambda: InferenceSource(root).items(None),
+        lambda: RecentSource(root).rows(None),
+        lambda: acquire_folder(root, "copy", tmp_path / "copies"),
+    )
+    for call in calls:
+        with pytest.raises(DataError, match=r"st\\xfcck\.png in .* is not UTF-8: rename") as caught:
+            call()
+        str(caught.value).encode()
+    assert printable(os.fsdecode(odd)).endswith(r"st\xfcck.png")
+
+
+def test_what_is_not_readable_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "cap/good/0.png", "cap/dent/0.png", "lost+found/0.png")
+    listed = os.scandir
+
+    def refusing(path: str | Path) -> os.ScandirIterator[str]:
+        if Path(path).name in {"dent", "lost+found"}:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(DataError, match=r"cap/dent cannot be listed \(Permission denied\)"):
+        find_files(tmp_path)
+    os.rename(tmp_path / "cap" / "dent", tmp_path / "cap" / "bent")
+    assert paths("folder", tmp_path) == {"cap/good/0.png": "good", "cap/bent/0.png": "bent"}
+
+
+def loco(root: Path, make: SimpleNamespace) -> Path:
+    base = root / "bag"
+    for i in range(30):
+        make.image(base / "train" / "good" / f"{i:03}.png", i)
+    for i in range(8):
+        make.image(base / "validation" / "good" / f"{i:03}.png", 100 + i)
+    make.image(base / "test" / "good" / "000.png", 200)
+    make.image(base / "test" / "logical_anomalies" / "000.png", 201)
+    truth = base / "ground_truth" / "logical_anomalies" / "000"
+    make.mask(truth / "000.png")
+    second = np.zeros((40, 48), np.uint8)
+    second[10:20, 10:20] = 254
+    Image.fromarray(second).save(truth / "001.png")
+    return base
+
+
+def test_loco_unites_masks_and_keeps_its_validation_images_apart(
+    tmp_path: Path, make: SimpleNamespace
+) -> None:
+    loco(tmp_path, make)
+    with pytest.raises(DataError, match=r"set data\.layout to mvtec_loco"):
+        get_layout("mvtec").categories(tmp_path)
+    manifest = build_manifest(ImageFolder(tmp_path), DataConfig(layout="mvtec_loco"))
+    counts = count_table(manifest)["bag"]
+    assert counts["train"] == {"good": 30}
+    assert counts["val"]["good"] + counts["calibration"]["good"] == 8
+    assert counts["test"] == {"defective": 1, "good": 1}
+    row = manifest[manifest["label"] == "defective"].iloc[0]
+    assert row["mask_path"] == "bag/ground_truth/logical_anomalies/000"
+    assert row["mask_pixels"] == 64 + 100 - 2 * 4  # the squares overlap
+    assert ImageFolder(tmp_path).read_mask(row["mask_path"]).sum() == row["mask_pixels"]
+
+
+def test_masks_of_one_image_must_agree_in_size(tmp_path: Path, make: SimpleNamespace) -> None:
+    make.mask(tmp_path / "0" / "000.png")
+    make.mask(tmp_path / "0" / "001.png", size=(20, 20))
+    with pytest.raises(ImageError, match="48x40 and 20x20"):
+        read_mask(tmp_path / "0", root=tmp_path)
+    (tmp_path / "1").mkdir()
+    with pytest.raises(ImageError, match="holds no mask"):
+        read_mask(tmp_path / "1", root=tmp_path)
+
+
+def test_mvtec_ad2(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "can/train/good/000_regular.png",
+        "can/validation/good/000_regular.png",
+        "can/test_public/good/000_regular.png",
+        "can/test_public/bad/000_overexposed.png",
+        "can/test_public/ground_truth/bad/000_overexposed_mask.png",
+        "can/test_private/000_regular.png",
+        "can/test_private_mixed/000_mixed.png",
+    )
+    with pytest.raises(DataError, match=r"set data\.layout to mvtec_ad2"):
+        get_layout("mvtec").categories(tmp_path)
+    layout = MVTecAD2Layout()
+    assert layout.categories(tmp_path) == ["can"]
+    assert [(one.split, one.label, one.mask_path) for one in layout.records(tmp_path, "can")] == [
+        ("train", "good", None),
+        ("held_out", "good", None),
+        (
+            "test",
+            "defective",
+            "can/test_public/ground_truth/bad/000_overexposed_mask.png",
+        ),
+        ("test", "good", None),
+    ]
