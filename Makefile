@@ -6,7 +6,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 DATASET := elpv
-STAGES := data_validation latent_caching training evaluation registration
+STAGES := data_validation latent_caching visibility training evaluation registration
 REPORT := data/08_reporting/$(DATASET)
 
 # Stages that DVC runs look for `kedro` on the path.

@@ -59,8 +59,10 @@ class SummaryHooks:
             from decodiff_pipeline.evaluation.summary import render_table
 
             blocks.append(render_table(_read(catalog, "metrics")))
-        if "report" in written:
-            blocks.append(self._report(catalog))
+        pages = {"report": "report", "visibility": "visibility_html"}
+        blocks += [
+            self._page(label, name, catalog) for label, name in pages.items() if name in written
+        ]
         blocks += self._run()
         if "registration" in written:
             blocks.append(_model(_read(catalog, "registration")))
@@ -71,10 +73,10 @@ class SummaryHooks:
                 blocks.append(promotion_report.render_table(_read(catalog, name)))
         return blocks
 
-    def _report(self, catalog: DataCatalog) -> str:
-        path = Path(catalog.config_resolver.resolve_pattern("report")["filepath"])
+    def _page(self, label: str, name: str, catalog: DataCatalog) -> str:
+        path = Path(catalog.config_resolver.resolve_pattern(name)["filepath"])
         shown = path.relative_to(self._project) if path.is_relative_to(self._project) else path
-        return _entry("report", str(shown), f"python -m webbrowser -t {path.as_uri()}")
+        return _entry(label, str(shown), f"python -m webbrowser -t {path.as_uri()}")
 
     def _run(self) -> list[str]:
         tracker = None if self._tracking is None else self._tracking.tracker

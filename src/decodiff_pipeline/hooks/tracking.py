@@ -42,6 +42,7 @@ TRACKED = frozenset(
         "rollback",
         "train",
         "training",
+        "visibility",
     }
 )
 TRAINING = frozenset({"__default__", "ablation", "autoencoder", "retrain", "train", "training"})

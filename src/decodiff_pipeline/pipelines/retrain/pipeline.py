@@ -11,10 +11,19 @@ from decodiff_pipeline.pipelines import (
     promotion,
     registration,
     training,
+    visibility,
 )
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """The five stages and the promotion."""
-    stages = (data_validation, latent_caching, training, evaluation, registration, promotion)
+    """The six stages and the promotion."""
+    stages = (
+        data_validation,
+        latent_caching,
+        visibility,
+        training,
+        evaluation,
+        registration,
+        promotion,
+    )
     return sum((stage.create_pipeline() for stage in stages), Pipeline([]))

@@ -1,13 +1,13 @@
-"""From raw images to a trained model: validation, latent caching and training in one run."""
+"""From raw images to a trained model: validation, caching, visibility and training in one run."""
 
 from __future__ import annotations
 
 from kedro.pipeline import Pipeline
 
-from decodiff_pipeline.pipelines import data_validation, latent_caching, training
+from decodiff_pipeline.pipelines import data_validation, latent_caching, training, visibility
 
 
 def create_pipeline(**_: object) -> Pipeline:
     """Raw images in, a complete model out."""
-    stages = (data_validation, latent_caching, training)
+    stages = (data_validation, latent_caching, visibility, training)
     return sum((stage.create_pipeline() for stage in stages), Pipeline([]))

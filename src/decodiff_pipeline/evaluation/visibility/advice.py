@@ -1,0 +1,200 @@
+"""What a person needs to know before training: what is invisible, and what would show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from decodiff_pipeline.deco.geometry import square_count
+from decodiff_pipeline.evaluation.visibility.measure import model_scale, smallest_row
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from decodiff_pipeline.deco.config import PreprocessConfig
+    from decodiff_pipeline.evaluation.visibility.config import VisibilityConfig
+    from decodiff_pipeline.evaluation.visibility.measure import Visibility
+
+FINER = 2  # times the pixels along a side that an option proposes
+ENLARGED = 1.25  # an option that enlarges images by more than that shows nothing new
+SECONDS_SHOWN = 10  # from here on without decimals
+FIT = (
+    "fit an autoencoder to these images (kedro run --pipelines autoencoder, docs/autoencoder.md) "
+    "or name another as autoencoder.source"
+)
+
+
+@dataclass(frozen=True)
+class Option:
+    """Other preprocessing under which smaller defects are visible.
+
+    Attributes:
+        parameters: What ``--params`` would be given.
+        squares: How many squares an image gives.
+        times: How many times the time of an image it takes.
+        finer: Pixels of the model's input per pixel of the image, over the number now; the
+            smaller one of across and down.
+    """
+
+    parameters: str
+    squares: int
+    times: float
+    finer: float
+
+
+def options(size: tuple[int, int], geometry: PreprocessConfig) -> list[Option]:
+    """What shows details that are half the size, as far as the images have them.
+
+    The time is taken to grow with the number of pixels in all squares, which leaves out that
+    attention grows faster and that the network's small layers do not fill a processor.
+
+    Args:
+        size: Width and height of an image in pixels.
+        geometry: As it is.
+    """
+    now = model_scale(size, geometry)
+    found = []
+    for changed in _changes(size, geometry):
+        scale = model_scale(size, changed)
+        finer = min(new / old for new, old in zip(scale, now, strict=True))
+        if min(scale) > ENLARGED or finer <= 1:
+            continue
+        squares = square_count(size, changed)
+        before = square_count(size, geometry) * geometry.image_size**2
+        found.append(
+            Option(
+                _given(changed, geometry), squares, squares * changed.image_size**2 / before, finer
+            )
+        )
+    return found
+
+
+def _changes(size: tuple[int, int], geometry: PreprocessConfig) -> list[PreprocessConfig]:
+    if geometry.fit == "tile":
+        return [replace(geometry, resize=FINER * geometry.resize)]
+    larger = replace(
+        geometry, resize=FINER * geometry.resize, image_size=FINER * geometry.image_size
+    )
+    shorter = min(size)
+    wanted = round(FINER * min(model_scale(size, geometry)) * shorter)
+    side = max(geometry.image_size, min(wanted, shorter))
+    return [larger, replace(geometry, fit="tile", resize=side)]
+
+
+def _given(changed: PreprocessConfig, geometry: PreprocessConfig) -> str:
+    names = ("fit", "image_size", "resize")
+    parts = [
+        f"preprocessing.{name}={getattr(changed, name)}"
+        for name in names
+        if getattr(changed, name) != getattr(geometry, name)
+    ]
+    if changed.fit == "tile" != geometry.fit:
+        # Places mean nothing among tiles; the two together are refused.
+        parts.append("scoring.discrepancy.normalisation=none")
+    return ",".join(parts)
+
+
+def answer(
+    category: str,
+    found: Visibility,
+    geometry: PreprocessConfig,
+    config: VisibilityConfig,
+    seconds: float,
+) -> str:
+    """What of a category is invisible at the configured size, and what would show it.
+
+    Args:
+        category: Its name.
+        found: What was measured.
+        geometry: How images are fitted into squares.
+        config: Which contrast the answer is about.
+        seconds: Of one square on this machine.
+    """
+    if not found.defects:
+        return f"{category}: nothing is known, for there is no good val image"
+    row = smallest_row(found.defects, f"grey_{config.contrast}")
+    at = f"at {geometry.image_size}²"
+    size = (round(found.figures["width"]), round(found.figures["height"]))
+    cost = seconds * square_count(size, geometry)
+    if row is None:
+        said = f"no defect of contrast {config.contrast} that was tried is visible {at}"
+    elif row is _smallest_tried(found, row):
+        said = (
+            f"defects of contrast {config.contrast} are visible {at} down to "
+            f"{_extent(row)}, the smallest tried"
+        )
+    else:
+        said = f"defects below {_extent(row)} of contrast {config.contrast} are invisible {at}"
+    better = options(size, geometry)
+    told = " or ".join(_told(option, cost) for option in better)
+    hint = f"for smaller ones use {told}" if better else "the images have no more pixels than that"
+    return f"{category}: {said} ({_time(cost)} an image); {hint}{_of_masks(found, row)}"
+
+
+def _smallest_tried(found: Visibility, row: Mapping[str, Any]) -> dict[str, Any]:
+    return min((one for one in found.defects if one["kind"] == row["kind"]), key=_cells)
+
+
+def _cells(row: Mapping[str, Any]) -> float:
+    return float(row["cells"])
+
+
+def _extent(row: Mapping[str, Any]) -> str:
+    return f"{row['width']:.0f}x{row['height']:.0f} px"
+
+
+def _told(option: Option, cost: float) -> str:
+    tiles = f"{option.squares} tiles, " if option.squares > 1 else ""
+    return (
+        f"{option.parameters} ({tiles}{option.times:.3g} times the time, "
+        f"{_time(option.times * cost)} an image)"
+    )
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= SECONDS_SHOWN else f"{seconds:.2g} s"
+
+
+def _of_masks(found: Visibility, row: Mapping[str, Any] | None) -> str:
+    """How the defects that have masks compare, where there are any."""
+    if not found.masks or row is None:
+        return ""
+    masks = found.masks["side"]
+    return (
+        f". The defects with masks have {masks['q10']:.0f} to {masks['q90']:.0f} px "
+        f"({found.masks['side_cells']['q10']:.1f} to {found.masks['side_cells']['q90']:.1f} "
+        "latent cells; the middle 80 %)"
+    )
+
+
+def warnings(category: str, found: Visibility, config: VisibilityConfig) -> list[str]:
+    """What is lost however large a defect is: colour, or the image as such.
+
+    Args:
+        category: Its name.
+        found: What was measured.
+        config: The limits.
+    """
+    figures = found.figures
+    said = []
+    kept = figures.get("saturation_kept")
+    if kept is not None and kept < config.min_saturation:
+        said.append(
+            f"COLOUR IS LOST in {category}: the autoencoder keeps {100 * kept:.0f} % of the "
+            f"saturation (limit {100 * config.min_saturation:.0f} %), and defects of colour alone "
+            f"cannot be found; {FIT}"
+        )
+    quality = figures.get("psnr")
+    if quality is not None and quality < config.min_psnr:
+        said.append(
+            f"IMAGES ARE NOT REPRODUCED in {category}: the autoencoder reaches a PSNR of "
+            f"{quality:.1f} dB (limit {config.min_psnr:g} dB); {FIT}, or use a larger "
+            "preprocessing.image_size"
+        )
+    seen = figures.get("seen")
+    if seen is not None and 1 - seen > config.max_cut_off:
+        said.append(
+            f"PARTS ARE CUT OFF in {category}: {100 * (1 - seen):.0f} % of an image lie outside of "
+            "what the model sees; use preprocessing.fit=letterbox or tile (docs/geometry.md)"
+        )
+    return said

@@ -1,0 +1,152 @@
+"""What encoding and decoding keep of images: colour, sharpness; and the time that they take."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from decodiff_pipeline.deco.autoencoder import decode, encode, reduction
+from decodiff_pipeline.deco.preprocess import to_tensor
+from decodiff_pipeline.deco.unet import build_unet
+from decodiff_pipeline.evaluation.image_quality import LUMA
+from decodiff_pipeline.evaluation.reconstruction import psnr
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from decodiff_pipeline.deco.autoencoder import Autoencoder
+
+COLOURFUL = 0.99  # quantile of an image's pixels: its most colourful hundredth
+FLAT = 1e-3  # mean squared gradient, in squared levels, of an image without any structure
+EXACT = 100.0  # dB, where the true figure is infinite
+TIMED_BATCH = 4
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How faithful one reconstruction is.
+
+    Attributes:
+        psnr: Peak signal-to-noise ratio over all channels, in dB; at most 100.
+        saturation_kept: Σ⟨c', c⟩ / Σ⟨c, c⟩ over the pixels, where c is a pixel's colour without
+            its luma and c' the same of the reconstruction: 1 where colour is reproduced, 0 where
+            it is lost or wrong; None of an image without colour.
+        sharpness_kept: Energy of the luma's gradient over that of the image; None of an image
+            without any structure.
+    """
+
+    psnr: float
+    saturation_kept: float | None
+    sharpness_kept: float | None
+
+
+def fidelity(square: np.ndarray, again: np.ndarray, min_colour: int) -> Fidelity:
+    """Compare an image with its reconstruction.
+
+    Args:
+        square: uint8 (S, S, 3).
+        again: Float (S, S, 3) in grey levels, as :func:`reconstruct` gives it.
+        min_colour: Levels between the channels of the most colourful hundredth of the pixels from
+            which on an image has colour.
+    """
+    good = square.astype(np.float64)
+    first, second = (torch.from_numpy(one / 127.5 - 1)[None].movedim(3, 1) for one in (good, again))
+    saturation = None
+    if has_colour(square, min_colour):
+        chroma, chroma_again = (one - _luma(one)[..., None] for one in (good, again))
+        saturation = float(np.vdot(chroma_again, chroma) / np.vdot(chroma, chroma))
+    before, after = (_gradient_energy(_luma(one)) for one in (good, again))
+    return Fidelity(
+        psnr=min(float(psnr(first, second)[0]), EXACT),
+        saturation_kept=saturation,
+        sharpness_kept=after / before if before > FLAT else None,
+    )
+
+
+def has_colour(square: np.ndarray, min_colour: int) -> bool:
+    """Whether the channels of an image, uint8 (S, S, 3), differ by as many levels somewhere."""
+    return bool(np.quantile(np.ptp(square, axis=2), COLOURFUL) >= min_colour)
+
+
+def _luma(image: np.ndarray) -> np.ndarray:
+    return image @ np.array(LUMA)
+
+
+def _gradient_energy(luma: np.ndarray) -> float:
+    return float(np.square(np.diff(luma, axis=0)).mean() + np.square(np.diff(luma, axis=1)).mean())
+
+
+def reconstruct(
+    autoencoder: Autoencoder, squares: Sequence[np.ndarray], batch_size: int
+) -> np.ndarray:
+    """What encoding and decoding make of images.
+
+    Args:
+        autoencoder: In eval mode.
+        squares: uint8 (S, S, 3) each.
+        batch_size: Images encoded at once.
+
+    Returns:
+        float64 (N, S, S, 3) within 0…255, not rounded.
+    """
+    parts = []
+    for start in range(0, len(squares), batch_size):
+        batch = to_tensor(squares[start : start + batch_size])
+        latents, _ = encode(autoencoder, batch.contiguous(memory_format=torch.channels_last))
+        decoded = decode(autoencoder, latents).clamp(-1, 1).double()
+        parts.append(((decoded + 1) * 127.5).permute(0, 2, 3, 1).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def timings(
+    autoencoder: Autoencoder, image_size: int, preset: str, reverse_steps: int
+) -> dict[str, float]:
+    """Seconds that one square takes on this machine, in a batch of 4.
+
+    Args:
+        autoencoder: In eval mode, on the device to time.
+        image_size: Side of the squares in pixels.
+        preset: Size of the network; its weights are of no account and it is not initialised.
+        reverse_steps: Forward passes of the network for an image.
+
+    Returns:
+        ``encode``, ``decode``, ``network`` (one forward pass), and ``image``, which is encode +
+        2 decode + reverse steps · network, as scoring does it.
+    """
+    device, side = autoencoder.device, image_size // reduction(autoencoder)
+    channels = autoencoder.config.latent_channels
+    with torch.device("meta"):
+        unet = build_unet(preset, ["any"], side, channels, 0.0).eval()
+    unet.to_empty(device=device)
+    with torch.no_grad():
+        for tensor in (*unet.parameters(), *unet.buffers()):
+            tensor.fill_(0.01 if tensor.is_floating_point() else 0)
+    latents = torch.zeros(TIMED_BATCH, channels, side, side, device=device)
+    images = torch.zeros(TIMED_BATCH, 3, image_size, image_size, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    categories = torch.zeros(TIMED_BATCH, dtype=torch.long, device=device)
+    works = {
+        "encode": lambda: encode(autoencoder, images),
+        "decode": lambda: decode(autoencoder, latents),
+        "network": lambda: unet(latents, 5, categories),
+    }
+    with torch.no_grad():
+        seconds = {name: _seconds(work) / TIMED_BATCH for name, work in works.items()}
+    total = seconds["encode"] + 2 * seconds["decode"] + reverse_steps * seconds["network"]
+    return seconds | {"image": total}
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """The faster one of two runs: the first sets up what the second finds."""
+    durations = []
+    for _ in range(2):
+        started = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        durations.append(time.perf_counter() - started)
+    return min(durations)

@@ -1,0 +1,283 @@
+"""The visibility check: what the model could see of each category, before it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import ndimage
+
+from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
+from decodiff_pipeline.data.transforms import plain_square
+from decodiff_pipeline.deco.autoencoder import reduction
+from decodiff_pipeline.deco.geometry import plan
+from decodiff_pipeline.evaluation.visibility.defects import (
+    Kind,
+    places,
+    samples,
+    survival,
+    with_defects,
+)
+from decodiff_pipeline.evaluation.visibility.fidelity import fidelity, has_colour, reconstruct
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+    from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.deco.autoencoder import Autoencoder
+    from decodiff_pipeline.deco.config import PreprocessConfig
+    from decodiff_pipeline.evaluation.visibility.config import VisibilityConfig
+    from decodiff_pipeline.evaluation.visibility.defects import Box
+
+QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
+SPECKLE = 4  # pixels; smaller regions of a mask are the edges that a lossy file leaves
+EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image and what encoding and decoding make of it, both (S, S, 3).
+
+    Attributes:
+        caption: What it shows.
+        before: uint8.
+        after: Float in grey levels.
+    """
+
+    caption: str
+    before: np.ndarray
+    after: np.ndarray
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """What was found out about one category.
+
+    Attributes:
+        figures: ``images``, ``psnr``, ``psnr_min``, ``saturation_kept``, ``sharpness_kept``
+            (means over images), ``width``, ``height`` (medians, pixels), ``seen`` (share of an
+            image that is in the model's squares), and for each kind of defect
+            ``visible_grey_32``, the side in pixels of the original image from which on defects
+            are visible; None where nothing is known, as of colour in grey images, or visible.
+        defects: A row for each kind and size: ``kind``, ``contrast``, ``colour``, ``cells``,
+            ``model_pixels``, ``width`` and ``height`` in pixels of the original image, ``share``,
+            ``snr``, ``count``, ``visible``.
+        masks: Sizes of the masks' regions; empty where there are no masks.
+        pictures: For the report.
+    """
+
+    figures: dict[str, Any]
+    defects: list[dict[str, Any]]
+    masks: dict[str, Any]
+    pictures: list[Picture] = field(default_factory=list)
+
+
+def measure_category(
+    rows: pd.DataFrame,
+    images: ImageFolder,
+    geometry: PreprocessConfig,
+    autoencoder: Autoencoder,
+    config: VisibilityConfig,
+) -> Visibility:
+    """Measure one category on some of its good val images; no label is fitted to anything.
+
+    Encodes and decodes ``images`` · (1 + number of ``sizes``) squares.
+
+    Args:
+        rows: Of the validated manifest.
+        images: The raw images.
+        geometry: How they are fitted into squares; of a tiled image one tile is taken.
+        autoencoder: In eval mode.
+        config: What is measured.
+
+    Raises:
+        ImageError: An image or a mask cannot be read.
+    """
+    cell = reduction(autoencoder)
+    good = rows[(rows["split"] == "val") & (rows["label"] == GOOD)]
+    chosen = good.drop_duplicates("sha256").sort_values("sha256").head(config.images)
+    sizes = list(zip(chosen["width"], chosen["height"], strict=True))
+    masks = mask_sizes(rows, images, geometry, cell, config.masks)
+    if not sizes:
+        return Visibility({"images": 0}, [], masks)
+    squares = [
+        plain_square(images.read(path), geometry, sha256)
+        for path, sha256 in zip(chosen["path"], chosen["sha256"], strict=True)
+    ]
+    again = reconstruct(autoencoder, squares, config.batch_size)
+    kinds = [Kind(contrast) for contrast in config.contrasts]
+    if any(has_colour(square, config.min_colour) for square in squares):
+        kinds.append(Kind(config.colour_contrast, colour=True))
+    inputs = _Inputs(squares, again, list(chosen["sha256"]), [_box(s, geometry) for s in sizes])
+    scale = np.median([model_scale(size, geometry) for size in sizes], axis=0)
+    defects, drawn = _defects(inputs, kinds, scale, cell, autoencoder, config)
+    shown = [
+        Picture(path, square, back)
+        for path, square, back in zip(chosen["path"], squares, again, strict=True)
+    ]
+    figures = {
+        **_fidelity(squares, again, config.min_colour),
+        "width": float(np.median(chosen["width"])),
+        "height": float(np.median(chosen["height"])),
+        "seen": _mean([_seen(size, geometry) for size in sizes]),
+        **{f"visible_{kind.name}": smallest_visible(defects, kind.name) for kind in kinds},
+    }
+    return Visibility(figures, defects, masks, [*shown[: config.pictures], *drawn])
+
+
+def _fidelity(squares: list[np.ndarray], again: np.ndarray, min_colour: int) -> dict[str, Any]:
+    found = [fidelity(*pair, min_colour) for pair in zip(squares, again, strict=True)]
+    return {
+        "images": len(squares),
+        "psnr": _mean([one.psnr for one in found]),
+        "psnr_min": round(min(one.psnr for one in found), 3),
+        "saturation_kept": _mean([one.saturation_kept for one in found]),
+        "sharpness_kept": _mean([one.sharpness_kept for one in found]),
+    }
+
+
+def smallest_visible(defects: Sequence[dict[str, Any]], kind: str) -> float | None:
+    """Side in pixels of the original from which on all defects of a kind are visible, or None.
+
+    The side is the square root of width times height, for the two may be scaled differently.
+    """
+    row = smallest_row(defects, kind)
+    return None if row is None else round(float(np.sqrt(row["width"] * row["height"])), 1)
+
+
+def smallest_row(defects: Sequence[dict[str, Any]], kind: str) -> dict[str, Any] | None:
+    """The row of the smallest defect of a kind that is visible with all larger ones."""
+    smallest = None
+    for row in sorted((one for one in defects if one["kind"] == kind), key=_size, reverse=True):
+        if not row["visible"]:
+            break
+        smallest = row
+    return smallest
+
+
+def model_scale(size: tuple[int, int], geometry: PreprocessConfig) -> tuple[float, float]:
+    """Pixels of the model's input for one pixel of an image, across and down."""
+    down, across = plan(size, geometry)
+    return across.scaled / across.length, down.scaled / down.length
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    squares: list[np.ndarray]
+    again: np.ndarray
+    identities: list[str]
+    boxes: list[Box]
+
+
+def _defects(
+    inputs: _Inputs,
+    kinds: list[Kind],
+    scale: np.ndarray,
+    cell: int,
+    autoencoder: Autoencoder,
+    config: VisibilityConfig,
+) -> tuple[list[dict[str, Any]], list[Picture]]:
+    """A row for each kind and size, and pictures of those of a latent cell and more."""
+    table: list[dict[str, Any]] = []
+    pictures: list[Picture] = []
+    for cells in config.sizes:
+        side = max(1, round(cells * cell))
+        where = [
+            places(identity, box, side, len(kinds))
+            for identity, box in zip(inputs.identities, inputs.boxes, strict=True)
+        ]
+        usable = [(number, boxes) for number, boxes in enumerate(where) if boxes is not None]
+        if not usable:
+            continue
+        spoiled = [with_defects(inputs.squares[n], kinds, boxes) for n, boxes in usable]
+        left = reconstruct(autoencoder, spoiled, config.batch_size)
+        parts = [
+            list(samples(inputs.squares[n], image, inputs.again[n], back, boxes))
+            for (n, boxes), image, back in zip(usable, spoiled, left, strict=True)
+        ]
+        for position, kind in enumerate(kinds):
+            result = survival(kind, side, [one[position] for one in parts])
+            if result is not None:
+                visible = result.snr >= config.min_snr and result.share >= config.min_share
+                table.append(
+                    {"kind": kind.name, "contrast": kind.contrast, "colour": kind.colour,
+                     "cells": cells, "model_pixels": side,
+                     "width": round(side / scale[0], 1), "height": round(side / scale[1], 1),
+                     "share": round(result.share, 3), "snr": round(result.snr, 2),
+                     "count": result.count, "visible": bool(visible)}
+                )  # fmt: skip
+        if cells >= 1:
+            caption = f"with synthetic defects of {side} pixels of the model's input"
+            pictures.append(Picture(caption, spoiled[0], left[0]))
+    return table, pictures
+
+
+def mask_sizes(
+    rows: pd.DataFrame, images: ImageFolder, geometry: PreprocessConfig, cell: int, limit: int
+) -> dict[str, Any]:
+    """Sizes of the connected regions of a category's masks.
+
+    Args:
+        rows: Of the manifest.
+        images: The raw images.
+        geometry: How they are fitted into squares.
+        cell: Pixels of the model's input for each latent cell.
+        limit: Masks read at most, evenly spread over the category.
+
+    Returns:
+        ``masks`` and ``regions`` (counts), and quantiles ``q10``, ``median`` and ``q90`` of
+        ``side`` (square root of the area) and ``width`` (of the thickest place), in pixels of the
+        original image, ``side_cells`` and ``width_cells`` in latent cells; {} without masks.
+    """
+    masked = rows[(rows["label"] == DEFECTIVE) & rows["mask_path"].notna()]
+    masked = masked.iloc[:: max(1, -(-len(masked) // limit))] if limit else masked.head(0)
+    found = []
+    for path in masked["mask_path"]:
+        mask = images.read_mask(path)
+        across, down = model_scale((mask.shape[1], mask.shape[0]), geometry)
+        labels, count = ndimage.label(mask, structure=EIGHT_CONNECTED)
+        for region, window in enumerate(ndimage.find_objects(labels, count), start=1):
+            inside = np.pad(labels[window] == region, 1)
+            if inside.sum() >= SPECKLE:
+                side = float(np.sqrt(inside.sum()))
+                width = 2 * float(ndimage.distance_transform_edt(inside).max()) - 1
+                ratio = float(np.sqrt(across * down)) / cell
+                found.append((side, width, side * ratio, width * ratio))
+    if not found:
+        return {}
+    columns = dict(
+        zip(("side", "width", "side_cells", "width_cells"), np.array(found).T, strict=True)
+    )
+    return {
+        "masks": len(masked),
+        "regions": len(found),
+        **{
+            name: {key: round(float(np.quantile(values, q)), 3) for key, q in QUANTILES.items()}
+            for name, values in columns.items()
+        },
+    }
+
+
+def _size(row: dict[str, Any]) -> float:
+    return float(row["cells"])
+
+
+def _box(size: tuple[int, int], geometry: PreprocessConfig) -> Box:
+    """The part of the square that shows the image and no padding."""
+    if geometry.fit == "letterbox":
+        return plan(size, geometry).shown
+    whole = slice(0, geometry.image_size)
+    return whole, whole
+
+
+def _seen(size: tuple[int, int], geometry: PreprocessConfig) -> float:
+    rows, columns = plan(size, geometry).seen
+    return (rows.stop - rows.start) * (columns.stop - columns.start) / (size[0] * size[1])
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(float(np.mean(known)), 3) if known else None

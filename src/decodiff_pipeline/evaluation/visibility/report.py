@@ -1,0 +1,154 @@
+"""The visibility check as plain data, as sentences, and as one page that loads nothing."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from decodiff_pipeline.deco.autoencoder import load_autoencoder
+from decodiff_pipeline.deco.memory import keep_freed_memory
+from decodiff_pipeline.evaluation.pictures import data_uri
+from decodiff_pipeline.evaluation.visibility.advice import answer, warnings
+from decodiff_pipeline.evaluation.visibility.fidelity import timings
+from decodiff_pipeline.evaluation.visibility.measure import measure_category
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.deco.config import PreprocessConfig
+    from decodiff_pipeline.deco.weights import AutoencoderConfig
+    from decodiff_pipeline.evaluation.visibility.config import VisibilityConfig
+    from decodiff_pipeline.evaluation.visibility.measure import Picture, Visibility
+
+logger = logging.getLogger(__name__)
+
+AMPLIFIED = 4  # times the difference in the pictures
+LEAST_SIDE = 192  # pixels of a picture in the page; smaller squares are enlarged
+PICTURE_BYTES = 40_000
+
+
+def check_visibility(
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    *,
+    geometry: PreprocessConfig,
+    autoencoder: AutoencoderConfig,
+    config: VisibilityConfig,
+    preset: str,
+    reverse_steps: int,
+) -> tuple[dict[str, Any], dict[str, Visibility]]:
+    """Measure every category, and say what cannot be seen.
+
+    Args:
+        manifest: The validated manifest.
+        images: The raw images.
+        geometry: How images are fitted into squares.
+        autoencoder: Which autoencoder.
+        config: What is measured, and the limits.
+        preset: Size of the network, for the time that an image takes.
+        reverse_steps: Forward passes of the network for an image.
+
+    Returns:
+        ``settings`` (pairs of texts), ``seconds`` (:func:`~.fidelity.timings`), ``visibility``
+        (category → figures), ``defects`` (category → rows), ``masks`` (category → sizes, where
+        there are masks), ``answers`` (a sentence a category) and ``warnings`` (those that matter
+        most); see :class:`~.measure.Visibility`. And what was measured, with pictures.
+
+    Raises:
+        ConfigurationError: The autoencoder's weights cannot be had.
+        ImageError: An image or a mask cannot be read.
+    """
+    keep_freed_memory()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_autoencoder(autoencoder).to(device, memory_format=torch.channels_last)
+    seconds = timings(model, geometry.image_size, preset, reverse_steps)
+    found = {
+        str(category): measure_category(rows, images, geometry, model, config)
+        for category, rows in manifest.groupby("category", sort=True)
+    }
+    report = {
+        "settings": [
+            ["autoencoder", autoencoder.source],
+            ["squares", f"{geometry.image_size}x{geometry.image_size} pixels"],
+            ["fit", geometry.fit if not geometry.crops else f"{geometry.fit} of {geometry.resize}"],
+            ["network", f"{preset}, {reverse_steps} reverse steps"],
+        ],
+        "seconds": {name: round(value, 5) for name, value in seconds.items()},
+        "visibility": {name: one.figures for name, one in found.items()},
+        "defects": {name: one.defects for name, one in found.items()},
+        "masks": {name: one.masks for name, one in found.items() if one.masks},
+        "answers": [
+            answer(name, one, geometry, config, seconds["image"]) for name, one in found.items()
+        ],
+        "warnings": [
+            sentence for name, one in found.items() for sentence in warnings(name, one, config)
+        ],
+    }
+    return report, found
+
+
+def tell(report: Mapping[str, Any], html: str) -> None:
+    """Log the answers, and the warnings after them."""
+    for sentence in report["answers"]:
+        logger.info("visibility: %s", sentence)
+    for sentence in report["warnings"]:
+        logger.warning("%s. See %s.", sentence, html)
+
+
+def render(
+    report: Mapping[str, Any], found: Mapping[str, Visibility], config: VisibilityConfig
+) -> str:
+    """Render the report as HTML, values escaped and pictures embedded.
+
+    Args:
+        report: From :func:`check_visibility`.
+        found: The same.
+        config: The limits.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("decodiff_pipeline.evaluation.visibility", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        report,
+        limits=config,
+        amplified=AMPLIFIED,
+        tables={name: _table(one) for name, one in found.items()},
+        pictures={name: [_row(p) for p in one.pictures] for name, one in found.items()},
+    )
+
+
+def _table(found: Visibility) -> dict[str, Any]:
+    """Kinds of defects against sizes."""
+    kinds = list(
+        dict.fromkeys((row["kind"], row["contrast"], row["colour"]) for row in found.defects)
+    )
+    sizes = {row["cells"]: row for row in found.defects}
+    cells = {(row["kind"], row["cells"]): row for row in found.defects}
+    return {"kinds": kinds, "sizes": [sizes[key] for key in sorted(sizes)], "cells": cells}
+
+
+def _row(picture: Picture) -> dict[str, str]:
+    """Caption and data URIs of the image, its reconstruction and their difference."""
+    difference = AMPLIFIED * abs(picture.after - picture.before)
+    parts = {"before": picture.before, "after": picture.after, "difference": difference}
+    return {"caption": picture.caption} | {name: _uri(part) for name, part in parts.items()}
+
+
+def _uri(pixels: np.ndarray) -> str:
+    image = Image.fromarray(np.rint(pixels).clip(0, 255).astype(np.uint8))
+    times = max(1, round(LEAST_SIDE / image.width))
+    enlarged = image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
+    return data_uri(enlarged, PICTURE_BYTES)
