@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -168,3 +169,23 @@ def test_the_python_of_the_readme_runs_as_it_stands(
     assert out.anomaly_maps[0].shape == (32, 32)
     assert out.reconstructions[0].shape == (32, 32, 3)
     assert out.reconstructions[0].dtype == np.uint8
+
+
+def test_a_user_without_name_and_home_gets_a_temporary_one() -> None:
+    """As in a container that runs as a number: libraries ask for both while they are imported."""
+    program = """
+import os, pwd
+def nobody(number): raise KeyError(f"getpwuid(): uid not found: {number}")
+pwd.getpwuid = nobody
+import decodiff_pipeline, getpass, pathlib
+print(getpass.getuser(), os.path.isdir(pathlib.Path.home()), pathlib.Path.home())
+"""
+    names = {"HOME", "USER", "LOGNAME", "LNAME", "USERNAME"}
+    bare = {name: value for name, value in os.environ.items() if name not in names}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=bare, capture_output=True, text=True, check=True
+    )
+    user, there, home = ran.stdout.split()
+    assert (user, there) == (str(os.getuid()), "True")
+    assert "HOME is not set" in ran.stderr
+    assert not Path(home).exists()

@@ -14,8 +14,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from decodiff_pipeline.data import splits
-from decodiff_pipeline.data.category_names import check_names
-from decodiff_pipeline.data.file_names import in_system_folder, nfc, require_utf8
+from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.data.images import (
     ImageFolder,
     open_image,
@@ -23,12 +22,13 @@ from decodiff_pipeline.data.images import (
     read_mask,
     resolve_inside,
 )
-from decodiff_pipeline.data.layouts import Layout, Record, get_layout, layout_names
+from decodiff_pipeline.data.layouts import Record, get_layout, layout_names
 from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD, HELD_OUT
 from decodiff_pipeline.data.listing import find_files
 from decodiff_pipeline.data.near_duplicates import difference_hash
+from decodiff_pipeline.data.records import list_records
 from decodiff_pipeline.deco.colour import to_eight_bit
-from decodiff_pipeline.errors import DataError, ImageError
+from decodiff_pipeline.errors import ImageError
 from decodiff_pipeline.text import Text, as_text
 
 if TYPE_CHECKING:
@@ -168,8 +168,8 @@ def build_manifest(images: ImageFolder, config: DataConfig) -> pd.DataFrame:
     """
     from tqdm import tqdm
 
-    root, layout = images.path, get_layout(config.layout)
-    records = _records(root, layout, config)
+    root = images.path
+    records = list_records(root, get_layout(config.layout), config.categories)
     workers = config.workers or min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:  # Pillow and hashlib let go of the interpreter lock
         read = pool.map(lambda record: _measure(root, record), records)
@@ -190,54 +190,6 @@ def count_table(manifest: pd.DataFrame) -> dict[str, dict[str, dict[str, int]]]:
     for (category, split, label), count in sorted(Counter(rows).items()):
         table.setdefault(category, {}).setdefault(split, {})[label] = count
     return table
-
-
-def _records(root: Path, layout: Layout, config: DataConfig) -> list[Record]:
-    """Lists the images of the wanted categories."""
-    if not root.is_dir():
-        raise layout.nothing_here(root, f"the raw data folder {root} does not exist")
-    available = layout.categories(root)
-    if not available:
-        raise layout.nothing_here(root, f"no category found in {root}{_other_layout(root)}")
-    wanted = available if config.categories is None else config.categories
-    if missing := sorted(set(wanted) - set(available)):
-        raise DataError(
-            f"data.categories names {', '.join(missing)}, not found in {root} by the layout "
-            f"'{layout.name}'; there are: {', '.join(available)}."
-        )
-    check_names(wanted, root)
-    records = [record for category in wanted for record in layout.records(root, category)]
-    if not records:
-        raise layout.nothing_here(root, f"no image found in {root}")
-    return _photographs(records, root)
-
-
-def _other_layout(root: Path) -> str:
-    """Names a layout that does find categories, for a message; "" for none."""
-    for name in layout_names():
-        try:
-            if found := get_layout(name).categories(root):
-                return f" (the layout '{name}' finds {', '.join(found)} there)"
-        except DataError:
-            continue
-    return ""
-
-
-def _photographs(records: Iterable[Record], root: Path) -> list[Record]:
-    """Leaves out what a table names of the system's own files; refuses names that are not UTF-8."""
-    kept: list[Record] = []
-    system: list[Record] = []
-    for record in records:
-        require_utf8(record.path, root)
-        require_utf8(record.mask_path or "", root)
-        (system if in_system_folder(record.path) else kept).append(record)
-    if system:
-        logger.warning(
-            "%d images that the table in %s names are files of the operating system or a network "
-            "drive and are left out, the first is %s",
-            len(system), root, system[0].path,
-        )  # fmt: skip
-    return kept
 
 
 def _measure(root: Path, record: Record) -> dict[str, Any]:
