@@ -271,6 +271,26 @@ def test_what_is_not_readable_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     assert paths("folder", tmp_path) == {"cap/good/0.png": "good", "cap/bent/0.png": "bent"}
 
 
+@pytest.mark.parametrize(
+    ("layout", "file", "fits"),
+    [
+        ("btad", "cap/train/good/0.png cap/ground_truth/dent/0_mask.png", "mvtec"),
+        ("mvtec_loco", "cap/train/good/0.png cap/ground_truth/dent/0_mask.png", "mvtec"),
+        ("mvtec", "cap/train/ok/0.png cap/test/ko/0.png", "btad"),
+        ("mvtec", "cap/train/good/0.png cap/ground_truth/dent/0/000.png", "mvtec_loco"),
+        ("mvtec_ad2", "cap/train/good/0.png cap/ground_truth/dent/0/000.png", "mvtec_loco"),
+        ("mvtec_loco", "cap/train/good/0.png cap/test_public/good/0.png", "mvtec_ad2"),
+        ("btad", "cap/train/good/0.png cap/test_public/good/0.png", "mvtec_ad2"),
+    ],
+)
+def test_a_category_of_another_layout_names_it(
+    tmp_path: Path, layout: str, file: str, fits: str
+) -> None:
+    touch(tmp_path, *file.split())
+    with pytest.raises(DataError, match=rf"set data\.layout to {fits}\."):
+        get_layout(layout).categories(tmp_path)
+
+
 def loco(root: Path, make: SimpleNamespace) -> Path:
     base = root / "bag"
     for i in range(30):
@@ -291,8 +311,8 @@ def test_loco_unites_masks_and_keeps_its_validation_images_apart(
     tmp_path: Path, make: SimpleNamespace
 ) -> None:
     loco(tmp_path, make)
-    with pytest.raises(DataError, match=r"set data\.layout to mvtec_loco"):
-        get_layout("mvtec").categories(tmp_path)
+    with pytest.raises(DataError, match=r"the layout 'mvtec_loco' finds bag there"):
+        build_manifest(ImageFolder(tmp_path), DataConfig(layout="folder"))
     manifest = build_manifest(ImageFolder(tmp_path), DataConfig(layout="mvtec_loco"))
     counts = count_table(manifest)["bag"]
     assert counts["train"] == {"good": 30}
@@ -325,8 +345,6 @@ def test_mvtec_ad2(tmp_path: Path) -> None:
         "can/test_private/000_regular.png",
         "can/test_private_mixed/000_mixed.png",
     )
-    with pytest.raises(DataError, match=r"set data\.layout to mvtec_ad2"):
-        get_layout("mvtec").categories(tmp_path)
     layout = MVTecAD2Layout()
     assert layout.categories(tmp_path) == ["can"]
     assert [(one.split, one.label, one.mask_path) for one in layout.records(tmp_path, "can")] == [

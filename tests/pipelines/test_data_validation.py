@@ -141,7 +141,10 @@ def test_equal_bytes_in_train_and_test_stop_the_run_and_near_ones_do_not(mvtec_t
     base = mvtec_tree / "bolt"
     Image.open(base / "train/good/000.png").save(base / "test/good/000.bmp")
     manifest, report, html = checked(mvtec_tree)
-    assert failures(report) == {"no_near_duplicates": ["bolt/test/good/000.bmp"]}
+    assert failures(report) == {
+        "no_near_duplicates": ["bolt/test/good/000.bmp"],
+        "stem_of_one_image": ["bolt/test/good/000.png"],
+    }
     assert report["success"] is True
     assert len(gate(manifest, report)) == len(manifest)
     assert "bolt/train/good/000.png" in html

@@ -22,6 +22,7 @@ from decodiff_pipeline.data.layouts.base import (
     good_images,
     mask_index,
 )
+from decodiff_pipeline.data.layouts.mvtec import refuse_other_layout
 from decodiff_pipeline.data.listing import list_images, subfolders
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class BTADLayout(Layout):
             base = root / name
             splits = [known_folder(base, split) for split in ("train", "test")]
             refuse_near_misses(base, ("train", "test"), SPLIT_WORDS)
+            refuse_other_layout(base, self.name)
             for folder in splits:
                 refuse_near_misses(folder, (OK, KO), MEANINGS)
             if any(has_folder(folder, OK, KO) for folder in splits):

@@ -61,9 +61,10 @@ class FolderLayout(Layout):
         names = subfolders(root)
         found = [name for name in names if has_folder(root / name, GOOD)]
         for name in names:
-            refuse_near_misses(root / name, KNOWN, MEANINGS)
+            known = KNOWN if name in found else (GOOD, TEST_GOOD)
+            refuse_near_misses(root / name, known, MEANINGS)
         if not found:
-            refuse_near_misses(root, KNOWN, MEANINGS)
+            refuse_near_misses(root, (GOOD, TEST_GOOD), MEANINGS)
         return sorted(map(nfc, found))
 
     def records(self, root: Path, category: str) -> Iterator[Record]:

@@ -21,7 +21,7 @@ from decodiff_pipeline.data.layouts.base import (
     Record,
     mask_index,
 )
-from decodiff_pipeline.data.listing import list_images, subfolders
+from decodiff_pipeline.data.listing import find_files, list_images, subfolders
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -47,19 +47,8 @@ class MVTecLayout(Layout):
     )
 
     def categories(self, root: Path) -> list[str]:
-        """Returns the folders that have a `train` or a `test` folder.
-
-        Raises:
-            DataError: As `Layout.categories`; or the data set is a successor of MVTec AD.
-        """
-        found = categories_with(root, "train", "test")
-        for name in found:
-            if (fits := _successor(known_folder(root, name))) is not None:
-                raise DataError(
-                    f"{printable(root / name)} has the folders of another layout: set "
-                    f"data.layout to {fits}."
-                )
-        return found
+        """Returns the folders that have a `train` or a `test` folder."""
+        return categories_with(root, "train", "test", layout=self.name)
 
     def records(self, root: Path, category: str) -> Iterator[Record]:
         """Yields `train`, then `test`; good train images are left to be carved."""
@@ -95,17 +84,19 @@ class MVTecLayout(Layout):
         return Place.below(root, path, mask)
 
 
-def categories_with(root: Path, *wanted: str) -> list[str]:
+def categories_with(root: Path, *wanted: str, layout: str) -> list[str]:
     """Returns the folders of `root` that have one of the wanted folders, sorted.
 
     Raises:
-        DataError: One has a folder with nearly the name of a split, of `good` or of the masks.
+        DataError: One has a folder with nearly the name of a split, of `good` or of the masks; or
+            the folders of another layout than `layout`.
     """
     found = []
     for name in subfolders(root):
         base = root / name
         refuse_near_misses(base, wanted, SPLIT_WORDS)
         if has_folder(base, *wanted):
+            refuse_other_layout(base, layout)
             refuse_near_misses(base, (*wanted, TRUTH), dict.fromkeys(MASK_WORDS, TRUTH))
             for split in wanted:
                 refuse_near_misses(known_folder(base, split), (GOOD,), good_words(GOOD))
@@ -147,15 +138,29 @@ def masked_images(
         )
 
 
-def _successor(base: Path) -> str | None:
-    """Returns the layout that a category has where it is one of MVTec LOCO AD or MVTec AD 2."""
+def refuse_other_layout(base: Path, layout: str) -> None:
+    """Refuses a category that is laid out as MVTec AD, one of its successors or BTAD is.
+
+    Raises:
+        DataError: It has the folders of another layout than `layout`.
+    """
+    fits = _layout_of(base)
+    if fits not in {layout, None}:
+        raise DataError(
+            f"{printable(base)} has the folders of another layout: set data.layout to {fits}."
+        )
+
+
+def _layout_of(base: Path) -> str | None:
+    """Returns the layout that a category's folders show; None where several are possible."""
+    test, truth = known_folder(base, "test"), known_folder(base, TRUTH)
     if has_folder(base, "test_public"):
         return "mvtec_ad2"
-    truth = known_folder(base, TRUTH)
-    nested = any(subfolders(truth / defect) for defect in subfolders(truth))
-    if has_folder(base, "validation") and (
-        nested
-        or has_folder(known_folder(base, "test"), "logical_anomalies", "structural_anomalies")
-    ):
+    for folder in (known_folder(base, "train"), test):
+        if has_folder(folder, "ok") and not has_folder(folder, GOOD) and has_folder(test, "ko"):
+            return "btad"
+    masks = [find_files(truth / defect) for defect in subfolders(truth)]
+    depths = {len(path.relative_to(truth).parts) for found in masks for path in found.images}
+    if 3 in depths or has_folder(test, "logical_anomalies", "structural_anomalies"):  # noqa: PLR2004
         return "mvtec_loco"
-    return None
+    return "mvtec" if has_folder(known_folder(base, "train"), GOOD) and depths else None

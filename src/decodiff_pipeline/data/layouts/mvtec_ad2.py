@@ -37,7 +37,7 @@ class MVTecAD2Layout(Layout):
 
     def categories(self, root: Path) -> list[str]:
         """Returns the folders that have a `test_public` folder, or `train` and no `test`."""
-        found = categories_with(root, "train", "validation", PUBLIC)
+        found = categories_with(root, "train", "validation", PUBLIC, layout=self.name)
         return [
             name for name in found if not known_folder(known_folder(root, name), "test").is_dir()
         ]

@@ -42,7 +42,7 @@ class MVTecLocoLayout(Layout):
 
     def categories(self, root: Path) -> list[str]:
         """Returns the folders that have a `train` or a `test` folder."""
-        return categories_with(root, "train", "validation", "test")
+        return categories_with(root, "train", "validation", "test", layout=self.name)
 
     def records(self, root: Path, category: str) -> Iterator[Record]:
         """Yields `train`, `validation`, then `test`."""

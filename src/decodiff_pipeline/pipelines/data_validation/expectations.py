@@ -90,6 +90,12 @@ def _files(config: ValidationConfig) -> list[Any]:
             "No image is a mask of the image beside it, by its name: move masks to where the "
             "layout looks for them, or rename a photograph that is called so.",
         ),
+        _empty(
+            "same_stem_as",
+            "stem_of_one_image",
+            "No two images of a folder differ by their suffix only (one may be the other's mask).",
+            severity=WARNING,
+        ),
         *sides,
         gxe.ExpectColumnValuesToBeInSet(
             column="mode",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from decodiff_pipeline.data.file_names import same_name
+from decodiff_pipeline.data.file_names import require_utf8, same_name
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.layouts import get_layout
 from decodiff_pipeline.data.listing import find_files
@@ -102,6 +102,8 @@ def _files(
     root, layout = images.path, get_layout(data.layout)
     found = find_files(root)
     files = [path.relative_to(root).as_posix() for path in found.images]
+    for path in files:
+        require_utf8(path, root)
     unlabelled = [
         path for path in files if {*map(same_name, path.split("/"))} & {*layout.unlabelled}
     ]

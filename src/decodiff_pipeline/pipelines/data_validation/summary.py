@@ -80,6 +80,9 @@ def _example(group: Sequence[dict[str, str]]) -> str:
     path, detail = group[0]["path"], group[0]["detail"].rstrip(".")
     if not path:
         return f"{group[0]['category']}: {detail}"
+    related = group[0]["related"]
+    if related and related not in detail:
+        detail += f" ({related})"
     more = f" (and {len(group) - 1:,} more in this folder)" if len(group) > 1 else ""
     root, named, _ = detail.partition(f"/{path} ")
     if named and " " not in root:  # an error of a reader, which begins with the absolute path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from decodiff_pipeline.data import splits
-from decodiff_pipeline.data.file_names import masks_among, nfc
+from decodiff_pipeline.data.file_names import masks_among, nfc, same_name
 from decodiff_pipeline.data.images import LINK_CURE
 from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
 from decodiff_pipeline.data.near_duplicates import (
@@ -34,6 +34,7 @@ def image_table(
 
     `read_error` and `mask_read_error`: as `error` and `mask_error`, "" for links, which
     `file_table` has; `mask_beside`: why an image seems to be a mask of the image beside it;
+    `same_stem_as`: an image beside it that is called so but for the suffix;
     `size` and `mask_size` ("512x512", "" without a readable mask); `duplicate_of` and
     `near_duplicate_of`: for a test image the path of a train, val or calibration image of equal
     bytes, or in the same category of nearly equal looks; `other_label_duplicate_of` and
@@ -49,6 +50,7 @@ def image_table(
     return table.assign(
         read_error=table["error"].mask(_is_link(table["error"]), ""),
         mask_read_error=table["mask_error"].mask(_is_link(table["mask_error"]), ""),
+        same_stem_as=_same_stems(table["path"]),
         mask_beside=table["path"].map(_masks_beside(manifest["path"])).fillna(""),
         size=sizes,
         mask_size=masks.where(table["mask_width"] > 0, ""),
@@ -153,6 +155,12 @@ def _masks_beside(paths: Iterable[str]) -> dict[str, str]:
             f"['{pattern}{name.suffix}'] leaves such files out"
         )
     return complaints
+
+
+def _same_stems(paths: pd.Series) -> pd.Series:
+    stems = paths.str.rpartition(".")[0].map(same_name)
+    first = paths.groupby(stems).transform("first")
+    return first.where(stems.duplicated(), "")
 
 
 def _shared_masks(table: pd.DataFrame) -> pd.Series:
