@@ -74,12 +74,7 @@ def check_visibility(
         for category, rows in manifest.groupby("category", sort=True)
     }
     report = {
-        "settings": [
-            ["autoencoder", autoencoder.source],
-            ["squares", f"{geometry.image_size}x{geometry.image_size} pixels"],
-            ["fit", geometry.fit if not geometry.crops else f"{geometry.fit} of {geometry.resize}"],
-            ["network", f"{preset}, {reverse_steps} reverse steps"],
-        ],
+        "settings": _settings(geometry, autoencoder.source, f"{preset}, {reverse_steps} steps"),
         "seconds": {name: round(value, 5) for name, value in seconds.items()},
         "visibility": {name: one.figures for name, one in found.items()},
         "defects": {name: one.defects for name, one in found.items()},
@@ -92,6 +87,17 @@ def check_visibility(
         ],
     }
     return report, found
+
+
+def _settings(geometry: PreprocessConfig, source: str, network: str) -> list[list[str]]:
+    side = geometry.image_size
+    fit = f"{geometry.fit} of {geometry.resize}" if geometry.crops else geometry.fit
+    return [
+        ["autoencoder", source],
+        ["squares", f"{side}x{side} pixels"],
+        ["fit", fit],
+        ["network", network],
+    ]
 
 
 def tell(report: Mapping[str, Any], html: str) -> None:

@@ -1,0 +1,5 @@
+"""Write an environment for a folder of images."""
+
+from decodiff_pipeline.pipelines.recommend.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

@@ -1,0 +1,33 @@
+"""The recommend pipeline."""
+
+from __future__ import annotations
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from decodiff_pipeline.pipelines.recommend.nodes import recommend
+
+
+def create_pipeline(**_: object) -> Pipeline:
+    """A folder of images in; an environment out."""
+    return pipeline(
+        [
+            node(
+                recommend,
+                inputs=[
+                    "raw_folder",
+                    "conf_folder",
+                    "params:recommend",
+                    "params:data",
+                    "params:preprocessing",
+                    "params:autoencoder",
+                    "params:latent_cache",
+                    "params:training",
+                    "params:scoring",
+                    "params:visibility",
+                    "params:validation",
+                ],
+                outputs=None,
+                name="recommend",
+            )
+        ]
+    )

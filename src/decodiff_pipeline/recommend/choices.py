@@ -1,0 +1,199 @@
+"""From what the images are like to the values of parameters, each with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from decodiff_pipeline.deco.geometry import square_count
+from decodiff_pipeline.evaluation.visibility.measure import model_scale
+from decodiff_pipeline.recommend.orientation import AS_NEAR, TRANSFORMS, allowed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from decodiff_pipeline.deco.config import PreprocessConfig
+
+SMALL, LARGE = 128, 256  # sides of the model's input
+LEAST_PIXELS = 4  # of the model's input, along a defect that is to be visible
+SAME_SHAPE = 1.25  # ratio of aspect ratios up to which images have one shape
+LONG = 3.0  # longer over shorter side from which on a whole image loses too much of the longer one
+MOST_TILES = 16
+DETAIL_KEPT = 0.5  # share of the gradient's energy that reducing an image may leave at least
+WANTED_VIEWS = 600  # training images with their views
+FEWEST_VIEWS, MOST_VIEWS = 3, 12
+FEWEST_STEPS, MOST_STEPS = 400, 3000
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value and why it is that.
+
+    Attributes:
+        value: Of the parameter.
+        why: The reason, a clause.
+    """
+
+    value: Any
+    why: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the images.
+
+    Attributes:
+        sizes: Width and height of each good image in pixels.
+        train: Good images to train on.
+        mask_side: Side in pixels that a tenth of the masked defects do not reach; None without.
+        detail: Share of the gradient's energy left where images are reduced to 128 pixels.
+        flips: As `orientation.flip_ratios`, of each category.
+    """
+
+    sizes: Sequence[tuple[int, int]]
+    train: int
+    mask_side: float | None
+    detail: float
+    flips: Sequence[dict[str, float] | None]
+
+
+def choose_fit(sizes: Sequence[tuple[int, int]]) -> Choice:
+    """``stretch``, ``letterbox`` or ``tile``, by the shapes of the images."""
+    aspects = np.array([width / height for width, height in sizes])
+    ratio = float(np.median(np.maximum(aspects, 1 / aspects)))
+    low, high = np.quantile(aspects, (0.05, 0.95))
+    if ratio > LONG:
+        why = (
+            f"images are {ratio:.1f} times as long as wide, and a square would hold little of that"
+        )
+        return Choice("tile", why)
+    if high / low > SAME_SHAPE:
+        why = f"shapes differ (width/height {low:.2f} to {high:.2f}) and must not be distorted"
+        return Choice("letterbox", why)
+    return Choice("stretch", f"all have about one shape (width/height {np.median(aspects):.2f})")
+
+
+def choose_geometry(
+    facts: Facts, base: PreprocessConfig
+) -> tuple[PreprocessConfig, dict[str, str]]:
+    """Size and fit by the smallest masked defects, or by the detail that reducing leaves.
+
+    A defect needs 4 pixels of the model's input: about where a contrast of 32 grey levels becomes
+    visible (docs/visibility.md).
+
+    Returns:
+        The geometry, and the reasons by the names of its fields.
+    """
+    fit = choose_fit(facts.sizes)
+    size = _median_size(facts.sizes)
+    options = [
+        replace(base, fit=fit.value, resize=side, image_size=side) for side in (SMALL, LARGE)
+    ]
+    if facts.mask_side is None:
+        kept = (
+            f"reducing an image to {SMALL} pixels leaves {100 * facts.detail:.0f} % of its detail"
+        )
+        coarse = facts.detail < DETAIL_KEPT and max(size) > SMALL
+        return _with_reasons(options[coarse], kept + "; there are no masks to go by", fit)
+    said = f"a tenth of the masked defects have less than {facts.mask_side:.0f} px"
+    for option in options:
+        scale = min(model_scale(size, option))
+        if scale * facts.mask_side >= LEAST_PIXELS or scale >= 1:
+            why = f"{said}, which are {scale * facts.mask_side:.1f} pixels at this size"
+            why += f" ({LEAST_PIXELS} are wanted)" if scale < 1 else "; images have no more to show"
+            return _with_reasons(option, why, fit)
+    return _tiled(facts.mask_side, size, options, said)
+
+
+def _tiled(
+    side: float, size: tuple[int, int], options: Sequence[PreprocessConfig], said: str
+) -> tuple[PreprocessConfig, dict[str, str]]:
+    """Tiles just fine enough, as far as the images have pixels and the tiles stay few."""
+    shorter = min(size)
+    tiled = replace(options[0], fit="tile")
+    wanted = max(SMALL, min(shorter, ceil(LEAST_PIXELS / side * shorter)))
+    fine = [
+        option
+        for resize in range(SMALL, wanted + 1)
+        if square_count(size, option := replace(tiled, resize=resize)) <= MOST_TILES
+    ]
+    best = fine[-1] if fine else options[1]
+    if min(model_scale(size, best)) <= min(model_scale(size, options[1])):
+        why = f"{said}; to show them better, more than {MOST_TILES} tiles would be needed"
+        fit = Choice(options[1].fit, "the whole image, for the same reason")
+        return _with_reasons(options[1], why, fit)
+    pixels = side * min(model_scale(size, best))
+    count = square_count(size, best)
+    fit = Choice(
+        "tile", f"{LARGE} pixels for the whole image would not show them; {count} tiles do"
+    )
+    return _with_reasons(best, f"{said}, which are {pixels:.1f} pixels at this size", fit)
+
+
+def _with_reasons(
+    geometry: PreprocessConfig, why: str, fit: Choice
+) -> tuple[PreprocessConfig, dict[str, str]]:
+    side = "the shorter side, which is then cut into tiles" if geometry.fit == "tile" else "no crop"
+    return geometry, {"image_size": why, "resize": side, "fit": fit.why}
+
+
+def choose_views(facts: Facts, geometry: PreprocessConfig) -> Choice:
+    """How many views of every training image are cached."""
+    tiles = square_count(_median_size(facts.sizes), geometry)
+    views = min(MOST_VIEWS, max(FEWEST_VIEWS, ceil(WANTED_VIEWS / max(1, facts.train))))
+    if tiles > views:
+        return Choice(tiles, f"each view of an image is one of its {tiles} tiles")
+    return Choice(views, f"{facts.train} training images, {views * facts.train} with their views")
+
+
+def choose_flips(facts: Facts) -> dict[str, Choice]:
+    """Which mirrored images are normal ones, by the parameter of the augmentation."""
+    chosen = {}
+    for name in TRANSFORMS:
+        known = [one[name] for one in facts.flips if one is not None]
+        if len(known) < len(facts.flips):
+            chosen[name] = Choice(False, "too few good images to tell whether orientation varies")
+            continue
+        fits = allowed(facts.flips, name)
+        why = f"turned so, images are {max(known):.1f} times as far from the others as before"
+        judged = "orientation varies or does not show" if fits else "all are seen one way"
+        chosen[name] = Choice(fits, f"{why}: {judged} (the limit is {AS_NEAR})")
+    return chosen
+
+
+def choose_steps(minutes: float, seconds: float) -> Choice:
+    """Steps that fit into the minutes, within 400 and 3,000."""
+    steps = int(min(MOST_STEPS, max(FEWEST_STEPS, 60 * minutes / seconds)))
+    steps -= steps % 50
+    taken = steps * seconds / 60
+    why = (
+        f"about {taken:.0f} minutes on this machine with nothing else to do, {seconds:.2g} s a step"
+    )
+    return Choice(steps, why)
+
+
+def detail_kept(image: Image.Image) -> float:
+    """Share of the luma gradient's energy that is left where the longer side has 128 pixels."""
+    grey = image.convert("L")
+    scale = SMALL / max(grey.size)
+    if scale >= 1:
+        return 1.0
+    width, height = (max(2, round(length * scale)) for length in grey.size)
+    small = grey.resize((width, height), Image.Resampling.BICUBIC)
+    back = small.resize(grey.size, Image.Resampling.BICUBIC)
+    before, after = _energy(grey), _energy(back)
+    return min(1.0, after / before) if before > 0 else 1.0
+
+
+def _energy(grey: Image.Image) -> float:
+    pixels = np.asarray(grey, np.float64)
+    return float(sum(np.square(np.diff(pixels, axis=axis)).mean() for axis in (0, 1)))
+
+
+def _median_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    width, height = np.median(np.array(sizes), axis=0)
+    return round(float(width)), round(float(height))
