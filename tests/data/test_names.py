@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -253,6 +255,35 @@ def test_names_that_are_not_utf8(tmp_path: Path, make: SimpleNamespace) -> None:
             call()
         str(caught.value).encode()
     assert printable(os.fsdecode(odd)).endswith(r"st\xfcck.png")
+
+
+def test_a_locale_that_is_not_utf8(tmp_path: Path) -> None:
+    touch(tmp_path, f"cap/{NFC}.png")
+    program = f"""
+import sys
+from pathlib import Path
+from decodiff_pipeline.data.images import read_image
+from decodiff_pipeline.data.listing import list_photographs
+assert sys.getfilesystemencoding() == "ascii"
+root = Path({str(tmp_path)!r})
+for call in (lambda: list_photographs(root), lambda: read_image(root / "Geh\\xe4use.png")):
+    try:
+        call()
+    except Exception as error:
+        print(ascii(str(error)))
+"""
+    ascii_locale = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | ascii_locale,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert len(told) == 2
+    for line in told:
+        assert "use.png in " in line
+        assert "the locale is not UTF-8: set LC_ALL=C.UTF-8 or PYTHONUTF8=1." in line
 
 
 def test_what_is_not_readable_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

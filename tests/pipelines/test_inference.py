@@ -23,7 +23,8 @@ from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.errors import ConfigurationError, DataError, DecodiffError, ModelError
 from decodiff_pipeline.inference.config import InferenceConfig
 from decodiff_pipeline.inference.overlays import OUTLINE, draw_overlay, encode_overlay
-from decodiff_pipeline.inference.source import InferenceSource
+from decodiff_pipeline.inference.run import _as_the_model_spells
+from decodiff_pipeline.inference.source import InferenceSource, Item
 from decodiff_pipeline.inference.store import InferenceStore
 from decodiff_pipeline.pipelines.inference.nodes import infer, report_unreadable
 
@@ -462,3 +463,11 @@ def test_as_a_user_runs_it(world: World) -> None:
     assert "5 images (5 scored now)" in done.stderr
     assert len(pd.read_parquet(world.root / "elsewhere" / "results.parquet")) == 5
     assert not (world.root / "mlflow.db").exists()
+
+
+def test_a_category_is_known_in_either_unicode_form() -> None:
+    nfc, nfd = "Geh\u00e4use", "Geha\u0308use"
+    items = [Item("0.png", nfd), Item("1.png", nfc), Item("2.png", "cap")]
+    spelt = _as_the_model_spells(items, [nfc])
+    assert [item.category for item in spelt] == [nfc, nfc, "cap"]
+    assert [item.category for item in _as_the_model_spells(items, [nfd])] == [nfd, nfd, "cap"]

@@ -74,7 +74,7 @@ def same_name(name: str) -> str:
 
 def printable(path: str | PurePath) -> str:
     """Returns a path that any terminal takes; bytes that are not UTF-8 are written as ``\\xe4``."""
-    return os.fsencode(str(path)).decode("utf-8", "backslashreplace")
+    return _bytes_of(str(path)).decode("utf-8", "backslashreplace")
 
 
 def on_disk(root: Path, relative: str) -> str:
@@ -111,26 +111,22 @@ def require_utf8(path: str, root: PurePath) -> None:
     """
     try:
         path.encode()
+        os.fsencode(path)
     except UnicodeEncodeError as error:
         raise DataError(encoding_complaint(path, root)) from error
 
 
 def encoding_complaint(path: str, root: PurePath | str) -> str:
     """Says why a name cannot be used, and what helps."""
+    named = f"the file name {printable(path)} in {printable(root)}"
     try:
-        os.fsencode(path).decode("utf-8")
+        _bytes_of(path).decode("utf-8")
     except UnicodeDecodeError:
         return (
-            f"the file name {printable(path)} in {printable(root)} is not UTF-8: rename the file "
-            "(`convmv -f latin1 -t utf8 -r --notest FOLDER` renames all of a folder)."
+            f"{named} is not UTF-8: rename the file (`convmv -f latin1 -t utf8 -r --notest FOLDER` "
+            "renames all of a folder)."
         )
-    except UnicodeEncodeError:
-        pass  # ASCII is all that this process can write
-    return (
-        f"the file name {ascii(path) if _has_no_bytes(path) else printable(path)} in "
-        f"{printable(root)} is not ASCII, and the locale is not UTF-8: set LC_ALL=C.UTF-8 or "
-        "PYTHONUTF8=1."
-    )
+    return f"{named} is not ASCII, and the locale is not UTF-8: set LC_ALL=C.UTF-8 or PYTHONUTF8=1."
 
 
 def require_one_form(names: Iterable[str], folder: PurePath, *, any_case: bool = False) -> None:
@@ -178,10 +174,6 @@ def masks_among(paths: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _has_no_bytes(path: str) -> bool:
-    """Whether a name came from a table, and this process has no bytes to write it with."""
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError:
-        return True
-    return False
+def _bytes_of(path: str) -> bytes:
+    """Returns the bytes of a name in UTF-8, or as they were read, whatever the locale is."""
+    return path.encode("utf-8", "surrogateescape")

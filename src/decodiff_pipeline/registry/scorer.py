@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.data.images import MAX_PIXELS, open_image
 from decodiff_pipeline.deco.colour import to_eight_bit
 from decodiff_pipeline.deco.geometry import to_original
@@ -146,6 +147,8 @@ class Scorer:
                 is not within 0…1.
             ImageError: An image is damaged, too large or of an unknown format.
         """
+        spelling = {nfc(name): name for name in self._pipeline.categories}
+        categories = [spelling.get(nfc(name), name) for name in categories]
         self._check(images, categories, map_bits, threshold)
         sizes, tensors = [], []
         for index, data in enumerate(images):
