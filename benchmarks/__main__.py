@@ -16,6 +16,7 @@ BENCHMARKS = (
     "training_step",
     "epoch",
     "inference",
+    "scoring_beside_load",
     "latent_caching",
     "start_up",
     "pixel_metrics",

@@ -189,3 +189,21 @@ print(getpass.getuser(), os.path.isdir(pathlib.Path.home()), pathlib.Path.home()
     assert (user, there) == (str(os.getuid()), "True")
     assert "HOME is not set" in ran.stderr
     assert not Path(home).exists()
+
+
+@pytest.mark.parametrize(
+    ("set_by_the_user", "policy"),
+    [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"), ({"GOMP_SPINCOUNT": "9"}, "None")],
+)
+def test_idle_threads_sleep_unless_the_user_says_otherwise(
+    set_by_the_user: dict[str, str], policy: str
+) -> None:
+    seen = "os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules"
+    program = f"import os, sys, decodiff_pipeline; print({seen})"
+    names = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
+    bare = {name: value for name, value in os.environ.items() if name not in names}
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env=bare | set_by_the_user, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert ran.stdout.split() == [policy, "False"]
