@@ -87,7 +87,7 @@ def test_every_unreadable_image_is_found_and_named(mvtec_tree: Path) -> None:
     with pytest.raises(DataError) as caught:
         gate(manifest, report)
     assert "image_decodes, 3 of 37: " in str(caught.value)
-    assert "  bolt/train/good/001.png: is empty (0 bytes)" in str(caught.value)
+    assert "  bolt/train/good/001.png is empty (0 bytes)" in str(caught.value)
     assert "data/08_reporting/here/validation.html" in str(caught.value)
 
 

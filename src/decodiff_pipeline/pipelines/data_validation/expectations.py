@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 ERROR = "error"
 WARNING = "warning"
+# What `tables.category_table` counts.
+UNITS = {
+    "images": "images",
+    "train": "good train images",
+    "val": "good val images",
+    "calibration": "good calibration images",
+    "test_both": "test images of the rarer label",
+}
 
 
 def image_expectations(config: ValidationConfig) -> list[Any]:
@@ -40,50 +48,48 @@ def file_expectations() -> list[Any]:
 
 def category_expectations(config: ValidationConfig) -> list[Any]:
     """Returns the expectations on `tables.category_table`, in the report's order."""
-    train, held_out = config.min_train_images, config.min_held_out_images
+    train = ("validation.min_train_images", config.min_train_images)
+    held_out = ("validation.min_held_out_images", config.min_held_out_images)
     every = "Every category has at least"
+    fewer = "add images, or lower"
     return [
-        _at_least("images", 1, "category_exists", "Every category in the parameters has images."),
-        _at_least("train", train, "enough_train_images", f"{every} {train} good train images."),
-        _at_least(
-            "val",
-            held_out,
-            "enough_val_images",
-            f"{every} {held_out} good val images: held-out loss and fitted limits need them.",
-            severity=WARNING,
-        ),
-        _at_least(
-            "calibration",
-            held_out,
-            "enough_calibration_images",
-            f"{every} {held_out} good calibration images: the threshold is a quantile of theirs.",
-            severity=WARNING,
-        ),
-        _at_least(
-            "test_both",
-            1,
-            "test_has_both_labels",
-            "Every category has good and defective test images (else there is little to measure).",
-            severity=WARNING,
-        ),
-    ]
+        _at_least("images", ("data.categories", 1), "category_exists",
+                  "Every category in data.categories has images: correct the name, or take it "
+                  "out."),
+        _at_least("train", train, "enough_train_images",
+                  f"{every} {train[1]} good train images: {fewer} {train[0]}."),
+        _at_least("val", held_out, "enough_val_images",
+                  f"{every} {held_out[1]} good val images, which held-out loss and fitted limits "
+                  f"need: {fewer} {held_out[0]}, or raise data.val_fraction.", severity=WARNING),
+        _at_least("calibration", held_out, "enough_calibration_images",
+                  f"{every} {held_out[1]} good calibration images, of which the threshold is a "
+                  f"quantile: {fewer} {held_out[0]}, or raise data.calibration_fraction.",
+                  severity=WARNING),
+        _at_least("test_both", ("the least", 1), "test_has_both_labels",
+                  "Every category has good and defective test images (else there is little to "
+                  "measure): add some of both.", severity=WARNING),
+    ]  # fmt: skip
 
 
 def _files(config: ValidationConfig) -> list[Any]:
     decodes = Column("error") == ""
-    low, high = config.min_side, config.max_side
+    low = ("validation.min_side", config.min_side)
+    high = ("validation.max_side", config.max_side)
     sides = [
-        gxe.ExpectColumnValuesToBeBetween(
-            column=side,
-            min_value=low,
-            max_value=high,
+        _between(
+            side,
+            f"image_{side}",
+            f"The {side} is {low[1]} ({low[0]}) to {high[1]} ({high[0]}) pixels: resize or tile "
+            "the image, or change the limit.",
+            told="is {size}",
+            low=low,
+            high=high,
             row_condition=decodes,
-            meta=_meta(f"image_{side}", f"The {side} is {low} to {high} pixels.", "size"),
         )
         for side in ("width", "height")
     ]
     return [
-        _empty("read_error", "image_decodes", "Every image decodes."),
+        _empty("read_error", "image_decodes", "Every image decodes: copy it again, or remove it."),
         _empty(
             "mask_beside",
             "no_mask_among_images",
@@ -101,24 +107,41 @@ def _files(config: ValidationConfig) -> list[Any]:
             column="mode",
             value_set=list(config.modes),
             row_condition=decodes,
-            meta=_meta("image_mode", f"The mode is among {', '.join(config.modes)}.", "mode"),
+            meta=_meta(
+                "image_mode",
+                f"The mode is among {', '.join(config.modes)} (validation.modes): convert the "
+                "image, or add its mode.",
+                told="has the mode {mode}, not among validation.modes",
+            ),
         ),
-        _empty("fit_error", "image_fits", "Every image can be brought to the model's squares."),
+        _empty(
+            "fit_error",
+            "image_fits",
+            "Every image can be brought to the model's squares (preprocessing.fit): choose another "
+            "fit, or leave it out.",
+        ),
         gxe.ExpectColumnValuesToBeUnique(
-            column="path", meta=_meta("path_unique", "No image is listed twice.", "split")
+            column="path",
+            meta=_meta(
+                "path_unique",
+                "No image is listed twice: take one line out of the data set's table.",
+                told="is listed twice",
+            ),
         ),
     ]
 
 
 def _splits() -> list[Any]:
     in_test = Column("split") == TEST
-    good = "train, val and calibration hold only good images."
+    good = "train, val and calibration hold only good images: move others to test."
     return [
         gxe.ExpectColumnValuesToBeInSet(
             column="label",
             value_set=[GOOD],
             row_condition=Column("split").is_in(list(FITTED)),
-            meta=_meta("only_good_outside_test", good, "split", "defect_type"),
+            meta=_meta(
+                "only_good_outside_test", good, told="is {label} ({defect_type}) in {split}"
+            ),
         ),
         _empty(
             "other_label_duplicate_of",
@@ -160,21 +183,37 @@ def _masks() -> list[Any]:
         _empty(
             "mask_read_error",
             "mask_exists",
-            "Every defect that should have a mask has one that decodes.",
+            "Every defect that should have a mask has one that decodes: draw it, or remove "
+            "the folder of masks where a category has none.",
         ),
         gxe.ExpectColumnPairValuesToBeEqual(
             column_A="size",
             column_B="mask_size",
             row_condition=has_mask & (Column("error") == ""),
-            meta=_meta("mask_size", "Every mask has the size of its image.", "mask_size", "size"),
+            meta=_meta(
+                "mask_size",
+                "Every mask has the size of its image: draw it on the image itself.",
+                "mask_size",
+                told="is {size} and its mask {mask_path} {mask_size}",
+            ),
         ),
         gxe.ExpectColumnValuesToBeBetween(
             column="mask_pixels",
             min_value=1,
             row_condition=has_mask,
-            meta=_meta("mask_not_empty", "No mask is empty.", "mask_path", "mask_pixels"),
+            meta=_meta(
+                "mask_not_empty",
+                "No mask is empty: draw the defect, non-zero on zero, or move the image to the "
+                "good ones.",
+                "mask_pixels",
+                told="has the mask {mask_path} with no defective pixel",
+            ),
         ),
-        _empty("shares_mask_with", "mask_of_one_image", "No two images have the same mask."),
+        _empty(
+            "shares_mask_with",
+            "mask_of_one_image",
+            "No two images have the same mask: give each one of its own, or rename one.",
+        ),
         _empty(
             "lossy_mask",
             "mask_lossless",
@@ -184,13 +223,31 @@ def _masks() -> list[Any]:
     ]
 
 
-def _meta(name: str, description: str, *columns: str, severity: str = ERROR) -> dict[str, Any]:
-    """What the report needs to know of a check; `columns` tell an offender's story."""
+def _meta(
+    name: str,
+    description: str,
+    *columns: str,
+    severity: str = ERROR,
+    told: str = "",
+    limits: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What the report needs to know of a check.
+
+    Args:
+        name: Of the check.
+        description: What passes, and what to do otherwise.
+        columns: They tell an offender's story, where `told` does not.
+        severity: ``error`` or ``warning``.
+        told: An offender's story, with the names of columns in braces.
+        limits: See `_between`.
+    """
     return {
         "name": name,
         "description": description,
         "severity": severity,
         "columns": list(columns),
+        "told": told,
+        "limits": limits,
     }
 
 
@@ -202,8 +259,30 @@ def _empty(
     return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=[""], meta=meta, **options)
 
 
-def _at_least(
-    column: str, minimum: int, name: str, description: str, *, severity: str = ERROR
+def _between(
+    column: str,
+    name: str,
+    description: str,
+    *,
+    told: str,
+    low: tuple[str, float] | None = None,
+    high: tuple[str, float] | None = None,
+    severity: str = ERROR,
+    **options: Any,
 ) -> gxe.Expectation:
-    meta = _meta(name, description, column, severity=severity)
-    return gxe.ExpectColumnValuesToBeBetween(column=column, min_value=minimum, meta=meta)
+    """Expects numbers within limits, each given as (setting, value)."""
+    limits = {"column": column, "low": low, "high": high}
+    return gxe.ExpectColumnValuesToBeBetween(
+        column=column,
+        min_value=low and low[1],
+        max_value=high and high[1],
+        meta=_meta(name, description, severity=severity, told=told, limits=limits),
+        **options,
+    )
+
+
+def _at_least(
+    column: str, least: tuple[str, int], name: str, description: str, *, severity: str = ERROR
+) -> gxe.Expectation:
+    told = f"has {{{column}}} {UNITS[column]}"
+    return _between(column, name, description, told=told, low=least, severity=severity)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from decodiff_pipeline.pipelines.data_validation.tables import category_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     import pandas as pd
 
@@ -99,12 +99,13 @@ def _plain(result: Any, rows: pd.DataFrame, key: str) -> dict[str, Any]:
         "success": bool(result.success),
         "checked": int(outcome["element_count"]),
         "failed": int(outcome["unexpected_count"]),
-        "offenders": [_offender(rows.loc[name], meta["columns"]) for name in keys],
+        "offenders": [_offender(rows.loc[name], meta) for name in keys],
     }
 
 
-def _offender(row: pd.Series, columns: list[str]) -> dict[str, str]:
+def _offender(row: pd.Series, meta: Mapping[str, Any]) -> dict[str, str]:
     """Says which row failed and why; `related` is a second picture worth seeing."""
+    columns = meta["columns"]
     related = next((row[name] for name in columns if name.endswith("duplicate_of")), "")
     if any(name in {"mask_size", "mask_pixels"} for name in columns):
         related = row["mask_path"]
@@ -112,9 +113,22 @@ def _offender(row: pd.Series, columns: list[str]) -> dict[str, str]:
         str(row[c]) if c.endswith(("error", "beside")) else f"{c.replace('_', ' ')} {row[c]}"
         for c in columns
     ]
+    if meta["told"]:
+        told = [meta["told"].format_map(row)]
     return {
         "category": str(row["category"]),
         "path": str(row["path"]) if "path" in row else "",
         "related": str(related),
-        "detail": ", ".join(told),
+        "detail": ", ".join(told) + _limit(row, meta["limits"]),
     }
+
+
+def _limit(row: pd.Series, limits: Mapping[str, Any] | None) -> str:
+    """Returns ", below validation.min_side 32" where a value is; "" for a check without limits."""
+    if limits is None:
+        return ""
+    value = row[limits["column"]]
+    for word, limit in (("below", limits["low"]), ("above", limits["high"])):
+        if limit is not None and (value < limit[1] if word == "below" else value > limit[1]):
+            return f", {word} {limit[0]} {limit[1]}"
+    return ""

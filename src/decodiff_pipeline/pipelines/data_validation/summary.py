@@ -79,7 +79,7 @@ def _by_folder_and_kind(offenders: Sequence[dict[str, str]]) -> list[list[dict[s
 def _example(group: Sequence[dict[str, str]]) -> str:
     path, detail = group[0]["path"], group[0]["detail"].rstrip(".")
     if not path:
-        return f"{group[0]['category']}: {detail}"
+        return f"{group[0]['category']} {detail}"
     related = group[0]["related"]
     if related and related not in detail:
         detail += f" ({related})"
@@ -87,6 +87,8 @@ def _example(group: Sequence[dict[str, str]]) -> str:
     root, named, _ = detail.partition(f"/{path} ")
     if named and " " not in root:  # an error of a reader, which begins with the absolute path
         detail = detail.removeprefix(f"{root}{named}").replace(f"{root}/", "")
+    if detail.startswith(("is ", "has ")):
+        return f"{path} {detail}{more}"
     return f"{path}{more}: {detail}"
 
 
