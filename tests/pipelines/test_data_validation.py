@@ -253,11 +253,28 @@ def test_sizes_and_modes_out_of_bounds(mvtec_tree: Path, make: SimpleNamespace) 
     (good / "002.png").unlink()
     make.image(good / "002.jpg", 3, mode="CMYK")
     limits = ValidationConfig(max_side=300, modes=("L", "RGB"))
-    assert failures(checked(mvtec_tree, limits)[1]) == {
+    manifest, report, html = checked(mvtec_tree, limits)
+    assert failures(report) == {
         "image_width": ["bolt/train/good/000.png"],
         "image_height": ["bolt/train/good/001.png"],
         "image_mode": ["bolt/train/good/002.jpg"],
     }
+    assert "is 20x40, below validation.min_side 32" in html
+    with pytest.raises(DataError) as caught:
+        gate(manifest, report)
+    for told in (
+        "bolt/train/good/000.png is 20x40, below validation.min_side 32",
+        "bolt/train/good/001.png is 48x400, above validation.max_side 300",
+        "resize or tile the image, or change the limit",
+        "bolt/train/good/002.jpg has the mode CMYK, not among validation.modes",
+    ):
+        assert told in str(caught.value)
+
+
+def test_too_few_images_are_told_with_limit_and_setting(mvtec_tree: Path) -> None:
+    manifest, report, _ = checked(mvtec_tree, ValidationConfig(min_train_images=99))
+    with pytest.raises(DataError, match=r"bolt has \d+ good train images, below .*images 99"):
+        gate(manifest, report)
 
 
 def test_a_mode_that_only_test_images_have_is_reported(
