@@ -183,6 +183,12 @@ def test_defects_of_an_image_do_not_overlap_and_are_where_the_image_is() -> None
         ((1024, 256), PreprocessConfig(128, 128, "tile"), [
             ("preprocessing.resize=256", 33, 33 / 5),
         ]),
+        ((565, 230), PreprocessConfig(174, 128, "tile"), [("preprocessing.resize=230", 18, 1.8)]),
+        ((200, 200), PreprocessConfig(128, 128), [
+            ("preprocessing.image_size=224,preprocessing.resize=224", 1, 3.0625),
+            ("preprocessing.fit=tile,preprocessing.resize=200,scoring.discrepancy.normalisation=none",
+             4, 4.0),
+        ]),
         ((128, 128), PreprocessConfig(128, 128), []),
         ((2000, 2000), PreprocessConfig(288, 256), [
             ("preprocessing.image_size=512,preprocessing.resize=576", 1, 4.0),
@@ -208,6 +214,11 @@ def test_the_answer_names_size_contrast_cure_and_time(tmp_path: Path) -> None:
     assert "preprocessing.image_size=128,preprocessing.resize=128 (4 times the time, 2 s" in said
     assert "9 tiles, 9 times the time, 4.5 s" in said
     assert "12 px" in said
+
+
+def test_images_too_thin_to_draw_in_are_told() -> None:
+    found = Visibility({"images": 3, "width": 4000.0, "height": 10.0}, [], {})
+    assert "too thin at 64²" in answer("cap", found, SQUARE, CONFIG, seconds=0.5)
 
 
 def test_a_category_without_val_images_is_told(

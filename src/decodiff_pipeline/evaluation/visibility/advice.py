@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.deco.config import SIZE_UNIT
 from decodiff_pipeline.deco.geometry import square_count
 from decodiff_pipeline.evaluation.visibility.measure import model_scale, smallest_row
 
@@ -15,8 +17,7 @@ if TYPE_CHECKING:
     from decodiff_pipeline.evaluation.visibility.config import VisibilityConfig
     from decodiff_pipeline.evaluation.visibility.measure import Visibility
 
-FINER = 2  # times the pixels along a side that an option proposes
-ENLARGED = 1.25  # an option that enlarges images by more than that shows nothing new
+FINER = 2  # times the pixels along a side that an option proposes, where images have them
 SECONDS_SHOWN = 10  # from here on without decimals
 FIT = (
     "fit an autoencoder to these images (kedro run --pipelines autoencoder, docs/autoencoder.md) "
@@ -53,32 +54,34 @@ def options(size: tuple[int, int], geometry: PreprocessConfig) -> list[Option]:
         geometry: As it is.
     """
     now = model_scale(size, geometry)
+    if min(now) >= 1:
+        return []
     found = []
-    for changed in _changes(size, geometry):
+    for changed in _changes(size, geometry, min(FINER, 1 / min(now))):
         scale = model_scale(size, changed)
         finer = min(new / old for new, old in zip(scale, now, strict=True))
-        if min(scale) > ENLARGED or finer <= 1:
-            continue
-        squares = square_count(size, changed)
-        before = square_count(size, geometry) * geometry.image_size**2
-        found.append(
-            Option(
-                _given(changed, geometry), squares, squares * changed.image_size**2 / before, finer
-            )
-        )
+        if finer > 1:
+            squares = square_count(size, changed)
+            before = square_count(size, geometry) * geometry.image_size**2
+            times = squares * changed.image_size**2 / before
+            found.append(Option(_given(changed, geometry), squares, times, finer))
     return found
 
 
-def _changes(size: tuple[int, int], geometry: PreprocessConfig) -> list[PreprocessConfig]:
+def _changes(
+    size: tuple[int, int], geometry: PreprocessConfig, factor: float
+) -> list[PreprocessConfig]:
+    """Geometries with this many times the pixels along a side, and no more than images have."""
     if geometry.fit == "tile":
-        return [replace(geometry, resize=FINER * geometry.resize)]
-    larger = replace(
-        geometry, resize=FINER * geometry.resize, image_size=FINER * geometry.image_size
-    )
+        return [replace(geometry, resize=round(factor * geometry.resize))]
+    side = SIZE_UNIT * ceil(factor * geometry.image_size / SIZE_UNIT)
+    resize = round(geometry.resize * side / geometry.image_size)
     shorter = min(size)
-    wanted = round(FINER * min(model_scale(size, geometry)) * shorter)
-    side = max(geometry.image_size, min(wanted, shorter))
-    return [larger, replace(geometry, fit="tile", resize=side)]
+    wanted = min(shorter, round(factor * min(model_scale(size, geometry)) * shorter))
+    return [
+        replace(geometry, image_size=side, resize=resize),
+        replace(geometry, fit="tile", resize=max(geometry.image_size, wanted)),
+    ]
 
 
 def _given(changed: PreprocessConfig, geometry: PreprocessConfig) -> str:
@@ -110,10 +113,12 @@ def answer(
         config: Which contrast the answer is about.
         seconds: Of one square on this machine.
     """
-    if not found.defects:
+    if not found.figures["images"]:
         return f"{category}: nothing is known, for there is no good val image"
+    if not found.defects:
+        return f"{category}: nothing is known, for images are too thin {_at(geometry)} to draw in"
     row = smallest_row(found.defects, f"grey_{config.contrast}")
-    at = f"at {geometry.image_size}²"
+    at = _at(geometry)
     size = (round(found.figures["width"]), round(found.figures["height"]))
     cost = seconds * square_count(size, geometry)
     if row is None:
@@ -129,6 +134,10 @@ def answer(
     told = " or ".join(_told(option, cost) for option in better)
     hint = f"for smaller ones use {told}" if better else "the images have no more pixels than that"
     return f"{category}: {said} ({_time(cost)} an image); {hint}{_of_masks(found, row)}"
+
+
+def _at(geometry: PreprocessConfig) -> str:
+    return f"at {geometry.image_size}²"
 
 
 def _smallest_tried(found: Visibility, row: Mapping[str, Any]) -> dict[str, Any]:
