@@ -19,6 +19,7 @@ import yaml
 from PIL import Image
 from pydantic import ValidationError
 
+from decodiff_pipeline.data.manifest import DataConfig
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.errors import ConfigurationError, DataError, DecodiffError, ModelError
 from decodiff_pipeline.inference.config import InferenceConfig
@@ -62,6 +63,7 @@ class World:
             self.thresholds,
             InferenceStore(self.output),
             InferenceConfig(**self.config | config),
+            DataConfig(layout="folder"),
         )
 
     def files(self) -> dict[str, tuple[bytes, int]]:
@@ -223,6 +225,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from decodiff_pipeline.data import atomic
+from decodiff_pipeline.data.manifest import DataConfig
 from decodiff_pipeline.inference.config import InferenceConfig
 from decodiff_pipeline.inference.source import InferenceSource
 from decodiff_pipeline.inference.store import InferenceStore, Journal
@@ -239,7 +242,7 @@ def save_and_die(self, name, content):
         os.kill(os.getpid(), signal.SIGKILL)
 Journal.save = save_and_die
 infer(InferenceSource(root / "shots"), root / "model", root / "onnx", {"categories": {}},
-      InferenceStore(root / "results"), InferenceConfig(batch_size=2))
+      InferenceStore(root / "results"), InferenceConfig(batch_size=2), DataConfig(layout="folder"))
 """
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.data.manifest import DataConfig
 from decodiff_pipeline.errors import DataError, DriftDetected
 from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.evaluation.monitoring.config import MonitoringConfig, ReferenceConfig
@@ -116,10 +117,11 @@ def run(
         "monitored_reference": ReferenceFile(world.path),
         "recent_images": RecentSource(source),
         "params:monitoring": MonitoringConfig(**parameters),
+        "params:data": DataConfig(layout="folder"),
     }
     pipeline = create_pipeline()
     assert pipeline.inputs() == set(inputs)
-    assert set(inputs) - {"params:monitoring"} | set(names) <= set(shipped)
+    assert {name for name in inputs if not name.startswith("params:")} | set(names) <= set(shipped)
     for name, value in inputs.items():
         catalog[name] = MemoryDataset(value, copy_mode="assign")
     SequentialRunner().run(pipeline, catalog)

@@ -16,6 +16,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
+from decodiff_pipeline.data.manifest import DataConfig
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.errors import ConfigurationError, ModelError
 from decodiff_pipeline.inference.config import InferenceConfig
@@ -235,6 +236,7 @@ def run(tiny_model: Path, tmp_path: Path, make: SimpleNamespace) -> Callable[...
             THRESHOLDS,
             InferenceStore(tmp_path / output),
             InferenceConfig(**config),
+            DataConfig(layout="folder"),
         )
 
     return run

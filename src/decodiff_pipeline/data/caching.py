@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from decodiff_pipeline.data.bit_depth import pixel_identities
 from decodiff_pipeline.data.latent_cache import LatentCache, LatentMoments, latent_key
 from decodiff_pipeline.data.synthetic_images import SyntheticImage, synthetic_images
 from decodiff_pipeline.data.transforms import AugmentationConfig, augmented_square
@@ -111,8 +112,10 @@ def wanted_latents(
     rows = manifest[(manifest["split"] == split) & (manifest["label"] == "good")]
     views = config.views if split == "train" else 1
     return [
-        Wanted(key(sha256, view), path, sha256, view)
-        for path, sha256 in zip(rows["path"], rows["sha256"], strict=True)
+        Wanted(key(pixels, view), path, sha256, view)
+        for path, sha256, pixels in zip(
+            rows["path"], rows["sha256"], pixel_identities(rows), strict=True
+        )
         for view in range(views)
     ]
 

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import logging
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from decodiff_pipeline.data import splits
+from decodiff_pipeline.data.bit_depth import smallest_depth
+from decodiff_pipeline.data.decoding import MAX_PIXELS
 from decodiff_pipeline.data.file_names import nfc
-from decodiff_pipeline.data.images import (
-    ImageFolder,
-    open_image,
-    read_bytes,
-    read_mask,
-    resolve_inside,
-)
+from decodiff_pipeline.data.images import ImageFolder  # noqa: TC001 - Kedro resolves annotations
 from decodiff_pipeline.data.layouts import Record, get_layout, layout_names
 from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD, HELD_OUT
 from decodiff_pipeline.data.listing import find_files
-from decodiff_pipeline.data.near_duplicates import difference_hash
+from decodiff_pipeline.data.measuring import measure
+from decodiff_pipeline.data.near_duplicates import pictures_of
 from decodiff_pipeline.data.records import list_records
-from decodiff_pipeline.deco.colour import to_eight_bit
-from decodiff_pipeline.errors import ImageError
+from decodiff_pipeline.deco.colour import FULL_DEPTH
 from decodiff_pipeline.text import Text, as_text
 
 if TYPE_CHECKING:
@@ -57,6 +52,15 @@ COLUMNS = {
     "mask_pixels": "int64",  # defective pixels
     "dhash": "str",  # near_duplicates.difference_hash, "" where the image does not decode
     "excluded_because": "str",  # the reason given in data.exclude, "" for none
+    "pixels_sha256": "str",  # of the decoded pixels: the same where a picture was saved anew
+    "contrast": "int64",  # levels of 255 between its darkest and brightest pixels
+    "bit_depth": "int64",  # bits by which a 16-bit file is read, 0 for other files
+    "largest_value": "int64",  # of a 16-bit file, 0 for other files
+    "orientation": "int64",  # by EXIF, 1 to 8; 0 where the image does not decode
+    "note": "str",  # what is wrong with the metadata, which are left out then
+    "mask_orientation": "int64",  # as orientation
+    "mask_note": "str",  # what of the mask is read as ground without being zero
+    "mask_lossy": "bool",  # whether its compression changes pixels, by content
 }
 
 
@@ -98,6 +102,9 @@ class DataConfig(BaseModel):
         exclude: What is left out: a glob pattern of paths relative to the raw root, or
             ``{path: pattern, reason: why}``.
         workers: Threads that read images; None for one a core, at most 8.
+        bit_depth: How many of their 16 bits 16-bit images use: 8, 10, 12, 14 or 16; ``auto`` for
+            the fewest that hold every value of the category.
+        max_pixels: Largest width times height of an image or mask that is decoded.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -110,6 +117,8 @@ class DataConfig(BaseModel):
     test_fraction: float = Field(default=0.2, ge=0, lt=1)
     exclude: tuple[Exclusion, ...] = ()
     workers: int | None = Field(default=None, ge=1)
+    bit_depth: Literal["auto", 8, 10, 12, 14, 16] = "auto"
+    max_pixels: int = Field(default=MAX_PIXELS, ge=1)
 
     @field_validator("layout")
     @classmethod
@@ -171,11 +180,14 @@ def build_manifest(images: ImageFolder, config: DataConfig) -> pd.DataFrame:
     root = images.path
     records = list_records(root, get_layout(config.layout), config.categories)
     workers = config.workers or min(8, os.cpu_count() or 1)
+    depth = FULL_DEPTH if config.bit_depth == "auto" else config.bit_depth
     with ThreadPoolExecutor(workers) as pool:  # Pillow and hashlib let go of the interpreter lock
-        read = pool.map(lambda record: _measure(root, record), records)
+        read = pool.map(lambda record: measure(root, record, config.max_pixels, depth), records)
         measured = list(
             tqdm(read, desc="reading images", total=len(records), unit="image", disable=None)
         )
+        if config.bit_depth == "auto":
+            measured = _by_depth(root, records, measured, config, pool)
     rows = [_row(record, facts) for record, facts in zip(records, measured, strict=True)]
     manifest = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     _excluded(manifest, config.exclude, root)
@@ -192,40 +204,35 @@ def count_table(manifest: pd.DataFrame) -> dict[str, dict[str, dict[str, int]]]:
     return table
 
 
-def _measure(root: Path, record: Record) -> dict[str, Any]:
-    """Reads one image and its mask once and returns everything validation asks about them."""
-    facts: dict[str, Any] = dict.fromkeys(("width", "height", "bytes"), 0)
-    facts |= dict.fromkeys(("mode", "sha256", "error", "dhash"), "")
-    try:
-        path = root / record.path
-        data = read_bytes(path, root=root)
-        facts |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        image = open_image(data, path)
-        facts |= {"mode": image.mode, "dhash": difference_hash(to_eight_bit(image, path))}
-        facts |= {"width": image.width, "height": image.height}
-    except ImageError as error:
-        facts["error"] = str(error)
-    return facts | _measure_mask(root, record)
+def _by_depth(
+    root: Path,
+    records: Sequence[Record],
+    measured: Sequence[dict[str, Any]],
+    config: DataConfig,
+    pool: ThreadPoolExecutor,
+) -> list[dict[str, Any]]:
+    """Measures the 16-bit images again where their category uses less than 16 bits."""
+    paths = {record.path for record in records}
+    excluded = {path for entry in config.exclude for path in entry.among(paths)}
+    largest: dict[str, int] = {}
+    for record, facts in zip(records, measured, strict=True):
+        if facts["bit_depth"] and record.path not in excluded:
+            before = largest.get(record.category, 0)
+            largest[record.category] = max(before, facts["largest_value"])
+    depths = {category: smallest_depth(value) for category, value in largest.items()}
+    for category, depth in depths.items():
+        logger.info(
+            "category %s: the largest value of its 16-bit images is %d, so they are read by %d "
+            "bits (data.bit_depth: auto)",
+            category, largest[category], depth,
+        )  # fmt: skip
 
+    def again(pair: tuple[Record, dict[str, Any]]) -> dict[str, Any]:
+        record, facts = pair
+        depth = depths.get(record.category, FULL_DEPTH) if facts["bit_depth"] else FULL_DEPTH
+        return facts if depth == FULL_DEPTH else measure(root, record, config.max_pixels, depth)
 
-def _measure_mask(root: Path, record: Record) -> dict[str, Any]:
-    facts: dict[str, Any] = dict.fromkeys(("mask_width", "mask_height", "mask_pixels"), 0)
-    facts |= {"mask_path": None, "mask_error": ""}
-    if record.mask_path is None:
-        return facts
-    path = root / record.mask_path
-    try:
-        facts["mask_path"] = record.mask_path
-        if not resolve_inside(root, path).exists():
-            facts["mask_path"] = None
-            facts["mask_error"] = f"{root / record.path} has no mask: put it at {path}."
-            return facts
-        mask = read_mask(path, root=root)
-        height, width = mask.shape
-        facts |= {"mask_width": width, "mask_height": height, "mask_pixels": int(mask.sum())}
-    except ImageError as error:
-        facts["mask_error"] = str(error)
-    return facts
+    return list(pool.map(again, zip(records, measured, strict=True)))
 
 
 def _row(record: Record, facts: dict[str, Any]) -> dict[str, Any]:
@@ -272,8 +279,7 @@ def _splits(manifest: pd.DataFrame, config: DataConfig) -> pd.Series:
                 config.test_fraction,
             )
         rows = group.index[split[group.index] == ""]
-        # an unreadable file has no digest: its path stands in, so that it lands somewhere
-        keys = manifest.loc[rows, "sha256"].where(lambda s: s != "", manifest.loc[rows, "path"])
+        keys = _split_keys(manifest.loc[rows])
         carved = splits.carve(
             keys,
             seed=config.seed,
@@ -293,3 +299,10 @@ def _splits(manifest: pd.DataFrame, config: DataConfig) -> pd.Series:
             )
         )
     return split
+
+
+def _split_keys(rows: pd.DataFrame) -> pd.Series:
+    """The SHA-256 that decides on each image: of equal pictures, the first one for all of them."""
+    # an unreadable file has no digest: its path stands in, so that it lands somewhere
+    keys = rows["sha256"].where(rows["sha256"] != "", rows["path"])
+    return keys.groupby(pictures_of(rows).fillna(keys)).transform("min")

@@ -1,4 +1,4 @@
-"""Test images that were seen before: equal bytes, or a difference hash that is nearly equal.
+"""Test images that were seen before: equal pixels, or a difference hash that is nearly equal.
 
 The hash has 256 bits that survive scaling and recompression.
 """
@@ -57,23 +57,24 @@ def nearest(queries: Sequence[str], references: Sequence[str]) -> tuple[np.ndarr
 
 
 def duplicate_of(manifest: pd.DataFrame) -> pd.Series:
-    """Train, val or calibration image, of any category, with the bytes of a test image.
+    """Train, val or calibration image, of any category, with the pixels of a test image.
 
     Args:
-        manifest: Rows with `data.manifest.COLUMNS`, of which ``sha256`` may be empty.
+        manifest: Rows with `data.manifest.COLUMNS`, of which ``pixels_sha256`` may be empty, or
+            missing in a manifest of before there was that column.
 
     Returns:
         A path for each row, with the manifest's index; empty where there is none.
     """
-    table = manifest[manifest["sha256"] != ""]
-    fitted = table[table["split"].isin(FITTED)].drop_duplicates("sha256")
-    known = fitted.set_index("sha256")["path"]
-    test = table[table["split"] == splits.TEST]
-    return test["sha256"].map(known).dropna().reindex(manifest.index, fill_value="")
+    pictures = pictures_of(manifest)
+    fitted = manifest["split"].isin(FITTED)
+    known = manifest["path"][fitted].groupby(pictures[fitted]).first()
+    found = pictures[manifest["split"] == splits.TEST].map(known).dropna()
+    return found.reindex(manifest.index, fill_value="")
 
 
 def differing_duplicate_of(manifest: pd.DataFrame, column: str) -> pd.Series:
-    """An image of equal bytes for which something else is said.
+    """An image of equal pixels for which something else is said.
 
     Args:
         manifest: As for `duplicate_of`.
@@ -82,10 +83,15 @@ def differing_duplicate_of(manifest: pd.DataFrame, column: str) -> pd.Series:
     Returns:
         As `duplicate_of`; empty also for the first image, which the others are compared with.
     """
-    table = manifest[manifest["sha256"] != ""]
-    first = table.drop_duplicates("sha256").set_index("sha256")
-    paths, said = (table["sha256"].map(first[name]) for name in ("path", column))
-    return paths[said != table[column]].reindex(manifest.index, fill_value="")
+    groups = manifest.groupby(pictures_of(manifest))
+    paths, said = (groups[name].transform("first") for name in ("path", column))
+    return paths[said.notna() & (said != manifest[column])].reindex(manifest.index, fill_value="")
+
+
+def pictures_of(manifest: pd.DataFrame) -> pd.Series:
+    """What tells pictures apart: the digest of their pixels; missing where there is none."""
+    name = "pixels_sha256" if "pixels_sha256" in manifest else "sha256"
+    return manifest[name].where(manifest[name] != "")
 
 
 def near_duplicate_of(manifest: pd.DataFrame, bits: int) -> pd.Series:

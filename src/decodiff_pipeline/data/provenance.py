@@ -10,6 +10,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.data.bit_depth import pixel_identities
 from decodiff_pipeline.deco.digests import file_sha256
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def data_digest(manifest: pd.DataFrame) -> str:
     Args:
         manifest: A row for each image, with the columns category, split, label, path, sha256.
     """
-    rows = manifest[list(IDENTIFYING_COLUMNS)].astype(str)
+    told = manifest.assign(sha256=pixel_identities(manifest))
+    rows = told[list(IDENTIFYING_COLUMNS)].astype(str)
     return sha256_of(sorted(rows.itertuples(index=False, name=None)))
 
 

@@ -7,17 +7,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from decodiff_pipeline.data.decoding import decode, suffix_of
 from decodiff_pipeline.data.file_names import nfc, same_name
 from decodiff_pipeline.data.folder_names import GOOD_WORDS, MASK_WORDS
-from decodiff_pipeline.data.images import (
-    mask_array,
-    open_image,
-    read_bytes,
-    suffix_of,
-)
+from decodiff_pipeline.data.images import read_bytes
 from decodiff_pipeline.data.listing import find_files
+from decodiff_pipeline.data.masks import mask_array
 from decodiff_pipeline.data.tables import read_table, table_path
-from decodiff_pipeline.deco.colour import to_eight_bit
 from decodiff_pipeline.errors import DataError, ImageError
 
 if TYPE_CHECKING:
@@ -147,8 +143,7 @@ def _reviewed(line: int, row: dict[str, str], images: Path, index: dict[str, Pat
     sha256 = hashlib.sha256(data).hexdigest()
     if row["image_sha256"] and row["image_sha256"] != sha256:
         raise DataError(f"{path} has the SHA-256 {sha256}, not {row['image_sha256']}.")
-    image = open_image(data, path)
-    to_eight_bit(image, path)
+    image = decode(data, path).eight_bit(path)
     mask = images / table_path(row["mask"], images) if row["mask"] else None
     drawn = _checked_mask(mask, images, image.size) if mask is not None else b""
     return Reviewed(
@@ -181,7 +176,7 @@ def _path(row: dict[str, str], images: Path, index: dict[str, Path]) -> Path:
 def _checked_mask(mask: Path, images: Path, size: tuple[int, int]) -> bytes:
     """The bytes of a mask's file."""
     data = read_bytes(mask, root=images)
-    defect = mask_array(open_image(data, mask))
+    defect = mask_array(decode(data, mask).image)
     if defect.shape != size[::-1]:
         raise ImageError(
             f"{mask} is {defect.shape[1]}x{defect.shape[0]} and its image {size[0]}x{size[1]}: "

@@ -6,6 +6,7 @@ import hashlib
 from bisect import bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
+from decodiff_pipeline.data.bit_depth import pixel_identities
 from decodiff_pipeline.data.synthetic_defects import VERSION, synthetic_defect
 from decodiff_pipeline.data.transforms import plain_square
 
@@ -70,6 +71,7 @@ def synthetic_images(
         split: Which split.
     """
     good = manifest[(manifest["split"] == split) & (manifest["label"] == "good")]
+    good = good.assign(sha256=pixel_identities(good))
     ring = sorted(zip(good["sha256"], good["path"], strict=True))
     digests = [sha256 for sha256, _ in ring]
     wanted = []

@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline
 
 from decodiff_pipeline.deco.assembly import DeCoDiffOutput, assemble
 from decodiff_pipeline.deco.autoencoder import decode, encode
-from decodiff_pipeline.deco.colour import upright
+from decodiff_pipeline.deco.colour import to_eight_bit, upright
 from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig, require_places
 from decodiff_pipeline.deco.discrepancy import (
     Discrepancies,
@@ -60,6 +60,8 @@ class DeCoDiffPipeline(DiffusionPipeline):
             or the GPU has it. The reverse process, discrepancies and maps stay in float32.
         scoring_fit: On what ``discrepancy`` was fitted and what was measured there; for the record
             alone.
+        bit_depths: Category → how many of their 16 bits its 16-bit images use, where it is less
+            than 16.
 
     Raises:
         ConfigurationError: ``discrepancy`` asks for a reference that is not given, or for one by
@@ -79,6 +81,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
         num_inference_steps: int = 5,
         bfloat16: bool = False,
         scoring_fit: dict[str, Any] | None = None,
+        bit_depths: dict[str, int] | None = None,
     ) -> None:
         super().__init__()
         scoring = DiscrepancyConfig(**(discrepancy or {}))
@@ -102,6 +105,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
             num_inference_steps=num_inference_steps,
             bfloat16=bfloat16,
             scoring_fit=scoring_fit,
+            bit_depths=bit_depths or None,
         )
 
     @property
@@ -120,12 +124,20 @@ class DeCoDiffPipeline(DiffusionPipeline):
         return DiscrepancyConfig(**self.config.discrepancy)
 
     @property
+    def bit_depths(self) -> dict[str, int]:
+        """How many bits the 16-bit images of a category use; 16 where it is not in here."""
+        return dict(self.config.get("bit_depths") or {})
+
+    @property
     def image_size(self) -> int:
         """Side in pixels of the square input."""
         return self.preprocessing.image_size
 
     def preprocess(self, images: Image.Image | Iterable[Image.Image]) -> torch.Tensor:
-        """All squares of the images, float32 (M, 3, image_size, image_size) within [-1, 1]."""
+        """All squares of the images, float32 (M, 3, image_size, image_size) within [-1, 1].
+
+        16-bit images are read by all 16 bits; `to_eight_bit` reads them by fewer beforehand.
+        """
         return to_tensor(list(self._squares(upright(images))))
 
     def __call__(
@@ -170,7 +182,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
             sizes = sizes or [(self.image_size, self.image_size)] * len(images)
             batches = images.split(batch_size)
         else:
-            pictures = upright(images)
+            pictures = self._by_depth(upright(images), category)
             sizes = [picture.size for picture in pictures]
             batches = self._batches(pictures, batch_size)
         ids = self._per_square(self._category_ids(category, len(sizes)), sizes)
@@ -280,6 +292,19 @@ class DeCoDiffPipeline(DiffusionPipeline):
                 maps, scored = self._maps(found.pixel, found.latent, ids)
                 bar.update(len(batch))
                 yield from zip(maps, scored, to_uint8(found.reconstructed), strict=True)
+
+    def _by_depth(
+        self, images: list[Image.Image], category: str | Sequence[str]
+    ) -> list[Image.Image]:
+        """Images as 8 bits where their categories use less than 16."""
+        depths = self.bit_depths
+        if not depths or not images:
+            return images
+        names = [category] * len(images) if isinstance(category, str) else category
+        return [
+            to_eight_bit(image, f"image {number}", depths[name]) if name in depths else image
+            for number, (image, name) in enumerate(zip(images, names, strict=False))
+        ]
 
     def _squares(self, images: Iterable[Image.Image]) -> Iterator[np.ndarray]:
         return chain.from_iterable(squares(image, self.preprocessing) for image in images)

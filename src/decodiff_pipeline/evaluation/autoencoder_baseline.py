@@ -41,6 +41,7 @@ class AutoencoderBaseline(DeCoDiffPipeline):
             model.scheduler,
             preprocess=dict(model.config.preprocess),
             discrepancy=asdict(scoring),
+            bit_depths=model.bit_depths,
         )
 
     def discrepancies(

@@ -10,7 +10,7 @@ from decodiff_pipeline.data.near_duplicates import duplicate_of, near_duplicate_
 def near_duplicates(manifest: pd.DataFrame, bits: int | None) -> pd.Series:
     """Which test images have a double among the train, val and calibration images.
 
-    A double has equal bytes, or is of the same category and nearly equal in its difference hash.
+    A double has equal pixels, or is of the same category and nearly equal in its difference hash.
 
     Args:
         manifest: The validated manifest, with the images outside test.

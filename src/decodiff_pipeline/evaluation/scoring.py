@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
+from decodiff_pipeline.data.bit_depth import pixel_identities
 from decodiff_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
@@ -166,7 +167,8 @@ def describe(
 
 
 def _images_digest(manifest: pd.DataFrame) -> str:
-    lines = sorted(f"{row.path}\t{row.sha256}" for row in manifest.itertuples())
+    pixels = zip(manifest["path"], pixel_identities(manifest), strict=True)
+    lines = sorted(f"{path}\t{identity}" for path, identity in pixels)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

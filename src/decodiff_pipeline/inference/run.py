@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from decodiff_pipeline.data.decoding import MAX_PIXELS, decode
 from decodiff_pipeline.data.file_names import nfc
-from decodiff_pipeline.data.images import open_image
-from decodiff_pipeline.deco.colour import to_eight_bit
+from decodiff_pipeline.deco.colour import FULL_DEPTH
 from decodiff_pipeline.deco.geometry import plan, to_original
 from decodiff_pipeline.errors import ConfigurationError, ImageError, ModelError
 from decodiff_pipeline.inference.overlays import draw_overlay, encode_overlay
@@ -58,6 +58,7 @@ def infer(
     thresholds: Mapping[str, Any],
     store: InferenceStore,
     config: InferenceConfig,
+    max_pixels: int = MAX_PIXELS,
 ) -> pd.DataFrame:
     """Score what is new or changed, write its maps and overlays, and decide on every image.
 
@@ -68,6 +69,7 @@ def infer(
         thresholds: As the evaluation writes them.
         store: Where maps, overlays and the journal go.
         config: What to keep, and thresholds in place of the fitted ones.
+        max_pixels: Largest width times height of an image.
 
     Returns:
         A row an image, in the order of the source, with the columns of `results.COLUMNS`.
@@ -96,7 +98,15 @@ def infer(
             name,
         )
     with store.writing() as journal:
-        run = _Run(source, lambda: load_pipeline(model, export), digest, limits, journal, config)
+        run = _Run(
+            source,
+            lambda: load_pipeline(model, export),
+            digest,
+            limits,
+            journal,
+            config,
+            max_pixels,
+        )
         for item in tqdm(items, desc="inference", unit="image"):
             run.take(item)
         run.score()
@@ -141,9 +151,11 @@ class _Run:
         limits: Mapping[str, Limits],
         journal: Journal,
         config: InferenceConfig,
+        max_pixels: int,
     ) -> None:
         self._source, self._load, self._digest = source, load, digest
         self._limits, self._journal, self._config = limits, journal, config
+        self._max_pixels = max_pixels
         self._batch: list[Loaded] = []
         self.scored = 0
 
@@ -154,15 +166,19 @@ class _Run:
     def take(self, item: Item) -> None:
         """Read an image; score the batch where this fills it."""
         try:
-            data, sha256 = self._source.read(item)
+            data, sha256 = self._source.read(item, self._max_pixels)
             if self._is_done(item, sha256):
                 return
             path = self._source.root / item.path
-            image = to_eight_bit(open_image(data, path), path)
+            found = decode(data, path, self._max_pixels)
+            bits = self._pipeline.bit_depths.get(item.category, FULL_DEPTH)
+            image = found.eight_bit(path, bits)
             plan(image.size, self._pipeline.preprocessing)  # too narrow an image is its own fault
         except ImageError as error:
             self._journal.record([self._row(item, error=str(error))])
             return
+        if found.note:
+            logger.warning("%s: %s; its pixels are scored as they are.", path, found.note)
         self._batch.append(Loaded(item, sha256, image))
         pixels = sum(loaded.image.width * loaded.image.height for loaded in self._batch)
         if len(self._batch) == self._config.batch_size or pixels >= BATCH_PIXELS:

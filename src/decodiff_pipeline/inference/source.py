@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from decodiff_pipeline.data.decoding import MAX_PIXELS
 from decodiff_pipeline.data.images import SUFFIXES, read_bytes
 from decodiff_pipeline.data.listing import list_photographs, without_system
 from decodiff_pipeline.data.tables import read_table, table_path
@@ -77,8 +78,12 @@ class InferenceSource:
             )
         return items
 
-    def read(self, item: Item) -> tuple[bytes, str]:
+    def read(self, item: Item, max_pixels: int = MAX_PIXELS) -> tuple[bytes, str]:
         """The bytes of an image file and their SHA-256.
+
+        Args:
+            item: The image.
+            max_pixels: No file is larger than this many pixels can make it.
 
         Raises:
             ImageError: It cannot be read safely, or its SHA-256 is not the manifest's.
@@ -86,7 +91,7 @@ class InferenceSource:
         path = self.root / item.path
         if len(path.name.encode()) > LONGEST_NAME:
             raise ImageError(f"{path} has a name of more than {LONGEST_NAME} bytes: shorten it.")
-        data = read_bytes(path, root=self.root)
+        data = read_bytes(path, root=self.root, max_pixels=max_pixels)
         found = hashlib.sha256(data).hexdigest()
         if item.sha256 and item.sha256.lower() != found:
             raise ImageError(

@@ -71,7 +71,11 @@ def score(
 
     known = tests[tests["category"].isin(model.categories)]
     score_images(
-        model, known, images, store, config.model_copy(update={"num_inference_steps": None})
+        model,
+        known,
+        images.of(known, model.bit_depths),
+        store,
+        config.model_copy(update={"num_inference_steps": None}),
     )
     return store.index()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.data.atomic import replacing
-from decodiff_pipeline.data.images import suffix_of
+from decodiff_pipeline.data.decoding import suffix_of
 from decodiff_pipeline.data.whole_lines import write_whole
 from decodiff_pipeline.errors import ConfigurationError
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from decodiff_pipeline.data.decoding import MAX_PIXELS, decode
 from decodiff_pipeline.data.file_names import nfc
-from decodiff_pipeline.data.images import MAX_PIXELS, open_image
-from decodiff_pipeline.deco.colour import to_eight_bit
+from decodiff_pipeline.deco.colour import FULL_DEPTH
 from decodiff_pipeline.deco.geometry import to_original
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.registry.gathering import Gathering
@@ -151,10 +151,12 @@ class Scorer:
         categories = [spelling.get(nfc(name), name) for name in categories]
         self._check(images, categories, map_bits, threshold)
         sizes, tensors = [], []
-        for index, data in enumerate(images):
+        depths = self._pipeline.bit_depths
+        for index, (data, category) in enumerate(zip(images, categories, strict=True)):
             # One after the other: only the model's squares of each image are kept.
             name = Path(f"image {index}")
-            image = to_eight_bit(open_image(data, name, self._max_pixels), name)
+            found = decode(data, name, self._max_pixels, "registration.max_pixels")
+            image = found.eight_bit(name, depths.get(category, FULL_DEPTH))
             sizes.append(image.size)
             tensors.append(self._pipeline.preprocess([image]))
         scored = self._computed(_Job(torch.cat(tensors), list(categories), sizes))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from decodiff_pipeline.data.bit_depth import depth_of_categories
 from decodiff_pipeline.deco.config import DiscrepancyConfig
 from decodiff_pipeline.errors import DataError
 
@@ -128,6 +129,7 @@ def build_model(
         discrepancy=asdict(config.discrepancy),
         num_inference_steps=config.num_inference_steps,
         bfloat16=config.bfloat16,
+        bit_depths=depth_of_categories(manifest),
     )
     if config.looks_at_images:
         fit_scoring(model, manifest, images, config)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from tqdm import tqdm
 
+from decodiff_pipeline.data.decoding import MAX_PIXELS
 from decodiff_pipeline.data.file_names import nfc
+from decodiff_pipeline.deco.colour import FULL_DEPTH
 from decodiff_pipeline.errors import DataError, ImageError
 from decodiff_pipeline.evaluation.latent_space import LatentSpace
 from decodiff_pipeline.evaluation.monitoring.features import measure
@@ -24,7 +26,11 @@ logger = logging.getLogger(__name__)
 
 
 def measure_recent(
-    model: Any, reference: Mapping[str, Any], source: RecentSource, config: MonitoringConfig
+    model: Any,
+    reference: Mapping[str, Any],
+    source: RecentSource,
+    config: MonitoringConfig,
+    max_pixels: int = MAX_PIXELS,
 ) -> pd.DataFrame:
     """Measure recent images; one that cannot be read, or is of an unknown category, is a row too.
 
@@ -33,6 +39,7 @@ def measure_recent(
         reference: As `make_reference` returned it.
         source: The images.
         config: Category, most images, batch size.
+        max_pixels: Largest width times height of an image.
 
     Returns:
         Columns ``category``, ``path``, ``error`` (empty where all is well), ``known`` (whether the
@@ -61,8 +68,9 @@ def measure_recent(
     steps = reference["model"]["num_inference_steps"]
     for name, group in rows[known].groupby("category", sort=True):
         chosen = group.sample(min(len(group), config.max_images), random_state=config.seed)
+        chosen = chosen.sort_index()
         space = LatentSpace.from_dict(reference["categories"][name]["space"])
-        parts.append(_of_category(model, chosen.sort_index(), source, space, steps, config))
+        parts.append(_of_category(model, chosen, source, space, steps, config, max_pixels))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -73,18 +81,20 @@ def _of_category(
     space: LatentSpace,
     steps: int | None,
     config: MonitoringConfig,
+    max_pixels: int,
 ) -> pd.DataFrame:
     """The rows with their features; a score is taken from the table where there is no image."""
     parts = [rows[rows["path"] == ""].assign(known=True, error="")]
     pictured = rows[rows["path"] != ""].drop(columns="score")
     name = str(rows["category"].iloc[0])
+    bits = model.bit_depths.get(name, FULL_DEPTH)
     with tqdm(total=len(pictured), desc=f"monitoring {name}", unit="image") as bar:
         for start in range(0, len(pictured), config.batch_size):
             batch = pictured.iloc[start : start + config.batch_size]
             opened, errors = [], []
             for path in batch["path"]:
                 try:
-                    opened.append(source.read(path))
+                    opened.append(source.read(path, bits, max_pixels))
                     errors.append("")
                 except ImageError as error:
                     logger.warning("left out: %s", error)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from decodiff_pipeline.data.decoding import MAX_PIXELS
 from decodiff_pipeline.data.images import SUFFIXES, ImageFolder
 from decodiff_pipeline.data.listing import list_photographs, without_system
 from decodiff_pipeline.data.tables import read_table, table_path
+from decodiff_pipeline.deco.colour import FULL_DEPTH
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.evaluation.monitoring.request_log import log_files, read_log
 
@@ -80,10 +82,10 @@ class RecentSource:
             )
         return rows
 
-    def read(self, path: str) -> Image.Image:
-        """Read an image; see `ImageFolder.read`."""
+    def read(self, path: str, bits: int = FULL_DEPTH, max_pixels: int = MAX_PIXELS) -> Image.Image:
+        """Read an image; see `read_image`."""
         root = self.path if self.path.is_dir() else self.path.parent
-        return ImageFolder(root).read(path)
+        return ImageFolder(root, {path: bits}, max_pixels).read(path)
 
     def _folder(self, category: str | None) -> pd.DataFrame:
         paths = list_photographs(self.path)

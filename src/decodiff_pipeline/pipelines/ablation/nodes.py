@@ -55,7 +55,8 @@ def compare_variants(
     from decodiff_pipeline.training.ablation import AblationData, run_ablation
     from decodiff_pipeline.training.ablation_report import summarise
 
-    data = AblationData(manifest, images, cache, geometry, autoencoder, latents, evaluation)
+    seen = images.of(manifest)
+    data = AblationData(manifest, seen, cache, geometry, autoencoder, latents, evaluation)
     return summarise(run_ablation(data, store, config, training, scoring), config.seeds)
 
 

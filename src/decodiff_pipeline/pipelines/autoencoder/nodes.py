@@ -52,7 +52,7 @@ def fit_autoencoder(
     from decodiff_pipeline.deco.autoencoder import encode
     from decodiff_pipeline.training.autoencoder import train_autoencoder
 
-    sources = _sources(manifest, images, config)
+    sources = _sources(manifest, images.of(manifest), config)
     teacher = _teacher(config)
     if teacher is not None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -88,7 +88,7 @@ def measure_autoencoder(
 
     good = manifest[(manifest["split"] == "val") & (manifest["label"] == "good")]
     paths = list(good["path"].iloc[:: max(1, -(-len(good) // MOST_MEASURED))])
-    squares = _squares(paths, images, preprocessing)
+    squares = _squares(paths, images.of(manifest), preprocessing)
     return reconstruction_report(model.eval(), squares, teacher=_teacher(config))
 
 

@@ -29,7 +29,7 @@ UNITS = {
 
 def image_expectations(config: ValidationConfig) -> list[Any]:
     """Returns the expectations on `tables.image_table`, in the report's order."""
-    return [*_files(config), *_splits(), *_masks()]
+    return [*_files(config), *_contents(config), *_splits(), *_masks(config)]
 
 
 def file_expectations() -> list[Any]:
@@ -131,6 +131,25 @@ def _files(config: ValidationConfig) -> list[Any]:
     ]
 
 
+def _contents(config: ValidationConfig) -> list[Any]:
+    low = ("validation.min_contrast", config.min_contrast)
+    blank = [
+        _between(
+            "contrast", name,
+            f"{what} show more than one grey, {low[1]} levels of 255 or more ({low[0]}): remove "
+            "what shows nothing, or lower the limit.",
+            told="has {contrast} levels between dark and bright", low=low, severity=severity,
+            row_condition=(Column("error") == "") & Column("split").is_in(list(found)),
+        )
+        for name, what, found, severity in (
+            ("image_not_blank", "Train, val and calibration images", FITTED, ERROR),
+            ("test_image_not_blank", "Test images", (TEST,), WARNING),
+        )
+    ]  # fmt: skip
+    metadata = "The metadata of every image can be read (else its pixels are taken as they are)."
+    return [*blank, _empty("note", "metadata_readable", metadata, severity=WARNING)]
+
+
 def _splits() -> list[Any]:
     in_test = Column("split") == TEST
     good = "train, val and calibration hold only good images: move others to test."
@@ -146,19 +165,26 @@ def _splits() -> list[Any]:
         _empty(
             "other_label_duplicate_of",
             "one_label",
-            "No two images of equal bytes have different labels.",
+            "No two images of equal pixels have different labels.",
         ),
         _empty(
             "other_category_duplicate_of",
             "one_category",
-            "No two images of equal bytes are in different categories.",
+            "No two images of equal pixels are in different categories.",
             severity=WARNING,
         ),
         _empty(
             "duplicate_of",
             "not_in_train_and_test",
-            "No test image is byte for byte a train, val or calibration image.",
+            "No test image has the pixels of a train, val or calibration image.",
             row_condition=in_test,
+        ),
+        _empty(
+            "copy_of",
+            "no_copies",
+            "No picture is among the train, val and calibration images of a category more than "
+            "once (copies count once).",
+            severity=WARNING,
         ),
         _empty(
             "near_duplicate_of",
@@ -177,7 +203,7 @@ def _splits() -> list[Any]:
     ]
 
 
-def _masks() -> list[Any]:
+def _masks(config: ValidationConfig) -> list[Any]:
     has_mask = Column("mask_width") > 0
     return [
         _empty(
@@ -217,7 +243,30 @@ def _masks() -> list[Any]:
         _empty(
             "lossy_mask",
             "mask_lossless",
-            "No mask is a JPEG, whose rounding makes pixels beside a defect non-zero.",
+            "No mask is a JPEG or a lossy WebP, by content, whose rounding makes pixels beside a "
+            "defect non-zero.",
+            severity=WARNING,
+        ),
+        _empty(
+            "mask_note",
+            "mask_ground_is_zero",
+            "The ground of every mask is zero (else its border decides: see that it is right).",
+            severity=WARNING,
+        ),
+        _between(
+            "mask_share",
+            "mask_not_most",
+            f"No mask marks more than {config.max_mask_share:g} of its picture "
+            "(validation.max_mask_share), as one does that is inverted: see that it is right.",
+            told="marks {mask_share} of the picture",
+            high=("validation.max_mask_share", config.max_mask_share),
+            severity=WARNING,
+            row_condition=has_mask,
+        ),  # fmt: skip
+        _empty(
+            "mask_turn_error",
+            "mask_turned",
+            "Every mask is turned by EXIF as its image is.",
             severity=WARNING,
         ),
     ]

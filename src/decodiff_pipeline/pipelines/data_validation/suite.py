@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from decodiff_pipeline.pipelines.data_validation.config import ValidationConfig
 
 
+RELATED = ("duplicate_of", "copy_of")  # columns that name another image
+
+
 def run_checks(
     images: pd.DataFrame,
     files: pd.DataFrame,
@@ -106,8 +109,8 @@ def _plain(result: Any, rows: pd.DataFrame, key: str) -> dict[str, Any]:
 def _offender(row: pd.Series, meta: Mapping[str, Any]) -> dict[str, str]:
     """Says which row failed and why; `related` is a second picture worth seeing."""
     columns = meta["columns"]
-    related = next((row[name] for name in columns if name.endswith("duplicate_of")), "")
-    if any(name in {"mask_size", "mask_pixels"} for name in columns):
+    related = next((row[name] for name in columns if name.endswith(RELATED)), "")
+    if any(name.startswith("mask_") for name in columns):
         related = row["mask_path"]
     told = [
         str(row[c]) if c.endswith(("error", "beside")) else f"{c.replace('_', ' ')} {row[c]}"

@@ -16,6 +16,7 @@ from decodiff_pipeline.data.near_duplicates import (
     differing_duplicate_of,
     duplicate_of,
     near_duplicate_of,
+    pictures_of,
 )
 from decodiff_pipeline.deco.geometry import plan
 from decodiff_pipeline.errors import ImageError
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.data.layouts import Layout
     from decodiff_pipeline.deco.config import PreprocessConfig
+
+SIDEWAYS = 5  # EXIF orientations from this one on exchange width and height
 
 
 def image_table(
@@ -37,10 +40,13 @@ def image_table(
     `same_stem_as`: an image beside it that is called so but for the suffix;
     `size` and `mask_size` ("512x512", "" without a readable mask); `duplicate_of` and
     `near_duplicate_of`: for a test image the path of a train, val or calibration image of equal
-    bytes, or in the same category of nearly equal looks; `other_label_duplicate_of` and
-    `other_category_duplicate_of`: another image of equal bytes that is told to be something else;
+    pixels, or in the same category of nearly equal looks; `other_label_duplicate_of` and
+    `other_category_duplicate_of`: another image of equal pixels that is told to be something else;
+    `copy_of`: an earlier train, val or calibration image of equal pixels in the same category;
     `shares_mask_with`: an earlier image with the same mask; `lossy_mask`: the mask's path where
-    JPEG made it; `fit_error`: why an image cannot be brought to the model's squares;
+    its compression changes pixels; `mask_share`: share of the picture that is marked;
+    `mask_turn_error`: why a mask may not lie on its image as the EXIF orientation turns it;
+    `fit_error`: why an image cannot be brought to the model's squares;
     `unseen_mode`: the mode of an image where no train image of its category has it.
     """
     table = manifest[manifest["split"] != splits.EXCLUDED].reset_index(drop=True)
@@ -58,8 +64,11 @@ def image_table(
         near_duplicate_of=near_duplicate_of(table, near_duplicate_bits),
         other_label_duplicate_of=differing_duplicate_of(table, "label"),
         other_category_duplicate_of=differing_duplicate_of(table, "category"),
+        copy_of=_copies(table),
         shares_mask_with=_shared_masks(table),
-        lossy_mask=table["mask_path"].where(_is_jpeg(table["mask_path"]), ""),
+        lossy_mask=table["mask_path"].where(table["mask_lossy"], ""),
+        mask_share=_mask_shares(table),
+        mask_turn_error=_turned_masks(table),
         fit_error=_fit_errors(table, preprocessing),
         unseen_mode=_unseen_modes(table[readable]).reindex(table.index, fill_value=""),
     )
@@ -125,7 +134,7 @@ def category_table(table: pd.DataFrame, categories: Iterable[str] | None) -> pd.
 
     Returns:
         Columns category, images, train, val, calibration (good images), test_both (the smaller
-        of good and defective test images).
+        of good and defective test images). Copies of a picture count once.
     """
     names = sorted({*table["category"], *(categories or ())})
     good = table[table["label"] == GOOD]
@@ -170,8 +179,37 @@ def _shared_masks(table: pd.DataFrame) -> pd.Series:
     return shared.reindex(table.index, fill_value="")
 
 
-def _is_jpeg(paths: pd.Series) -> pd.Series:
-    return paths.fillna("").str.lower().str.endswith((".jpg", ".jpeg"))
+def _copies(table: pd.DataFrame) -> pd.Series:
+    fitted = table[table["split"].isin(FITTED)]
+    pictures = fitted["category"] + " " + pictures_of(fitted)
+    first = fitted["path"].groupby(pictures).transform("first")
+    return first[pictures.duplicated() & pictures.notna()].reindex(table.index, fill_value="")
+
+
+def _mask_shares(table: pd.DataFrame) -> pd.Series:
+    pixels = (table["mask_width"] * table["mask_height"]).clip(lower=1)
+    return (table["mask_pixels"] / pixels).round(3)
+
+
+def _turned_masks(table: pd.DataFrame) -> pd.Series:
+    """Says where EXIF turns an image and not its mask, unless the sizes show that both agree."""
+    columns = ("orientation", "mask_orientation", "width", "height", "mask_width", "mask_height")
+
+    def complaint(
+        turn: int, mask_turn: int, width: int, height: int, mask_width: int, mask_height: int
+    ) -> str:
+        if not mask_width or not turn or turn == mask_turn:
+            return ""
+        sideways, size = turn >= SIDEWAYS and width != height, (mask_width, mask_height)
+        told = f"EXIF gives the image the orientation {turn} and its mask {mask_turn}"
+        if sideways and size == (height, width):
+            return f"{told}, and the mask fits the image before it is turned: turn the mask as well"
+        if sideways or size != (width, height):
+            return ""
+        return f"{told}: see that the mask lies on the image as it is turned"
+
+    found = [complaint(*row) for row in zip(*(table[name] for name in columns), strict=True)]
+    return pd.Series(found, table.index, dtype="str")
 
 
 def _fit_errors(table: pd.DataFrame, preprocessing: PreprocessConfig) -> pd.Series:
@@ -192,7 +230,9 @@ def _fit_errors(table: pd.DataFrame, preprocessing: PreprocessConfig) -> pd.Seri
 
 
 def _count(rows: pd.DataFrame, names: list[str]) -> pd.Series:
-    return rows["category"].value_counts().reindex(names, fill_value=0)
+    """Different pictures by category; what does not decode counts by its path."""
+    pictures = pictures_of(rows).fillna(rows["path"])
+    return pictures.groupby(rows["category"]).nunique().reindex(names, fill_value=0)
 
 
 def _unseen_modes(table: pd.DataFrame) -> pd.Series:

@@ -36,7 +36,8 @@ def score_images(
     """
     from decodiff_pipeline.evaluation import scoring
 
-    scoring.score_images(_on_the_gpu(model), manifest, images, store, config)
+    seen = images.of(manifest, model.bit_depths)
+    scoring.score_images(_on_the_gpu(model), manifest, seen, store, config)
     return store
 
 
@@ -78,7 +79,8 @@ def score_baseline(
     from decodiff_pipeline.evaluation.baselines import score_test_images
 
     baseline = AutoencoderBaseline.of(_on_the_gpu(model))
-    score_test_images(baseline, manifest, images, store, config)
+    seen = images.of(manifest, model.bit_depths)
+    score_test_images(baseline, manifest, seen, store, config)
     return store
 
 
@@ -103,7 +105,7 @@ def measure_baselines(
     """
     from decodiff_pipeline.evaluation import baselines
 
-    return baselines.measure_baselines(manifest, images, geometry, predictions, config)
+    return baselines.measure_baselines(manifest, images.of(manifest), geometry, predictions, config)
 
 
 def review_training_images(
@@ -128,7 +130,7 @@ def review_training_images(
     from decodiff_pipeline.evaluation import training_review
 
     return training_review.review_training_images(
-        _on_the_gpu(model), manifest, images, predictions, config
+        _on_the_gpu(model), manifest, images.of(manifest, model.bit_depths), predictions, config
     )
 
 
@@ -149,7 +151,7 @@ def measure_synthetic_localisation(
     from decodiff_pipeline.evaluation import synthetic_localisation
 
     return synthetic_localisation.measure_synthetic_localisation(
-        _on_the_gpu(model), manifest, images, config
+        _on_the_gpu(model), manifest, images.of(manifest, model.bit_depths), config
     )
 
 
@@ -188,7 +190,13 @@ def compute_metrics(
     from decodiff_pipeline.evaluation.seeds import spread
 
     found = assess(
-        predictions, manifest, images, thresholds, config, baseline=baseline, synthetic=synthetic
+        predictions,
+        manifest,
+        images.of(manifest),
+        thresholds,
+        config,
+        baseline=baseline,
+        synthetic=synthetic,
     )
     seeds = spread(siblings, found.metrics, training.seed)
     return found.metrics | ({"seeds": seeds} if seeds else {}), found.curves, found.record
@@ -215,7 +223,8 @@ def make_monitoring_reference(
     """
     from decodiff_pipeline.evaluation.monitoring.reference import make_reference
 
-    return make_reference(_on_the_gpu(model), manifest, images, predictions, config)
+    seen = images.of(manifest, model.bit_depths)
+    return make_reference(_on_the_gpu(model), manifest, seen, predictions, config)
 
 
 def _on_the_gpu(model: Any) -> Any:

@@ -72,6 +72,7 @@ def draw_report(
     from decodiff_pipeline.evaluation import figures, report
     from decodiff_pipeline.evaluation.protocols import labelled, require_same_protocol
 
+    images = images.of(manifest)
     require_same_protocol(metrics, "metrics", config.protocol, config.resolution)
     index = labelled(predictions.index(), images, predictions.geometry(), config.protocol)
     given = report.ReportInput(

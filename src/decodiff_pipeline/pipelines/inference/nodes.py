@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from decodiff_pipeline.data.manifest import DataConfig
 from decodiff_pipeline.inference.config import InferenceConfig
 from decodiff_pipeline.inference.source import InferenceSource
 from decodiff_pipeline.inference.store import InferenceStore
@@ -19,6 +20,7 @@ def infer(
     thresholds: dict[str, Any],
     store: InferenceStore,
     config: InferenceConfig,
+    data: DataConfig,
 ) -> pd.DataFrame:
     """Score what is new or changed, on the GPU where there is one, and decide on every image.
 
@@ -29,13 +31,14 @@ def infer(
         thresholds: Per category, from the evaluation.
         store: Where maps, overlays and the journal go.
         config: What to keep, and thresholds in place of the fitted ones.
+        data: How large an image may be.
 
     Returns:
         See `decodiff_pipeline.inference.run.infer`.
     """
     from decodiff_pipeline.inference import run
 
-    return run.infer(source, model_folder, onnx_folder, thresholds, store, config)
+    return run.infer(source, model_folder, onnx_folder, thresholds, store, config, data.max_pixels)
 
 
 def report_unreadable(results: pd.DataFrame) -> None:

@@ -14,7 +14,7 @@ def create_pipeline(**_: object) -> Pipeline:
         [
             node(
                 infer,
-                ["inference_source", *model, "inference_store", "params:inference"],
+                ["inference_source", *model, "inference_store", "params:inference", "params:data"],
                 "inference_results",
                 name="infer",
             ),

@@ -35,7 +35,7 @@ def cache_latents(
     fill_cache(
         store,
         manifest=manifest,
-        images=images,
+        images=images.of(manifest),
         geometry=geometry,
         autoencoder=autoencoder,
         config=config,

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from decodiff_pipeline.data.manifest import DataConfig
 from decodiff_pipeline.errors import DriftDetected
 from decodiff_pipeline.evaluation.monitoring.config import MonitoringConfig
 from decodiff_pipeline.evaluation.monitoring.reference import ReferenceFile
@@ -13,7 +14,11 @@ from decodiff_pipeline.evaluation.monitoring.source import RecentSource
 
 
 def measure_recent(
-    model: Any, reference: ReferenceFile, source: RecentSource, config: MonitoringConfig
+    model: Any,
+    reference: ReferenceFile,
+    source: RecentSource,
+    config: MonitoringConfig,
+    data: DataConfig,
 ) -> pd.DataFrame:
     """Score and measure recent images, on the GPU where there is one.
 
@@ -22,6 +27,7 @@ def measure_recent(
         reference: What belongs to it.
         source: The images.
         config: Which of them.
+        data: How large an image may be.
 
     Returns:
         See `decodiff_pipeline.evaluation.monitoring.recent.measure_recent`.
@@ -32,7 +38,7 @@ def measure_recent(
 
     if torch.cuda.is_available():
         model.to("cuda")
-    return recent.measure_recent(model, reference.load(), source, config)
+    return recent.measure_recent(model, reference.load(), source, config, data.max_pixels)
 
 
 def judge(

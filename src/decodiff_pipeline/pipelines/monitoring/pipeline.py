@@ -16,7 +16,12 @@ def create_pipeline(**_: object) -> Pipeline:
     found = ["monitoring", "monitoring_report"]
     return pipeline(
         [
-            node(measure_recent, [*measured, PARAMETERS], "recent_features", name="measure_recent"),
+            node(
+                measure_recent,
+                [*measured, PARAMETERS, "params:data"],
+                "recent_features",
+                name="measure_recent",
+            ),
             node(judge, [*judged, PARAMETERS], found, name="judge"),
             # Separate from `judge`, so that answer and report are on disk when it stops the run.
             node(fail_on_drift, [*found, PARAMETERS], None, name="fail_on_drift"),

@@ -41,7 +41,7 @@ def judge_challenger(
     from decodiff_pipeline.registry import promotion as registry
     from decodiff_pipeline.registry.trial import Arena
 
-    arena = Arena(manifest, images, folder, evaluation, promotion)
+    arena = Arena(manifest, images.of(manifest), folder, evaluation, promotion)
     return registry.judge_challenger(registration["name"], arena, registration["version"])
 
 

@@ -50,7 +50,7 @@ def register_model(
         thresholds=thresholds,
         metrics=metrics,
         tags={**tags, **dataset},
-        example=example_of(manifest, images),
+        example=example_of(manifest, images.of(manifest)),
         record=record,
         reference=reference,
     )

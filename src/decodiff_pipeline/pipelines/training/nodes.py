@@ -57,7 +57,7 @@ def train_network(
         manifest,
         cache,
         store,
-        images=images,
+        images=images.of(manifest),
         geometry=geometry,
         autoencoder=autoencoder,
         latents=latents,
@@ -103,7 +103,7 @@ def assemble_model(
         load_autoencoder(autoencoder),
         trained_network(checkpoints),
         manifest=manifest,
-        images=images,
+        images=images.of(manifest),
         geometry=geometry,
         config=config,
     )

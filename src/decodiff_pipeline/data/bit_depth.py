@@ -1,0 +1,59 @@
+"""How many of its 16 bits a camera uses: 12-bit values in 16-bit files are read as 12 bits.
+
+The depth is the same for all 16-bit images of a category, in every reader, and is kept with the
+model. A model saved before there was a choice reads all 16 bits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from decodiff_pipeline.deco.colour import FULL_DEPTH
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+DEPTHS = (8, 10, 12, 14, FULL_DEPTH)
+COLUMN = "bit_depth"  # of the manifest: bits that a 16-bit image is read by, 0 for other images
+
+
+def smallest_depth(largest: int) -> int:
+    """The smallest of `DEPTHS` that holds a value of 0…65535."""
+    return next(bits for bits in DEPTHS if largest < 2**bits)
+
+
+def depth_of_categories(manifest: pd.DataFrame) -> dict[str, int]:
+    """The depth of each category whose 16-bit images use less than 16 bits."""
+    if COLUMN not in manifest:  # a manifest of before there was a choice
+        return {}
+    deep = manifest[manifest[COLUMN].between(1, FULL_DEPTH - 1)]
+    return {str(name): int(bits) for name, bits in deep.groupby("category")[COLUMN].max().items()}
+
+
+def bits_by_path(manifest: pd.DataFrame, depths: Mapping[str, int] | None = None) -> dict[str, int]:
+    """The depth of each image that is to be read by less than 16 bits.
+
+    Args:
+        manifest: Rows with ``path`` and ``category``.
+        depths: Category → depth in place of the manifest's.
+    """
+    if COLUMN not in manifest:
+        return {}
+    rows = manifest[manifest[COLUMN] > 0]
+    bits = rows[COLUMN] if depths is None else rows["category"].map(depths).fillna(FULL_DEPTH)
+    return {
+        str(path): int(depth)
+        for path, depth in zip(rows["path"], bits, strict=True)
+        if depth < FULL_DEPTH
+    }
+
+
+def pixel_identities(rows: pd.DataFrame) -> pd.Series:
+    """What the pixels of images follow from: the SHA-256 of the file, and a depth below 16 bits."""
+    if COLUMN not in rows:
+        return rows["sha256"]
+    shallow = rows[COLUMN].between(1, FULL_DEPTH - 1)
+    said = rows["sha256"] + " " + rows[COLUMN].astype(str) + " bits"
+    return rows["sha256"].where(~shallow, said)

@@ -1,0 +1,183 @@
+"""From the bytes of an image file to its pixels, the same for every reader.
+
+Pixels that are damaged are refused, also where the decoder hides it; metadata that are damaged are
+left out. Of several frames (animated PNG or WebP, multi-page TIFF) none is read; of a phone's MPO
+the first is.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from decodiff_pipeline.data.jpeg_damage import jpeg_damage
+from decodiff_pipeline.data.png_chunks import SIGNATURE, is_sixteen_bit_colour, pixel_chunks
+from decodiff_pipeline.deco.colour import (
+    FULL_DEPTH,
+    GREY_16_BIT,
+    orientation_of,
+    scaled_to_eight_bit,
+    to_eight_bit,
+    turned,
+)
+from decodiff_pipeline.errors import ImageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Pillow warns from a number of pixels on, and only warns: a warning of this kind is an error here.
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+SUFFIX_OF = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "BMP": ".bmp", "TIFF": ".tif"}
+MAX_PIXELS = 50_000_000
+LOSSY_WEBP = b"VP8 "  # the chunk of pixels; the lossless one is VP8L
+JPEG_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A decoded image file.
+
+    Attributes:
+        image: In the mode of the file, turned as its EXIF orientation says, without metadata.
+        orientation: The EXIF orientation, 1 to 8; from 5 on width and height are exchanged.
+        lossy: Whether its compression changes pixels.
+        note: What is wrong with its metadata, "" for nothing.
+        low: The lower eight of the 16 bits of a colour image, of which Pillow reads the upper ones.
+    """
+
+    image: Image.Image
+    orientation: int = 1
+    lossy: bool = False
+    note: str = ""
+    low: Image.Image | None = None
+
+    @property
+    def deep(self) -> np.ndarray | None:
+        """The values of a 16-bit file, uint16 (H, W) or (H, W, 3); ``None`` for any other."""
+        if self.image.mode in GREY_16_BIT:
+            return np.asarray(self.image)
+        if self.low is None:
+            return None
+        upper, lower = (np.asarray(half)[:, :, :3] for half in (self.image, self.low))
+        return upper.astype(np.uint16) << 8 | lower
+
+    def eight_bit(self, name: object = "the image", bits: int = FULL_DEPTH) -> Image.Image:
+        """The image as "L" or "RGB"; see `to_eight_bit`."""
+        if self.low is None or bits == FULL_DEPTH:
+            return to_eight_bit(self.image, name, bits)
+        values = self.deep
+        assert values is not None  # noqa: S101 - it has `low`
+        scaled = Image.fromarray(scaled_to_eight_bit(values, name, bits))
+        if self.image.mode == "RGBA":
+            scaled.putalpha(self.image.getchannel("A"))
+        return to_eight_bit(scaled, name)
+
+
+def decode(
+    data: bytes, path: Path, max_pixels: int = MAX_PIXELS, setting: str = "data.max_pixels"
+) -> ImageFile:
+    """Decodes an image file fully.
+
+    Args:
+        data: The file's content.
+        path: Only for messages.
+        max_pixels: Largest width times height that is decoded.
+        setting: The parameter that `max_pixels` comes from, for the message.
+
+    Raises:
+        ImageError: The file is damaged, too large, animated, or of a format that is not read.
+    """
+    # Pillow's own bound lies at 89 million; the one that holds is checked before any decoding.
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
+    try:
+        return _decoded(data, path, max_pixels, setting)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(
+            f"{path} says it has more pixels than the {max_pixels:,} of {setting}: tile or shrink "
+            f"it, or raise {setting}."
+        ) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"{path} is no readable PNG, JPEG, BMP, TIFF or WebP image (it begins with "
+            f"{data[:8]!r}): replace or remove it."
+        ) from error
+    except _Refused:
+        raise
+    except Exception as error:  # Pillow's plugins raise whatever a damaged file leads them to
+        raise ImageError(
+            f"{path} is damaged ({error}): copy it again from its source or remove it."
+        ) from error
+
+
+class _Refused(ImageError):
+    """A sound image that is not wanted."""
+
+
+def _decoded(data: bytes, path: Path, max_pixels: int, setting: str) -> ImageFile:
+    note = ""
+    if data.startswith(SIGNATURE):
+        data, note = pixel_chunks(data)
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    _check_header(image, path, max_pixels, setting)
+    kind, mode = image.format, image.mode
+    lossy = _is_lossy(image, data)
+    image.load()
+    if kind in {"JPEG", "MPO"} and (damage := jpeg_damage(data)):
+        raise ImageError(damage)
+    orientation, unread = orientation_of(image)
+    low = None
+    if kind == "PNG" and is_sixteen_bit_colour(data):
+        low = turned(_lower_bytes(data, mode), orientation)
+    return ImageFile(turned(image, orientation), orientation, lossy, note or unread, low)
+
+
+def _check_header(image: Image.Image, path: Path, max_pixels: int, setting: str) -> None:
+    if image.width * image.height > max_pixels:
+        raise _Refused(
+            f"{path} says it has {image.width}x{image.height} pixels, more than the "
+            f"{max_pixels:,} of {setting}: tile or shrink it, or raise {setting}."
+        )
+    frames = getattr(image, "n_frames", 1)
+    # A phone's MPO is a JPEG with a second picture behind the first.
+    if image.format != "MPO" and frames > 1:
+        raise _Refused(
+            f"{path} has {frames} frames: animated and multi-page images "
+            "are refused, save the frame you want as a file of its own."
+        )
+
+
+def _is_lossy(image: Image.Image, data: bytes) -> bool:
+    if image.format == "WEBP":
+        return LOSSY_WEBP in (data[12:16], *_webp_chunks(data))
+    compression = image.info.get("compression", "") if image.format == "TIFF" else ""
+    return image.format in {"JPEG", "MPO"} or compression in JPEG_IN_TIFF
+
+
+def _webp_chunks(data: bytes) -> list[bytes]:
+    """The names of the chunks of a WebP file."""
+    names, at = [], 12
+    while at + 8 <= len(data):
+        names.append(data[at : at + 4])
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        at += 8 + size + size % 2
+    return names
+
+
+def _lower_bytes(data: bytes, mode: str) -> Image.Image:
+    """The lower byte of each 16-bit value: read as if the bytes came in the other order."""
+    image = Image.open(io.BytesIO(data), formats=("PNG",))
+    image.tile = [tile._replace(args=f"{mode};16L") for tile in image.tile]
+    image.load()
+    return image
+
+
+def suffix_of(data: bytes) -> str:
+    """The suffix of an image file that has been read before, by its content."""
+    return SUFFIX_OF.get(Image.open(io.BytesIO(data), formats=FORMATS).format or "", ".webp")
