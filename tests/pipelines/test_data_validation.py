@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from kedro.io import DataCatalog, MemoryDataset
@@ -152,7 +153,7 @@ def test_equal_pixels_in_train_and_test_stop_the_run_and_near_ones_do_not(mvtec_
     Image.open(base / "train/good/001.png").save(base / "test/good/001.webp", lossless=True)
     manifest, report, _ = checked(mvtec_tree)
     assert failures(report)["not_in_train_and_test"] == ["bolt/test/good/001.webp"]
-    with pytest.raises(DataError, match=r"001\.webp beside bolt/train/good/001\.png"):
+    with pytest.raises(DataError, match=r"001\.webp: duplicate of bolt/train/good/001\.png"):
         gate(manifest, report)
 
 
@@ -429,3 +430,97 @@ def test_the_log_ends_with_a_table_and_what_was_left_out(
     assert any(line.startswith("left out: 2 files and folders of the operating") for line in lines)
     assert lines[-1] == f"report: {LIMITS.html}"
     assert "Thumbs.db" in html
+
+
+def test_nothing_to_see_in_an_image_is_told_by_file(
+    mvtec_tree: Path, make: SimpleNamespace
+) -> None:
+    good, test = mvtec_tree / "bolt/train/good", mvtec_tree / "bolt/test/good"
+    nearly = np.full((40, 48), 127, np.uint8)
+    nearly[::2, ::3], nearly[0, 0] = 128, 250  # rounding, and a hot pixel
+    Image.new("L", (48, 40)).save(good / "black.png")
+    Image.fromarray(nearly).save(good / "nearly.png")
+    Image.new("L", (48, 40), 255).save(test / "white.png")
+    picture = Image.open(good / "000.png")
+    for name, alpha in {"unused.png": 0, "all_but.png": 10}.items():
+        Image.merge("LA", [picture, Image.new("L", (48, 40), alpha)]).save(good / name)
+    indexed = picture.convert("P")
+    indexed.save(good / "palette.png", transparency=bytes(256))
+    _, report, _ = checked(mvtec_tree)
+    told = failures(report)
+    assert told["image_not_blank"] == [f"bolt/train/good/{n}.png" for n in ("black", "nearly")]
+    assert told["test_image_not_blank"] == ["bolt/test/good/white.png"]
+    names = ("all_but", "palette", "unused")
+    assert told["image_decodes"] == [f"bolt/train/good/{name}.png" for name in names]
+    assert report["success"] is False
+    for name in ("black", "nearly", *names):
+        (good / f"{name}.png").unlink()
+    _, report, _ = checked(mvtec_tree)
+    assert (list(failures(report)), report["success"]) == (["test_image_not_blank"], True)
+
+
+def test_copies_of_a_picture_count_once(mvtec_tree: Path) -> None:
+    good = mvtec_tree / "bolt/train/good"
+    picture = Image.open(good / "000.png")
+    for path in list(good.glob("*.png"))[1:]:
+        path.unlink()
+    for level in range(10):
+        picture.save(good / f"{level}.png", compress_level=level)
+        picture.save(good / f"{level}.webp", lossless=True, quality=level * 10)
+    picture.save(good / "again.bmp")
+    manifest, report, _ = checked(mvtec_tree)
+    fitted = manifest[manifest["path"].str.startswith("bolt/train")]
+    assert set(fitted["split"]) == {"train"}  # equal pictures share their split
+    assert failures(report)["enough_train_images"] == ["bolt"]
+
+
+def test_a_picture_saved_anew_in_another_category_or_under_another_label(
+    mvtec_tree: Path, make: SimpleNamespace
+) -> None:
+    make.category(mvtec_tree, "nut", seed=3)
+    Image.open(mvtec_tree / "nut/train/good/000.png").save(mvtec_tree / "bolt/train/good/x.bmp")
+    anew = mvtec_tree / "bolt/test/scratch/000.png"
+    Image.open(mvtec_tree / "bolt/test/good/000.png").save(anew, compress_level=0)
+    manifest, report, _ = checked(mvtec_tree)
+    told = failures(report)
+    assert told["one_category"] == ["nut/train/good/000.png"]
+    with pytest.raises(DataError) as caught:
+        gate(manifest, report)
+    for name in ("bolt/test/good/000.png", "bolt/test/scratch/000.png"):
+        assert name in str(caught.value)
+
+
+def test_masks_that_mark_most_or_are_not_turned(mvtec_tree: Path) -> None:
+    truth, test = mvtec_tree / "bolt/ground_truth/scratch", mvtec_tree / "bolt/test/scratch"
+    Image.eval(Image.open(truth / "000_mask.png"), lambda v: 255 - v).save(truth / "000_mask.png")
+    for number, (size, turn) in enumerate([((48, 40), 6), ((40, 40), 3)], start=1):
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        path = test / f"00{number}.png"
+        Image.open(path).resize(size).save(path, exif=exif)
+        mask = truth / f"00{number}_mask.png"
+        Image.open(mask).resize(size).save(mask)
+    _, report, _ = checked(mvtec_tree)
+    told = failures(report)
+    assert told["mask_not_most"] == ["bolt/test/scratch/000.png"]
+    assert told["mask_turned"] == ["bolt/test/scratch/001.png", "bolt/test/scratch/002.png"]
+    assert told["mask_size"] == ["bolt/test/scratch/001.png"]
+    details = [
+        one["detail"]
+        for check in report["checks"]
+        if check["name"] == "mask_turned"
+        for one in check["offenders"]
+    ]
+    assert "fits the image before it is turned" in details[0]
+    assert "lies on the image as it is turned" in details[1]
+    Image.open(truth / "000_mask.png").convert("RGB").save(truth / "000_mask.webp", quality=60)
+    (truth / "000_mask.webp").rename(truth / "000_mask.png")
+    assert failures(checked(mvtec_tree)[1])["mask_lossless"] == ["bolt/test/scratch/000.png"]
+
+
+def test_how_many_pixels_are_read_is_a_setting(mvtec_tree: Path) -> None:
+    _, report, _ = checked(mvtec_tree, max_pixels=48 * 40 - 1)
+    told = next(check for check in report["checks"] if check["name"] == "image_decodes")
+    assert told["failed"] == 37
+    assert "48x40 pixels, more than the 1,919 of data.max_pixels" in told["offenders"][0]["detail"]
+    assert checked(mvtec_tree, max_pixels=48 * 40)[1]["success"] is True

@@ -64,9 +64,10 @@ class ImageFolder:
             depths: Category → bits that its 16-bit images use, as a model was trained with; by
                 default what the manifest says.
         """
-        pixels = int((manifest["width"] * manifest["height"]).max()) if len(manifest) else 0
-        bits = bits_by_path(manifest, depths)
-        return ImageFolder(self.path, bits, max(self.max_pixels, pixels))
+        pixels = self.max_pixels
+        if len(manifest) and {"width", "height"} <= set(manifest):
+            pixels = max(pixels, int((manifest["width"] * manifest["height"]).max()))
+        return ImageFolder(self.path, bits_by_path(manifest, depths), pixels)
 
     def read(self, relative: str) -> Image.Image:
         """Reads the image at `relative` (posix, relative to the root); see `read_image`."""

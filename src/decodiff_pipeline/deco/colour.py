@@ -104,6 +104,8 @@ def orientation_of(image: Image.Image) -> tuple[int, str]:
         cannot be read turns nothing.
     """
     try:
+        if block := image.info.get("exif"):
+            Image.Exif().load(block)  # getexif() says nothing the second time
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception as error:  # whatever Pillow's parsers of EXIF, TIFF and XMP come across
         return 1, f"its EXIF or XMP block cannot be read ({error})"

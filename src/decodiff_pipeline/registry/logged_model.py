@@ -179,9 +179,11 @@ def check_model(info: ModelInfo, model: TrainedModel) -> None:
 def _signature() -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType
 
     return ModelSignature(
-        inputs=Schema([ColSpec(DataType.binary, "image"), ColSpec(DataType.string, "category")]),
+        # A binary column would be decoded by MLflow, which drops what is not base64.
+        inputs=Schema([ColSpec(AnyType(), "image"), ColSpec(DataType.string, "category")]),
         outputs=Schema(
             [
                 ColSpec(DataType.string, "category"),

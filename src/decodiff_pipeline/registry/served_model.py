@@ -6,6 +6,7 @@ So it is small, and imports the installed package for everything else.
 from __future__ import annotations
 
 import base64
+import logging
 import os
 import time
 import uuid
@@ -15,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import BAD_REQUEST
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR
 from mlflow.pyfunc import PythonModel
 
 from decodiff_pipeline.errors import ImageError, ModelError
 from decodiff_pipeline.evaluation.monitoring.reference import scores_sha256
+from decodiff_pipeline.registry.request_images import image_bytes
 from decodiff_pipeline.registry.request_log import RequestLog
 from decodiff_pipeline.registry.scorer import Scorer
 from decodiff_pipeline.registry.served_version import served_version
@@ -27,6 +29,7 @@ from decodiff_pipeline.registry.served_version import served_version
 if TYPE_CHECKING:
     from mlflow.pyfunc import PythonModelContext
 
+logger = logging.getLogger(__name__)
 
 OVERRIDES_VARIABLE = "DECODIFF_THRESHOLDS"
 ONNX_VARIABLE = "DECODIFF_ONNX"
@@ -66,7 +69,7 @@ class ServedModel(PythonModel):
 
         Args:
             context: MLflow's, not used.
-            model_input: Columns ``image`` (bytes) and ``category``.
+            model_input: Columns ``image`` (bytes, or text in base64) and ``category``.
             params: ``map_bits``: 8 (default), 16, or 0 for no map. ``threshold``: of all images in
                 the request; ``None`` (default) for their categories' own.
 
@@ -80,12 +83,18 @@ class ServedModel(PythonModel):
                 MLflow passes on the text of no other exception.
         """
         start, request_id = time.perf_counter(), uuid.uuid4().hex
-        categories = [str(category) for category in model_input["category"]]
-        images = list(model_input["image"])
         try:
+            if "image" not in model_input:
+                raise ModelError("the request has no column image; send image and category")
+            images = image_bytes(model_input["image"])
+            categories = [str(category) for category in model_input["category"]]
             answers = self._scorer.score(images, categories, **_known(params or {}))
         except (ImageError, ModelError) as error:
             raise MlflowException(str(error), error_code=BAD_REQUEST) from error
+        except Exception as error:
+            logger.exception("request %s failed", request_id)
+            msg = f"the server failed; its log says why, under the request {request_id}"
+            raise MlflowException(msg, error_code=INTERNAL_ERROR) from error
         if self._log is not None:
             latency_ms = (time.perf_counter() - start) * 1000
             self._log.write(request_id, images, categories, answers, latency_ms)
