@@ -373,8 +373,8 @@ def test_masks_beside_images_stop_the_run_with_one_example_a_folder(
 ) -> None:
     bolt = mvtec_tree / "bolt"
     for i in range(3):
-        make.mask(bolt / "train" / "good" / f"{i:03d}_GT.png", value=i)
-    make.mask(bolt / "test" / "scratch" / "000-mask.png", value=9)
+        make.mask(bolt / "train" / "good" / f"{i:03d}_GT.png", value=100 + i)
+    make.mask(bolt / "test" / "scratch" / "000-mask.png", value=90)
     manifest, report, _ = checked(mvtec_tree)
     assert len(failures(report)["no_mask_among_images"]) == 4
     with pytest.raises(DataError) as caught:
@@ -462,7 +462,7 @@ def test_nothing_to_see_in_an_image_is_told_by_file(
 def test_copies_of_a_picture_count_once(mvtec_tree: Path) -> None:
     good = mvtec_tree / "bolt/train/good"
     picture = Image.open(good / "000.png")
-    for path in list(good.glob("*.png"))[1:]:
+    for path in sorted(good.glob("*.png"))[1:]:
         path.unlink()
     for level in range(10):
         picture.save(good / f"{level}.png", compress_level=level)

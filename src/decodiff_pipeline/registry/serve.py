@@ -22,6 +22,9 @@ from decodiff_pipeline.registry.mlflow_values import first_line, prepare_environ
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+MLFLOW_APP = "mlflow.pyfunc.scoring_server.app:app"
+APP = "decodiff_pipeline.registry.server_app:app"
+
 
 def server_command(
     model: str, host: str, port: int, workers: int, timeout_s: int
@@ -50,7 +53,7 @@ def server_command(
     # More threads wait for each other by spinning; docs/serving.md has the figures.
     environment.setdefault("OMP_NUM_THREADS", "1")
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return shlex.split(command), environment
+    return shlex.split(command.replace(MLFLOW_APP, APP)), environment
 
 
 def is_up(port: int) -> bool:

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from benchmarks.fuzz_server import fuzz, save_tiny_model, served
+
+from decodiff_pipeline.errors import ImageError
+from decodiff_pipeline.registry.request_images import image_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE = np.random.default_rng(0).integers(0, 256, 300, dtype=np.uint8).tobytes()
+TEXT = base64.b64encode(FILE).decode()
+
+
+def test_bytes_and_base64_with_or_without_line_breaks_are_the_file() -> None:
+    broken = base64.encodebytes(FILE).decode()
+    assert "\n" in broken
+    texts = [FILE, bytearray(FILE), TEXT, broken, broken.replace("\n", "\r\n"), f"  {TEXT}\n"]
+    assert image_bytes(texts) == [FILE] * len(texts)
+
+
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        (TEXT[:8] + "*" + TEXT[8:], r"image 1 is not base64: character 8 is '\*'"),
+        (TEXT[:8] + " " + TEXT[9:], "character 8 is ' '"),
+        (TEXT[:8] + "é" + TEXT[8:], "character 8 is 'é'"),
+        (TEXT[:8] + "_" + TEXT[9:], "replace - by [+] and _ by /"),
+        (f"data:image/png;base64,{TEXT}", "image 1 is a data URL: send the base64 text behind"),
+        (TEXT[:-1], "image 1 is not base64 .*send all of it"),
+        (TEXT[:8] + "==" + TEXT[8:], "image 1 is not base64"),
+        (None, "image 1 is of type NoneType"),
+        (12, "image 1 is of type int"),
+    ],
+)
+def test_anything_else_is_refused_with_the_number_of_the_image(sent: object, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        image_bytes([TEXT, sent])
+
+
+@pytest.mark.slow
+def test_damaged_requests_are_answered_with_a_sentence(tmp_path: Path) -> None:
+    with served(save_tiny_model(tmp_path)) as port:
+        verdicts, _ = fuzz(port, 60, 1)
+    assert set(verdicts) <= {"200", "400", "415", "422"}
+    assert verdicts["200"] > 5
+    assert verdicts["400"] > 5
