@@ -262,7 +262,7 @@ def _masks(config: ValidationConfig) -> list[Any]:
             high=("validation.max_mask_share", config.max_mask_share),
             severity=WARNING,
             row_condition=has_mask,
-        ),  # fmt: skip
+        ),
         _empty(
             "mask_turn_error",
             "mask_turned",
