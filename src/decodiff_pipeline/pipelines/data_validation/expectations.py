@@ -162,17 +162,10 @@ def _splits() -> list[Any]:
                 "only_good_outside_test", good, told="is {label} ({defect_type}) in {split}"
             ),
         ),
-        _empty(
-            "other_label_duplicate_of",
-            "one_label",
-            "No two images of equal pixels have different labels.",
-        ),
-        _empty(
-            "other_category_duplicate_of",
-            "one_category",
-            "No two images of equal pixels are in different categories.",
-            severity=WARNING,
-        ),
+        _empty("other_label_duplicate_of", "one_label",
+               "No two images of equal pixels have different labels: remove the wrong one."),
+        _empty("other_category_duplicate_of", "one_category",
+               "No two images of equal pixels are in different categories.", severity=WARNING),
         _empty(
             "duplicate_of",
             "not_in_train_and_test",
@@ -200,7 +193,7 @@ def _splits() -> list[Any]:
             "may tell defective from good).",
             severity=WARNING,
         ),
-    ]
+    ]  # fmt: skip
 
 
 def _masks(config: ValidationConfig) -> list[Any]:
@@ -263,13 +256,9 @@ def _masks(config: ValidationConfig) -> list[Any]:
             severity=WARNING,
             row_condition=has_mask,
         ),
-        _empty(
-            "mask_turn_error",
-            "mask_turned",
-            "Every mask is turned by EXIF as its image is.",
-            severity=WARNING,
-        ),
-    ]
+        _empty("mask_turn_error", "mask_turned",
+               "Every mask is turned by EXIF as its image is.", severity=WARNING),
+    ]  # fmt: skip
 
 
 def _meta(
