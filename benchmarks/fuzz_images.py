@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from decodiff_pipeline.data.decoding import FORMATS, decode
+from decodiff_pipeline.deco.colour import orientation_of, turned
 from decodiff_pipeline.errors import ImageError
 
 if TYPE_CHECKING:
@@ -90,18 +91,19 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
     return data
 
 
-def reference(data: bytes) -> np.ndarray | None:
-    """Pillow's own pixels, upright where its metadata can be read; ``None`` where it gives none."""
+def reference(data: bytes, orientation: int | None = None) -> np.ndarray | None:
+    """Pillow's own pixels, turned by an EXIF orientation; ``None`` where it gives none.
+
+    Args:
+        data: The file.
+        orientation: 1 to 8; by default what the file says.
+    """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         image.load()
     except Exception:  # whatever a plugin raises
         return None
-    try:
-        image = ImageOps.exif_transpose(image)
-    except Exception as error:  # its metadata are damaged, its pixels are not
-        assert error  # noqa: S101
-    return np.asarray(image)
+    return np.asarray(turned(image, orientation or orientation_of(image)[0]))
 
 
 def judged(data: bytes, whole: np.ndarray | None) -> str:
@@ -115,7 +117,7 @@ def judged(data: bytes, whole: np.ndarray | None) -> str:
     except Exception as error:  # that is what is looked for
         return f"crash: {type(error).__name__}: {error}"
     else:
-        pixels, own = np.asarray(found.image), reference(data)
+        pixels, own = np.asarray(found.image), reference(data, found.orientation)
         if own is not None and not np.array_equal(pixels, own):
             return "other pixels than Pillow's"
         same = whole is not None and np.array_equal(pixels, whole)
