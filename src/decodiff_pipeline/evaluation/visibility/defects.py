@@ -104,7 +104,8 @@ def places(identity: str, box: Box, side: int, count: int) -> list[Box] | None:
     digest = hashlib.sha256(f"visibility:{identity}:{side}".encode()).digest()
     random = np.random.default_rng(int.from_bytes(digest[:16], "big"))
     found = []
-    for number in range(count):
+    # In another order for each image: no kind of defect is always in the same corner.
+    for number in random.permutation(fields**2)[:count].tolist():
         starts = [
             part.start + index * length + int(random.integers(length - side + 1))
             for part, index, length in zip(box, divmod(number, fields), lengths, strict=True)
