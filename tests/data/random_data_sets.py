@@ -1,0 +1,382 @@
+"""Small data sets in every layout, with what goes wrong with data sets of people.
+
+A data set is made in memory (path → bytes), together with the rows that its manifest should have.
+An oddity changes the files, and the rows where it changes what is right.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import unicodedata
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+SIDE, MIN_SIDE = 32, 16
+
+# Of each layout: train, good test images, defects, masks; {c} category, {s} stem.
+PLACES = {
+    "mvtec": ("{c}/train/good", "{c}/test/good", "{c}/test/scratch",
+              "{c}/ground_truth/scratch/{s}_mask.png"),
+    "mvtec_loco": ("{c}/train/good", "{c}/test/good", "{c}/test/logical_anomalies",
+                   "{c}/ground_truth/logical_anomalies/{s}/000.png"),
+    "mvtec_ad2": ("{c}/train/good", "{c}/test_public/good", "{c}/test_public/bad",
+                  "{c}/test_public/ground_truth/bad/{s}_mask.png"),
+    "folder": ("{c}/good", "{c}/test_good", "{c}/scratch", "{c}/masks/scratch/{s}.png"),
+    "btad": ("{c}/train/ok", "{c}/test/ok", "{c}/test/ko", "{c}/ground_truth/ko/{s}.png"),
+    "visa": ("{c}/Data/Images/Normal", "{c}/Data/Images/Normal", "{c}/Data/Images/Anomaly",
+             "{c}/Data/Masks/Anomaly/{s}.png"),
+    "elpv": ("images", "images", "images", ""),
+}  # fmt: skip
+DEFECTS = {"btad": "ko", "visa": "anomaly", "elpv": "defective", "mvtec_ad2": "bad",
+           "mvtec_loco": "logical_anomalies"}  # fmt: skip
+KINDS = ("train", "test", "defect")
+
+
+@dataclass
+class Photo:
+    """An image and the row that it should have; `mask_path` is empty where it has no mask."""
+
+    category: str
+    kind: str
+    path: str
+    mask_path: str = ""
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.path).stem
+
+
+@dataclass
+class DataSet:
+    """Files and rows of a data set.
+
+    Attributes:
+        layout: Its name.
+        photos: The rows that are right.
+        files: Content by path.
+        links: Target by path.
+        touched: Paths that oddities changed; validation may complain of these alone.
+        stopped: Those of them that validation has to stop for.
+        told: Those that it has to name, in an error or in a warning.
+    """
+
+    layout: str
+    photos: list[Photo] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    touched: set[str] = field(default_factory=set)
+    stopped: set[str] = field(default_factory=set)
+    told: set[str] = field(default_factory=set)
+
+    def add(self, category: str, kind: str, stem: str, *, mask: bool) -> None:
+        """Adds an image, and its mask."""
+        train, test, defect, truth = PLACES[self.layout]
+        folder = {"train": train, "test": test, "defect": defect}[kind].format(c=category)
+        photo = Photo(category, kind, f"{folder}/{stem}.png")
+        self.files[photo.path] = encoded(picture(len(self.photos)))
+        if kind == "defect" and mask and truth:
+            photo.mask_path = truth.format(c=category, s=stem)
+            self.files[photo.mask_path] = encoded(mask_values() * np.uint8(255))
+        self.photos.append(photo)
+
+    def move(self, old: str, new: str) -> None:
+        """Renames a file."""
+        self.files[new] = self.files.pop(old)
+        self.touched |= {old, new}
+
+    def write(self, root: Path) -> None:
+        """Writes files, links and the table of the layout."""
+        for path, content in self.files.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_bytes(content)
+        for path, target in self.links.items():
+            (root / path).unlink(missing_ok=True)
+            (root / path).symlink_to(target)
+        if self.layout == "visa":
+            (root / "split_csv").mkdir()
+            with (root / "split_csv" / "1cls.csv").open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(["object", "split", "label", "image", "mask"])
+                for one in self.photos:
+                    split = "train" if one.kind == "train" else "test"
+                    label = "anomaly" if one.kind == "defect" else "normal"
+                    writer.writerow([one.category, split, label, one.path, one.mask_path])
+        if self.layout == "elpv":
+            lines = [f"{p.path};{int(p.kind == 'defect')}.0;{p.category}\n" for p in self.photos]
+            (root / "labels.csv").write_text("".join(lines), encoding="utf-8")
+
+
+def picture(seed: int, channels: int = 3) -> NDArray[np.uint8]:
+    """Noise, (32, 32, channels), no two alike."""
+    return np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, channels), dtype=np.uint8)
+
+
+def mask_values() -> NDArray[np.uint8]:
+    """A defect of 60 pixels: ones on zeros."""
+    values = np.zeros((SIDE, SIDE), np.uint8)
+    values[8:18, 10:16] = 1
+    return values
+
+
+def encoded(image: NDArray[Any] | Image.Image, form: str = "PNG", **options: Any) -> bytes:
+    """The bytes of an image file."""
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    stream = io.BytesIO()
+    image.save(stream, form, **({"compress_level": 1} if form == "PNG" else {}), **options)
+    return stream.getvalue()
+
+
+SYSTEM = ("@eaDir/{n}/SYNOPHOTO_THUMB_XL.jpg", "._{n}", "Thumbs.db", "__MACOSX/{n}",
+          "#recycle/{n}", "$RECYCLE.BIN/{n}", ".AppleDouble/{n}", ".ipynb_checkpoints/{n}",
+          "desktop.ini", ".DS_Store", "lost+found/{n}")  # fmt: skip
+BESIDE = ("{s}_mask.png", "{s}_GT.png", "{s}-mask.png", "mask_{s}.png", "{s}_label.png")
+NAMES = ("a b", "a#1", "[1]", "it's", "100%", "-rf", "a..b", "café", "日本", "a,b", "a;b", "{x}",
+         "a&b", "a!", "x" * 100, "a\\b", '"q"', "A", "a:b", "*", "🙂", "~", "a=b", "01", "null",
+         "a\tb", "$HOME", "a|b")  # fmt: skip
+WRONG = (".gif", ".txt", "", ".png.bak", ".jfif", ".PNG ", ".heic")
+RIGHT = (".PNG", ".jpg", ".Jpeg", ".bmp", ".TIF", ".webp")
+
+
+def system_file(data: DataSet, photo: Photo, which: int) -> None:
+    """A system leaves something beside an image: it is no part of the data set."""
+    name = SYSTEM[which % len(SYSTEM)].format(n=PurePosixPath(photo.path).name)
+    data.files[str(PurePosixPath(photo.path).with_name("x").parent / name)] = encoded(picture(900))
+
+
+def mask_beside(data: DataSet, photo: Photo, which: int) -> None:
+    """A mask lies beside the image it was drawn on."""
+    name = BESIDE[which % len(BESIDE)].format(s=photo.stem)
+    path = PurePosixPath(photo.path).with_name(name).as_posix()
+    data.files[path] = encoded(mask_values() * np.uint8(255))
+    data.touched |= {path, photo.path}
+
+
+def folder_case(data: DataSet, photo: Photo, which: int) -> None:
+    """A folder of the layout is written in another case, for all of a category."""
+    path = photo.mask_path if which % 4 == 0 and photo.mask_path else photo.path
+    parts = PurePosixPath(path).parts
+    own = {photo.category, photo.stem, "scratch", "logical_anomalies", "bad"}
+    fixed = [part for part in parts[:-1] if part not in own]
+    if not fixed:
+        return
+    old = fixed[which % len(fixed)]
+    new = old.upper() if which % 2 else old.title() if old.islower() else old.lower()
+    start = PurePosixPath(*parts[: parts.index(old)])
+    data.touched |= {old, new}
+    for name in list(data.files):
+        below = PurePosixPath(name)
+        if below.is_relative_to(start / old):
+            data.move(name, (start / new / below.relative_to(start / old)).as_posix())
+    in_table = data.layout in {"visa", "elpv"}
+    for one in data.photos:
+        for key in ("path", "mask_path"):
+            below = PurePosixPath(getattr(one, key))
+            if not in_table and below.is_relative_to(start / old):
+                setattr(one, key, (start / new / below.relative_to(start / old)).as_posix())
+            elif in_table and below.is_relative_to(start / old):
+                data.touched.add(getattr(one, key))
+
+
+def rename(data: DataSet, photo: Photo, stem: str, mask_stem: str | None = None) -> None:
+    """Gives an image and its mask another stem."""
+    old, path = photo.stem, PurePosixPath(photo.path)
+    new = path.with_name(f"{stem}{path.suffix}").as_posix()
+    data.move(photo.path, new)
+    photo.path = new
+    if photo.mask_path:
+        place = PLACES[data.layout][3].format(c=photo.category, s=mask_stem or stem)
+        if PurePosixPath(photo.mask_path).stem in {old, f"{old}_mask", "000"}:
+            data.move(photo.mask_path, place)
+            photo.mask_path = place
+
+
+def odd_name(data: DataSet, photo: Photo, which: int) -> None:
+    """A name with signs that shells, patterns or tables read otherwise."""
+    names = {PurePosixPath(one.path).with_suffix("").as_posix() for one in data.photos}
+    stem = NAMES[which % len(NAMES)]
+    if PurePosixPath(photo.path).with_name(stem).as_posix() not in names:
+        rename(data, photo, stem)
+
+
+def other_normal_form(data: DataSet, photo: Photo, which: int) -> None:
+    """A Mac writes the name of the image, another system that of the mask or of the table."""
+    composed, decomposed = (unicodedata.normalize(form, "prüf") for form in ("NFC", "NFD"))
+    if any(one.stem in {composed, decomposed} for one in data.photos):
+        return
+    pair = (composed, decomposed) if which % 2 else (decomposed, composed)
+    rename(data, photo, *pair)
+    if data.layout in {"visa", "elpv"}:
+        photo.path = PurePosixPath(photo.path).with_name(f"{pair[1]}.png").as_posix()
+
+
+def blank(data: DataSet, photo: Photo, which: int) -> None:
+    """An image of one grey, as of a camera that failed."""
+    grey = (0, 255, 128)[which % 3]
+    data.files[photo.path] = encoded(np.full((SIDE, SIDE, 3), grey, np.uint8))
+    data.told.add(photo.path)
+    if photo.kind == "train" and data.layout != "elpv":  # which tests on some of its good images
+        data.stopped.add(photo.path)
+
+
+def unused_alpha(data: DataSet, photo: Photo, which: int) -> None:
+    """An alpha channel that is zero or full everywhere, or half of it is."""
+    alpha = np.zeros((SIDE, SIDE, 1), np.uint8) if which % 3 else np.full((SIDE, SIDE, 1), 255)
+    alpha[: SIDE // 2] = 255 if which % 3 == 1 else alpha[: SIDE // 2]
+    data.files[photo.path] = encoded(
+        np.concatenate([picture(1000 + which), alpha], 2).astype(np.uint8)
+    )
+    data.touched.add(photo.path)
+
+
+def cut(data: DataSet, photo: Photo, which: int) -> None:
+    """A copy that was broken off."""
+    form = ("JPEG", "PNG", "BMP", "TIFF")[which % 4]
+    content = encoded(picture(1100 + which), form)
+    data.files[photo.path] = content[: len(content) * (1 + which % 5) // 6]
+    data.stopped.add(photo.path)
+
+
+def inverted_mask(data: DataSet, photo: Photo, which: int) -> None:
+    """White where there is no defect."""
+    if photo.mask_path:
+        data.files[photo.mask_path] = encoded((1 - mask_values()) * np.uint8(255))
+        data.touched |= {photo.mask_path, photo.path}
+
+
+def mask_encoding(data: DataSet, photo: Photo, which: int) -> None:
+    """The same defect, written in another way."""
+    if not photo.mask_path:
+        return
+    values = mask_values()
+    palette = Image.fromarray(values, "P")
+    palette.putpalette([0, 0, 0, 255, 0, 0])
+    marked = np.repeat((values * np.uint8(255))[..., None], 3, 2)
+    full = np.full((SIDE, SIDE, 1), 255, np.uint8)
+    forms: list[NDArray[Any] | Image.Image] = [
+        values, values * np.uint8(38), Image.fromarray(values * np.uint8(255)).convert("1"),
+        palette, marked, np.concatenate([marked, full], 2), values.astype(np.uint16) * 65535,
+        np.concatenate([values[..., None] * np.uint8(255), full], 2), marked * [1, 0, 0],
+    ]  # fmt: skip
+    form = forms[which % len(forms)]
+    form = (
+        form if isinstance(form, Image.Image) or form.dtype != np.int64 else form.astype(np.uint8)
+    )
+    data.files[photo.mask_path] = encoded(form)
+    data.touched |= {photo.mask_path, photo.path}
+
+
+def same_pixels(data: DataSet, photo: Photo, which: int) -> None:
+    """An image is there twice, in other bytes: in train and test, or twice in train."""
+    others = [one for one in data.photos if one is not photo and one.category == photo.category]
+    if not others:
+        return
+    other = others[which % len(others)]
+    with Image.open(io.BytesIO(data.files[photo.path])) as image:
+        form = ("BMP", "TIFF", "PNG")[which % 3]
+        data.files[other.path] = encoded(image.convert("RGB"), form)
+        data.files[photo.path] = encoded(image.convert("RGB"), "PNG", optimize=True)
+    data.touched |= {photo.path, other.path}
+    if {photo.kind, other.kind} != {"test"} and {photo.kind, other.kind} != {"defect"}:
+        data.told.add(f"{photo.path}\n{other.path}")
+    if {photo.kind, other.kind} in ({"train", "test"}, {"train", "defect"}):
+        data.stopped.add(f"{photo.path}\n{other.path}")
+
+
+def broken_exif(data: DataSet, photo: Photo, which: int) -> None:
+    """Metadata that no program can read, beside good pixels."""
+    exif = (
+        b"Exif\0\0garbage",
+        b"Exif\0\0II*\0\xff\xff\xff\x7f",
+        b"Exif\0\0MM\0*\0\0\0\x08\xff\xff",
+    )
+    data.files[photo.path] = encoded(
+        picture(1200 + which), "JPEG", exif=exif[which % len(exif)], quality=95
+    )
+    data.touched.add(photo.path)
+
+
+def too_small(data: DataSet, photo: Photo, which: int) -> None:
+    """An image below the smallest side that is allowed."""
+    side = 1 + which % (MIN_SIDE - 1)
+    data.files[photo.path] = encoded(picture(1300 + which)[:side, : (SIDE, side)[which % 2]])
+    data.stopped.add(photo.path)
+
+
+def link(data: DataSet, photo: Photo, which: int) -> None:
+    """An image or its mask is a link, to a file in the data set or to none."""
+    path = photo.mask_path if which % 3 == 0 and photo.mask_path else photo.path
+    target = os.path.relpath(data.photos[0].path, PurePosixPath(path).parent)
+    data.links[path] = "/nowhere/a.png" if which % 2 or path == data.photos[0].path else target
+    data.stopped.add(f"{path}\n{PurePosixPath(path).parent}" if path.endswith("/000.png") else path)
+
+
+def wrong_suffix(data: DataSet, photo: Photo, which: int) -> None:
+    """The suffix says something else than the content, or nothing."""
+    suffix = (*WRONG, *RIGHT)[which % len(WRONG + RIGHT)]
+    path = PurePosixPath(photo.path)
+    new = path.with_name(f"{path.stem}{suffix}").as_posix()
+    data.move(photo.path, new)
+    if suffix in RIGHT or data.layout in {"visa", "elpv"}:
+        photo.path = new
+
+
+def bits(data: DataSet, photo: Photo, which: int) -> None:
+    """More than 8 bits, in modes that cameras write."""
+    deep = np.random.default_rng(which).integers(0, (4096, 65536)[which % 2], (SIDE, SIDE))
+    form = ("PNG", "TIFF")[which // 2 % 2]
+    data.files[photo.path] = encoded(Image.fromarray(deep.astype(np.uint16)), form)
+    data.touched.add(photo.path)
+
+
+def palette(data: DataSet, photo: Photo, which: int) -> None:
+    """Modes of few colours, grey, or for print."""
+    image = Image.fromarray(picture(1400 + which))
+    mode = ("P", "L", "1", "LA", "CMYK")[which % 5]
+    image = image.quantize(16) if mode == "P" else image.convert(mode)
+    data.files[photo.path] = encoded(image, "TIFF" if mode == "CMYK" else "PNG")
+    data.touched.add(photo.path)
+
+
+ODDITIES: tuple[Callable[[DataSet, Photo, int], None], ...] = (
+    system_file, mask_beside, folder_case, odd_name, other_normal_form, blank, unused_alpha, cut,
+    inverted_mask, mask_encoding, same_pixels, broken_exif, too_small, link, wrong_suffix, bits,
+    palette,
+)  # fmt: skip
+
+
+def data_set(
+    layout: str,
+    categories: tuple[tuple[str, int, int, int, bool], ...],
+    oddities: tuple[tuple[int, int, int], ...] = (),
+) -> DataSet:
+    """Makes a data set.
+
+    Args:
+        layout: Its name.
+        categories: Name, numbers of train, good test and defective images, whether with masks.
+        oddities: Numbers of the oddity, of the image it befalls, and of its variant.
+    """
+    data = DataSet(layout)
+    for name, *counts, mask in categories:
+        for kind, count in zip(KINDS, counts, strict=True):
+            for i in range(count):
+                data.add(name, kind, f"{name.partition(' ')[0]}_{kind}{i}", mask=mask)
+    changed: set[int] = set()
+    for oddity, image, which in oddities:
+        position = image % len(data.photos)
+        if position not in changed:  # one each, so that what is right stays plain
+            changed.add(position)
+            ODDITIES[oddity % len(ODDITIES)](data, data.photos[position], which)
+    data.photos = [replace(one) for one in data.photos]
+    return data
