@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,9 @@ class ConfigLoader(OmegaConfigLoader):
             ConfigurationError: A file or folder is not what it should be.
         """
         if key == "catalog":
-            OmegaConf.register_new_resolver("parameter", self._parameter, replace=True)
+            parameters = OmegaConf.create(self["parameters"])
+            resolver = partial(_parameter, parameters)
+            OmegaConf.register_new_resolver("parameter", resolver, replace=True)
         if key in self or key not in self.config_patterns or not Path(self.conf_source).is_dir():
             return super().__getitem__(key)
         stated: dict[str, Any] = {}
@@ -74,15 +77,16 @@ class ConfigLoader(OmegaConfigLoader):
         OmegaConf.register_new_resolver("runtime_params", self._runtime_parameter, replace=True)
         return _resolved(OmegaConf.merge(*files.values())) if files else {}
 
-    def _parameter(self, name: str, default: Any) -> Any:
-        value = OmegaConf.select(OmegaConf.create(self["parameters"]), name)
-        return default if value is None else as_text(value)
-
     def _runtime_parameter(self, name: str, default: Any = ...) -> Any:
         value = OmegaConf.select(OmegaConf.create(self.runtime_params or {}), name, default=default)
         if value is ...:
             raise ConfigurationError(f"a configuration file needs {name!r}: give it with --params")
         return value
+
+
+def _parameter(parameters: Any, name: str, default: Any) -> Any:
+    value = OmegaConf.select(parameters, name)
+    return default if value is None else as_text(value)
 
 
 def _resolved(config: Any) -> dict[str, Any]:

@@ -69,10 +69,11 @@ class ParameterErrors(logging.Filter):
             return f"{where}: parameter {key!r} is missing"
         message = detail["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
-        message += _cure(path[-1], detail)
+        message = _cure(path[-1], detail) or message
         if not detail["loc"]:  # a rule over several keys names them itself
             return f"{where}: {key}: {message}"
-        return f"{where}: {key} is {detail['input']!r}; {message}"
+        given = "null" if detail["input"] is None else repr(detail["input"])
+        return f"{where}: {key} is {given}; {message}"
 
     def _where(self, path: Sequence[str]) -> str:
         """The file that sets a key: ``--params``, the environment's or the base one."""
@@ -102,11 +103,11 @@ def _cure(name: str, detail: Mapping[str, Any]) -> str:
     """What to write in place of a value of the wrong kind; empty where the message says it."""
     value = detail["input"]
     if detail["type"] in {"tuple_type", "list_type"}:
-        return f": write a list, {name}: [{value}] (--params '….{name}=[a,b]')"
+        return f"write a list, {name}: [{value}] (--params '….{name}=[a,b]')"
     if detail["type"] == "string_type" and value is None:
-        return ": write a name that YAML takes for nothing in quotes, 'null'"
+        return "write a name that YAML takes for nothing in quotes, 'null'"
     if detail["type"] == "string_type":
-        return ": write one value, in quotes where it has brackets, braces or ': ' in it"
+        return "write one value, in quotes where it has brackets, braces or ': ' in it"
     return ""
 
 
