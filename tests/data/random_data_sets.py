@@ -101,6 +101,7 @@ class DataSet:
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_bytes(content)
         for path, target in self.links.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).unlink(missing_ok=True)
             (root / path).symlink_to(target)
         if self.layout == "visa":
@@ -278,7 +279,9 @@ def mask_encoding(data: DataSet, photo: Photo, which: int) -> None:
 
 def same_pixels(data: DataSet, photo: Photo, which: int) -> None:
     """An image is there twice, in other bytes: in train and test, or twice in train."""
+    changed = data.touched | data.stopped | data.told
     others = [one for one in data.photos if one is not photo and one.category == photo.category]
+    others = [one for one in others if one.path not in changed]
     if not others:
         return
     other = others[which % len(others)]
@@ -289,7 +292,8 @@ def same_pixels(data: DataSet, photo: Photo, which: int) -> None:
     data.touched |= {photo.path, other.path}
     if {photo.kind, other.kind} != {"test"} and {photo.kind, other.kind} != {"defect"}:
         data.told.add(f"{photo.path}\n{other.path}")
-    if {photo.kind, other.kind} in ({"train", "test"}, {"train", "defect"}):
+    pairs = [{"train", "test"}, {"train", "defect"}]
+    if {photo.kind, other.kind} in pairs[data.layout == "elpv" :]:  # which chooses its test images
         data.stopped.add(f"{photo.path}\n{other.path}")
 
 
@@ -325,6 +329,9 @@ def wrong_suffix(data: DataSet, photo: Photo, which: int) -> None:
     """The suffix says something else than the content, or nothing."""
     suffix = (*WRONG, *RIGHT)[which % len(WRONG + RIGHT)]
     path = PurePosixPath(photo.path)
+    beside = [one for one in data.files if PurePosixPath(one).parent == path.parent]
+    if any(one.endswith(tuple(filter(None, WRONG))) or "." not in one for one in beside):
+        suffix = RIGHT[which % len(RIGHT)]  # of several in a folder the first is named
     new = path.with_name(f"{path.stem}{suffix}").as_posix()
     data.move(photo.path, new)
     if suffix in RIGHT or data.layout in {"visa", "elpv"}:
@@ -373,7 +380,10 @@ def data_set(
             for i in range(count):
                 data.add(name, kind, f"{name.partition(' ')[0]}_{kind}{i}", mask=mask)
     changed: set[int] = set()
-    for oddity, image, which in oddities:
+    late = (same_pixels, folder_case, link)  # after what renames and writes files
+    for oddity, image, which in sorted(
+        oddities, key=lambda one: late.index(ODDITIES[one[0]]) if ODDITIES[one[0]] in late else -1
+    ):
         position = image % len(data.photos)
         if position not in changed:  # one each, so that what is right stays plain
             changed.add(position)
