@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.manifest import DataConfig, build_manifest
+from decodiff_pipeline.deco.autoencoder import load_autoencoder
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.evaluation.visibility import report as visibility_report
 from decodiff_pipeline.evaluation.visibility.advice import answer, options, warnings
@@ -227,8 +228,9 @@ def test_a_category_without_val_images_is_told(
     rows = category(tmp_path, colour=False)
     rows.loc[rows["split"] == "val", "split"] = "train"
     report, found = visibility_report.check_visibility(
-        rows, ImageFolder(tmp_path), geometry=SQUARE, autoencoder=tiny_autoencoder,
-        config=CONFIG, preset="nano", reverse_steps=5,
+        rows, ImageFolder(tmp_path), geometry=SQUARE,
+        autoencoder=load_autoencoder(tiny_autoencoder), name="tiny", config=CONFIG,
+        preset="nano", reverse_steps=5,
     )  # fmt: skip
     assert report["answers"] == ["cap: nothing is known, for there is no good val image"]
     assert "Visibility" in visibility_report.render(report, found, CONFIG)
@@ -240,8 +242,9 @@ def test_the_report_is_json_and_a_page_that_loads_nothing(
     rows = category(tmp_path, colour=True)
     rows["category"] = "<b>cap"
     report, found = visibility_report.check_visibility(
-        rows, ImageFolder(tmp_path), geometry=SQUARE, autoencoder=tiny_autoencoder,
-        config=CONFIG, preset="nano", reverse_steps=5,
+        rows, ImageFolder(tmp_path), geometry=SQUARE,
+        autoencoder=load_autoencoder(tiny_autoencoder), name="tiny", config=CONFIG,
+        preset="nano", reverse_steps=5,
     )  # fmt: skip
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     seconds = report["seconds"]

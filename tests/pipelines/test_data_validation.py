@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -58,16 +57,18 @@ def failures(report: dict[str, Any]) -> dict[str, list[str]]:
     }
 
 
-def test_a_sound_set_passes_and_the_gate_hands_it_on(mvtec_tree: Path) -> None:
-    before = set(os.listdir(tempfile.gettempdir()))
+def test_a_sound_set_passes_and_the_gate_hands_it_on(
+    mvtec_tree: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     manifest, report, html = checked(mvtec_tree)
     assert failures(report) == {}
     assert report["success"] is True
     assert report["categories"]["bolt"]["test"] == {"defective": 3, "good": 4}
     assert "passed" in html
     pd.testing.assert_frame_equal(gate(manifest, report), manifest)
-    left = set(os.listdir(tempfile.gettempdir())) - before
-    assert not [name for name in left if name.startswith("tmp")]
+    assert not list(temporary.iterdir())
 
 
 def test_every_unreadable_image_is_found_and_named(mvtec_tree: Path) -> None:

@@ -200,13 +200,13 @@ def test_a_lost_category_has_to_be_allowed_by_name() -> None:
     assert failures(evidence(lost=("ring",)), PromotionConfig(may_lose=("ring",))) == []
 
 
-def test_a_champion_that_does_not_load_is_said_and_configured() -> None:
+def test_a_champion_that_does_not_load_refuses_unless_told_otherwise() -> None:
     found = evidence(champion_error="no such file")
+    assert failures(found) == [("champion loads", "all")]
     gate = the_gate("champion loads", judge(found, PromotionConfig()))
-    assert gate.passed
     assert "no such file" in gate.explanation
-    strict = PromotionConfig(unloadable_champion="refuse")
-    assert failures(found, strict) == [("champion loads", "all")]
+    loose = PromotionConfig(unloadable_champion="judge_alone")
+    assert the_gate("champion loads", judge(found, loose)).passed
 
 
 def test_what_was_rolled_back_does_not_come_back_by_itself() -> None:

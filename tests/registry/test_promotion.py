@@ -239,7 +239,7 @@ def test_a_lost_category_is_refused_and_a_new_one_is_judged_alone(
 
 
 @pytest.mark.usefixtures("served_here")
-def test_a_champion_whose_files_are_gone_is_judged_without_and_said(
+def test_a_champion_whose_files_are_gone_stays_unless_told_otherwise(
     line: Any, versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
 ) -> None:
     champion = versions("blind to nuts")
@@ -248,8 +248,8 @@ def test_a_champion_whose_files_are_gone_is_judged_without_and_said(
     assert folder.is_relative_to(line.database.parent)
     folder.rename(folder.with_name("elsewhere"))
     try:
-        strict = judged(versions("sharp"), unloadable_champion="refuse")
-        loose = judged(versions("sharp"))
+        strict = judged(versions("sharp"))
+        loose = judged(versions("sharp"), unloadable_champion="judge_alone")
     finally:
         folder.with_name("elsewhere").rename(folder)
     assert promote(strict, settings(), tmp_path)["outcome"] == "refused"

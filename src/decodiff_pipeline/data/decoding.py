@@ -8,6 +8,7 @@ the first is.
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from decodiff_pipeline.data.jpeg_damage import jpeg_damage
 from decodiff_pipeline.data.png_chunks import SIGNATURE, is_sixteen_bit_colour, pixel_chunks
 from decodiff_pipeline.deco.colour import (
     FULL_DEPTH,
@@ -38,6 +38,9 @@ SUFFIX_OF = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "BMP": ".bmp", "TIFF"
 MAX_PIXELS = 50_000_000
 LOSSY_WEBP = b"VP8 "  # the chunk of pixels; the lossless one is VP8L
 JPEG_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
+JPEG_END = b"\xff\xd9"
+LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd9")  # libjpeg's words
+READ_AHEAD = 16  # bytes that libjpeg may have taken in beyond those that it decoded
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,38 @@ def _lower_bytes(data: bytes, mode: str) -> Image.Image:
     image.tile = [tile._replace(args=f"{mode};16L") for tile in image.tile]
     image.load()
     return image
+
+
+def jpeg_damage(data: bytes) -> str:
+    """Says what libjpeg warns of in a JPEG file; Pillow does not pass its warnings on.
+
+    libjpeg fills up what is missing of the coded pixels, with grey mostly, so that a file which was
+    cut and closed with an end marker looks whole.
+
+    Args:
+        data: The file; of several pictures (a phone's MPO), the first is looked at.
+
+    Returns:
+        The warning; "" where there is none, where zeros before the end marker are all that it is
+        about (some cameras pad so), or where the file is of a kind that TurboJPEG does not decode.
+    """
+    import simplejpeg
+
+    try:
+        spaces = {"Gray": "GRAY", "CMYK": "CMYK", "YCCK": "CMYK"}
+        space = spaces.get(simplejpeg.decode_jpeg_header(data)[2], "RGB")
+    except ValueError:
+        return ""
+    try:  # an eighth of the size takes a fraction of the time, and reads as many coded pixels
+        simplejpeg.decode_jpeg(data, colorspace=space, min_height=1, min_width=1)
+    except ValueError as error:
+        left_over = LEFT_OVER.search(str(error))
+        body = data.rpartition(JPEG_END)[0]
+        zeros = len(body) - len(body.rstrip(b"\0"))
+        # Zeros that take the place of coded pixels are decoded as such, and fewer are left over.
+        padded = left_over is not None and 0 <= zeros - int(left_over[1]) <= READ_AHEAD
+        return "" if padded else str(error)
+    return ""
 
 
 def suffix_of(data: bytes) -> str:

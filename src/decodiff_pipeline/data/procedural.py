@@ -1,7 +1,8 @@
 """Seeded procedural images: training material that nobody holds a licence on.
 
 Each image is a random *field* (dead leaves, fractal noise, gratings, Voronoi grains, a cell-like
-grid, ...) turned grey or coloured, drawn over with lines, then blurred and given sensor noise.
+grid, ...) turned grey or coloured, drawn over with patches, print and lines, lit, then blurred and
+given sensor noise.
 Natural images and factory textures share the statistics that matter to a small autoencoder
 (1/f spectra, occlusion edges, periodic structure, grain), and the fields are chosen to cover them:
 dead leaves after Lee, Mumford and Huang, "Occlusion models for natural images" (IJCV 2001),
@@ -36,7 +37,7 @@ def procedural_image(seed: int, index: int, *, size: int = 256) -> NDArray[np.ui
         size: Side in pixels, at least 16.
 
     Returns:
-        RGB image, ``(size, size, 3)``, uint8, 0-255. About half of them are grey.
+        RGB image, ``(size, size, 3)``, uint8, 0-255.
 
     Raises:
         ValueError: If ``size`` is below 16 or a seed is negative.
@@ -49,8 +50,9 @@ def procedural_image(seed: int, index: int, *, size: int = 256) -> NDArray[np.ui
     if _chance(rng, 0.5):
         field = _mix(rng, field)
     image = _colour(rng, field)
-    if _chance(rng, 0.4):
-        image = _lines(rng, image)
+    for probability, change in CHANGES:
+        if _chance(rng, probability):
+            image = change(rng, image)
     return _finish(rng, image)
 
 
@@ -198,22 +200,84 @@ def _mix(rng: np.random.Generator, field: Field) -> Field:
 
 
 def _colour(rng: np.random.Generator, field: Field) -> Field:
-    """Maps a field to RGB by a random brightness range, and by a palette half the time."""
+    """Maps a field to RGB: grey, tinted, or by a palette of the full gamut, flat or graded."""
     low, high = np.sort(rng.uniform(0, 1, 2))
     if high - low < MIN_CONTRAST:
         low, high = max(0.0, low - 0.1), min(1.0, high + 0.1)
     if _chance(rng, 0.5):
         low, high = high, low
     field = field ** np.float32(np.exp(rng.normal(0, 0.4)))
-    grey = (low + (high - low) * field)[..., None]
-    if _chance(rng, 0.5):
-        return np.repeat(grey, 3, axis=2).astype(np.float32)
-    anchors = np.clip(
-        np.linspace(low, high, 4)[:, None] + rng.normal(0, rng.uniform(0.03, 0.3), (4, 3)), 0, 1
-    )
-    knots = np.linspace(0, 1, 4)
+    grey = np.linspace(low, high, 4)[:, None]
+    kind = rng.choice(["grey", "tinted", "graded", "flat"], p=[0.25, 0.25, 0.3, 0.2])
+    if kind == "grey":
+        return np.repeat((low + (high - low) * field)[..., None], 3, axis=2).astype(np.float32)
+    if kind == "tinted":
+        spread = rng.uniform(0.03, 0.3)
+        anchors = np.clip(grey + rng.normal(0, spread, (4, 3)), 0, 1).astype(np.float32)
+    else:
+        anchors = _colours(rng, int(rng.integers(2, 6 if kind == "graded" else 48)))
+    if kind == "flat":
+        index = np.minimum((field * len(anchors)).astype(int), len(anchors) - 1)
+        return anchors[index]
+    knots = np.linspace(0, 1, len(anchors))
     colours = [np.interp(field, knots, anchors[:, c]) for c in range(3)]
     return np.stack(colours, 2).astype(np.float32)
+
+
+def _colours(rng: np.random.Generator, count: int) -> Field:
+    """Random colours of the full gamut, ``(count, 3)`` in 0-1, as saturated as one draw says."""
+    hue = 2 * np.pi * (rng.random() + rng.uniform(0, 1) * rng.random(count))
+    value = rng.uniform(0, 1, count) ** rng.choice([0.5, 1.0, 2.0])
+    saturation = rng.uniform(0, 1, (1 if _chance(rng, 0.5) else count, 1))
+    shades = 0.5 + 0.5 * np.cos(hue[:, None] + np.array([0.0, 2.0, 4.0]) * np.pi / 3)
+    span = np.ptp(shades, axis=1, keepdims=True)  # pure hue: one channel at 0, another at 1
+    pure = (shades - shades.min(axis=1, keepdims=True)) / np.maximum(span, 1e-6)
+    return (value[:, None] * (1 - saturation * (1 - pure))).astype(np.float32)
+
+
+def _coloured_light(rng: np.random.Generator, image: Field) -> Field:
+    """Multiplies with one or two lamps of different colours, whose light fades over the image."""
+    fade = _unit(gradient(rng, image.shape[0]))[..., None]
+    lamps = 1 - rng.uniform(0, 0.8) * (1 - _colours(rng, 2))
+    lamps = lamps / lamps.max(axis=1, keepdims=True).clip(0.2)
+    return image * (lamps[0] * fade + lamps[1] * (1 - fade))
+
+
+def _patches(rng: np.random.Generator, image: Field) -> Field:
+    """Covers small discs and boxes with colours of the full gamut: labels, parts, stains."""
+    size = image.shape[0]
+    y, x = np.mgrid[:size, :size].astype(np.float32)
+    image = image.copy()
+    colours = _colours(rng, int(rng.integers(1, 16)))
+    for colour in colours:
+        radius = np.exp(rng.uniform(np.log(1.0), np.log(size / 8)))
+        cy, cx = rng.uniform(0, size, 2)
+        ratio = rng.uniform(0.3, 1.0)
+        if _chance(rng, 0.5):
+            inside = np.hypot((y - cy) / ratio, x - cx) < radius
+        else:
+            inside = np.maximum(abs(y - cy) / ratio, abs(x - cx)) < radius
+        opacity = 1.0 if _chance(rng, 0.7) else rng.uniform(0.2, 1.0)
+        image[inside] += opacity * (colour - image[inside])
+    return image
+
+
+def _print(rng: np.random.Generator, image: Field) -> Field:
+    """Prints rows of small random glyphs: lettering, codes, perforated patterns."""
+    size = image.shape[0]
+    height, width = int(rng.integers(3, 9)), int(rng.integers(3, 7))
+    scale = int(rng.integers(1, 5))
+    rows, columns = (int(n) for n in rng.integers(1, 14, 2))
+    drawn = rng.random((rows, columns, height, width)) < rng.uniform(0.3, 0.7)
+    gap = int(rng.integers(1, 4))
+    glyphs = np.pad(drawn, ((0, 0), (0, 0), (0, gap), (0, 1)))
+    page = glyphs.transpose(0, 2, 1, 3).reshape(rows * (height + gap), columns * (width + 1))
+    page = np.kron(page, np.ones((scale, scale), bool))[:size, :size]
+    top, left = (int(rng.integers(size - n + 1)) for n in page.shape)
+    image = image.copy()
+    window = image[top : top + page.shape[0], left : left + page.shape[1]]
+    window[page] = _colours(rng, 1)[0]
+    return image
 
 
 def _lines(rng: np.random.Generator, image: Field) -> Field:
@@ -231,8 +295,16 @@ def _lines(rng: np.random.Generator, image: Field) -> Field:
         canvas[ys[keep].astype(int), xs[keep].astype(int)] = rng.uniform(0.2, 1.0)
     if _chance(rng, 0.6):
         canvas = np.minimum(1, ndimage.gaussian_filter(canvas, rng.uniform(0.4, 1.5)) * 2)
-    shade = rng.uniform(0, 1, 3 if _chance(rng, 0.3) else 1).astype(np.float32)
+    shade = _colours(rng, 1)[0] if _chance(rng, 0.5) else np.float32(rng.random())
     return image + canvas[..., None] * (shade - image)
+
+
+CHANGES: tuple[tuple[float, Callable[[np.random.Generator, Field], Field]], ...] = (
+    (0.3, _patches),
+    (0.15, _print),
+    (0.4, _lines),
+    (0.2, _coloured_light),
+)
 
 
 def _finish(rng: np.random.Generator, image: Field) -> NDArray[np.uint8]:
@@ -241,7 +313,7 @@ def _finish(rng: np.random.Generator, image: Field) -> NDArray[np.uint8]:
     if sigma:
         image = ndimage.gaussian_filter(image, (sigma, sigma, 0))
     if _chance(rng, 0.6):
-        channels = 3 if _chance(rng, 0.3) and np.ptp(image, axis=2).any() else 1
+        channels = 3 if _chance(rng, 0.5) and np.ptp(image, axis=2).any() else 1
         noise = rng.standard_normal((*image.shape[:2], channels)).astype(np.float32)
         grain = rng.choice([0.0, rng.uniform(0.5, 1.2)])
         noise = ndimage.gaussian_filter(noise, (grain, grain, 0)) if grain else noise

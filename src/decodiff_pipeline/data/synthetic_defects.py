@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Drawing = Callable[[np.random.Generator, np.ndarray, np.ndarray], np.ndarray]
 
 # Part of every key a synthetic latent is cached by: raise it with any change of what is drawn.
-VERSION = 1
+VERSION = 2
 # Share of the image, before the invisible part of a region is dropped.
 SMALLEST, LARGEST = 0.002, 0.1
 VISIBLE = 12  # grey levels of 255, in the channel that changes most

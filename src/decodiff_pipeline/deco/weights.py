@@ -15,6 +15,8 @@ from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.text import Text  # noqa: TC001 (pydantic looks at it)
 
 EMBEDDED = "embedded"
+EMBEDDED_COLOUR = "embedded_colour"
+SHIPPED = (EMBEDDED, EMBEDDED_COLOUR)  # folders of `decodiff_pipeline/weights`
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
@@ -24,8 +26,9 @@ class AutoencoderConfig:
     """Which autoencoder makes the latents.
 
     Attributes:
-        source: ``"embedded"`` for the weights that come with the package, a local folder, or a
-            hub id. It must be an ``AutoencoderTiny`` or ``AutoencoderKL`` in safetensors.
+        source: ``"embedded"`` or ``"embedded_colour"`` for the weights that come with the package,
+            a local folder, or a hub id. It must be an ``AutoencoderTiny`` or ``AutoencoderKL`` in
+            safetensors.
         subfolder: Folder inside the source, such as ``vae`` of a Stable Diffusion repository.
         revision: Hub revision; a commit hash makes a run repeatable.
     """
@@ -47,8 +50,8 @@ def locate(config: AutoencoderConfig) -> Path:
     Raises:
         ConfigurationError: They are not there and cannot be had.
     """
-    if config.source == EMBEDDED:
-        root = Path(str(resources.files("decodiff_pipeline") / "weights" / EMBEDDED))
+    if config.source in SHIPPED:
+        root = Path(str(resources.files("decodiff_pipeline") / "weights" / config.source))
     elif Path(config.source).is_dir():
         root = Path(config.source)
     else:
@@ -96,8 +99,8 @@ def _from_hub(config: AutoencoderConfig) -> Path:
     except Exception as error:
         command = " ".join(["hf download", config.source, *wanted["allow_patterns"]])
         msg = (
-            f"autoencoder.source {config.source!r} is neither '{EMBEDDED}' nor a folder, and the "
-            f"hub gave no such weights ({type(error).__name__}); run `{command}` where there is a "
-            "network, or name a folder that holds them"
+            f"autoencoder.source {config.source!r} is neither {' nor '.join(SHIPPED)} nor a "
+            f"folder, and the hub gave no such weights ({type(error).__name__}); run `{command}` "
+            "where there is a network, or name a folder that holds them"
         )
         raise ConfigurationError(msg) from error

@@ -1,4 +1,4 @@
-"""How faithfully an autoencoder reproduces images, and how near its latents are to another's."""
+"""How faithfully an autoencoder reproduces images: noise, colour difference and saturation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from decodiff_pipeline.deco.autoencoder import decode, encode
+from decodiff_pipeline.evaluation.image_quality import LUMA
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,6 +16,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from decodiff_pipeline.deco.autoencoder import Autoencoder
+
+COLOURFUL = 0.99  # quantile of an image's pixels: its most colourful hundredth
+MIN_COLOUR = 20  # grey levels of 255 between the channels there, from which on an image has colour
+# Linear sRGB to CIE XYZ under D65 (IEC 61966-2-1).
+XYZ = (
+    (0.4124564, 0.3575761, 0.1804375),
+    (0.2126729, 0.7151522, 0.0721750),
+    (0.0193339, 0.1191920, 0.9503041),
+)
+CIE_EPSILON, CIE_KAPPA = 216 / 24389, 24389 / 27
 
 
 def psnr(images: torch.Tensor, reconstructions: torch.Tensor) -> NDArray[np.float64]:
@@ -31,68 +42,117 @@ def psnr(images: torch.Tensor, reconstructions: torch.Tensor) -> NDArray[np.floa
     return (10 * torch.log10(4 / error)).cpu().numpy()  # the peak is 2, from -1 to 1
 
 
+def has_colour(images: torch.Tensor, min_colour: int = MIN_COLOUR) -> NDArray[np.bool_]:
+    """Whether the channels of each image differ by ``min_colour`` grey levels of 255 somewhere.
+
+    Args:
+        images: Float (N, 3, H, W) within [-1, 1].
+        min_colour: In the most colourful hundredth of the pixels.
+
+    Returns:
+        (N,).
+    """
+    span = (images.amax(1) - images.amin(1)).flatten(1).float() * 127.5
+    return (torch.quantile(span, COLOURFUL, dim=1) >= min_colour - 1e-3).cpu().numpy()
+
+
+def saturation_kept(images: torch.Tensor, reconstructions: torch.Tensor) -> NDArray[np.float64]:
+    """Σ⟨c', c⟩ / Σ⟨c, c⟩ over the pixels of each image.
+
+    c is a pixel's colour without its luma, c' the same of the reconstruction: 1 where colour is
+    reproduced, 0 where it is lost or wrong. Meaningless where an image has no colour.
+
+    Args:
+        images: Float (N, 3, H, W) within [-1, 1].
+        reconstructions: Same shape; clamped to [-1, 1] first.
+
+    Returns:
+        (N,).
+    """
+    chroma, again = (_chroma(one.double().clamp(-1, 1)) for one in (images, reconstructions))
+    own = chroma.square().sum((1, 2, 3)).clamp_min(1e-12)
+    return ((again * chroma).sum((1, 2, 3)) / own).cpu().numpy()
+
+
+def _chroma(images: torch.Tensor) -> torch.Tensor:
+    luma = torch.tensor(LUMA, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
+    return images - (images * luma).sum(1, keepdim=True)
+
+
+def delta_e(images: torch.Tensor, reconstructions: torch.Tensor) -> NDArray[np.float64]:
+    """Mean CIE 1976 colour difference of each image; about 2 is just noticeable.
+
+    Args:
+        images: Float (N, 3, H, W) within [-1, 1], sRGB.
+        reconstructions: Same shape; clamped to [-1, 1] first.
+
+    Returns:
+        (N,): the mean over pixels of the Euclidean distance in CIE L*a*b*.
+    """
+    difference = cie_lab(images) - cie_lab(reconstructions)
+    return difference.square().sum(1).sqrt().mean((1, 2)).cpu().numpy()
+
+
+def cie_lab(images: torch.Tensor) -> torch.Tensor:
+    """Converts sRGB to CIE L*a*b* under D65.
+
+    Args:
+        images: Float (N, 3, H, W) within [-1, 1]; clamped first.
+
+    Returns:
+        Float64 (N, 3, H, W): L* 0 to 100, a* and b* about -128 to 128.
+    """
+    encoded = (images.double().clamp(-1, 1) + 1) / 2
+    linear = torch.where(
+        encoded <= 0.04045,  # noqa: PLR2004
+        encoded / 12.92,
+        ((encoded + 0.055) / 1.055) ** 2.4,
+    )
+    matrix = torch.tensor(XYZ, dtype=torch.float64, device=images.device)
+    xyz = torch.einsum("kc,nchw->nkhw", matrix / matrix.sum(1, keepdim=True), linear)
+    root = torch.where(
+        xyz > CIE_EPSILON, xyz.clamp_min(1e-12) ** (1 / 3), (CIE_KAPPA * xyz + 16) / 116
+    )
+    x, y, z = root.unbind(1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
+
+
 def reconstruction_report(
-    autoencoder: Autoencoder,
-    batches: Iterable[torch.Tensor],
-    *,
-    teacher: Autoencoder | None = None,
+    autoencoder: Autoencoder, batches: Iterable[torch.Tensor]
 ) -> dict[str, Any]:
     """Encodes and decodes images and measures what was lost.
 
     Args:
         autoencoder: In eval mode.
         batches: Float images (N, 3, H, W) within [-1, 1], H and W multiples of 8.
-        teacher: Autoencoder of the same latent space, to compare latents and quality with.
 
     Returns:
         ``images`` (count), ``psnr`` (mean over images, dB), ``psnr_min``, ``psnr_p05`` (5th
-        percentile), ``latent_std``; with a teacher also ``teacher_psnr``, ``latent_mse``,
-        ``latent_correlation`` (Pearson's, over all values). None where there were no images.
+        percentile), ``delta_e`` (mean CIE 1976 colour difference), ``saturation_kept`` (mean over
+        the images with colour, None where there is none) and ``latent_std``.
+
+    Raises:
+        ValueError: There are no images.
     """
-    values, teacher_values, moments = [], [], np.zeros(6)
+    columns: list[NDArray[Any]] = []
+    latents = []
     for images in batches:
-        latents, _ = encode(autoencoder, images)
-        values.append(psnr(images, decode(autoencoder, latents)))
-        target = latents
-        if teacher is not None:
-            target, _ = encode(teacher, images)
-            teacher_values.append(psnr(images, decode(teacher, target)))
-        moments += _moments(latents, target)
-    if not values:
-        return {"images": 0, "psnr": None}
-    report = _quantiles(np.concatenate(values)) | {"latent_std": _deviation(moments)}
-    if teacher is not None:
-        report["teacher_psnr"] = round(float(np.concatenate(teacher_values).mean()), 3)
-        report |= _agreement(moments)
-    return report
-
-
-def _quantiles(values: NDArray[np.float64]) -> dict[str, Any]:
+        encoded, _ = encode(autoencoder, images)
+        again = decode(autoencoder, encoded).cpu()
+        kept = np.where(has_colour(images), saturation_kept(images, again), np.nan)
+        columns.append(np.stack([psnr(images, again), delta_e(images, again), kept]))
+        latents.append((float(encoded.mean()), float(encoded.square().mean()), encoded.numel()))
+    if not columns:
+        raise ValueError("no image was given")
+    values, differences, kept = np.concatenate(columns, axis=1)
+    mean, square, counts = np.array(latents).T
+    variance = np.average(square, weights=counts) - np.average(mean, weights=counts) ** 2
     return {
         "images": len(values),
         "psnr": round(float(values.mean()), 3),
         "psnr_min": round(float(values.min()), 3),
         "psnr_p05": round(float(np.quantile(values, 0.05)), 3),
-    }
-
-
-def _moments(first: torch.Tensor, second: torch.Tensor) -> NDArray[np.float64]:
-    """Count and raw moments (n, Σx, Σy, Σxx, Σyy, Σxy), which add up over batches."""
-    x, y = first.double().flatten(), second.double().flatten()
-    sums = [x.sum(), y.sum(), x @ x, y @ y, x @ y]
-    return np.array([x.numel(), *(float(value) for value in sums)])
-
-
-def _deviation(moments: NDArray[np.float64]) -> float:
-    count, x, _, xx, _, _ = moments
-    return round(float(np.sqrt(xx / count - (x / count) ** 2)), 4)
-
-
-def _agreement(moments: NDArray[np.float64]) -> dict[str, float]:
-    count, x, y, xx, yy, xy = moments
-    covariance = xy / count - x * y / count**2
-    spread = np.sqrt((xx / count - (x / count) ** 2) * (yy / count - (y / count) ** 2))
-    return {
-        "latent_mse": round(float((xx - 2 * xy + yy) / count), 5),
-        "latent_correlation": round(float(covariance / spread), 5),
+        "delta_e": round(float(differences.mean()), 3),
+        "saturation_kept": None if np.isnan(kept).all() else round(float(np.nanmean(kept)), 3),
+        "latent_std": round(float(np.sqrt(variance)), 4),
     }

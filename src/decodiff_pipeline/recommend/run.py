@@ -15,6 +15,8 @@ from decodiff_pipeline.data.acquire import RAW
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.layouts.base import GOOD
 from decodiff_pipeline.data.manifest import DataConfig, build_manifest
+from decodiff_pipeline.deco.autoencoder import load_autoencoder
+from decodiff_pipeline.deco.weights import EMBEDDED, EMBEDDED_COLOUR, AutoencoderConfig
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.evaluation.visibility.advice import answer, warnings
 from decodiff_pipeline.evaluation.visibility.measure import mask_sizes
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.data.caching import LatentCacheConfig
     from decodiff_pipeline.deco.config import PreprocessConfig
-    from decodiff_pipeline.deco.weights import AutoencoderConfig
     from decodiff_pipeline.evaluation.visibility.config import VisibilityConfig
     from decodiff_pipeline.recommend.config import Target
     from decodiff_pipeline.training.config import TrainingConfig
@@ -99,17 +100,18 @@ def recommend(target: Target, base: Base, minutes: float) -> list[str]:
     data = base.data.model_copy(update={"layout": layout.layout, "categories": None, "exclude": ()})
     images = ImageFolder(target.root)
     manifest = build_manifest(images, data)
+    images = images.of(manifest)
     for sentence in missing(manifest, base.least):
         logger.warning("missing: %s", sentence)
     facts = gather(manifest, images, base)
     geometry, reasons = choose_geometry(facts, base.geometry)
     preset = choose_preset()
     seconds = seconds_per_step(preset.value, geometry.image_size, base.autoencoder, base.training)
-    kept = _autoencoder(manifest, images, geometry, base, preset.value)
+    autoencoder, kept = _autoencoder(manifest, images, geometry, base, preset.value)
     files = {
         "globals.yml": _globals(target),
         "parameters_data.yml": _data(data, layout.why),
-        "parameters_caching.yml": _caching(base, facts, geometry, reasons, kept),
+        "parameters_caching.yml": _caching(base, facts, geometry, reasons, autoencoder, kept),
         "parameters_training.yml": _training(
             base, geometry, preset, choose_steps(minutes, seconds)
         ),
@@ -153,13 +155,32 @@ def _autoencoder(
     geometry: PreprocessConfig,
     base: Base,
     preset: str,
-) -> str:
-    """What the autoencoder keeps of the images, as a reason; warns where that is too little."""
+) -> tuple[AutoencoderConfig, str]:
+    """The configured autoencoder, or the one for colour where it loses that, and the reason."""
+    chosen, reason, lost = _checked(manifest, images, geometry, base, preset, base.autoencoder)
+    if lost and chosen.source == EMBEDDED:
+        other = AutoencoderConfig(EMBEDDED_COLOUR)
+        found, better, still = _checked(manifest, images, geometry, base, preset, other)
+        if not still:
+            return found, f"{better}; {EMBEDDED}: {reason}"
+    return chosen, reason
+
+
+def _checked(
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    geometry: PreprocessConfig,
+    base: Base,
+    preset: str,
+    autoencoder: AutoencoderConfig,
+) -> tuple[AutoencoderConfig, str, bool]:
+    """What an autoencoder keeps of the images, as a reason, and whether it loses their colour."""
     names = sorted(manifest["category"].unique())[:CATEGORIES]
     rows = manifest[manifest["category"].isin(names) & (manifest["error"] == "")]
     config = base.visibility.model_copy(update=CHECKED)
     report, found = check_visibility(
-        rows, images, geometry=geometry, autoencoder=base.autoencoder, config=config,
+        rows, images, geometry=geometry, autoencoder=load_autoencoder(autoencoder),
+        name=autoencoder.source, config=config,
         preset=preset, reverse_steps=base.scoring.num_inference_steps,
     )  # fmt: skip
     for name, one in found.items():
@@ -169,11 +190,12 @@ def _autoencoder(
         logger.warning("%s", sentence)
     figures = [one.figures for one in found.values() if one.figures.get("psnr") is not None]
     if not figures:
-        return "not measured, for want of good val images"
+        return autoencoder, "not measured, for want of good val images", False
     kept = [one["saturation_kept"] for one in figures if one["saturation_kept"] is not None]
     colour = f"keeps {100 * min(kept):.0f} % of the saturation" if kept else "images are grey"
     advice = "; see the warnings: fit one of your own (docs/autoencoder.md)" if said else ""
-    return f"PSNR {min(one['psnr'] for one in figures):.1f} dB, {colour}{advice}"
+    reason = f"PSNR {min(one['psnr'] for one in figures):.1f} dB, {colour}{advice}"
+    return autoencoder, reason, bool(kept) and min(kept) < config.min_saturation
 
 
 def _globals(target: Target) -> str:
@@ -187,7 +209,12 @@ def _data(data: DataConfig, why: str) -> str:
 
 
 def _caching(
-    base: Base, facts: Facts, geometry: PreprocessConfig, reasons: dict[str, str], kept: str
+    base: Base,
+    facts: Facts,
+    geometry: PreprocessConfig,
+    reasons: dict[str, str],
+    autoencoder: AutoencoderConfig,
+    kept: str,
 ) -> str:
     latents = base.latents.model_dump(mode="json", exclude_unset=True)
     views, flips = choose_views(facts, geometry), choose_flips(facts)
@@ -199,7 +226,7 @@ def _caching(
     why |= {f"latent_cache.augmentation.{name}": one.why for name, one in flips.items()}
     groups = {
         "preprocessing": asdict(geometry),
-        "autoencoder": asdict(base.autoencoder),
+        "autoencoder": asdict(autoencoder),
         "latent_cache": latents,
     }
     return conf_files.render(groups, why)

@@ -93,7 +93,10 @@ def _history(evidence: Evidence, config: PromotionConfig) -> Iterator[Gate]:
     if evidence.champion_error is not None:
         passed = config.unloadable_champion == "judge_alone"
         text = f"the champion cannot be loaded ({evidence.champion_error}); " + (
-            "judged without it" if passed else "it stays until it can be compared with"
+            "judged without it"
+            if passed
+            else "it stays until it can be compared with; restore its files, or set "
+            "promotion.unloadable_champion=judge_alone"
         )
         yield Gate("champion loads", ALL, "loads", None, None, None, passed, text)
 

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
-from decodiff_pipeline.text import Text
+from decodiff_pipeline.text import Text, as_text
 
 ImageMetric = Literal["image_auroc", "image_ap", "image_f1max"]
 Metric = Literal[
@@ -14,7 +21,9 @@ Metric = Literal[
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
 Change = Annotated[float, Field(ge=-1, le=1)]
-Sentence = Annotated[Text, StringConstraints(strip_whitespace=True, min_length=3)]
+Sentence = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=3), BeforeValidator(as_text)
+]
 
 
 class ComparisonGates(BaseModel):
@@ -82,8 +91,8 @@ class PromotionConfig(BaseModel):
         false_positive_significance: Chance that a version whose thresholds keep their promise is
             refused for its false positives, over all categories together.
         may_lose: Categories of the champion that the version need not know.
-        unloadable_champion: ``judge_alone`` judges as at a first promotion where the champion
-            cannot be loaded; ``refuse`` leaves it in place.
+        unloadable_champion: ``refuse`` leaves a champion in place that cannot be loaded, since
+            nothing can be compared with it; ``judge_alone`` judges as at a first promotion.
         resamples: Draws of the bootstrap.
         confidence: Of its intervals.
         serving: The serving check.
@@ -104,7 +113,7 @@ class PromotionConfig(BaseModel):
     )
     false_positive_significance: float = Field(default=0.01, gt=0, lt=1)
     may_lose: tuple[Text, ...] = ()
-    unloadable_champion: Literal["judge_alone", "refuse"] = "judge_alone"
+    unloadable_champion: Literal["judge_alone", "refuse"] = "refuse"
     resamples: int = Field(default=1000, ge=100)
     confidence: float = Field(default=0.95, gt=0, lt=1)
     serving: ServingGates = ServingGates()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-
-from decodiff_pipeline.deco.weights import AutoencoderConfig
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 LATENT_STRIDE = 8  # pixels per latent position: three halvings
+MIN_LEVELS, MAX_LEVELS = 3, 4  # of the resolution: latents at 1/4 or 1/8
 
 
 class AutoencoderTrainingConfig(BaseModel):
@@ -18,15 +17,11 @@ class AutoencoderTrainingConfig(BaseModel):
 
     sources: dict[Literal["manifest", "procedural", "permissive"], float] = {"manifest": 1.0}
     """Share of the images drawn from each source; shares are normalised."""
-    teacher: AutoencoderConfig | None = None
-    """Hub id or folder of an autoencoder whose latents are imitated; null for none."""
-    teacher_weight: float = Field(10.0, ge=0)
-    """dB of PSNR worth giving up for 1.0 less mean squared error to the teacher's latents."""
-
-    width: int = Field(32, ge=8, le=256)
+    latent_channels: int = Field(4, ge=1, le=64)
+    width: int = Field(48, ge=8, le=256)
     """Channels of every layer."""
-    blocks: tuple[int, int, int, int] = (1, 2, 4, 4)
-    """Residual blocks at 1, 1/2, 1/4 and 1/8 of the resolution, encoder and decoder alike."""
+    blocks: tuple[int, ...] = Field((0, 1, 4, 6), min_length=MIN_LEVELS, max_length=MAX_LEVELS)
+    """Residual blocks at 1, 1/2, 1/4 (and 1/8) of the resolution, encoder and decoder alike."""
 
     image_size: int = Field(256, ge=32, le=2048)
     """Length in pixels that the short side of an image is brought to before cropping."""
@@ -34,19 +29,28 @@ class AutoencoderTrainingConfig(BaseModel):
     """The short side is drawn from image_size to max_scale times it, never above its own length."""
     grey_share: float = Field(0.0, ge=0, le=1)
     """Share of crops that are turned grey."""
-    crop_size: int = Field(96, ge=32, le=1024)
+    colour_jitter: float = Field(0.7, ge=0, le=1)
+    """Share of batches whose channels are permuted, and dimmed by 0.6 to 1 image by image."""
+    crop_size: int = Field(64, ge=32, le=1024)
     pool_size: int = Field(2048, ge=1)
-    """Crops drawn, and encoded by the teacher, at a time."""
+    """Crops drawn at a time."""
     crops_per_image: int = Field(8, ge=1)
     passes: int = Field(8, ge=1)
     """How often a pool is gone through before the next one is drawn."""
 
+    chroma_weight: float = Field(1.0, ge=0)
+    """Weight of the error in colour (less its mean over the channels) beside the whole error."""
+    latent_noise: float = Field(0.05, ge=0, le=1)
+    """Deviation of the noise added to the latents, in units of the decoder's range of -3 to 3."""
     steps: int = Field(4000, ge=1)
-    batch_size: int = Field(16, ge=1)
-    learning_rate: float = Field(1e-3, gt=0, le=1)
+    batch_size: int = Field(8, ge=1)
+    learning_rate: float = Field(1.5e-3, gt=0, le=1)
+    """Of Muon, for the convolutions; the first, the last and the biases take half of it, AdamW."""
     warmup_steps: int = Field(100, ge=0)
-    weight_decay: float = Field(1e-4, ge=0)
-    gradient_clip: float = Field(1.0, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    gradient_clip: float = Field(0.05, gt=0)
+    """Largest norm of the gradient. It is nearly always above 0.05, so that every batch counts the
+    same; without that the fit stays grey for thousands of steps."""
     ema_decay: float = Field(0.995, ge=0, lt=1)
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     """Of the forward pass, auto: bfloat16 where the device has it; the weights stay in float32."""
@@ -54,15 +58,12 @@ class AutoencoderTrainingConfig(BaseModel):
     seed: int = Field(0, ge=0)
     log_every: int = Field(50, ge=1)
 
-    @field_validator("teacher", mode="before")
-    @classmethod
-    def _name_of_teacher(cls, value: object) -> object:
-        return {"source": value} if isinstance(value, str) else value
-
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if not self.sources or min(self.sources.values()) <= 0:
             raise ValueError(f"sources needs at least one share, all above 0; got {self.sources}")
+        if min(self.blocks) < 0:
+            raise ValueError(f"blocks holds a negative number: {self.blocks}")
         if self.crop_size % LATENT_STRIDE:
             raise ValueError(f"crop_size must be a multiple of {LATENT_STRIDE}: {self.crop_size}")
         if self.crop_size > self.image_size:

@@ -13,14 +13,13 @@ from decodiff_pipeline.deco.autoencoder import decode, encode, reduction
 from decodiff_pipeline.deco.preprocess import to_tensor
 from decodiff_pipeline.deco.unet import build_unet
 from decodiff_pipeline.evaluation.image_quality import LUMA
-from decodiff_pipeline.evaluation.reconstruction import psnr
+from decodiff_pipeline.evaluation.reconstruction import has_colour, psnr, saturation_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from decodiff_pipeline.deco.autoencoder import Autoencoder
 
-COLOURFUL = 0.99  # quantile of an image's pixels: its most colourful hundredth
 FLAT = 1e-3  # mean squared gradient, in squared levels, of an image without any structure
 EXACT = 100.0  # dB, where the true figure is infinite
 TIMED_BATCH = 4
@@ -32,9 +31,8 @@ class Fidelity:
 
     Attributes:
         psnr: Peak signal-to-noise ratio over all channels, in dB; at most 100.
-        saturation_kept: Σ⟨c', c⟩ / Σ⟨c, c⟩ over the pixels, where c is a pixel's colour without
-            its luma and c' the same of the reconstruction: 1 where colour is reproduced, 0 where
-            it is lost or wrong; None of an image without colour.
+        saturation_kept: See :func:`~decodiff_pipeline.evaluation.reconstruction.saturation_kept`;
+            None of an image without colour.
         sharpness_kept: Energy of the luma's gradient over that of the image; None of an image
             without any structure.
     """
@@ -53,27 +51,15 @@ def fidelity(square: np.ndarray, again: np.ndarray, min_colour: int) -> Fidelity
         min_colour: Levels between the channels of the most colourful hundredth of the pixels from
             which on an image has colour.
     """
-    good = square.astype(np.float64)
-    first, second = (torch.from_numpy(one / 127.5 - 1)[None].movedim(3, 1) for one in (good, again))
-    saturation = None
-    if has_colour(square, min_colour):
-        chroma, chroma_again = (one - _luma(one)[..., None] for one in (good, again))
-        saturation = float(np.vdot(chroma_again, chroma) / np.vdot(chroma, chroma))
-    before, after = (_gradient_energy(_luma(one)) for one in (good, again))
+    pair = (square.astype(np.float64), again)
+    first, second = (torch.from_numpy(one / 127.5 - 1)[None].movedim(3, 1) for one in pair)
+    coloured = has_colour(first, min_colour)[0]
+    before, after = (_gradient_energy(one @ np.array(LUMA)) for one in pair)
     return Fidelity(
         psnr=min(float(psnr(first, second)[0]), EXACT),
-        saturation_kept=saturation,
+        saturation_kept=float(saturation_kept(first, second)[0]) if coloured else None,
         sharpness_kept=after / before if before > FLAT else None,
     )
-
-
-def has_colour(square: np.ndarray, min_colour: int) -> bool:
-    """Whether the channels of an image, uint8 (S, S, 3), differ by as many levels somewhere."""
-    return bool(np.quantile(np.ptp(square, axis=2), COLOURFUL) >= min_colour)
-
-
-def _luma(image: np.ndarray) -> np.ndarray:
-    return image @ np.array(LUMA)
 
 
 def _gradient_energy(luma: np.ndarray) -> float:

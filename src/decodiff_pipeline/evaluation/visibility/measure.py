@@ -12,6 +12,8 @@ from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
 from decodiff_pipeline.data.transforms import plain_square
 from decodiff_pipeline.deco.autoencoder import reduction
 from decodiff_pipeline.deco.geometry import plan
+from decodiff_pipeline.deco.preprocess import to_tensor
+from decodiff_pipeline.evaluation.reconstruction import has_colour
 from decodiff_pipeline.evaluation.visibility.defects import (
     Kind,
     places,
@@ -19,7 +21,7 @@ from decodiff_pipeline.evaluation.visibility.defects import (
     survival,
     with_defects,
 )
-from decodiff_pipeline.evaluation.visibility.fidelity import fidelity, has_colour, reconstruct
+from decodiff_pipeline.evaluation.visibility.fidelity import fidelity, reconstruct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,7 +111,7 @@ def measure_category(
     ]
     again = reconstruct(autoencoder, squares, config.batch_size)
     kinds = [Kind(contrast) for contrast in config.contrasts]
-    if any(has_colour(square, config.min_colour) for square in squares):
+    if has_colour(to_tensor(squares), config.min_colour).any():
         kinds.append(Kind(config.colour_contrast, colour=True))
     inputs = _Inputs(squares, again, list(chosen["sha256"]), [_box(s, geometry) for s in sizes])
     scale = np.median([model_scale(size, geometry) for size in sizes], axis=0)

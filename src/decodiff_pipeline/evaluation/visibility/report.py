@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from decodiff_pipeline.deco.autoencoder import load_autoencoder
 from decodiff_pipeline.deco.memory import keep_freed_memory
 from decodiff_pipeline.evaluation.pictures import data_uri
 from decodiff_pipeline.evaluation.visibility.advice import answer, warnings
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.deco.autoencoder import Autoencoder
     from decodiff_pipeline.deco.config import PreprocessConfig
-    from decodiff_pipeline.deco.weights import AutoencoderConfig
     from decodiff_pipeline.evaluation.visibility.config import VisibilityConfig
     from decodiff_pipeline.evaluation.visibility.measure import Picture, Visibility
 
@@ -39,7 +38,8 @@ def check_visibility(
     images: ImageFolder,
     *,
     geometry: PreprocessConfig,
-    autoencoder: AutoencoderConfig,
+    autoencoder: Autoencoder,
+    name: str,
     config: VisibilityConfig,
     preset: str,
     reverse_steps: int,
@@ -50,7 +50,8 @@ def check_visibility(
         manifest: The validated manifest.
         images: The raw images.
         geometry: How images are fitted into squares.
-        autoencoder: Which autoencoder.
+        autoencoder: In eval mode; it is moved to the GPU where there is one.
+        name: Of the autoencoder, for the report.
         config: What is measured, and the limits.
         preset: Size of the network, for the time that an image takes.
         reverse_steps: Forward passes of the network for an image.
@@ -62,19 +63,18 @@ def check_visibility(
         most); see :class:`~.measure.Visibility`. And what was measured, with pictures.
 
     Raises:
-        ConfigurationError: The autoencoder's weights cannot be had.
         ImageError: An image or a mask cannot be read.
     """
     keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_autoencoder(autoencoder).to(device, memory_format=torch.channels_last)
+    model = autoencoder.to(device, memory_format=torch.channels_last)
     seconds = timings(model, geometry.image_size, preset, reverse_steps)
     found = {
         str(category): measure_category(rows, images, geometry, model, config)
         for category, rows in manifest.groupby("category", sort=True)
     }
     report = {
-        "settings": _settings(geometry, autoencoder.source, f"{preset}, {reverse_steps} steps"),
+        "settings": _settings(geometry, name, f"{preset}, {reverse_steps} steps"),
         "seconds": {name: round(value, 5) for name, value in seconds.items()},
         "visibility": {name: one.figures for name, one in found.items()},
         "defects": {name: one.defects for name, one in found.items()},

@@ -10,7 +10,7 @@ from decodiff_pipeline.pipelines.autoencoder.nodes import fit_autoencoder, measu
 
 
 def create_pipeline(**_: Any) -> Pipeline:
-    """Reads the validated manifest and the raw images; writes weights, log and metrics."""
+    """Reads the validated manifest and the raw images; writes weights, log, figures and a page."""
     return Pipeline(
         [
             node(
@@ -26,9 +26,11 @@ def create_pipeline(**_: Any) -> Pipeline:
                     "validated_manifest",
                     "raw_images",
                     "params:preprocessing",
-                    "params:autoencoder_training",
+                    "params:training",
+                    "params:scoring",
+                    "params:visibility",
                 ],
-                outputs="autoencoder_metrics",
+                outputs=["autoencoder_metrics", "autoencoder_html"],
                 name="measure_autoencoder",
             ),
         ]

@@ -37,13 +37,15 @@ def check_visibility(
     Returns:
         The report as plain data, and as one HTML page.
     """
+    from decodiff_pipeline.deco.autoencoder import load_autoencoder
     from decodiff_pipeline.evaluation.visibility import report
 
     facts, found = report.check_visibility(
         manifest,
-        images,
+        images.of(manifest),
         geometry=geometry,
-        autoencoder=autoencoder,
+        autoencoder=load_autoencoder(autoencoder),
+        name=autoencoder.source,
         config=config,
         preset=training.preset,
         reverse_steps=scoring.num_inference_steps,
