@@ -121,7 +121,7 @@ def _offender(row: pd.Series, meta: Mapping[str, Any]) -> dict[str, str]:
     return {
         "category": str(row["category"]),
         "path": str(row["path"]) if "path" in row else "",
-        "related": str(related),
+        "related": related if isinstance(related, str) else "",  # missing: None or NaN
         "detail": ", ".join(told) + _limit(row, meta["limits"]),
     }
 
