@@ -13,6 +13,7 @@ import pandas as pd
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.evaluation.visibility.config import VisibilityConfig
+from decodiff_pipeline.pipelines.visibility.nodes import report_on
 from decodiff_pipeline.training.autoencoder_config import AutoencoderTrainingConfig
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.scoring import ScoringConfig
@@ -77,20 +78,10 @@ def measure_autoencoder(
     Returns:
         The report as plain data, and as one HTML page.
     """
-    from decodiff_pipeline.evaluation.visibility import report
-
-    facts, found = report.check_visibility(
-        manifest,
-        images.of(manifest),
-        geometry=geometry,
-        autoencoder=model.eval(),
-        name="fitted to these images",
-        config=config,
-        preset=training.preset,
-        reverse_steps=scoring.num_inference_steps,
-    )
-    report.tell(facts, "the report autoencoder.html")
-    return facts, report.render(facts, found, config)
+    return report_on(
+        model.eval(), "fitted to these images", manifest, images, geometry, training, scoring,
+        config, page="the report autoencoder.html",
+    )  # fmt: skip
 
 
 def _sources(

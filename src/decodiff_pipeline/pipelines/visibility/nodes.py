@@ -38,17 +38,43 @@ def check_visibility(
         The report as plain data, and as one HTML page.
     """
     from decodiff_pipeline.deco.autoencoder import load_autoencoder
+
+    model, name = load_autoencoder(autoencoder), autoencoder.source
+    return report_on(
+        model, name, manifest, images, geometry, training, scoring, config, page=config.html
+    )
+
+
+def report_on(
+    model: Any,
+    name: str,
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    geometry: PreprocessConfig,
+    training: TrainingConfig,
+    scoring: ScoringConfig,
+    config: VisibilityConfig,
+    *,
+    page: str,
+) -> tuple[dict[str, Any], str]:
+    """Measures a loaded autoencoder; see :func:`check_visibility`.
+
+    Args:
+        model: The autoencoder, in eval mode.
+        name: Of the autoencoder, for the report.
+        page: Where the warnings point to.
+    """
     from decodiff_pipeline.evaluation.visibility import report
 
     facts, found = report.check_visibility(
         manifest,
         images.of(manifest),
         geometry=geometry,
-        autoencoder=load_autoencoder(autoencoder),
-        name=autoencoder.source,
+        autoencoder=model,
+        name=name,
         config=config,
         preset=training.preset,
         reverse_steps=scoring.num_inference_steps,
     )
-    report.tell(facts, config.html)
+    report.tell(facts, page)
     return facts, report.render(facts, found, config)
