@@ -24,7 +24,7 @@ export MLFLOW_HTTP_REQUEST_TIMEOUT ?= 5
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv data demo summary report ui serve test check format bench dvc-yaml lock clean
+.PHONY: help venv data demo summary report ui serve test check format bench dvc-yaml parameters lock clean
 
 help:  ## show the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -82,12 +82,13 @@ serve: $(STAMP)  ## answer images with the model registered last
 test: $(STAMP)  ## run the tests
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-check: $(STAMP)  ## ruff, mypy, import contracts, dvc.yaml, workflows
+check: $(STAMP)  ## ruff, mypy, import contracts, dvc.yaml, reference of parameters, workflows
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
 	$(PY) -m decodiff_pipeline.dvc_stages --check
+	$(PY) docs/parameters.py --check
 	$(VENV)/bin/zizmor --offline --quiet .github
 
 format: $(STAMP)  ## let ruff fix and format the code
@@ -99,6 +100,9 @@ bench: $(STAMP)  ## run the benchmarks into benchmarks/results.json
 
 dvc-yaml: $(STAMP)  ## write dvc.yaml from the Kedro pipelines, catalog and parameters
 	$(PY) -m decodiff_pipeline.dvc_stages
+
+parameters: $(STAMP)  ## write docs/parameters.md from the models of the parameters and the catalog
+	$(PY) docs/parameters.py
 
 # Only PyTorch's CPU build keeps CUDA's packages out of the lock. It comes from pip's local folder
 # of wheels where one is set, else from PyTorch's own index. The pin itself stays without "+cpu",

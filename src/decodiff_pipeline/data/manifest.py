@@ -92,12 +92,12 @@ class DataConfig(BaseModel):
     """What the raw images are and how they are split (`conf/*/parameters_data.yml`).
 
     Attributes:
-        layout: Name of the layout on disk.
+        layout: Name of the layout on disk (docs/data.md).
         categories: The categories to use; None for all that are there.
-        seed: Of the carving.
-        val_fraction: Share of the good images that are not in test.
-        calibration_fraction: As `val_fraction`.
-        test_fraction: Share of the good images carved into test, in a category that has defective
+        seed: Seed of the split by content.
+        val_fraction: Share of the good images outside test that goes to val.
+        calibration_fraction: Share of them that goes to calibration.
+        test_fraction: Share of the good images that goes to test, in a category that has defective
             test images and no good one.
         exclude: What is left out: a glob pattern of paths relative to the raw root, or
             ``{path: pattern, reason: why}``.

@@ -18,6 +18,7 @@ class AutoencoderTrainingConfig(BaseModel):
     sources: dict[Literal["manifest", "procedural", "permissive"], float] = {"manifest": 1.0}
     """Share of the images drawn from each source; shares are normalised."""
     latent_channels: int = Field(4, ge=1, le=64)
+    """Channels of the latents."""
     width: int = Field(48, ge=8, le=256)
     """Channels of every layer."""
     blocks: tuple[int, ...] = Field((0, 1, 4, 6), min_length=MIN_LEVELS, max_length=MAX_LEVELS)
@@ -32,9 +33,11 @@ class AutoencoderTrainingConfig(BaseModel):
     colour_jitter: float = Field(0.7, ge=0, le=1)
     """Share of batches whose channels are permuted, and dimmed by 0.6 to 1 image by image."""
     crop_size: int = Field(64, ge=32, le=1024)
+    """Side of the crops in pixels, a multiple of 8 and at most image_size."""
     pool_size: int = Field(2048, ge=1)
     """Crops drawn at a time."""
     crops_per_image: int = Field(8, ge=1)
+    """Crops taken from an image that is drawn."""
     passes: int = Field(8, ge=1)
     """How often a pool is gone through before the next one is drawn."""
 
@@ -43,20 +46,28 @@ class AutoencoderTrainingConfig(BaseModel):
     latent_noise: float = Field(0.05, ge=0, le=1)
     """Deviation of the noise added to the latents, in units of the decoder's range of -3 to 3."""
     steps: int = Field(4000, ge=1)
+    """Optimiser steps."""
     batch_size: int = Field(8, ge=1)
+    """Crops per step."""
     learning_rate: float = Field(1.5e-3, gt=0, le=1)
     """Of Muon, for the convolutions; the first, the last and the biases take half of it, AdamW."""
     warmup_steps: int = Field(100, ge=0)
+    """Steps over which the learning rate rises from 0; then it falls to 0 by half a cosine."""
     weight_decay: float = Field(0.0, ge=0)
+    """Of both optimisers."""
     gradient_clip: float = Field(0.05, gt=0)
     """Largest norm of the gradient. It is nearly always above 0.05, so that every batch counts the
     same; without that the fit stays grey for thousands of steps."""
     ema_decay: float = Field(0.995, ge=0, lt=1)
+    """Decay of the moving average of the weights, which is the result."""
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     """Of the forward pass, auto: bfloat16 where the device has it; the weights stay in float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it computes; auto: the GPU where there is one."""
     seed: int = Field(0, ge=0)
+    """Of the initial weights, the crops and the noise."""
     log_every: int = Field(50, ge=1)
+    """Steps between rows of the training log."""
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -18,7 +18,7 @@ class TrainingConfig(BaseModel):
     """How the network is trained. The defaults are the paper's where the paper says.
 
     Attributes:
-        preset: Size of the network, a key of :data:`decodiff_pipeline.deco.unet.PRESETS`.
+        preset: Size of the network; ``L`` is the paper's.
         epochs: Length in passes over the training images. Exactly one of ``epochs``, ``steps``
             and ``max_minutes`` is given.
         steps: Length in optimiser steps.

@@ -29,8 +29,7 @@ class ScoringConfig(BaseModel):
     Attributes:
         num_inference_steps: Reverse steps.
         reverse_step: What becomes of the deviation between two reverse steps: ``constant`` as in
-            the released code; ``carried`` is an experiment, see
-            :meth:`decodiff_pipeline.deco.scheduler.DeCoDiffScheduler.step`.
+            the released code; ``carried`` is an experiment (docs/method.md).
         fit: What is fitted on val images: ``limits``, the clip limits, in whatever units the
             autoencoder has; ``weight``, these and the weight of the two discrepancies;
             ``all``, these and the image score. What is not fitted is taken from ``discrepancy``
