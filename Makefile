@@ -52,7 +52,7 @@ demo: data  ## run the whole chain on real images and record it in DVC
 	@$(MAKE) --no-print-directory summary
 
 summary: $(STAMP)  ## show the last results and where everything is
-	@$(PY) -m decodiff_pipeline.evaluation.summary $(REPORT)/metrics.json
+	@$(PY) -m decodiff_pipeline.reporting.summary $(REPORT)/metrics.json
 	@$(PY) -c 'import json, sys; print("\n".join(sys.argv[2:]) % json.load(open(sys.argv[1])))' \
 		$(REPORT)/registration.json \
 		"" \

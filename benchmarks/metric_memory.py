@@ -20,8 +20,8 @@ import numpy as np
 
 from benchmarks.pixel_metrics import MAPS, SIDE, blobs
 from benchmarks.timing import status_mib
-from decodiff_pipeline.evaluation.binned import binned_metrics, image_histograms
-from decodiff_pipeline.evaluation.metrics import pixel_metrics
+from decodiff_pipeline.metrics.binned import binned_metrics, image_histograms
+from decodiff_pipeline.metrics.exact import pixel_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

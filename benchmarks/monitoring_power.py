@@ -19,14 +19,14 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from PIL import Image, ImageFilter
 
-from decodiff_pipeline.evaluation.monitoring.judgement import judge
-from decodiff_pipeline.evaluation.monitoring.recent import measure_recent
-from decodiff_pipeline.evaluation.monitoring.source import RecentSource
+from decodiff_pipeline.monitoring.judgement import judge
+from decodiff_pipeline.monitoring.recent import measure_recent
+from decodiff_pipeline.monitoring.source import RecentSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from decodiff_pipeline.evaluation.monitoring.config import MonitoringConfig
+    from decodiff_pipeline.monitoring.config import MonitoringConfig
 
 PROJECT = Path(__file__).parent.parent
 

@@ -16,9 +16,9 @@ import numpy as np
 from scipy import ndimage
 
 from benchmarks.timing import side_by_side
-from decodiff_pipeline.evaluation.binned import binned_metrics, image_histograms
-from decodiff_pipeline.evaluation.bootstrap import RESAMPLES, Sample, intervals
-from decodiff_pipeline.evaluation.metrics import image_metrics, pixel_metrics
+from decodiff_pipeline.metrics.binned import binned_metrics, image_histograms
+from decodiff_pipeline.metrics.bootstrap import RESAMPLES, Sample, mean_intervals
+from decodiff_pipeline.metrics.exact import image_metrics, pixel_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -188,7 +188,7 @@ def bootstrap(folder: Path) -> Callable[[], object]:
     """Intervals of all image and pixel metrics, from histograms made before."""
     maps, masks = stored(folder)
     sample = Sample(maps.max((1, 2)), masks.any((1, 2)), image_histograms(maps, masks))
-    return lambda: intervals(sample, limit=LIMIT)
+    return lambda: mean_intervals([sample], limit=LIMIT)
 
 
 def one_resample(folder: Path) -> Callable[[], object]:

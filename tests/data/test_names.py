@@ -22,8 +22,8 @@ from decodiff_pipeline.data.layouts.mvtec_ad2 import MVTecAD2Layout
 from decodiff_pipeline.data.listing import find_files
 from decodiff_pipeline.data.manifest import DataConfig, build_manifest, count_table
 from decodiff_pipeline.errors import DataError, ImageError
-from decodiff_pipeline.evaluation.monitoring.source import RecentSource
 from decodiff_pipeline.inference.source import InferenceSource
+from decodiff_pipeline.monitoring.source import RecentSource
 
 if TYPE_CHECKING:
     from types import SimpleNamespace

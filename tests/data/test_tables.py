@@ -17,8 +17,8 @@ from decodiff_pipeline.data.layouts import get_layout
 from decodiff_pipeline.data.reviewed_labels import read_labels
 from decodiff_pipeline.data.tables import read_table, table_path
 from decodiff_pipeline.errors import DataError
-from decodiff_pipeline.evaluation.monitoring.source import RecentSource
 from decodiff_pipeline.inference.source import InferenceSource
+from decodiff_pipeline.monitoring.source import RecentSource
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,10 +14,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.evaluation.assessment import assess
 from decodiff_pipeline.evaluation.config import EvaluationConfig
-from decodiff_pipeline.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS
 from decodiff_pipeline.evaluation.pca_baseline import pca_baseline
-from decodiff_pipeline.evaluation.summary import mean_over_categories
 from decodiff_pipeline.evaluation.thresholds import fit_thresholds
+from decodiff_pipeline.metrics.exact import IMAGE_METRICS, PIXEL_METRICS
+from decodiff_pipeline.metrics.summary import mean_over_categories
 
 if TYPE_CHECKING:
     from tests.evaluation.conftest import World

@@ -15,9 +15,12 @@ from decodiff_pipeline.deco.autoencoder import decode, encode, load_autoencoder
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.deco.unet import DeCoDiffUNet
-from decodiff_pipeline.evaluation.autoencoder_baseline import AutoencoderBaseline
-from decodiff_pipeline.evaluation.baselines import measure_baselines, score_test_images
-from decodiff_pipeline.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS
+from decodiff_pipeline.evaluation.baselines import (
+    AutoencoderBaseline,
+    measure_baselines,
+    score_test_images,
+)
+from decodiff_pipeline.metrics.exact import IMAGE_METRICS, PIXEL_METRICS
 
 if TYPE_CHECKING:
     from tests.evaluation.conftest import World

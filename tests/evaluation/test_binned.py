@@ -1,4 +1,4 @@
-"""The binned metrics against the exact ones, and the bound that they come with."""
+"""The binned metrics against the exact ones."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import pytest
 from scipy import ndimage
 
 from decodiff_pipeline.errors import ModelError
-from decodiff_pipeline.evaluation.binned import (
+from decodiff_pipeline.metrics.binned import (
     Histograms,
     binned_metrics,
-    error_bounds,
     image_histograms,
     pack,
     unpack,
 )
-from decodiff_pipeline.evaluation.metrics import PIXEL_METRICS, pixel_metrics
+from decodiff_pipeline.metrics.exact import PIXEL_METRICS, pixel_metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 ARRAYS = ("levels", "free", "defective", "overlap", "regions")
@@ -44,48 +43,12 @@ def truncated(maps: np.ndarray) -> np.ndarray:
     return (maps.view(np.int32) >> 16 << 16).view(np.float32)
 
 
-KINDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "smooth": lambda maps: maps,
-    "ties": lambda maps: maps.round(1),
-    "negative": lambda maps: maps - np.float32(1),
-    "one bin": lambda maps: np.float32(1) + maps * np.float32(1e-3),
-    "constant": np.zeros_like,
-    "infinite": lambda maps: np.where(maps > 1.2, np.float32(np.inf), np.log(maps - maps.min())),
-    "tiny": lambda maps: maps * np.float32(1e-42),
-}
-
-
-@pytest.mark.filterwarnings("ignore:divide by zero")
-@pytest.mark.parametrize("limit", [0.1, 0.3, 1.0])
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_exact_metrics_lie_within_the_bound(kind: str, limit: float) -> None:
-    for seed in range(5):
-        for count, side in ((6, 24), (3, 6)):
-            maps, masks = blobs(seed, count, side)
-            maps = KINDS[kind](maps)
-            histograms = image_histograms(maps, masks)
-            exact = pixel_metrics(maps, masks, limit=limit)
-            binned, bound = binned_metrics(histograms, limit=limit), error_bounds(histograms, limit)
-            for name in PIXEL_METRICS:
-                assert abs(binned[name] - exact[name]) <= bound[name], (name, seed)
-
-
-def test_the_bound_is_reached_by_the_best_and_the_worst_order() -> None:
-    mask = np.zeros((1, 8, 8), bool)
-    mask[0, :4] = True
-    for sign, area in ((1, 1.0), (-1, 0.0)):
-        maps = (1 + 1e-4 * sign * mask).astype(np.float32) + np.float32(1e-3)
-        histograms = image_histograms(maps, mask)
-        assert len(histograms.levels) == 1
-        assert pixel_metrics(maps, mask)["pixel_auroc"] == area
-        assert binned_metrics(histograms)["pixel_auroc"] == 0.5
-        assert error_bounds(histograms)["pixel_auroc"] == pytest.approx(0.5)
-
-
-def test_the_bound_is_small_where_scores_spread() -> None:
-    maps, masks = blobs(0, count=20, side=64)
-    bounds = error_bounds(image_histograms(maps, masks))
-    assert max(bounds.values()) < 0.02
+def test_binned_metrics_are_close_to_the_exact_ones() -> None:
+    for seed in range(3):
+        maps, masks = blobs(seed, count=20, side=64)
+        exact, binned = pixel_metrics(maps, masks), binned_metrics(image_histograms(maps, masks))
+        for name in PIXEL_METRICS:
+            assert binned[name] == pytest.approx(exact[name], abs=0.01), (name, seed)
 
 
 def test_scores_on_the_edges_of_bins_are_measured_exactly() -> None:
@@ -132,9 +95,6 @@ def test_maps_may_differ_in_size_and_threads_change_nothing() -> None:
     histograms = image_histograms(some, truth, workers=1)
     assert_same(histograms, image_histograms(some, truth, workers=3))
     assert (histograms.free + histograms.defective).sum(1).tolist() == [h * w for h, w in sizes]
-    exact, bound = pixel_metrics(some, truth), error_bounds(histograms)
-    for name, value in binned_metrics(histograms).items():
-        assert abs(value - exact[name]) <= bound[name]
 
 
 def test_histograms_survive_parquet(tmp_path: Path) -> None:
@@ -160,9 +120,9 @@ def test_nothing_to_measure_is_nan(case: str) -> None:
     masks[:] = case == "all defect"
     count = 0 if case == "no image" else len(maps)
     histograms = image_histograms(maps[:count], masks[:count])
-    for found in (binned_metrics(histograms), error_bounds(histograms)):
-        assert tuple(found) == PIXEL_METRICS
-        assert np.isnan(list(found.values())).all()
+    found = binned_metrics(histograms)
+    assert tuple(found) == PIXEL_METRICS
+    assert np.isnan(list(found.values())).all()
 
 
 def test_wrong_maps_are_errors() -> None:

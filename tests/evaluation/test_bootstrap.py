@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from decodiff_pipeline.evaluation.binned import binned_metrics, image_histograms
-from decodiff_pipeline.evaluation.bootstrap import (
+from decodiff_pipeline.metrics.binned import binned_metrics, image_histograms
+from decodiff_pipeline.metrics.bootstrap import (
     Sample,
-    intervals,
     mean_intervals,
     mean_paired_differences,
-    paired_differences,
 )
-from decodiff_pipeline.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS, image_metrics
+from decodiff_pipeline.metrics.exact import IMAGE_METRICS, PIXEL_METRICS, image_metrics
 
 GOOD, BAD = 30, 20
 DEFECTIVE = np.arange(GOOD + BAD) >= GOOD
@@ -49,7 +47,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(shift: float) -> None:
     truth, repeats = float(ndtr(shift / np.sqrt(2))), 200
     covered = 0
     for repeat in range(repeats):
-        found = intervals(scored(rng, shift), resamples=300, seed=repeat)["image_auroc"]
+        found = mean_intervals([scored(rng, shift)], resamples=300, seed=repeat)["image_auroc"]
         assert found is not None
         covered += found[0] <= truth <= found[1]
     assert 0.90 <= covered / repeats <= 0.99
@@ -63,7 +61,7 @@ def test_pixel_intervals_know_that_pixels_of_an_image_go_together() -> None:
     for repeat in range(repeats):
         masks, texture = pictures(rng, 40)
         sample = with_pixels(rng, 1.0, masks, texture)
-        found = intervals(sample, resamples=200, seed=repeat)["pixel_auroc"]
+        found = mean_intervals([sample], resamples=200, seed=repeat)["pixel_auroc"]
         assert found is not None
         covered += found[0] <= truth <= found[1]
     assert 0.88 <= covered / repeats <= 0.99
@@ -73,7 +71,7 @@ def test_intervals_hold_the_figure_and_widen_with_the_confidence() -> None:
     rng = np.random.default_rng(2)
     masks, texture = pictures(rng)
     sample = with_pixels(rng, 1.5, masks, texture)
-    narrow, wide = (intervals(sample, confidence=confidence) for confidence in (0.5, 0.99))
+    narrow, wide = (mean_intervals([sample], confidence=confidence) for confidence in (0.5, 0.99))
     figures = image_metrics(sample.scores, sample.defective) | binned_metrics(sample.histograms)
     assert set(wide) == {*IMAGE_METRICS, *PIXEL_METRICS}
     for name, figure in figures.items():
@@ -83,16 +81,18 @@ def test_intervals_hold_the_figure_and_widen_with_the_confidence() -> None:
 
 def test_the_seed_decides_everything() -> None:
     sample = scored(np.random.default_rng(3))
-    assert intervals(sample, seed=4) == intervals(sample, seed=4)
-    assert intervals(sample, seed=4) != intervals(sample, seed=5)
+    assert mean_intervals([sample], seed=4) == mean_intervals([sample], seed=4)
+    assert mean_intervals([sample], seed=4) != mean_intervals([sample], seed=5)
     other = scored(np.random.default_rng(4))
-    assert paired_differences(sample, other, seed=4) == paired_differences(sample, other, seed=4)
+    assert mean_paired_differences([sample], [other], seed=4) == mean_paired_differences(
+        [sample], [other], seed=4
+    )
 
 
 def test_the_mean_of_four_categories_is_twice_as_certain() -> None:
     rng = np.random.default_rng(5)
     samples = [scored(rng) for _ in range(4)]
-    widths = [np.ptp(intervals(sample)["image_auroc"]) for sample in samples]
+    widths = [np.ptp(mean_intervals([sample])["image_auroc"]) for sample in samples]
     mean = np.ptp(mean_intervals(samples)["image_auroc"])
     assert mean == pytest.approx(np.sqrt(np.mean(np.square(widths)) / 4), rel=0.15)
 
@@ -124,7 +124,7 @@ def few(scores: list[float], defective: list[bool]) -> Sample:
     ids=["no image", "no defect", "no good one", "one", "one defect", "constant", "perfect"],
 )
 def test_where_a_resample_says_nothing_there_is_no_interval(sample: Sample) -> None:
-    assert intervals(sample, resamples=50) == dict.fromkeys((*IMAGE_METRICS, *PIXEL_METRICS))
+    assert mean_intervals([sample], resamples=50) == dict.fromkeys((*IMAGE_METRICS, *PIXEL_METRICS))
 
 
 def test_without_masks_there_are_image_intervals_alone() -> None:
@@ -133,8 +133,8 @@ def test_without_masks_there_are_image_intervals_alone() -> None:
     sample = with_pixels(rng, 1.5, masks, texture)
     nothing = image_histograms(np.empty((0, 4, 4), np.float32), []).placed([], len(masks))
     bare = Sample(sample.scores, sample.defective, nothing)
-    found = intervals(bare)
-    assert found == intervals(Sample(sample.scores, sample.defective))
+    found = mean_intervals([bare])
+    assert found == mean_intervals([Sample(sample.scores, sample.defective)])
     assert [found[name] for name in PIXEL_METRICS] == [None] * 5
     assert None not in [found[name] for name in IMAGE_METRICS]
 
@@ -143,10 +143,10 @@ def test_a_better_model_is_found_in_both_directions() -> None:
     rng = np.random.default_rng(8)
     masks, texture = pictures(rng, 40)
     weak, strong = (with_pixels(rng, shift, masks, texture) for shift in (0.5, 2.5))
-    for name, found in paired_differences(strong, weak).items():
+    for name, found in mean_paired_differences([strong], [weak]).items():
         assert found.better is True and found.p_value < 0.01, name
         assert 0 < found.low <= found.difference <= found.high
-    for name, found in paired_differences(weak, strong).items():
+    for name, found in mean_paired_differences([weak], [strong]).items():
         assert found.better is False, name
 
 
@@ -158,7 +158,7 @@ def test_equal_models_are_called_different_no_more_often_than_allowed() -> None:
         ours, theirs = (
             Sample(common + 0.5 * rng.normal(size=len(common)), DEFECTIVE) for _ in range(2)
         )
-        found = paired_differences(ours, theirs, resamples=200, seed=repeat)["image_auroc"]
+        found = mean_paired_differences([ours], [theirs], resamples=200, seed=repeat)["image_auroc"]
         decided += found.better is not None
     assert 0 < decided / repeats <= 0.1
 
@@ -167,7 +167,7 @@ def test_the_same_model_has_no_difference() -> None:
     rng = np.random.default_rng(10)
     masks, texture = pictures(rng)
     sample = with_pixels(rng, 1.0, masks, texture)
-    for found in paired_differences(sample, sample).values():
+    for found in mean_paired_differences([sample], [sample]).values():
         assert (found.difference, found.low, found.high) == (0, 0, 0)
         assert found.p_value == 1 and found.better is None
 
@@ -179,7 +179,7 @@ def test_several_categories_together_decide_what_none_does_alone() -> None:
         common = rng.normal(size=len(DEFECTIVE))
         pairs.append([Sample(common + s * DEFECTIVE, DEFECTIVE) for s in (1.4, 1.2)])
     ours, theirs = zip(*pairs, strict=True)
-    alone = [paired_differences(a, b)["image_auroc"].p_value for a, b in pairs]
+    alone = [mean_paired_differences([a], [b])["image_auroc"].p_value for a, b in pairs]
     together = mean_paired_differences(ours, theirs)["image_auroc"]
     assert together.better is True
     assert together.p_value <= min(alone)
@@ -188,6 +188,6 @@ def test_several_categories_together_decide_what_none_does_alone() -> None:
 def test_models_of_different_images_are_not_compared() -> None:
     ours, theirs = scored(np.random.default_rng(0)), scored(np.random.default_rng(1))
     with pytest.raises(ValueError, match="same images"):
-        paired_differences(ours, Sample(theirs.scores, ~theirs.defective))
+        mean_paired_differences([ours], [Sample(theirs.scores, ~theirs.defective)])
     with pytest.raises(ValueError, match="50 scores, 50 labels and 1 histograms"):
         Sample(ours.scores, ours.defective, few([0.1], [True]).histograms)

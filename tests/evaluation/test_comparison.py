@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from decodiff_pipeline.evaluation.binned import image_histograms, pack
 from decodiff_pipeline.evaluation.comparison import compare
-from decodiff_pipeline.evaluation.metrics import IMAGE_METRICS, image_metrics
 from decodiff_pipeline.evaluation.reference import Reference
+from decodiff_pipeline.metrics.binned import image_histograms, pack
+from decodiff_pipeline.metrics.exact import IMAGE_METRICS, image_metrics
 
 N = 30
 

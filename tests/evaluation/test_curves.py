@@ -9,8 +9,8 @@ import pytest
 from scipy import ndimage
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from decodiff_pipeline.evaluation.curves import curves
-from decodiff_pipeline.evaluation.metrics import image_metrics, pixel_metrics
+from decodiff_pipeline.metrics.curves import curves
+from decodiff_pipeline.metrics.exact import image_metrics, pixel_metrics
 
 PIXEL_CURVES = {"pixel_roc", "pixel_pr", "pro"}
 

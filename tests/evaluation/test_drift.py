@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from decodiff_pipeline.evaluation.drift import compare, holm, population_stability
+from decodiff_pipeline.monitoring.drift import compare, holm, population_stability
 
 
 def test_p_values_are_uniform_where_nothing_changed() -> None:

@@ -16,13 +16,16 @@ from decodiff_pipeline.deco.geometry import as_seen, seen, to_original
 from decodiff_pipeline.evaluation.assessment import assess, plain_metrics
 from decodiff_pipeline.evaluation.baselines import pca_baseline
 from decodiff_pipeline.evaluation.config import EvaluationConfig
-from decodiff_pipeline.evaluation.cropping import cropped_defects
-from decodiff_pipeline.evaluation.figures import draw_figures
-from decodiff_pipeline.evaluation.masks import mask_by
-from decodiff_pipeline.evaluation.native import NativeMaps, native_mask
+from decodiff_pipeline.evaluation.ground_truth import (
+    NativeMaps,
+    cropped_defects,
+    mask_by,
+    native_mask,
+)
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.evaluation.scoring import score_images
 from decodiff_pipeline.evaluation.thresholds import fit_thresholds
+from decodiff_pipeline.reporting.figures import draw_figures
 
 if TYPE_CHECKING:
     from pathlib import Path

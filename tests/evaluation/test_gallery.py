@@ -11,16 +11,16 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from decodiff_pipeline.evaluation.charts import HEIGHT, WIDTH, draw_curves, draw_histogram
-from decodiff_pipeline.evaluation.gallery import (
+from decodiff_pipeline.evaluation.thresholds import fit_thresholds
+from decodiff_pipeline.reporting.charts import HEIGHT, WIDTH, draw_curves, draw_histogram
+from decodiff_pipeline.reporting.gallery import (
     HEAT_BYTES,
     INPUT_BYTES,
     RECONSTRUCTION_BYTES,
     make_gallery,
 )
-from decodiff_pipeline.evaluation.pictures import data_uri, heat, outline
-from decodiff_pipeline.evaluation.thresholds import fit_thresholds
-from decodiff_pipeline.evaluation.verdicts import most_telling
+from decodiff_pipeline.reporting.pictures import data_uri, heat, outline
+from decodiff_pipeline.reporting.verdicts import rank_hard_examples
 
 if TYPE_CHECKING:
     from tests.evaluation.conftest import World
@@ -40,7 +40,7 @@ def test_the_worst_misses_and_false_alarms_come_first_and_categories_take_turns(
         ],
         columns=["category", "label", "score"],
     )  # fmt: skip
-    ordered = most_telling(rows, {"a": 0.5, "b": 8.0})
+    ordered = rank_hard_examples(rows, {"a": 0.5, "b": 8.0})
     told = list(zip(ordered["category"], ordered["score"], ordered["verdict"], strict=True))
     assert told == [
         ("a", 0.9, "false alarm"), ("b", 7.0, "missed"),
@@ -52,7 +52,7 @@ def test_the_worst_misses_and_false_alarms_come_first_and_categories_take_turns(
     ]  # fmt: skip
 
 
-def test_the_gallery_keeps_the_most_telling_and_counts_the_rest(plate: World) -> None:
+def test_the_gallery_keeps_the_rank_hard_examples_and_counts_the_rest(plate: World) -> None:
     store = plate.scored()
     thresholds = fit_thresholds(store, 0.05)
     # Above two of the four defective images.

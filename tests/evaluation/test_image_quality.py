@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from decodiff_pipeline.evaluation.image_quality import QUALITY, image_quality
+from decodiff_pipeline.metrics.image_quality import QUALITY, image_quality
 
 
 @pytest.fixture

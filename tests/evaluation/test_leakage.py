@@ -10,7 +10,7 @@ import pytest
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.manifest import DataConfig, build_manifest
 from decodiff_pipeline.data.near_duplicates import MIN_BITS
-from decodiff_pipeline.evaluation.leakage import near_duplicate_paths, near_duplicates
+from decodiff_pipeline.evaluation.assessment import near_duplicate_paths, near_duplicates
 
 if TYPE_CHECKING:
     from collections.abc import Callable

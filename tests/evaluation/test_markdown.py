@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from decodiff_pipeline.evaluation.markdown import render_summary
-from decodiff_pipeline.evaluation.markdown_tables import escaped
+from decodiff_pipeline.reporting.markdown import render_summary
+from decodiff_pipeline.reporting.markdown_tables import escaped
 
 NOTHING = {"reference": None, "outcome": "none", "notes": [], "categories": {}, "mean": {}}
 

@@ -10,8 +10,8 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from decodiff_pipeline.errors import ModelError
-from decodiff_pipeline.evaluation import level_counts
-from decodiff_pipeline.evaluation.metrics import (
+from decodiff_pipeline.metrics import threshold_counts
+from decodiff_pipeline.metrics.exact import (
     IMAGE_METRICS,
     PIXEL_METRICS,
     image_metrics,
@@ -117,7 +117,7 @@ def test_diagonal_neighbours_are_one_region() -> None:
 def test_chunks_and_threads_do_not_change_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     maps, masks = blobs(3, count=12)
     whole = pixel_metrics(maps, masks, workers=1)
-    monkeypatch.setattr(level_counts, "MAX_CHUNK_PIXELS", 2 * maps[0].size)
+    monkeypatch.setattr(threshold_counts, "MAX_CHUNK_PIXELS", 2 * maps[0].size)
     assert pixel_metrics(maps, masks, workers=3) == whole
 
 
@@ -134,7 +134,7 @@ def test_maps_may_differ_in_size(monkeypatch: pytest.MonkeyPatch) -> None:
     truth = [one[:h, :w] for one, (h, w) in zip(masks, sizes, strict=True)]
     expected = oracle(cut, truth, 0.3)
     assert pixel_metrics(cut, truth) == pytest.approx(expected, **EXACT)
-    monkeypatch.setattr(level_counts, "MAX_CHUNK_PIXELS", 100)  # less than the first map
+    monkeypatch.setattr(threshold_counts, "MAX_CHUNK_PIXELS", 100)  # less than the first map
     assert pixel_metrics(cut, truth, workers=2) == pytest.approx(expected, **EXACT)
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from decodiff_pipeline.evaluation.assessment import assess
-from decodiff_pipeline.evaluation.figures import choose, draw_figures
 from decodiff_pipeline.evaluation.predictions import file_stem
 from decodiff_pipeline.evaluation.protocols import labelled
-from decodiff_pipeline.evaluation.report import ReportInput, render_report
-from decodiff_pipeline.evaluation.summary import main, render_table
 from decodiff_pipeline.evaluation.thresholds import fit_thresholds
+from decodiff_pipeline.reporting.figures import choose, draw_figures
+from decodiff_pipeline.reporting.report import ReportInput, render_report
+from decodiff_pipeline.reporting.summary import main, render_table
 
 if TYPE_CHECKING:
     from pathlib import Path

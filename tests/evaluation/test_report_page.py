@@ -9,8 +9,8 @@ import pytest
 from tests.evaluation.conftest import World
 
 from decodiff_pipeline.evaluation.assessment import assess
-from decodiff_pipeline.evaluation.report import ReportInput, render_report
 from decodiff_pipeline.evaluation.thresholds import fit_thresholds
+from decodiff_pipeline.reporting.report import ReportInput, render_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

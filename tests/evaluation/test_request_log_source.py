@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from decodiff_pipeline.errors import DataError
-from decodiff_pipeline.evaluation.monitoring.source import RecentSource
+from decodiff_pipeline.monitoring.source import RecentSource
 from decodiff_pipeline.registry.request_log import RequestLog
 from decodiff_pipeline.registry.scorer import Answer
 

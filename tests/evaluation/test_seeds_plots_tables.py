@@ -9,9 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from decodiff_pipeline.evaluation.plots import confusion_rows, curve_rows, score_rows
-from decodiff_pipeline.evaluation.seeds import spread
-from decodiff_pipeline.evaluation.tables import metrics_table, scores_table
+from decodiff_pipeline.metrics.summary import spread
+from decodiff_pipeline.reporting.tables import (
+    confusion_rows,
+    curve_rows,
+    metrics_table,
+    score_rows,
+    scores_table,
+)
 
 
 def run(auroc: float | None, **more: Any) -> dict[str, Any]:

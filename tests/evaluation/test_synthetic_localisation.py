@@ -14,8 +14,8 @@ from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.preprocess import to_square
 from decodiff_pipeline.evaluation.config import EvaluationConfig
-from decodiff_pipeline.evaluation.metrics import PIXEL_METRICS
 from decodiff_pipeline.evaluation.synthetic_localisation import measure_synthetic_localisation
+from decodiff_pipeline.metrics.exact import PIXEL_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,12 +20,12 @@ from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.manifest import DataConfig
 from decodiff_pipeline.errors import DataError, DriftDetected
 from decodiff_pipeline.evaluation.config import EvaluationConfig
-from decodiff_pipeline.evaluation.monitoring.config import MonitoringConfig, ReferenceConfig
-from decodiff_pipeline.evaluation.monitoring.judgement import judge
-from decodiff_pipeline.evaluation.monitoring.reference import ReferenceFile, make_reference
-from decodiff_pipeline.evaluation.monitoring.source import RecentSource
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.evaluation.scoring import score_images
+from decodiff_pipeline.monitoring.config import MonitoringConfig, ReferenceConfig
+from decodiff_pipeline.monitoring.judgement import judge
+from decodiff_pipeline.monitoring.reference import ReferenceFile, make_reference
+from decodiff_pipeline.monitoring.source import RecentSource
 from decodiff_pipeline.pipelines.monitoring import create_pipeline
 
 if TYPE_CHECKING:

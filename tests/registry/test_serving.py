@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from decodiff_pipeline.data.images import ImageFolder
-from decodiff_pipeline.evaluation.monitoring.source import RecentSource
+from decodiff_pipeline.monitoring.source import RecentSource
 from decodiff_pipeline.pipelines.registration.nodes import register_model
 from decodiff_pipeline.registry.config import RegistrationConfig
 from decodiff_pipeline.registry.identity import folder_sha256

@@ -27,7 +27,7 @@ from decodiff_pipeline.evaluation.assessment import plain_metrics
 from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.evaluation.scoring import score_images
-from decodiff_pipeline.evaluation.summary import METRICS
+from decodiff_pipeline.metrics.summary import METRICS
 from decodiff_pipeline.pipelines.ablation import create_pipeline
 from decodiff_pipeline.training import network, replay
 from decodiff_pipeline.training.ablation import AblationData, run_ablation

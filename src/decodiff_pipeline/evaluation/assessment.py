@@ -6,30 +6,30 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
-from decodiff_pipeline.evaluation import binned, bootstrap, record
-from decodiff_pipeline.evaluation.cropping import cropped_defects, cropped_share
-from decodiff_pipeline.evaluation.curves import curves
-from decodiff_pipeline.evaluation.decisions import image_decisions, pixel_decisions
-from decodiff_pipeline.evaluation.judged import Judged, defective, scores
-from decodiff_pipeline.evaluation.leakage import near_duplicate_paths
-from decodiff_pipeline.evaluation.metrics import image_metrics
+from decodiff_pipeline.data.near_duplicates import duplicate_of, near_duplicate_of
+from decodiff_pipeline.evaluation import record
+from decodiff_pipeline.evaluation.category_evaluator import CategoryEvaluator, defective, scores
+from decodiff_pipeline.evaluation.ground_truth import cropped_defects, cropped_share
 from decodiff_pipeline.evaluation.protocols import (
     labelled,
     require_same_protocol,
     warn_of_other_sizes,
 )
-from decodiff_pipeline.evaluation.summary import mean_over_categories
+from decodiff_pipeline.metrics import binned, bootstrap
+from decodiff_pipeline.metrics.curves import curves
+from decodiff_pipeline.metrics.exact import image_metrics
+from decodiff_pipeline.metrics.summary import mean_over_categories
+from decodiff_pipeline.metrics.thresholds import image_decisions, pixel_decisions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import pandas as pd
-
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.evaluation.config import EvaluationConfig
     from decodiff_pipeline.evaluation.predictions import PredictionStore
-    from decodiff_pipeline.evaluation.resampling import Sample
+    from decodiff_pipeline.metrics.resampling import Sample
 
 PROMISE = ("threshold", "pixel_threshold", "promised_false_positive_rate")
 
@@ -82,7 +82,9 @@ def assess(
     by_protocol = labelled(index, images, geometry, config.protocol)
     double = by_protocol["path"].isin(near_duplicate_paths(manifest, config.near_duplicate_bits))
     names = sorted(set(index["category"]))
-    judged = {name: Judged(name, by_protocol, predictions, images, config) for name in names}
+    judged = {
+        name: CategoryEvaluator(name, by_protocol, predictions, images, config) for name in names
+    }
     table = record.make_record(
         by_protocol, double, {name: _histograms(found) for name, found in judged.items()}
     )
@@ -125,12 +127,12 @@ def plain_metrics(
         config: Protocol, resolution and limit of AUPRO.
 
     Returns:
-        ``categories``, each with its metrics and `Judged.counts`, and ``mean``.
+        ``categories``, each with its metrics and `CategoryEvaluator.counts`, and ``mean``.
     """
     index = labelled(predictions.index(), images, predictions.geometry(), config.protocol)
     categories = {}
     for name in sorted(set(index["category"])):
-        judged = Judged(name, index, predictions, images, config)
+        judged = CategoryEvaluator(name, index, predictions, images, config)
         categories[name] = {**judged.metrics(), **judged.counts()}
     return {"categories": categories, "mean": mean_over_categories(categories)}
 
@@ -155,7 +157,7 @@ def _whole(
 
 
 def _category(
-    judged: Judged,
+    judged: CategoryEvaluator,
     limits: dict[str, float | None],
     sample: Sample,
     double: pd.Series,
@@ -176,7 +178,7 @@ def _category(
     }
 
 
-def _defect_types(judged: Judged) -> dict[str, Any]:
+def _defect_types(judged: CategoryEvaluator) -> dict[str, Any]:
     """Metrics of each type of defect against all good images; empty where there is one alone."""
     rows = judged.rows
     bad = rows[defective(rows)]
@@ -192,7 +194,9 @@ def _defect_types(judged: Judged) -> dict[str, Any]:
     }
 
 
-def _leakage(judged: Judged, fresh: pd.DataFrame, bits: int | None) -> dict[str, Any] | None:
+def _leakage(
+    judged: CategoryEvaluator, fresh: pd.DataFrame, bits: int | None
+) -> dict[str, Any] | None:
     """How many test images have a near-duplicate outside test, and the metrics without them."""
     if bits is None:
         return None
@@ -202,12 +206,12 @@ def _leakage(judged: Judged, fresh: pd.DataFrame, bits: int | None) -> dict[str,
     return found | {"without": judged.metrics(fresh) if len(doubles) else None}
 
 
-def _histograms(judged: Judged) -> pd.DataFrame:
+def _histograms(judged: CategoryEvaluator) -> pd.DataFrame:
     known, maps, masks = judged.compared()
     return binned.pack(binned.image_histograms(maps, masks)).set_axis(known.index)
 
 
-def _curves(judged: Judged, config: EvaluationConfig) -> dict[str, Any]:
+def _curves(judged: CategoryEvaluator, config: EvaluationConfig) -> dict[str, Any]:
     _, maps, masks = judged.compared()
     rows = judged.rows
     return curves(maps, masks, scores(rows), defective(rows), config.aupro_limit)
@@ -250,3 +254,29 @@ def _uncertain(rows: pd.DataFrame, threshold: float | None) -> dict[str, Any] | 
             "image_auroc_against_good": against_good["image_auroc"],
         }
     return result
+
+
+def near_duplicates(manifest: pd.DataFrame, bits: int | None) -> pd.Series:
+    """Which test images have a double among the train, val and calibration images.
+
+    A double has equal pixels, or is of the same category and nearly equal in its difference hash.
+
+    Args:
+        manifest: The validated manifest, with the images outside test.
+        bits: How many of the hash's 256 bits may differ; ``None`` to call nothing a double.
+
+    Returns:
+        Bool, with the manifest's index; False for all images outside test.
+    """
+    found = pd.Series(False, index=manifest.index)
+    if bits is None:
+        return found
+    found |= duplicate_of(manifest) != ""
+    if "dhash" in manifest:
+        found |= near_duplicate_of(manifest, bits) != ""
+    return found
+
+
+def near_duplicate_paths(manifest: pd.DataFrame, bits: int | None) -> frozenset[str]:
+    """Paths of the images that `near_duplicates` marks, to find them in another table."""
+    return frozenset(manifest["path"][near_duplicates(manifest, bits)])

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from decodiff_pipeline.evaluation.judged import CERTAIN, Judged
-from decodiff_pipeline.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS
+from decodiff_pipeline.deco.autoencoder import decode, encode
+from decodiff_pipeline.deco.discrepancy import pixel_discrepancy
+from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline, Discrepancies
+from decodiff_pipeline.evaluation.category_evaluator import CERTAIN, CategoryEvaluator
 from decodiff_pipeline.evaluation.pca_baseline import pca_baseline
 from decodiff_pipeline.evaluation.protocols import labelled
 from decodiff_pipeline.evaluation.scoring import score_images
+from decodiff_pipeline.metrics.exact import IMAGE_METRICS, PIXEL_METRICS
 
 if TYPE_CHECKING:
+    import torch
+
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.evaluation.config import EvaluationConfig
@@ -21,6 +28,8 @@ if TYPE_CHECKING:
     from decodiff_pipeline.evaluation.scoring import AnomalyModel
 
 logger = logging.getLogger(__name__)
+
+IMAGE_RANGE = 2.0  # from -1 to 1
 
 
 def score_test_images(
@@ -107,4 +116,57 @@ def _measured(
     if rows.empty:
         return dict.fromkeys((*IMAGE_METRICS, *PIXEL_METRICS))
     index = labelled(rows, images, predictions.geometry(), config.protocol)
-    return Judged(category, index, predictions, images, config).metrics()
+    return CategoryEvaluator(category, index, predictions, images, config).metrics()
+
+
+class AutoencoderBaseline(DeCoDiffPipeline):
+    """Maps max_c |dec(enc(x)) - x|, in the geometry and with the smoothing of a trained model.
+
+    A map is the error over the range of an image, 2, smoothed with the model's ``pixel_sigma`` and
+    never fused with anything. The image score is the model's rule on that map: the maximum, or
+    the mean of the largest ``top_share`` of its values.
+    """
+
+    @classmethod
+    def of(cls, model: DeCoDiffPipeline) -> AutoencoderBaseline:
+        """The baseline beside a model: the same autoencoder, geometry and sizes, not copied."""
+        scoring = replace(
+            model.discrepancy,
+            normalisation="none",
+            fusion="pixel",
+            score_from="map",
+            pixel_limit=IMAGE_RANGE,
+        )
+        return cls(
+            model.vae,
+            model.unet,
+            model.scheduler,
+            preprocess=dict(model.config.preprocess),
+            discrepancy=asdict(scoring),
+            bit_depths=model.bit_depths,
+        )
+
+    def discrepancies(
+        self,
+        images: torch.Tensor,
+        category_ids: torch.Tensor,
+        num_inference_steps: int | None = None,
+    ) -> Discrepancies:
+        """Differences between images and what the autoencoder makes of them.
+
+        Args:
+            images: Float (N, 3, H, W) within [-1, 1].
+            category_ids: Of no influence.
+            num_inference_steps: The same.
+
+        Returns:
+            The pixel discrepancy and the images as reproduced; the latent one is zero.
+        """
+        del category_ids, num_inference_steps
+        latents, _ = encode(self.vae, images)
+        decoded = decode(self.vae, latents)
+        return Discrepancies(
+            pixel=pixel_discrepancy(decoded, images.to(decoded)),
+            latent=np.zeros((len(latents), *latents.shape[2:]), np.float32),
+            reconstructed=decoded,
+        )

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from decodiff_pipeline.evaluation import bootstrap
-from decodiff_pipeline.evaluation.binned import unpack
-from decodiff_pipeline.evaluation.bootstrap import Difference, Sample
 from decodiff_pipeline.evaluation.record import certain
+from decodiff_pipeline.metrics import bootstrap
+from decodiff_pipeline.metrics.binned import unpack
+from decodiff_pipeline.metrics.bootstrap import Difference, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from decodiff_pipeline.evaluation.binned import Histograms
     from decodiff_pipeline.evaluation.reference import Reference
+    from decodiff_pipeline.metrics.binned import Histograms
 
 # Results that differ in one of these are of different things; with what a file without it means.
 SAME = {"protocol": "strict", "resolution": "model"}
@@ -149,7 +149,7 @@ def _of_images(
     }
     categories = {}
     for category, pair in pairs.items():
-        found = bootstrap.paired_differences(pair.ours, pair.theirs, **options)
+        found = bootstrap.mean_paired_differences([pair.ours], [pair.theirs], **options)
         categories[category] = {**pair.counts, "metrics": _rows(found)}
         notes += [f"{category}: {note}" for note in pair.notes]
     mean = bootstrap.mean_paired_differences(

@@ -12,16 +12,15 @@ from scipy import ndimage
 
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.geometry import plan
-from decodiff_pipeline.evaluation.masks import with_ground_truth
-from decodiff_pipeline.evaluation.metrics import (
+from decodiff_pipeline.evaluation.ground_truth import image_sizes, with_ground_truth
+from decodiff_pipeline.evaluation.protocols import labelled, measure_pixels
+from decodiff_pipeline.metrics.exact import (
     IMAGE_METRICS,
     PIXEL_METRICS,
     Metrics,
     image_metrics,
     pixel_metrics,
 )
-from decodiff_pipeline.evaluation.native import image_sizes
-from decodiff_pipeline.evaluation.protocols import labelled, measure_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,10 +6,9 @@ import logging
 from typing import TYPE_CHECKING
 
 from decodiff_pipeline.errors import DataError
-from decodiff_pipeline.evaluation.masks import GroundTruth
-from decodiff_pipeline.evaluation.metrics import PIXEL_METRICS, Metrics, pixel_metrics
-from decodiff_pipeline.evaluation.native import NativeMaps, image_sizes
-from decodiff_pipeline.evaluation.released_protocol import PUBLISHED_SIZES, released_pixel_metrics
+from decodiff_pipeline.evaluation.ground_truth import GroundTruth, NativeMaps, image_sizes
+from decodiff_pipeline.metrics.exact import PIXEL_METRICS, Metrics, pixel_metrics
+from decodiff_pipeline.metrics.released_aupro import released_pixel_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,9 +19,11 @@ if TYPE_CHECKING:
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.evaluation.config import EvaluationConfig, Protocol, Resolution
-    from decodiff_pipeline.evaluation.metrics import Maps, Masks
+    from decodiff_pipeline.metrics.exact import Maps, Masks
 
 logger = logging.getLogger(__name__)
+
+PUBLISHED_SIZES = (288, 256)  # resize and image_size of the published tables
 
 
 def labelled(

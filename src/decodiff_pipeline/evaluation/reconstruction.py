@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from decodiff_pipeline.deco.autoencoder import decode, encode
-from decodiff_pipeline.evaluation.image_quality import LUMA
+from decodiff_pipeline.metrics.image_quality import LUMA
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from decodiff_pipeline.evaluation import binned
-from decodiff_pipeline.evaluation.judged import CERTAIN
-from decodiff_pipeline.evaluation.resampling import Sample
+from decodiff_pipeline.evaluation.category_evaluator import CERTAIN
+from decodiff_pipeline.metrics import binned
+from decodiff_pipeline.metrics.resampling import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

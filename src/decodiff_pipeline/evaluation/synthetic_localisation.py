@@ -18,10 +18,10 @@ from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
 from decodiff_pipeline.data.synthetic_defects import synthetic_defect
 from decodiff_pipeline.data.synthetic_images import SyntheticImage, synthetic_images
 from decodiff_pipeline.deco.geometry import canvas
-from decodiff_pipeline.evaluation.metrics import PIXEL_METRICS
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.evaluation.protocols import measure_pixels
 from decodiff_pipeline.evaluation.scoring import score_images
+from decodiff_pipeline.metrics.exact import PIXEL_METRICS
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,6 +16,7 @@ from decodiff_pipeline.data import splits
 from decodiff_pipeline.data.layouts.base import GOOD
 from decodiff_pipeline.evaluation.scoring import hide_batch_bars, score_batch
 from decodiff_pipeline.evaluation.thresholds import CALIBRATION
+from decodiff_pipeline.metrics.thresholds import conformal_p_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,24 +71,6 @@ def review_training_images(
             reference = calibration[calibration["category"] == category]["score"].to_numpy()
             review[str(category)] = _listed(scored, reference, config.review_images)
     return review
-
-
-def conformal_p_value(score: float, calibration: np.ndarray) -> float | None:
-    """How likely a good image is to score at least this high.
-
-    (1 + number of calibration scores at or above it) / (n + 1). Of good images that the model has
-    not seen, a share of at most p has a p-value of at most p.
-
-    Args:
-        score: Of the image.
-        calibration: Scores of n good images.
-
-    Returns:
-        Within 1/(n + 1)…1; ``None`` without calibration images.
-    """
-    if not len(calibration):
-        return None
-    return (1 + int((calibration >= score).sum())) / (len(calibration) + 1)
 
 
 def _scores(

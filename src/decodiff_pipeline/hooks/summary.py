@@ -56,7 +56,7 @@ class SummaryHooks:
     def _blocks(self, written: set[str], catalog: DataCatalog) -> list[str]:
         blocks: list[str] = []
         if "metrics" in written:
-            from decodiff_pipeline.evaluation.summary import render_table
+            from decodiff_pipeline.reporting.summary import render_table
 
             blocks.append(render_table(_read(catalog, "metrics")))
         pages = {"report": "report", "visibility": "visibility_html"}

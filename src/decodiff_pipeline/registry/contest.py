@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
-    from decodiff_pipeline.evaluation.bootstrap import Sample
     from decodiff_pipeline.evaluation.config import EvaluationConfig
     from decodiff_pipeline.evaluation.predictions import PredictionStore
+    from decodiff_pipeline.metrics.bootstrap import Sample
     from decodiff_pipeline.registry.promotion_config import PromotionConfig
 
 Samples = dict[str, "Sample"]
@@ -91,14 +91,14 @@ def samples_of(
         config: Where pixels are measured; the protocol is the strict one whatever it says.
         pixels: Whether a gate is about pixels.
     """
-    from decodiff_pipeline.evaluation.binned import image_histograms
-    from decodiff_pipeline.evaluation.bootstrap import Sample
-    from decodiff_pipeline.evaluation.judged import Judged
+    from decodiff_pipeline.evaluation.category_evaluator import CategoryEvaluator
+    from decodiff_pipeline.metrics.binned import image_histograms
+    from decodiff_pipeline.metrics.bootstrap import Sample
 
     strict = config.model_copy(update={"protocol": "strict"})
     index, samples = store.index(), {}
     for category in sorted(set(index["category"])):
-        judged = Judged(category, index, store, images, strict)
+        judged = CategoryEvaluator(category, index, store, images, strict)
         rows = _certain(judged.rows)
         if rows.empty:
             continue
@@ -120,7 +120,7 @@ def pca_samples(manifest: pd.DataFrame, images: ImageFolder, categories: set[str
         categories: Those that are judged; one with too few good images to fit is left out.
     """
     from decodiff_pipeline.evaluation import pca_baseline
-    from decodiff_pipeline.evaluation.bootstrap import Sample
+    from decodiff_pipeline.metrics.bootstrap import Sample
 
     samples = {}
     judged = manifest[manifest["category"].isin(categories)]
@@ -139,8 +139,8 @@ def pca_samples(manifest: pd.DataFrame, images: ImageFolder, categories: set[str
 
 def metrics_of(sample: Sample, config: EvaluationConfig) -> dict[str, float | None]:
     """Image metrics, and those of pixels where the sample has them; ``None`` where unmeasurable."""
-    from decodiff_pipeline.evaluation.binned import binned_metrics
-    from decodiff_pipeline.evaluation.metrics import image_metrics
+    from decodiff_pipeline.metrics.binned import binned_metrics
+    from decodiff_pipeline.metrics.exact import image_metrics
 
     metrics = image_metrics(sample.scores, sample.defective)
     if sample.histograms is not None:
@@ -160,7 +160,7 @@ def compare(
         config: Of the bootstrap.
         evaluation: Limit of AUPRO.
     """
-    from decodiff_pipeline.evaluation.bootstrap import mean_paired_differences
+    from decodiff_pipeline.metrics.bootstrap import mean_paired_differences
 
     common = sorted(set(ours) & set(theirs))
     options: dict[str, Any] = {

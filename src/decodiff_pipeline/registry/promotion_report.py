@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from decodiff_pipeline.evaluation.markdown_tables import escaped
+from decodiff_pipeline.reporting.markdown_tables import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

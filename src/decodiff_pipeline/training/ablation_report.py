@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from decodiff_pipeline.evaluation.summary import METRICS, measured
+from decodiff_pipeline.metrics.summary import METRICS, measured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

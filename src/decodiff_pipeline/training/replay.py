@@ -13,7 +13,7 @@ from decodiff_pipeline.deco.geometry import square_count
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.evaluation.assessment import plain_metrics
 from decodiff_pipeline.evaluation.predictions import PredictionStore
-from decodiff_pipeline.evaluation.summary import METRICS
+from decodiff_pipeline.metrics.summary import METRICS
 
 if TYPE_CHECKING:
     from pathlib import Path

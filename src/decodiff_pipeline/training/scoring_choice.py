@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from decodiff_pipeline.deco.discrepancy import anomaly_maps, image_scores, scored_map, smoothed
-from decodiff_pipeline.evaluation.metrics import image_metrics, pixel_metrics
+from decodiff_pipeline.metrics.exact import image_metrics, pixel_metrics
 
 if TYPE_CHECKING:
     from decodiff_pipeline.deco.config import DiscrepancyConfig

@@ -12,7 +12,7 @@ from decodiff_pipeline.deco.config import DiscrepancyConfig
 from decodiff_pipeline.deco.discrepancy import image_scores, latent_discrepancy
 from decodiff_pipeline.deco.reverse import reverse_process
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
-from decodiff_pipeline.evaluation.metrics import image_metrics, pixel_metrics
+from decodiff_pipeline.metrics.exact import image_metrics, pixel_metrics
 from decodiff_pipeline.training.batches import Batch
 from decodiff_pipeline.training.objective import held_out_loss
 

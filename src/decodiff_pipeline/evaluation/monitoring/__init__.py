@@ -1,1 +1,1 @@
-"""Are recent images still like those that the model was made for?"""
+"""Where the monitoring was; registered models still import from here."""

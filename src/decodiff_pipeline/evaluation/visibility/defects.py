@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from decodiff_pipeline.evaluation.image_quality import LUMA
+from decodiff_pipeline.metrics.image_quality import LUMA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,8 +12,8 @@ import torch
 from decodiff_pipeline.deco.autoencoder import decode, encode, reduction
 from decodiff_pipeline.deco.preprocess import to_tensor
 from decodiff_pipeline.deco.unet import build_unet
-from decodiff_pipeline.evaluation.image_quality import LUMA
 from decodiff_pipeline.evaluation.reconstruction import has_colour, psnr, saturation_kept
+from decodiff_pipeline.metrics.image_quality import LUMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from decodiff_pipeline.deco.memory import keep_freed_memory
-from decodiff_pipeline.evaluation.pictures import data_uri
 from decodiff_pipeline.evaluation.visibility.advice import answer, warnings
 from decodiff_pipeline.evaluation.visibility.fidelity import timings
 from decodiff_pipeline.evaluation.visibility.measure import measure_category
+from decodiff_pipeline.reporting.pictures import data_uri
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,8 +9,8 @@ import pandas as pd
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.evaluation.config import EvaluationConfig
-from decodiff_pipeline.evaluation.monitoring.config import ReferenceConfig
 from decodiff_pipeline.evaluation.predictions import PredictionStore
+from decodiff_pipeline.monitoring.config import ReferenceConfig
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.scoring import ScoringConfig
 
@@ -75,8 +75,7 @@ def score_baseline(
     Returns:
         The store, now filled.
     """
-    from decodiff_pipeline.evaluation.autoencoder_baseline import AutoencoderBaseline
-    from decodiff_pipeline.evaluation.baselines import score_test_images
+    from decodiff_pipeline.evaluation.baselines import AutoencoderBaseline, score_test_images
 
     baseline = AutoencoderBaseline.of(_on_the_gpu(model))
     seen = images.of(manifest, model.bit_depths)
@@ -187,7 +186,7 @@ def compute_metrics(
         there are other seeds.
     """
     from decodiff_pipeline.evaluation.assessment import assess
-    from decodiff_pipeline.evaluation.seeds import spread
+    from decodiff_pipeline.metrics.summary import spread
 
     found = assess(
         predictions,
@@ -219,9 +218,9 @@ def make_monitoring_reference(
         config: How much is kept.
 
     Returns:
-        See `decodiff_pipeline.evaluation.monitoring.reference.make_reference`.
+        See `decodiff_pipeline.monitoring.reference.make_reference`.
     """
-    from decodiff_pipeline.evaluation.monitoring.reference import make_reference
+    from decodiff_pipeline.monitoring.reference import make_reference
 
     seen = images.of(manifest, model.bit_depths)
     return make_reference(_on_the_gpu(model), manifest, seen, predictions, config)

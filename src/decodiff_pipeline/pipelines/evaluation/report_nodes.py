@@ -69,8 +69,8 @@ def draw_report(
     Raises:
         DataError: The metrics were measured by another protocol or at another resolution.
     """
-    from decodiff_pipeline.evaluation import figures, report
     from decodiff_pipeline.evaluation.protocols import labelled, require_same_protocol
+    from decodiff_pipeline.reporting import figures, report
 
     images = images.of(manifest)
     require_same_protocol(metrics, "metrics", config.protocol, config.resolution)
@@ -110,8 +110,8 @@ def summarise(
     Returns:
         Markdown; a row for each category.
     """
-    from decodiff_pipeline.evaluation.markdown import render_summary
-    from decodiff_pipeline.evaluation.tables import metrics_table
+    from decodiff_pipeline.reporting.markdown import render_summary
+    from decodiff_pipeline.reporting.tables import metrics_table
 
     identity = _identity(predictions, manifest, provenance)
     return render_summary(metrics, comparison, identity), metrics_table(metrics)
@@ -142,14 +142,13 @@ def tabulate(
     Returns:
         The table; rows of the curves, the scores and the decisions.
     """
-    from decodiff_pipeline.evaluation import plots
-    from decodiff_pipeline.evaluation.tables import scores_table
+    from decodiff_pipeline.reporting import tables
 
     return (
-        scores_table(record, thresholds),
-        *(plots.curve_rows(curves, name) for name in plots.CURVES),
-        plots.score_rows(record),
-        plots.confusion_rows(record, thresholds),
+        tables.scores_table(record, thresholds),
+        *(tables.curve_rows(curves, name) for name in tables.CURVES),
+        tables.score_rows(record),
+        tables.confusion_rows(record, thresholds),
     )
 
 

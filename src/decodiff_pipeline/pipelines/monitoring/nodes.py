@@ -8,9 +8,9 @@ import pandas as pd
 
 from decodiff_pipeline.data.manifest import DataConfig
 from decodiff_pipeline.errors import DriftDetected
-from decodiff_pipeline.evaluation.monitoring.config import MonitoringConfig
-from decodiff_pipeline.evaluation.monitoring.reference import ReferenceFile
-from decodiff_pipeline.evaluation.monitoring.source import RecentSource
+from decodiff_pipeline.monitoring.config import MonitoringConfig
+from decodiff_pipeline.monitoring.reference import ReferenceFile
+from decodiff_pipeline.monitoring.source import RecentSource
 
 
 def measure_recent(
@@ -30,11 +30,11 @@ def measure_recent(
         data: How large an image may be.
 
     Returns:
-        See `decodiff_pipeline.evaluation.monitoring.recent.measure_recent`.
+        See `decodiff_pipeline.monitoring.recent.measure_recent`.
     """
     import torch
 
-    from decodiff_pipeline.evaluation.monitoring import recent
+    from decodiff_pipeline.monitoring import recent
 
     if torch.cuda.is_available():
         model.to("cuda")
@@ -53,9 +53,9 @@ def judge(
         config: When to alarm.
 
     Returns:
-        See `decodiff_pipeline.evaluation.monitoring.judgement.judge`; and an HTML page.
+        See `decodiff_pipeline.monitoring.judgement.judge`; and an HTML page.
     """
-    from decodiff_pipeline.evaluation.monitoring import judgement, report
+    from decodiff_pipeline.monitoring import judgement, report
 
     answer = judgement.judge(reference.load(), recent, config)
     return answer, report.render_report(answer, source)

@@ -1,0 +1,1 @@
+"""Are recent images still like those that the model was made for?"""

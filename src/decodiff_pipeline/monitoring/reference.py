@@ -1,0 +1,167 @@
+"""What good images that training did not see are like, kept beside the model."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from decodiff_pipeline.data.provenance import sha256_of
+from decodiff_pipeline.data.splits import CALIBRATION, TRAIN, VAL
+from decodiff_pipeline.errors import DataError
+from decodiff_pipeline.monitoring.features import SCORE, measure
+from decodiff_pipeline.monitoring.latent_space import LatentSpace, describe, rounded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.evaluation.predictions import PredictionStore
+    from decodiff_pipeline.monitoring.config import ReferenceConfig
+
+# What makes scores of one model those of another, in `scoring.describe`.
+IDENTITY = ("network_sha256", "discrepancy", "num_inference_steps")
+
+
+class ReferenceFile:
+    """A handle on the file of a reference.
+
+    Args:
+        path: The JSON file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def load(self) -> dict[str, Any]:
+        """The reference as `make_reference` returned it.
+
+        Raises:
+            DataError: There is none, or it is damaged.
+        """
+        cure = "`kedro run --pipelines evaluation` writes it, beside the model"
+        if not self.path.is_file():
+            raise DataError(f"the reference {self.path} does not exist; {cure}")
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            content["categories"], content["model"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"the reference {self.path} cannot be read ({error}); {cure}"
+            ) from error
+        return content
+
+
+def make_reference(
+    model: Any,
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    predictions: PredictionStore,
+    config: ReferenceConfig,
+) -> dict[str, Any]:
+    """Measure good val and calibration images, each category in the latent space of its own.
+
+    The latent space is fitted to training images, so that the images measured in it are as new to
+    it as recent ones will be. Scores are the calibration images' alone, since the model's own
+    units are fitted to the val images.
+
+    Args:
+        model: The trained pipeline.
+        manifest: The validated manifest.
+        images: The raw images.
+        predictions: The calibration images' scores.
+        config: How much is kept.
+
+    Returns:
+        JSON-ready: ``model``, what tells it from others; ``categories``, each with ``space`` and
+        ``values``, a list of numbers for each feature.
+
+    Raises:
+        ImageError: An image cannot be read.
+        ModelError: The model gives no number for an image.
+    """
+    about = predictions.about()
+    index = predictions.index()
+    known = index[index["split"] == CALIBRATION].set_index("path")[SCORE]
+    good = manifest[manifest["label"] == "good"]
+    categories = {}
+    for name, rows in good.groupby("category", sort=True):
+        space = _fit_space(model, rows[rows["split"] == TRAIN], images, config)
+        held_out = _some(rows[rows["split"].isin([VAL, CALIBRATION])], config.max_images)
+        if space is None or held_out.empty:
+            continue
+        parts = [
+            measure(model, opened, str(name), space, scores=batch["path"].map(known).tolist())
+            for batch, opened in _batches(held_out, images, config, f"reference of {name}")
+        ]
+        values = pd.concat(parts)
+        categories[str(name)] = {
+            "space": space.to_dict(),
+            "values": {column: rounded(values[column].dropna().to_numpy()) for column in values},
+        }
+    return {"model": {key: about.get(key) for key in IDENTITY}, "categories": categories}
+
+
+def require_same_model(reference: Mapping[str, Any], model: Any) -> None:
+    """Refuse to compare scores of one model with those of another.
+
+    Raises:
+        DataError: The reference is another model's.
+    """
+    found = _identity(model, reference["model"]["num_inference_steps"])
+    different = [key for key in IDENTITY if found[key] != reference["model"][key]]
+    if different:
+        raise DataError(
+            f"the monitoring reference belongs to another model (its {different[0]} differs); "
+            "`kedro run --pipelines evaluation` makes the reference of the present one"
+        )
+
+
+def scores_sha256(model: Any) -> str:
+    """What a request log keeps of a served model, to tell its scores from another model's."""
+    return sha256_of(_identity(model, None))
+
+
+def reference_sha256(reference: Mapping[str, Any]) -> str:
+    """The same, of the model that a reference belongs to."""
+    return sha256_of({key: reference["model"][key] for key in IDENTITY})
+
+
+def _identity(model: Any, steps: int | None) -> dict[str, Any]:
+    from decodiff_pipeline.evaluation.config import EvaluationConfig
+    from decodiff_pipeline.evaluation.scoring import describe as describe_model
+
+    nothing = pd.DataFrame({"path": [], "sha256": []})
+    about = describe_model(model, nothing, EvaluationConfig(num_inference_steps=steps))
+    found: dict[str, Any] = json.loads(json.dumps({key: about.get(key) for key in IDENTITY}))
+    return found
+
+
+def _fit_space(
+    model: Any, rows: pd.DataFrame, images: ImageFolder, config: ReferenceConfig
+) -> LatentSpace | None:
+    """The space of a category; none for fewer than two training images."""
+    chosen = _some(rows, config.max_images)
+    if len(chosen) < 2:  # noqa: PLR2004
+        return None
+    parts = [describe(model, opened) for _, opened in _batches(chosen, images, config, "latents")]
+    return LatentSpace.fit(np.concatenate(parts), config.components)
+
+
+def _some(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+    """The rows whose content sorts first: as good as drawn at random, and always the same."""
+    return rows.sort_values(["sha256", "path"]).iloc[:most]
+
+
+def _batches(
+    rows: pd.DataFrame, images: ImageFolder, config: ReferenceConfig, name: str
+) -> Iterator[tuple[pd.DataFrame, list[Any]]]:
+    with tqdm(total=len(rows), desc=name, unit="image") as bar:
+        for start in range(0, len(rows), config.batch_size):
+            batch = rows.iloc[start : start + config.batch_size]
+            yield batch, [images.read(path) for path in batch["path"]]
+            bar.update(len(batch))

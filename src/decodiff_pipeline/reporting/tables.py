@@ -1,0 +1,189 @@
+"""Flat tables of the results, for MLflow and spreadsheets, and the rows that `dvc plots` draws."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from decodiff_pipeline.evaluation.category_evaluator import CERTAIN
+from decodiff_pipeline.evaluation.record import certain
+from decodiff_pipeline.metrics.summary import METRICS, mean_over_categories
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+# Curve in curves.json → what goes along x and y.
+CURVES = {
+    "image_roc": ("fpr", "tpr"),
+    "image_pr": ("recall", "precision"),
+    "pixel_roc": ("fpr", "tpr"),
+    "pixel_pr": ("recall", "precision"),
+    "pro": ("fpr", "overlap"),
+}
+SCORE_BINS = 40
+DIGITS = 5  # a curve of 200 points looks the same, at a third of the size
+Rows = list[dict[str, Any]]
+
+FIGURES = (
+    "n_good",
+    "n_defective",
+    "n_masks",
+    "threshold",
+    "promised_false_positive_rate",
+    "false_positive_rate",
+    "false_negative_rate",
+)
+IMAGE_COLUMNS = ("category", "path", "label", "defect_type", "score", "near_duplicate")
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
+    """A row for each category and one for the mean.
+
+    Args:
+        metrics: As in ``metrics.json``.
+
+    Returns:
+        ``category``; each metric that was measured, its interval's ends (``…_low``, ``…_high``)
+        and the baselines' figures (``…_pca``); how many images there are and what the threshold
+        does. Empty cells where there is nothing.
+    """
+    baselines = {
+        name: {**found, "mean": mean_over_categories(found)}
+        for name in ("pca", "autoencoder")
+        if (found := _baseline(metrics, name))
+    }
+    rows = []
+    for category, row in [*metrics["categories"].items(), ("mean", metrics.get("mean", {}))]:
+        cells: dict[str, Any] = {"category": category}
+        for metric in METRICS:
+            low, high = (row.get("intervals") or {}).get(metric) or (None, None)
+            cells |= {metric: row.get(metric), f"{metric}_low": low, f"{metric}_high": high}
+            cells |= {
+                f"{metric}_{name}": found.get(category, {}).get(metric)
+                for name, found in baselines.items()
+            }
+        rows.append(cells | {name: row.get(name) for name in FIGURES})
+    return pd.DataFrame(rows).dropna(axis="columns", how="all")
+
+
+def scores_table(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.DataFrame:
+    """A row for each good or defective test image, the most anomalous first in its category.
+
+    Args:
+        record: The ``evaluation_record``.
+        thresholds: As in ``thresholds.json``.
+
+    Returns:
+        Category, path, label, type of defect, score, threshold, what the threshold makes of the
+        image (``predicted``) and whether that is ``wrong``.
+    """
+    images = with_decisions(record, thresholds)
+    wrong = (images["predicted"] != images["label"]).where(images["predicted"].notna())
+    columns = [name for name in IMAGE_COLUMNS if name in images]
+    table = images.assign(wrong=wrong)[[*columns, "threshold", "predicted", "wrong"]]
+    return table.sort_values(["category", "score"], ascending=[True, False]).reset_index(drop=True)
+
+
+def _baseline(metrics: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    return metrics.get("baseline", {}).get(name) or {}
+
+
+def curve_rows(curves: Mapping[str, Mapping[str, Any]], name: str) -> Rows:
+    """The points of one curve of all categories.
+
+    Args:
+        curves: As in ``curves.json``.
+        name: A key of `CURVES`.
+
+    Returns:
+        Rows with ``category`` and the curve's two columns; none of a category without the curve.
+    """
+    x, y = CURVES[name]
+    rows = [
+        {"category": category, x: round(float(a), DIGITS), y: round(float(b), DIGITS)}
+        for category, found in sorted(curves.items())
+        if found.get(name)
+        for a, b in zip(found[name][x], found[name][y], strict=True)
+    ]
+    return _drawable(rows, "category", x, y)
+
+
+def score_rows(record: pd.DataFrame) -> Rows:
+    """Histograms of the image scores of the test images.
+
+    Args:
+        record: The ``evaluation_record``.
+
+    Returns:
+        Rows with ``category``, ``label``, ``score`` (the middle of one of `SCORE_BINS` bins over
+        the scores of the category) and ``share`` of the label's images in the bin.
+    """
+    rows: Rows = []
+    for category, images in certain(record).groupby("category", sort=True):
+        scores = images["score"].to_numpy(np.float64)
+        edges = np.histogram_bin_edges(scores, SCORE_BINS)
+        middles = (edges[1:] + edges[:-1]) / 2
+        for label in CERTAIN:
+            found = scores[(images["label"] == label).to_numpy()]
+            if not len(found):
+                continue
+            shares = np.histogram(found, edges)[0] / len(found)
+            rows += [
+                {
+                    "category": str(category),
+                    "label": label,
+                    "score": float(f"{middle:.{DIGITS}g}"),
+                    "share": round(float(share), DIGITS),
+                }
+                for middle, share in zip(middles, shares, strict=True)
+            ]
+    return _drawable(rows, "category", "label", "score", "share")
+
+
+def confusion_rows(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> Rows:
+    """A row for each test image of a category that has a threshold.
+
+    Args:
+        record: The ``evaluation_record``.
+        thresholds: As in ``thresholds.json``.
+
+    Returns:
+        Rows with ``category``, ``actual`` and ``predicted``, both ``good`` or ``defective``.
+    """
+    images = with_decisions(record, thresholds)
+    decided = images[images["predicted"].notna()]
+    rows = [
+        {"category": str(row.category), "actual": row.label, "predicted": row.predicted}
+        for row in decided.itertuples()
+    ]
+    return _drawable(rows, "category", "actual", "predicted")
+
+
+def with_decisions(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.DataFrame:
+    """Good and defective test images with their ``threshold`` and what it makes of them.
+
+    Args:
+        record: The ``evaluation_record``.
+        thresholds: As in ``thresholds.json``.
+
+    Returns:
+        The rows with two more columns, which are empty where there is no threshold.
+    """
+    images = certain(record)
+    known = {
+        name: found["threshold"]
+        for name, found in thresholds["categories"].items()
+        if found.get("threshold") is not None
+    }
+    limit = images["category"].map(known).astype(np.float64)
+    flagged = np.where(images["score"].astype(np.float64) >= limit, "defective", "good")
+    predicted = images["category"].mask(limit.notna(), flagged).where(limit.notna())
+    return images.assign(threshold=limit, predicted=predicted)
+
+
+def _drawable(rows: Rows, *columns: str) -> Rows:
+    """The rows, or one of nulls: of an empty list DVC warns in words that help nobody."""
+    return rows or [dict.fromkeys(columns)]
