@@ -111,6 +111,6 @@ def _name(value: Any) -> str:
     if not isinstance(name, str):
         raise ConfigurationError(
             f"globals.yml: dataset is {value!r}, which names no folder of data/01_raw; write a "
-            "name that YAML takes for something else in quotes, as dataset: 'null'"
+            "name that YAML reads as something else in quotes, such as dataset: 'null'"
         )
     return name

@@ -135,7 +135,9 @@ def test_an_unreachable_server_stops_the_run(
     import mlflow
 
     mlflow.set_tracking_uri(unreachable)
-    with pytest.raises(ModelError, match=rf"could not be asked for that of .*{SCRATCH}") as caught:
+    with pytest.raises(
+        ModelError, match=rf"did not answer when asked for the champion of .*{SCRATCH}"
+    ) as caught:
         handle.fetch()
     assert "secret" not in str(caught.value)
 

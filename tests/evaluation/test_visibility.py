@@ -232,7 +232,7 @@ def test_a_category_without_val_images_is_told(
         autoencoder=load_autoencoder(tiny_autoencoder), name="tiny", config=CONFIG,
         preset="nano", reverse_steps=5,
     )  # fmt: skip
-    assert report["answers"] == ["cap: nothing is known, for there is no good val image"]
+    assert report["answers"] == ["cap: not measured, because it has no good val image"]
     assert "Visibility" in visibility_report.render(report, found, CONFIG)
 
 

@@ -40,7 +40,7 @@ def last_lines(result: subprocess.CompletedProcess[str]) -> list[str]:
         ("training: 5", "training: "),
         (
             "training: {fail: null}",
-            "training.fail is null; write a name that YAML takes for nothing in quotes",
+            "training.fail is null; write the name null in quotes",
         ),
         ("training: {fail: [a]}", "write one value, in quotes where it has brackets"),
         (

@@ -68,7 +68,7 @@ def acquire_folder(source: Path, name: str, raw: Path = RAW, *, link: bool = Fal
     target = raw / name
     inner, outer = source.resolve(), target.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
-        raise DataError(f"{source} and {target} lie in each other: move {source} elsewhere first.")
+        raise DataError(f"one of {source} and {target} lies in the other: move {source} first.")
     return place(source, target, link=link)
 
 

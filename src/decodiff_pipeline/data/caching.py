@@ -198,7 +198,7 @@ def fill_cache(
     defects = {item.key: item for item in synthetic if absent.intersection(item[:2])}
     count = len(plain) + len(defects)
     logger.info(
-        "%d latents wanted, %d of them to encode",
+        "%d latents are needed, %d of them are not cached yet",
         len(wanted) + len({item.key for item in synthetic}),
         count,
     )

@@ -115,8 +115,8 @@ class ChampionModel:
                 return None
             uri = redact(mlflow.get_registry_uri())
             msg = (
-                f"training.init_from is champion, but MLflow at {uri} could not be asked for that "
-                f"of {self.model} ({first_line(error)}); see to MLflow, {CURE}"
+                f"training.init_from is champion, but MLflow at {uri} did not answer when asked "
+                f"for the champion of {self.model} ({first_line(error)}); check MLflow, {CURE}"
             )
             raise ModelError(msg) from error
         return Version(self.model, str(number), dict(tags))
@@ -143,7 +143,7 @@ class ChampionModel:
             except Exception as error:
                 msg = (
                     f"the files of {version.uri}, the champion, cannot be read "
-                    f"({first_line(error)}); see to MLflow's artifact store, {CURE}"
+                    f"({first_line(error)}); check MLflow's artifact store, {CURE}"
                 )
                 raise ModelError(msg) from error
             if found != registered:

@@ -64,7 +64,7 @@ class SiblingRunsDataset(AbstractDataset[NoReturn, dict[int, dict[str, Any]]]):
         try:
             return self._siblings(run_id)
         except Exception as error:  # a spread is worth less than the evaluation it stands beside
-            logger.info("no other runs are looked for: MLflow answers %s", type(error).__name__)
+            logger.info("metrics get no spread over seeds: MLflow answers %s", type(error).__name__)
             return {}
 
     def _siblings(self, run_id: str) -> dict[int, dict[str, Any]]:

@@ -221,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     forward_only = (options.categories, options.dataset, options.heads, options.autoencoder)
     if options.to_released and any(forward_only):
-        parser.error("--to-released takes no other option: the folder says it all")
+        parser.error("--to-released takes no other option: all else is read from the folder")
     try:
         if options.to_released:
             convert_back(options.source, options.target, tell)

@@ -96,7 +96,7 @@ def _obstacle(ours: Mapping[str, Any], theirs: Mapping[str, Any], name: str) -> 
         if here != there:
             return (
                 f"{name} was measured with evaluation.{key} {there!r}, this with {here!r}: the "
-                "figures mean different things"
+                "figures cannot be compared"
             )
     others = theirs.get("categories", {})
     if not set(others) & set(ours["categories"]):

@@ -105,7 +105,7 @@ def _cure(name: str, detail: Mapping[str, Any]) -> str:
     if detail["type"] in {"tuple_type", "list_type"}:
         return f"write a list, {name}: [{value}] (--params '….{name}=[a,b]')"
     if detail["type"] == "string_type" and value is None:
-        return "write a name that YAML takes for nothing in quotes, 'null'"
+        return "write the name null in quotes, 'null', or YAML reads it as no value"
     if detail["type"] == "string_type":
         return "write one value, in quotes where it has brackets, braces or ': ' in it"
     return ""

@@ -139,7 +139,7 @@ class TrackingHooks:
                 else:
                     logged_data.send(tracker, kind, data, path, name)
             except Exception as error:  # what was saved is worth more than its copy in MLflow
-                logger.warning("%s is not in MLflow: %s", name, first_line(error))
+                logger.warning("%s was not sent to MLflow: %s", name, first_line(error))
 
     @hook_impl
     def after_pipeline_run(self) -> None:

@@ -117,7 +117,7 @@ def require_same_model(reference: Mapping[str, Any], model: Any) -> None:
     if different:
         raise DataError(
             f"the monitoring reference belongs to another model (its {different[0]} differs); "
-            "`kedro run --pipelines evaluation` makes the reference of the present one"
+            "`kedro run --pipelines evaluation` makes one for this model"
         )
 
 

@@ -95,7 +95,7 @@ def _lines(path: Path) -> pd.DataFrame:
             "DECODIFF_REQUEST_LOG names, or lines with category, and path or score"
         )
     if damaged:
-        logger.warning("%s: %d lines are no JSON and are left out", path, damaged)
+        logger.warning("%s: %d lines are not JSON and are left out", path, damaged)
     return pd.DataFrame(lines, index=numbers, columns=list(COLUMNS), dtype=object)
 
 

@@ -142,7 +142,7 @@ class Registry:
                 for key, value in tags.items():
                     self.client.set_model_version_tag(self.name, number, key, value[:MAX_TAG])
         except ModelError as error:
-            logger.warning("version %s does not have its tags: %s", number, error)
+            logger.warning("the tags of version %s could not be set: %s", number, error)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -159,7 +159,7 @@ class Registry:
         except (MlflowException, OSError) as error:
             msg = (
                 f"the versions of {self.name} in MLflow at {redact(self.uri)} cannot be {done} "
-                f"({first_line(error)}); see to MLflow, or run "
+                f"({first_line(error)}); check MLflow, or run "
                 "kedro run --pipelines registration first"
             )
             raise ModelError(msg) from error
@@ -180,7 +180,7 @@ def require_registry() -> None:
     except (MlflowException, OSError) as error:
         msg = (
             f"MLflow at {redact(mlflow.get_registry_uri())} does not answer "
-            f"({first_line(error)}); see to it, or to MLFLOW_TRACKING_URI"
+            f"({first_line(error)}); check the server, or MLFLOW_TRACKING_URI"
         )
         raise ConfigurationError(msg) from error
 

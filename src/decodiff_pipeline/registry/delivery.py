@@ -78,7 +78,7 @@ class Delivery:
         if run.info.lifecycle_stage != "active":
             msg = (
                 f"run {run.info.run_id} was deleted in MLflow: `mlflow runs restore --run-id "
-                f"{run.info.run_id}` brings it back, removing {self._journal.path.parent} ends it"
+                f"{run.info.run_id}` restores it; remove {self._journal.path.parent} to give it up"
             )
             raise ConfigurationError(msg)
 
@@ -88,7 +88,9 @@ class Delivery:
         if record.kind == "artifact":
             path = self._journal.file_of(record)
             if path is None:
-                logger.warning("%s is not sent: the file was changed since", record.what)
+                logger.warning(
+                    "%s is not sent: the file has changed since it was logged", record.what
+                )
                 return
         try:
             send(self._client, str(self._journal.run_id), record.kind, record.data, path)

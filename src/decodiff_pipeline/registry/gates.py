@@ -140,7 +140,7 @@ def _floors(evidence: Evidence, config: PromotionConfig) -> Iterator[Gate]:
             text = f"{value:.3f}; at least {limit:.3f} is asked"
             yield Gate("floor", category, metric, value, None, limit, value >= limit, text)
     if not measured:
-        text = "no category has good and defective test images, so nothing says what it is worth"
+        text = "no category has good and defective test images, so nothing can be measured"
         yield Gate("evidence", ALL, "any", None, None, None, False, text)
 
 
@@ -151,7 +151,7 @@ def _false_positives(evidence: Evidence, significance: float) -> Iterator[Gate]:
         rate = seen.flagged / seen.good
         text = (
             f"{seen.flagged} of {seen.good} good images flagged, {seen.promised:.3f} promised; "
-            f"as many by chance with probability {chance:.3g}, below {level:.2g} is too unlikely"
+            f"probability of as many by chance {chance:.3g}, at least {level:.2g} is asked"
         )
         yield Gate(
             "promise",

@@ -100,7 +100,7 @@ def register(model: TrainedModel, config: RegistrationConfig) -> dict[str, Any]:
         uri = redact(mlflow.get_tracking_uri())
         msg = (
             f"the model could not be registered in MLflow at {uri} ({first_line(error)}); it is "
-            f"safe in {model.folder}: see to MLflow, then `kedro run --pipelines registration`"
+            f"safe in {model.folder}: check MLflow, then run `kedro run --pipelines registration`"
         )
         raise ModelError(msg) from error
     return {

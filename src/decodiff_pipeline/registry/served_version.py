@@ -55,8 +55,8 @@ def _number(model: Path) -> str | None:
     except FileNotFoundError:
         return None  # a folder that no registry was asked for
     except Exception as error:  # an answer without a number is better than none
-        logger.warning("the version in %s cannot be told (%s)", model, error)
+        logger.warning("the version of the model in %s is unknown (%s)", model, error)
         return None
     if changed:
-        logger.warning("%s is not as it was logged, so its answers name no version", model)
+        logger.warning("%s differs from what was logged, so its answers name no version", model)
     return None if changed or not (name and version) else f"{name}/{version}"

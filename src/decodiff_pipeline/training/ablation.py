@@ -183,7 +183,9 @@ def run_ablation(
         images_to_fit(data.manifest, set(rows["category"]))
     jobs = {_key(data.result_identity(job)): job for job in wanted}
     missing = {key: job for key, job in jobs.items() if store.result(key) is None}
-    logger.info("ablation: %d results wanted, %d of them to compute", len(jobs), len(missing))
+    logger.info(
+        "ablation: %d results are needed, %d of them are not there yet", len(jobs), len(missing)
+    )
     base = {_key(data.network_identity(job.training)) for job in planned[0].jobs}
     networks = _grouped(missing, lambda job: _key(data.network_identity(job.training)))
     for number, (network, own) in enumerate(networks.items(), start=1):

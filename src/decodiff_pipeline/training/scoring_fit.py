@@ -110,7 +110,9 @@ def _good_images(
         for number, category in enumerate(model.categories):
             own = ids == number
             if not own.any():
-                logger.warning("no val image of %s: all categories' statistics serve it", category)
+                logger.warning(
+                    "%s has no val image: it gets the statistics of all categories", category
+                )
                 own[:] = True
             model.reference.fit(number, pixel[own], latent[own])
         pixel, latent = model.reference.normalise(ids.tolist(), pixel, latent)
@@ -122,7 +124,7 @@ def _limit(name: str, values: np.ndarray, config: ScoringConfig) -> float:
     if not (math.isfinite(limit) and limit > 0):
         msg = (
             f"the limit of the {name} discrepancy fitted on good val images is {limit}: the model "
-            "changes nothing in them, or its weights are no numbers; train longer, or set "
+            "changes nothing in them, or its weights are not finite; train longer, or set "
             f"scoring.fit to none and scoring.discrepancy.{name}_limit yourself"
         )
         raise ModelError(msg)

@@ -85,7 +85,7 @@ def begin(
         return _as_before(unet, stored)
     champion = champions.fetch()
     if stored is not None and champion is not None and _is_result(champion, store, stored):
-        logger.info("version %s of %s, the champion, is what the training here gave",
+        logger.info("the champion, version %s of %s, is the result of the training here",
                     champion.version, champion.model)  # fmt: skip
         return _as_before(unet, stored)
     return _from_champion(unet, champion, champions.model, config, autoencoder)

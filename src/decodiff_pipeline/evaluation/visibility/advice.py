@@ -115,9 +115,9 @@ def answer(
         seconds: Of one square on this machine.
     """
     if not found.figures["images"]:
-        return f"{category}: nothing is known, for there is no good val image"
+        return f"{category}: not measured, because it has no good val image"
     if not found.defects:
-        return f"{category}: nothing is known, for images are too thin {_at(geometry)} to draw in"
+        return f"{category}: not measured, because images are too thin {_at(geometry)} for a defect"
     row = smallest_row(found.defects, f"grey_{config.contrast}")
     at = _at(geometry)
     size = (round(found.figures["width"]), round(found.figures["height"]))
