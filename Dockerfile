@@ -42,6 +42,6 @@ EXPOSE 5001
 VOLUME ["/var/log/decodiff"]
 # Loading takes some ten seconds, on a busy machine a minute.
 HEALTHCHECK --start-period=120s --interval=30s --timeout=5s \
-    CMD ["python", "-m", "decodiff_pipeline.registry.serve", "--check"]
+    CMD ["python", "-m", "decodiff_pipeline.serving.server", "--check"]
 # No shell: the process becomes the server, which SIGTERM ends after the requests it is answering.
-ENTRYPOINT ["python", "-m", "decodiff_pipeline.registry.serve"]
+ENTRYPOINT ["python", "-m", "decodiff_pipeline.serving.server"]

@@ -1,6 +1,6 @@
 """Damaged requests by the thousand: ``python -m benchmarks.fuzz_server [requests]``.
 
-A model with random weights is served on loopback as `registry.serve` does it. Every answer must be
+A model with random weights is served on loopback as `serving.server` does it. Every answer must be
 200 or 4xx, in JSON without a stack trace, and memory must not grow.
 """
 
@@ -64,7 +64,7 @@ def served(model: Path) -> Iterator[int]:
     import mlflow
     import uvicorn
 
-    from decodiff_pipeline.registry.server_app import make_app
+    from decodiff_pipeline.serving.server import make_app
 
     app = make_app(mlflow.pyfunc.load_model(str(model)))
     server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, log_level="critical"))

@@ -26,9 +26,9 @@ from decodiff_pipeline.deco.autoencoder import decode, encode
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.deco.unet import build_unet
-from decodiff_pipeline.registry import onnx_model
-from decodiff_pipeline.registry.onnx_export import export
-from decodiff_pipeline.registry.scorer import load_pipeline
+from decodiff_pipeline.export import onnx_model
+from decodiff_pipeline.export.onnx_export import export
+from decodiff_pipeline.serving.scorer import load_pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ PEER = "torch, eager, float32"
 
 
 class OpenVinoSession:
-    """As :class:`~decodiff_pipeline.registry.onnx_model.Session`, by OpenVINO."""
+    """As :class:`~decodiff_pipeline.export.onnx_model.Session`, by OpenVINO."""
 
     def __init__(self, folder: Path, part: str) -> None:
         import openvino

@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.onnx_size --preset XL --images data/01_raw/elpv/images`` makes a network of
 that preset and an autoencoder of Stable Diffusion's shape, both with random weights, exports them
-as `python -m decodiff_pipeline.registry.onnx_export` does, and prints the size of each file and the
+as `python -m decodiff_pipeline.export.onnx_export` does, and prints the size of each file and the
 largest differences between ONNX Runtime and torch. XL needs 12 GB of memory and 5 GB of disk.
 """
 
@@ -20,7 +20,7 @@ from decodiff_pipeline.data.images import SUFFIXES, read_image
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.deco.unet import PRESETS, build_unet
-from decodiff_pipeline.registry.onnx_export import export
+from decodiff_pipeline.export.onnx_export import export
 
 
 def main() -> None:

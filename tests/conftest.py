@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from decodiff_pipeline.registry.mlflow_values import prepare_environment
+from decodiff_pipeline.tracking.mlflow_values import prepare_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -127,7 +127,7 @@ def _require(project: Path, commit: bool) -> None:
         msg = "Git does not know who commits; set user.name and user.email, or leave out --commit"
         raise ConfigurationError(msg)
     if os.environ.get("MLFLOW_TRACKING_URI"):
-        from decodiff_pipeline.registry.aliases import require_registry
+        from decodiff_pipeline.registry.versions import require_registry
 
         require_registry()
 

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.manifest import COLUMNS, DataConfig, build_manifest
 from decodiff_pipeline.data.near_duplicates import difference_hash, nearest
+from decodiff_pipeline.data.provenance import data_digest
 from decodiff_pipeline.errors import DataError
-from decodiff_pipeline.registry.identity import data_digest
 
 if TYPE_CHECKING:
     from pathlib import Path

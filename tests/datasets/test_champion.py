@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from kedro.io import DataCatalog, DatasetError
 
+from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.errors import ModelError
-from decodiff_pipeline.registry.identity import folder_sha256
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from kedro.io import DataCatalog
 
-from decodiff_pipeline.registry.tracking import Tracker
+from decodiff_pipeline.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -209,7 +209,7 @@ def test_without_a_server_the_run_does_all_its_work(
     process = sessions(("training", {}))
     output, _ = process.communicate(timeout=120)
     assert "MLflow has not all of 1 earlier runs" in output
-    command = [sys.executable, "-m", "decodiff_pipeline.registry.upload_unsent"]
+    command = [sys.executable, "-m", "decodiff_pipeline.tracking.upload_unsent"]
     uri = f"sqlite:///{project / 'mlflow.db'}"
     done = subprocess.run(
         [*command, "--tracking-uri", uri], cwd=project, capture_output=True, text=True, check=False

@@ -13,7 +13,7 @@ from kedro.io import DatasetError
 
 from decodiff_pipeline.datasets.appended_lines import AppendedLinesDataset
 from decodiff_pipeline.pipelines import promotion, rollback
-from decodiff_pipeline.registry.promotion_config import PromotionConfig, RollbackConfig
+from decodiff_pipeline.registry.config import PromotionConfig, RollbackConfig
 
 CONF = Path(__file__).parents[2] / "conf" / "base"
 IN_MEMORY = {"promotion_judgement"}

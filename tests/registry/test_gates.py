@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from decodiff_pipeline.registry.config import ComparisonGates, PromotionConfig
 from decodiff_pipeline.registry.evidence import (
     Comparison,
     Evidence,
@@ -22,7 +23,6 @@ from decodiff_pipeline.registry.gates import (
     failed,
     judge,
 )
-from decodiff_pipeline.registry.promotion_config import ComparisonGates, PromotionConfig
 
 ANSWERS = Serving(None, True, 1e-6, 80.0, 30.0)
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from decodiff_pipeline.errors import ModelError
-from decodiff_pipeline.registry.aliases import Registry
+from decodiff_pipeline.registry.config import PromotionConfig, RollbackConfig
 from decodiff_pipeline.registry.promotion import Judgement, promote
-from decodiff_pipeline.registry.promotion_config import PromotionConfig, RollbackConfig
 from decodiff_pipeline.registry.rollback import roll_back
+from decodiff_pipeline.registry.versions import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

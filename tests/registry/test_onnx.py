@@ -17,18 +17,18 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 from decodiff_pipeline.data.manifest import DataConfig
+from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.errors import ConfigurationError, ModelError
+from decodiff_pipeline.export import onnx_export
+from decodiff_pipeline.export.onnx_export import export, main
+from decodiff_pipeline.export.onnx_model import check_export, use_onnx
+from decodiff_pipeline.export.onnx_parity import TOLERANCE, parity
 from decodiff_pipeline.inference.config import InferenceConfig
 from decodiff_pipeline.inference.source import InferenceSource
 from decodiff_pipeline.inference.store import InferenceStore
 from decodiff_pipeline.pipelines.inference.nodes import infer
-from decodiff_pipeline.registry import onnx_export
-from decodiff_pipeline.registry.identity import folder_sha256
-from decodiff_pipeline.registry.onnx_export import export, main
-from decodiff_pipeline.registry.onnx_model import check_export, use_onnx
-from decodiff_pipeline.registry.onnx_parity import TOLERANCE, parity
-from decodiff_pipeline.registry.scorer import Scorer, load_pipeline
+from decodiff_pipeline.serving.scorer import Scorer, load_pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,7 +158,7 @@ def test_a_changed_file_is_refused(tiny_model: Path, exported: Path, tmp_path: P
 def test_a_folder_that_is_no_export_is_refused(
     tiny_model: Path, tmp_path: Path, content: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("decodiff_pipeline.registry.onnx_model.require_packages", lambda *_: None)
+    monkeypatch.setattr("decodiff_pipeline.export.onnx_model.require_packages", lambda *_: None)
     if content is not None:
         (tmp_path / "onnx.json").write_text(content)
     with pytest.raises(ModelError, match=r"onnx\.json cannot be read .*onnx_export --model"):
@@ -266,7 +266,7 @@ def test_the_server_computes_with_the_export_that_its_environment_names(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from decodiff_pipeline.registry.served_model import ServedModel
+    from decodiff_pipeline.serving.served_model import ServedModel
 
     thresholds = tmp_path / "thresholds.json"
     thresholds.write_text(json.dumps(THRESHOLDS))

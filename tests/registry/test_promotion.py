@@ -24,17 +24,18 @@ from decodiff_pipeline.errors import (
 )
 from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.pipelines.promotion.nodes import stop_if_refused
-from decodiff_pipeline.registry import serving_check, trial
-from decodiff_pipeline.registry.aliases import Registry
-from decodiff_pipeline.registry.evidence import Serving
-from decodiff_pipeline.registry.promotion import Judgement, judge_challenger, promote
-from decodiff_pipeline.registry.promotion_config import (
+from decodiff_pipeline.registry import trial
+from decodiff_pipeline.registry.config import (
     ComparisonGates,
     PromotionConfig,
     RollbackConfig,
 )
+from decodiff_pipeline.registry.evidence import Serving
+from decodiff_pipeline.registry.promotion import Judgement, judge_challenger, promote
 from decodiff_pipeline.registry.promotion_report import headline, render_markdown, render_table
 from decodiff_pipeline.registry.rollback import roll_back
+from decodiff_pipeline.registry.versions import Registry
+from decodiff_pipeline.serving import serving_check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,7 +103,7 @@ def settings(**config: Any) -> PromotionConfig:
     return PromotionConfig(**{"baseline": NO_PCA, **config})
 
 
-def crown(number: str) -> None:
+def set_champion(number: str) -> None:
     """Make a version the champion by hand."""
     mlflow.MlflowClient().set_registered_model_alias(NAME, "champion", number)
 
@@ -145,7 +146,7 @@ def test_a_better_version_takes_over_and_again_nothing_moves(
     versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
 ) -> None:
     blind, sharp = versions("blind to nuts"), versions("sharp")
-    crown(blind)
+    set_champion(blind)
     done = promote(judged(sharp), settings(), tmp_path)
     assert done["outcome"] == "promoted", failures(done)
     assert aliases() == {"champion": sharp, "previous": blind}
@@ -166,7 +167,7 @@ def test_a_better_mean_that_loses_a_category_is_refused_but_for_a_reason(
     versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
 ) -> None:
     champion, challenger = versions("blind to pins and rings"), versions("blind to nuts")
-    crown(champion)
+    set_champion(champion)
     images = ComparisonGates(improvement={"image_auroc": 0.0}, regression={"image_auroc": 0.01})
     judgement = judged(challenger, floors={}, champion=images)
     done = promote(judgement, settings(), tmp_path)
@@ -210,7 +211,7 @@ def test_a_champion_that_moved_since_the_judgement_is_left_alone(
 ) -> None:
     sharp = versions("sharp")
     judgement = judged(sharp)
-    crown(versions("without rings"))
+    set_champion(versions("without rings"))
     done = promote(judgement, settings(override_reason="now or never"), tmp_path)
     assert done["outcome"] == "outdated"
     assert any("run kedro run --pipelines promotion again" in note for note in done["notes"])
@@ -222,7 +223,7 @@ def test_a_lost_category_is_refused_and_a_new_one_is_judged_alone(
     versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
 ) -> None:
     sharp, fewer = versions("sharp"), versions("without rings")
-    crown(sharp)
+    set_champion(sharp)
     config = {"champion": ComparisonGates(regression={"image_auroc": 0.5})}
     done = promote(judged(fewer, **config), settings(), tmp_path)
     assert (done["outcome"], failures(done)) == ("refused", [("category kept", "ring")])
@@ -243,7 +244,7 @@ def test_a_champion_whose_files_are_gone_stays_unless_told_otherwise(
     line: Any, versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
 ) -> None:
     champion = versions("blind to nuts")
-    crown(champion)
+    set_champion(champion)
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/{champion}"))
     assert folder.is_relative_to(line.database.parent)
     folder.rename(folder.with_name("elsewhere"))
@@ -269,7 +270,7 @@ def test_a_store_that_is_away_decides_nothing(
     error: Exception,
 ) -> None:
     champion = versions("blind to nuts")
-    crown(champion)
+    set_champion(champion)
     download = mlflow.artifacts.download_artifacts
 
     def away(uri: str, **options: Any) -> str:
@@ -287,7 +288,7 @@ def test_a_store_that_is_away_decides_nothing(
 def test_data_that_changed_since_is_judged_on_as_it_is_now_and_said(
     line: Any, versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
 ) -> None:
-    crown(versions("blind to nuts"))
+    set_champion(versions("blind to nuts"))
     fewer = line.manifest[~line.manifest["path"].str.endswith("test/good/0.png")]
     found = judged(versions("sharp"), manifest=fewer, registered="99")
     done = promote(found, settings(), tmp_path)
@@ -377,7 +378,7 @@ def test_a_version_that_was_rolled_back_needs_an_override(
     versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
 ) -> None:
     blind, sharp = versions("blind to nuts"), versions("sharp")
-    crown(blind)
+    set_champion(blind)
     promote(judged(sharp), settings(), tmp_path)
     roll_back(NAME, RollbackConfig(reason="false alarms"), tmp_path)
     refused = judged(sharp)
@@ -393,9 +394,9 @@ def test_two_promotions_at_once_leave_one_champion_and_one_refusal(
     script = """
 import sys
 from pathlib import Path
-from decodiff_pipeline.registry.aliases import Registry
+from decodiff_pipeline.registry.versions import Registry
 from decodiff_pipeline.registry.promotion import Judgement, promote
-from decodiff_pipeline.registry.promotion_config import PromotionConfig
+from decodiff_pipeline.registry.config import PromotionConfig
 registry = Registry("decodiff")
 judgement = Judgement(registry.version(sys.argv[1]), None, [], [], "")
 sys.stdout.write("ready\\n"); sys.stdout.flush(); sys.stdin.readline()
@@ -430,7 +431,7 @@ def test_rolling_back_imports_no_torch(versions: Callable[[str], str], tmp_path:
     script = """
 import sys
 from pathlib import Path
-from decodiff_pipeline.registry.promotion_config import RollbackConfig
+from decodiff_pipeline.registry.config import RollbackConfig
 from decodiff_pipeline.registry.rollback import roll_back
 roll_back("decodiff", RollbackConfig(reason="false alarms"), Path())
 sys.stdout.write(str(sorted({"torch", "diffusers", "sklearn"} & set(sys.modules))))

@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 
 from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.pipelines.registration.nodes import register_model
-from decodiff_pipeline.registry import identity, registration
+from decodiff_pipeline.registry import registration
 from decodiff_pipeline.registry.config import RegistrationConfig
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def test_a_version_knows_what_it_is_and_answers(
     client = mlflow.MlflowClient(store)
     version = client.get_model_version_by_alias("decodiff", "challenger")
     assert (result["version"], result["new"], str(version.version)) == ("1", True, "1")
-    assert version.tags["model_sha256"] == identity.folder_sha256(tiny_model) == result["sha256"]
+    assert version.tags["model_sha256"] == folder_sha256(tiny_model) == result["sha256"]
     assert {"data_digest", "autoencoder_digest", "thresholds_sha256"} <= set(version.tags)
 
     kept = {file.path for file in client.list_artifacts(version.run_id)}

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.fuzz_server import fuzz, save_tiny_model, served
 
 from decodiff_pipeline.errors import ImageError
-from decodiff_pipeline.registry.request_images import image_bytes
+from decodiff_pipeline.serving.request_images import image_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path

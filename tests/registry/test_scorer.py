@@ -15,8 +15,7 @@ from PIL import Image
 
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.errors import ConfigurationError, ImageError, ModelError
-from decodiff_pipeline.registry.scorer import Scorer, encode_map, threshold_of
-from decodiff_pipeline.registry.threshold_overrides import read_overrides
+from decodiff_pipeline.serving.scorer import Scorer, encode_map, read_overrides, threshold_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.pipelines.registration.nodes import register_model
 from decodiff_pipeline.registry.config import RegistrationConfig
-from decodiff_pipeline.registry.identity import folder_sha256
-from decodiff_pipeline.registry.served_version import served_version
+from decodiff_pipeline.serving.served_version import served_version
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,10 +23,10 @@ import pytest
 from PIL import Image
 
 from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.monitoring.source import RecentSource
 from decodiff_pipeline.pipelines.registration.nodes import register_model
 from decodiff_pipeline.registry.config import RegistrationConfig
-from decodiff_pipeline.registry.identity import folder_sha256
 from decodiff_pipeline.registry.logged_model import save_model
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def serving(command: list[str], folder: Path, **variables: str) -> Iterator[str]
             address = f"http://127.0.0.1:{port}"
             _wait_for(f"{address}/ping", process, folder / "server.log")
             yield address
-            if "registry.serve" in " ".join(command):
+            if "serving.server" in " ".join(command):
                 process.terminate()  # it alone: a container's main process ends the others
                 assert process.wait(30) in {0, -signal.SIGTERM}
         finally:
@@ -184,7 +184,7 @@ def test_two_workers_from_a_folder_log_every_request_and_end_on_sigterm(
     shutil.copytree(tiny_model, tmp_path / "models" / "pipeline")
     (tmp_path / "models" / "thresholds.json").write_text(json.dumps(THRESHOLDS))
     save_model(tmp_path / "models", tmp_path / "model")
-    command = ["python", "-m", "decodiff_pipeline.registry.serve", "--model"]
+    command = ["python", "-m", "decodiff_pipeline.serving.server", "--model"]
     command += [str(tmp_path / "model"), "--workers", "2", "--port"]
     log = tmp_path / "log"
     variables = {"DECODIFF_REQUEST_LOG": str(log), "DECODIFF_LOG_IMAGES": "all"}
@@ -196,7 +196,7 @@ def test_two_workers_from_a_folder_log_every_request_and_end_on_sigterm(
         status, _ = post(address, {"dataframe_records": rows((b"text", "mono"))})
         assert status == 400
         port = address.rsplit(":", 1)[1]
-        check = [sys.executable, "-m", "decodiff_pipeline.registry.serve", "--check", "--port"]
+        check = [sys.executable, "-m", "decodiff_pipeline.serving.server", "--check", "--port"]
         assert subprocess.run([*check, port], check=False).returncode == 0
     assert subprocess.run([*check, port], check=False, capture_output=True).returncode == 1
     told = [row for _, answer in answers for row in answer["predictions"]]

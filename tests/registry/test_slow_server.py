@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from decodiff_pipeline.registry import tracking
-from decodiff_pipeline.registry.journal import journals
-from decodiff_pipeline.registry.mlflow_values import prepare_environment
-from decodiff_pipeline.registry.tracking import Tracker
+from decodiff_pipeline.tracking import tracker as tracking
+from decodiff_pipeline.tracking.journal import journals
+from decodiff_pipeline.tracking.mlflow_values import prepare_environment
+from decodiff_pipeline.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

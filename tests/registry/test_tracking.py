@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from decodiff_pipeline.registry.mlflow_values import flatten, numbers_in
-from decodiff_pipeline.registry.redaction import redact
-from decodiff_pipeline.registry.tracking import Tracker
+from decodiff_pipeline.tracking.mlflow_values import flatten, numbers_in
+from decodiff_pipeline.tracking.redaction import redact
+from decodiff_pipeline.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from decodiff_pipeline.errors import TrackingError
-from decodiff_pipeline.registry import journal as journal_module
-from decodiff_pipeline.registry.journal import journals
-from decodiff_pipeline.registry.lineage import describe
-from decodiff_pipeline.registry.tracking import Tracker
-from decodiff_pipeline.registry.upload_unsent import main, upload
+from decodiff_pipeline.hooks.logged_data import describe
+from decodiff_pipeline.tracking import journal as journal_module
+from decodiff_pipeline.tracking.journal import journals
+from decodiff_pipeline.tracking.tracker import Tracker
+from decodiff_pipeline.tracking.upload_unsent import main, upload
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -160,7 +160,7 @@ def test_a_run_that_lost_its_server_half_way_is_continued(
 KILLED = """
 import sys, time
 from pathlib import Path
-from decodiff_pipeline.registry.tracking import Tracker
+from decodiff_pipeline.tracking.tracker import Tracker
 folder = Path(sys.argv[2])
 run = Tracker(sys.argv[1], "elpv", run_name="training", tags={},
               unsent=folder / "unsent").start()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import subprocess
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from decodiff_pipeline.data.bit_depth import pixel_identities
-from decodiff_pipeline.deco.digests import file_sha256
+from decodiff_pipeline.deco.digests import file_sha256, sha256_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,12 +75,6 @@ def data_digest(manifest: pd.DataFrame) -> str:
     told = manifest.assign(sha256=pixel_identities(manifest))
     rows = told[list(IDENTIFYING_COLUMNS)].astype(str)
     return sha256_of(sorted(rows.itertuples(index=False, name=None)))
-
-
-def sha256_of(value: Any) -> str:
-    """SHA-256 of a JSON value, whatever the order of its keys."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def git_output(folder: Path, *arguments: str) -> str | None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
 
-from decodiff_pipeline.data.whole_lines import write_whole
+from decodiff_pipeline.data.append_lines import append_lines
 
 
 class AppendedLinesDataset(AbstractDataset[Any, Any]):
@@ -47,10 +45,7 @@ class AppendedLinesDataset(AbstractDataset[Any, Any]):
         """
         line = json.dumps(data, ensure_ascii=False).encode() + b"\n"
         self._filepath.parent.mkdir(parents=True, exist_ok=True)
-        with self._filepath.open("ab+", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            write_whole(file.fileno(), line)
-            os.fsync(file.fileno())
+        append_lines(self._filepath, line, sync=True)
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

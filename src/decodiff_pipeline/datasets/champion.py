@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
 
+from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.errors import ModelError
-from decodiff_pipeline.registry.aliases import CHAMPION, Version
-from decodiff_pipeline.registry.identity import folder_sha256
-from decodiff_pipeline.registry.mlflow_values import first_line, prepare_environment
-from decodiff_pipeline.registry.redaction import redact
-from decodiff_pipeline.registry.serving_check import logged_folder
+from decodiff_pipeline.registry.versions import CHAMPION, Version
+from decodiff_pipeline.serving.served_version import logged_folder
+from decodiff_pipeline.tracking.mlflow_values import first_line, prepare_environment
+from decodiff_pipeline.tracking.redaction import redact
 from decodiff_pipeline.training.champion import Champion
 
 if TYPE_CHECKING:

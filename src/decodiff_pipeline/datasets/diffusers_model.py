@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
 
+from decodiff_pipeline.deco.loading import load_pretrained
 from decodiff_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
@@ -44,16 +45,7 @@ class DiffusersDataset(AbstractDataset[Any, Any]):
         if not self._filepath.is_dir():
             msg = f"there is no model in {self._filepath}; run kedro run --pipelines train first"
             raise ModelError(msg)
-        try:
-            return getattr(import_module(module), name).from_pretrained(
-                str(self._filepath), use_safetensors=True
-            )
-        except Exception as error:
-            msg = (
-                f"the model in {self._filepath} cannot be loaded ({error}); "
-                "run kedro run --pipelines training to make it again"
-            )
-            raise ModelError(msg) from error
+        return load_pretrained(getattr(import_module(module), name), self._filepath)
 
     def save(self, data: Any) -> None:
         """Write the model beside the old one, then put it in its place."""

@@ -1,9 +1,12 @@
-"""SHA-256 of files; importing this costs no torch."""
+"""SHA-256 of files, folders and JSON values; importing this costs no torch."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
+
+from decodiff_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,3 +20,22 @@ def file_sha256(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_sha256(folder: Path) -> str:
+    """SHA-256 over the files of a folder in sorted order, with their names.
+
+    Raises:
+        ModelError: There is no such folder, or it holds no file.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not files:
+        msg = f"{folder} holds no file; run `kedro run --pipelines training` to write the model"
+        raise ModelError(msg)
+    return sha256_of([(p.relative_to(folder).as_posix(), file_sha256(p)) for p in files])
+
+
+def sha256_of(value: Any) -> str:
+    """SHA-256 of a JSON value, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

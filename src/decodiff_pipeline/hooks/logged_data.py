@@ -1,22 +1,26 @@
-"""What of a run goes to MLflow: data sets that the catalog marks, and parameters."""
+"""What of a run goes to MLflow: data sets that the catalog marks, parameters, and its data."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.data.provenance import data_digest
 from decodiff_pipeline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    import pandas as pd
     from kedro.io import DataCatalog
     from kedro.pipeline import Pipeline
 
-    from decodiff_pipeline.registry.tracking import Tracker
+    from decodiff_pipeline.tracking.tracker import Tracker
 
+DIGEST_LENGTH = 36  # MLflow's limit; the tag data_digest has all 64 characters
 KINDS = ("metrics", "history", "artifact", "table", "digest")
 
 Marked = tuple[list[str], Path]  # kinds of a data set, and where it is
@@ -87,3 +91,36 @@ def _rows(data: Any, path: Path) -> Iterable[Mapping[str, Any]]:
         return data
     lines = path.read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines if line.strip()]
+
+
+def describe_manifest(
+    manifest: pd.DataFrame, *, name: str, path: Path, project: Path, context: str
+) -> tuple[str, dict[str, Any]]:
+    """A manifest by its digest, its place in the project and the number of its images.
+
+    Args:
+        manifest: A row for each image.
+        name: Of the data set.
+        path: Where the manifest is; outside the project only the file's name is told.
+        project: The project's root.
+        context: ``training`` or ``evaluation``.
+
+    Returns:
+        Its full digest, and the data of a record of kind ``input``.
+    """
+    digest = data_digest(manifest)
+    place = path.relative_to(project).as_posix() if path.is_relative_to(project) else path.name
+    images: dict[str, Any] = {}
+    groups = manifest[["category", "split", "label"]].astype(str)
+    for (category, split, label), count in Counter(groups.itertuples(index=False)).items():
+        images.setdefault(category, {}).setdefault(split, {})[label] = count
+    columns = [{"name": str(c), "type": "string", "required": False} for c in manifest.columns]
+    dataset = {
+        "name": name,
+        "digest": digest[:DIGEST_LENGTH],
+        "source_type": "local",
+        "source": json.dumps({"uri": place}),
+        "schema": json.dumps({"mlflow_colspec": columns}),
+        "profile": json.dumps({"num_rows": len(manifest), "images": images}),
+    }
+    return digest, {"dataset": dataset, "context": context}

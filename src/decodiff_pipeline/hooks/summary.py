@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from kedro.framework.hooks import hook_impl
 
-from decodiff_pipeline.registry.redaction import redact
+from decodiff_pipeline.tracking.redaction import redact
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext

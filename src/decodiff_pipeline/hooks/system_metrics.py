@@ -7,10 +7,10 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from decodiff_pipeline.registry.mlflow_values import first_line
+from decodiff_pipeline.tracking.mlflow_values import first_line
 
 if TYPE_CHECKING:
-    from decodiff_pipeline.registry.tracking import Tracker
+    from decodiff_pipeline.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 

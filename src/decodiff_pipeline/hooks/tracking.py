@@ -16,9 +16,9 @@ from decodiff_pipeline.data.provenance import dvc_revision, git_state
 from decodiff_pipeline.hooks import logged_data
 from decodiff_pipeline.hooks.run_end import RunEnd
 from decodiff_pipeline.hooks.system_metrics import SystemMetrics
-from decodiff_pipeline.registry import journal, lineage
-from decodiff_pipeline.registry.mlflow_values import first_line, prepare_environment
-from decodiff_pipeline.registry.tracking import UPLOAD, Tracker
+from decodiff_pipeline.tracking import journal
+from decodiff_pipeline.tracking.mlflow_values import first_line, prepare_environment
+from decodiff_pipeline.tracking.tracker import UPLOAD, Tracker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -169,7 +169,7 @@ class TrackingHooks:
 
     def _describe(self, manifest: Any, path: Path) -> tuple[str, dict[str, Any]]:
         context = "evaluation" if TRAINING.isdisjoint(self._names) else "training"
-        return lineage.describe(
+        return logged_data.describe_manifest(
             manifest, name=self._dataset, path=path, project=self._project, context=context
         )
 

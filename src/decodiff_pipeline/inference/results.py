@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from decodiff_pipeline.errors import DataError
-from decodiff_pipeline.registry.scorer import decide
+from decodiff_pipeline.serving.scorer import decide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,15 +16,19 @@ from tqdm import tqdm
 from decodiff_pipeline.data.decoding import MAX_PIXELS, decode
 from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.deco.colour import FULL_DEPTH
+from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.deco.geometry import plan, to_original
 from decodiff_pipeline.errors import ConfigurationError, ImageError, ModelError
+from decodiff_pipeline.export.onnx_model import check_export
 from decodiff_pipeline.inference.overlays import draw_overlay, encode_overlay
 from decodiff_pipeline.inference.results import Limits, log_summary, tabulate
 from decodiff_pipeline.inference.store import map_name, overlay_name
-from decodiff_pipeline.registry.identity import folder_sha256
-from decodiff_pipeline.registry.onnx_model import check_export
-from decodiff_pipeline.registry.scorer import encode_map, load_pipeline, threshold_of
-from decodiff_pipeline.registry.threshold_overrides import check_overrides
+from decodiff_pipeline.serving.scorer import (
+    check_overrides,
+    encode_map,
+    load_pipeline,
+    threshold_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

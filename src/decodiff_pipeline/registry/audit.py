@@ -9,7 +9,7 @@ import platform
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from decodiff_pipeline.registry.identity import dvc_revision, git_state
+from decodiff_pipeline.data.provenance import dvc_revision, git_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,45 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.registry.evidence import Comparison, FalsePositives, Paired
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
     from decodiff_pipeline.evaluation.config import EvaluationConfig
     from decodiff_pipeline.evaluation.predictions import PredictionStore
     from decodiff_pipeline.metrics.bootstrap import Sample
-    from decodiff_pipeline.registry.promotion_config import PromotionConfig
+    from decodiff_pipeline.registry.config import PromotionConfig
 
 Samples = dict[str, "Sample"]
-
-
-def load(folder: Path) -> DeCoDiffPipeline:
-    """Load a version's pipeline, on the GPU where there is one.
-
-    Raises:
-        ModelError: Its files are damaged, or of a kind that this code does not know.
-    """
-    import torch
-    from diffusers.utils.logging import disable_progress_bar
-
-    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
-    from decodiff_pipeline.registry.mlflow_values import first_line
-
-    disable_progress_bar()
-    try:
-        model = DeCoDiffPipeline.from_pretrained(folder, use_safetensors=True)
-    except MemoryError:
-        raise
-    except Exception as error:
-        msg = f"the pipeline in {folder} cannot be loaded: {first_line(error)}"
-        raise ModelError(msg) from error
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    return model
 
 
 def score(

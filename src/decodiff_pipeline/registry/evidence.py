@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from decodiff_pipeline.serving.serving_check import ServingResult
+
 
 @dataclass(frozen=True)
 class Paired:
@@ -54,25 +56,6 @@ class FalsePositives:
 
 
 @dataclass(frozen=True)
-class Serving:
-    """What a fresh process made of the registered version.
-
-    Attributes:
-        error: Why it does not answer, as a sentence; ``None`` where it does.
-        files_as_registered: Whether the SHA-256 of its files is that of the version's tags.
-        largest_error: Largest difference of a score from the evaluation's.
-        latency_ms: Median time of a request with one image.
-        size_mb: Size of the logged model in 10⁶ bytes.
-    """
-
-    error: str | None = None
-    files_as_registered: bool | None = None
-    largest_error: float | None = None
-    latency_ms: float | None = None
-    size_mb: float | None = None
-
-
-@dataclass(frozen=True)
 class Evidence:
     """Everything that the verdict follows from.
 
@@ -87,7 +70,7 @@ class Evidence:
         rolled_back: Why this version was rolled back once.
     """
 
-    serving: Serving
+    serving: ServingResult
     metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     false_positives: Mapping[str, FalsePositives] = field(default_factory=dict)
     baseline: Comparison | None = None

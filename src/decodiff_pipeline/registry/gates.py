@@ -8,18 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from decodiff_pipeline.registry.evidence import (
-        Comparison,
-        Evidence,
-        FalsePositives,
-        Paired,
-        Serving,
-    )
-    from decodiff_pipeline.registry.promotion_config import (
+    from decodiff_pipeline.registry.config import (
         ComparisonGates,
         PromotionConfig,
         ServingGates,
     )
+    from decodiff_pipeline.registry.evidence import Comparison, Evidence, FalsePositives, Paired
+    from decodiff_pipeline.serving.serving_check import ServingResult
 
 MEAN = "mean"
 ALL = "all"
@@ -101,7 +96,7 @@ def _history(evidence: Evidence, config: PromotionConfig) -> Iterator[Gate]:
         yield Gate("champion loads", ALL, "loads", None, None, None, passed, text)
 
 
-def _identity(serving: Serving) -> Iterator[Gate]:
+def _identity(serving: ServingResult) -> Iterator[Gate]:
     files = serving.files_as_registered
     if files is not None:
         text = f"the SHA-256 of the files is {'' if files else 'not '}that of the version's tags"
@@ -112,7 +107,7 @@ def _identity(serving: Serving) -> Iterator[Gate]:
         yield Gate("serving answers", ALL, "answers", None, None, None, passed, text)
 
 
-def _serving(serving: Serving, limits: ServingGates) -> Iterator[Gate]:
+def _serving(serving: ServingResult, limits: ServingGates) -> Iterator[Gate]:
     measured: list[tuple[str, str, float | None, float | None, str]] = [
         ("serving scores", "score", serving.largest_error, limits.tolerance, "{} from evaluation"),
         ("latency", "ms", serving.latency_ms, limits.latency_ms, "{} ms an image (median)"),

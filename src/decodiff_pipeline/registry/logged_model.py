@@ -10,12 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decodiff_pipeline.deco.digests import file_sha256
+from decodiff_pipeline.deco.digests import file_sha256, folder_sha256
 from decodiff_pipeline.errors import ModelError
-from decodiff_pipeline.registry import identity
 from decodiff_pipeline.registry.config import RegistrationConfig
-from decodiff_pipeline.registry.mlflow_values import as_registered, first_line
-from decodiff_pipeline.registry.serving_check import DIGESTS
+from decodiff_pipeline.serving import served_version
+from decodiff_pipeline.serving.served_version import DIGESTS
+from decodiff_pipeline.tracking.mlflow_values import as_registered, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models.model import ModelInfo
 
-SERVED_MODEL = Path(__file__).with_name("served_model.py")
+SERVED_MODEL = Path(served_version.__file__).with_name("served_model.py")
 SERVING_TAGS = ("serving_config", "served_model_sha256", "monitoring_reference")
 REQUIREMENTS = (
     "accelerate",
@@ -155,8 +155,8 @@ def check_model(info: ModelInfo, model: TrainedModel) -> None:
     import pandas as pd
 
     local = Path(mlflow.artifacts.download_artifacts(info.model_uri))
-    logged = identity.folder_sha256(local / "artifacts" / model.folder.name)
-    if logged != identity.folder_sha256(model.folder):
+    logged = folder_sha256(local / "artifacts" / model.folder.name)
+    if logged != folder_sha256(model.folder):
         msg = (
             f"the model logged as {info.model_uri} differs from {model.folder} (SHA-256 "
             f"{logged[:12]}…); nothing was registered: check the artifact store and its disk"

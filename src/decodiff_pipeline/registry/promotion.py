@@ -5,23 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.data.provenance import data_digest
 from decodiff_pipeline.registry import audit
-from decodiff_pipeline.registry.aliases import (
+from decodiff_pipeline.registry.gates import Gate, as_rows, can_be_overridden, failed, judge
+from decodiff_pipeline.registry.trial import evidence_of
+from decodiff_pipeline.registry.versions import (
     CHAMPION,
     REPLACED,
     ROLLED_BACK,
     Registry,
     Version,
 )
-from decodiff_pipeline.registry.gates import Gate, as_rows, can_be_overridden, failed, judge
-from decodiff_pipeline.registry.identity import data_digest
-from decodiff_pipeline.registry.trial import evidence_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from decodiff_pipeline.registry.promotion_config import PromotionConfig
+    from decodiff_pipeline.registry.config import PromotionConfig
     from decodiff_pipeline.registry.trial import Arena
 
 IDENTITY = ("model_sha256", "thresholds_sha256", "data_digest", "git_commit", "dvc_revision")
@@ -101,7 +101,7 @@ def promote(judgement: Judgement, config: PromotionConfig, project: Path) -> dic
         if outcome in MOVED:
             # Wherever this is cut off, there is a champion, and its tag says what was before.
             registry.tag(challenger.number, {REPLACED: current or ""})
-            notes += registry.crown(challenger.number, current)
+            notes += registry.set_champion(challenger.number, current)
         line = audit.record(
             "promotion",
             project,

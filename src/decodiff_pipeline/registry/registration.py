@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.data.provenance import data_digest, dvc_revision, git_state
 from decodiff_pipeline.deco import weights
+from decodiff_pipeline.deco.digests import folder_sha256, sha256_of
 from decodiff_pipeline.errors import ModelError
-from decodiff_pipeline.registry import identity
 from decodiff_pipeline.registry.logged_model import (
     SERVING_TAGS,
     TrainedModel,
@@ -21,13 +22,13 @@ from decodiff_pipeline.registry.logged_model import (
     log_model,
     serving_tags,
 )
-from decodiff_pipeline.registry.mlflow_values import (
+from decodiff_pipeline.tracking.mlflow_values import (
     first_line,
     numbers_in,
     patience,
     prepare_environment,
 )
-from decodiff_pipeline.registry.redaction import redact
+from decodiff_pipeline.tracking.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -131,16 +132,16 @@ def identity_tags(
     Raises:
         ModelError: The folder holds no complete pipeline.
     """
-    git = identity.git_state(folder)
-    sha256 = identity.folder_sha256(folder)
+    git = git_state(folder)
+    sha256 = folder_sha256(folder)
     tags = {
         "model_sha256": sha256,
-        "thresholds_sha256": identity.thresholds_digest(thresholds),
-        "data_digest": identity.data_digest(manifest),
+        "thresholds_sha256": sha256_of(dict(thresholds)),
+        "data_digest": data_digest(manifest),
         "autoencoder_digest": weights.digest(weights.AutoencoderConfig(str(folder), "vae")),
         "git_commit": git.commit,
         "git_dirty": git.dirty,
-        "dvc_revision": identity.dvc_revision(folder),
+        "dvc_revision": dvc_revision(folder),
     }
     return {key: str(value) for key, value in tags.items() if value is not None}
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.errors import ConfigurationError, ModelError
 from decodiff_pipeline.registry import audit
-from decodiff_pipeline.registry.aliases import (
+from decodiff_pipeline.registry.versions import (
     CHAMPION,
     PREVIOUS,
     REPLACED,
@@ -15,13 +15,13 @@ from decodiff_pipeline.registry.aliases import (
     Registry,
     Version,
 )
-from decodiff_pipeline.registry.mlflow_values import UNKNOWN
+from decodiff_pipeline.tracking.mlflow_values import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from decodiff_pipeline.registry.promotion_config import RollbackConfig
+    from decodiff_pipeline.registry.config import RollbackConfig
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def roll_back(name: str, config: RollbackConfig, project: Path) -> dict[str, Any
         if withdrawn is not None:
             # First, so that it is known as withdrawn wherever this is cut off.
             registry.tag(withdrawn, {ROLLED_BACK: config.reason})
-        notes = registry.crown(restored, before)
+        notes = registry.set_champion(restored, before)
         line = audit.record(
             "rollback",
             project,

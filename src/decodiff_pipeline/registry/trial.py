@@ -9,18 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.deco.loading import load_pipeline
 from decodiff_pipeline.errors import ModelError, StoreError
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.registry import contest
-from decodiff_pipeline.registry.aliases import ROLLED_BACK
-from decodiff_pipeline.registry.evidence import Evidence, Serving
-from decodiff_pipeline.registry.mlflow_values import UNKNOWN, first_line
-from decodiff_pipeline.registry.serving_check import (
-    check_serving,
-    chosen,
-    differing,
-    logged_folder,
-)
+from decodiff_pipeline.registry.evidence import Evidence
+from decodiff_pipeline.registry.versions import ROLLED_BACK
+from decodiff_pipeline.serving.served_version import differing, logged_folder
+from decodiff_pipeline.serving.serving_check import ServingResult, check_serving, chosen
+from decodiff_pipeline.tracking.mlflow_values import UNKNOWN, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,9 +25,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
     from decodiff_pipeline.evaluation.config import EvaluationConfig
-    from decodiff_pipeline.registry.aliases import Version
-    from decodiff_pipeline.registry.promotion_config import PromotionConfig
+    from decodiff_pipeline.registry.config import PromotionConfig
+    from decodiff_pipeline.registry.versions import Version
 
 
 @dataclass(frozen=True)
@@ -80,9 +78,9 @@ def evidence_of(
     try:
         ours = _scored(challenger, arena, "challenger")
     except _Tampered:
-        return Evidence(Serving(files_as_registered=False))
+        return Evidence(ServingResult(files_as_registered=False))
     except ModelError as error:
-        return Evidence(Serving(error=str(error)))
+        return Evidence(ServingResult(error=str(error)))
     evidence = Evidence(
         serving=_served(challenger, ours, arena),
         metrics={
@@ -116,6 +114,13 @@ def evidence_of(
     )
 
 
+def _loaded(folder: Path) -> DeCoDiffPipeline:
+    import torch
+
+    model = load_pipeline(folder, "register it again, or restore its files")
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
 class _Tampered(ModelError):
     """The files of a version are not those that were registered."""
 
@@ -138,7 +143,7 @@ def _scored(version: Version, arena: Arena, role: str) -> _Scored:
         if changed:
             msg = f"the files of {version.uri} differ from its tags {' and '.join(changed)}"
             raise _Tampered(msg)
-        model = contest.load(logged_folder(local))
+        model = _loaded(logged_folder(local))
         store = PredictionStore(arena.folder / role)
         tests = arena.manifest[arena.manifest["split"] == "test"]
         index = contest.score(model, tests, arena.images, store, arena.evaluation)
@@ -174,11 +179,11 @@ def _are_gone(version: Version) -> bool:
         return False
 
 
-def _served(version: Version, ours: _Scored, arena: Arena) -> Serving:
+def _served(version: Version, ours: _Scored, arena: Arena) -> ServingResult:
     limits = arena.config.serving
     rows = chosen(ours.index, limits.images)
     if rows.empty:
-        return Serving(error="there is no test image of its categories to answer")
+        return ServingResult(error="there is no test image of its categories to answer")
     serving, scores = check_serving(version.uri, version.tags, arena.images, rows, limits.timeout_s)
     if not scores:
         return serving

@@ -10,7 +10,7 @@ import pandas as pd
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.errors import PromotionRefused
 from decodiff_pipeline.evaluation.config import EvaluationConfig
-from decodiff_pipeline.registry.promotion_config import PromotionConfig
+from decodiff_pipeline.registry.config import PromotionConfig
 
 
 def judge_challenger(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from decodiff_pipeline.registry.config import RegistrationConfig
-from decodiff_pipeline.registry.promotion_config import RollbackConfig
+from decodiff_pipeline.registry.config import RegistrationConfig, RollbackConfig
 
 
 def roll_back(

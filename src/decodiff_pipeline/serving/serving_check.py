@@ -1,6 +1,6 @@
 """Whether a registered version answers in a process that has nothing but the registry.
 
-python -m decodiff_pipeline.registry.serving_check REQUEST.JSON ANSWER.JSON
+python -m decodiff_pipeline.serving.serving_check REQUEST.JSON ANSWER.JSON
 """
 
 from __future__ import annotations
@@ -12,54 +12,46 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.data.images import ImageFolder, read_bytes
-from decodiff_pipeline.errors import ModelError
-from decodiff_pipeline.registry.evidence import Serving
-from decodiff_pipeline.registry.identity import folder_sha256, thresholds_digest
-from decodiff_pipeline.registry.mlflow_values import (
+from decodiff_pipeline.serving.served_version import DIGESTS, differing
+from decodiff_pipeline.tracking.mlflow_values import (
     OF_A_SERVER,
     first_line,
     prepare_environment,
 )
-from decodiff_pipeline.registry.redaction import redact
+from decodiff_pipeline.tracking.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
-MODULE = "decodiff_pipeline.registry.serving_check"
+MODULE = "decodiff_pipeline.serving.serving_check"
 REPETITIONS = 3
 ERROR_LINES = 400  # characters of what the process said last
-DIGESTS = ("model_sha256", "thresholds_sha256")
 
 
-def logged_folder(model: Path) -> Path:
-    """The pipeline's folder within a downloaded model.
+@dataclass(frozen=True)
+class ServingResult:
+    """What a fresh process made of the registered version.
 
-    Raises:
-        ModelError: There is none.
+    Attributes:
+        error: Why it does not answer, as a sentence; ``None`` where it does.
+        files_as_registered: Whether the SHA-256 of its files is that of the version's tags.
+        largest_error: Largest difference of a score from the evaluation's.
+        latency_ms: Median time of a request with one image.
+        size_mb: Size of the logged model in 10⁶ bytes.
     """
-    found = sorted(model.glob("artifacts/*/model_index.json"))
-    if not found:
-        msg = f"the logged model in {model} holds no pipeline; register the model again"
-        raise ModelError(msg)
-    return found[0].parent
 
-
-def digests_of(model: Path) -> dict[str, str]:
-    """SHA-256 of the pipeline and of the thresholds within a downloaded model, by tag."""
-    thresholds = json.loads((model / "artifacts" / "thresholds.json").read_text(encoding="utf-8"))
-    values = (folder_sha256(logged_folder(model)), thresholds_digest(thresholds))
-    return dict(zip(DIGESTS, values, strict=True))
-
-
-def differing(model: Path, tags: Mapping[str, str]) -> list[str]:
-    """Which digests of a downloaded model are not those of a version's tags."""
-    return [tag for tag, digest in digests_of(model).items() if tags.get(tag) != digest]
+    error: str | None = None
+    files_as_registered: bool | None = None
+    largest_error: float | None = None
+    latency_ms: float | None = None
+    size_mb: float | None = None
 
 
 def chosen(rows: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -80,7 +72,7 @@ def check_serving(
     images: ImageFolder,
     rows: pd.DataFrame,
     timeout_s: float,
-) -> tuple[Serving, list[float]]:
+) -> tuple[ServingResult, list[float]]:
     """Let a fresh process load a version and answer real images, one a request.
 
     Args:
@@ -123,13 +115,15 @@ def check_serving(
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return Serving(error=f"no answer within {timeout_s:g} s"), []
+            return ServingResult(error=f"no answer within {timeout_s:g} s"), []
         if not answered.is_file():
             said = redact((done.stderr or done.stdout).strip()[-ERROR_LINES:])
-            return Serving(error=f"the process ended with status {done.returncode}: {said}"), []
+            return ServingResult(
+                error=f"the process ended with status {done.returncode}: {said}"
+            ), []
         answer = json.loads(answered.read_text(encoding="utf-8"))
     scores = answer.pop("scores", [])
-    return Serving(**answer), scores
+    return ServingResult(**answer), scores
 
 
 def answer_request(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,7 +133,7 @@ def answer_request(request: Mapping[str, Any]) -> dict[str, Any]:
         request: See `check_serving`.
 
     Returns:
-        Fields of `Serving`, and ``scores``.
+        Fields of `ServingResult`, and ``scores``.
     """
     prepare_environment()
     import mlflow

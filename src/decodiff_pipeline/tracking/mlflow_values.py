@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.data.category_names import metric_key
-from decodiff_pipeline.registry.redaction import redact
+from decodiff_pipeline.tracking.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

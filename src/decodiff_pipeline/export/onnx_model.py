@@ -13,9 +13,8 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTinyOutput
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 
-from decodiff_pipeline.deco.digests import file_sha256
+from decodiff_pipeline.deco.digests import file_sha256, folder_sha256
 from decodiff_pipeline.errors import ConfigurationError, ModelError
-from decodiff_pipeline.registry.identity import folder_sha256
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +67,7 @@ def check_export(folder: Path, source_sha256: str) -> None:
 
     Args:
         folder: As :func:`~.onnx_export.export` wrote it.
-        source_sha256: The model's, as :func:`~.identity.folder_sha256` gives it.
+        source_sha256: The model's, as `deco.digests.folder_sha256` gives it.
 
     Raises:
         ConfigurationError: ONNX Runtime is not installed.
@@ -200,6 +199,6 @@ class Session:
 
 def _cure(folder: Path) -> str:
     return (
-        "export the model again: python -m decodiff_pipeline.registry.onnx_export "
+        "export the model again: python -m decodiff_pipeline.export.onnx_export "
         f"--model MODEL --to {folder}"
     )

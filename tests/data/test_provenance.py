@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pytest
 
+from decodiff_pipeline.data import provenance
+from decodiff_pipeline.deco.digests import file_sha256, folder_sha256
 from decodiff_pipeline.errors import ModelError
-from decodiff_pipeline.registry import identity
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,58 +32,58 @@ def test_folder_digest_sees_content_names_and_nothing_else(tmp_path: Path) -> No
         (tmp_path / name / "unet").mkdir(parents=True)
         (tmp_path / name / "unet" / "w.safetensors").write_bytes(b"weights")
         (tmp_path / name / "model_index.json").write_text("{}")
-    first = identity.folder_sha256(tmp_path / "one")
-    assert identity.folder_sha256(tmp_path / "two") == first
+    first = folder_sha256(tmp_path / "one")
+    assert folder_sha256(tmp_path / "two") == first
 
     (tmp_path / "two" / "model_index.json").write_text("{ }")
-    changed = identity.folder_sha256(tmp_path / "two")
+    changed = folder_sha256(tmp_path / "two")
     (tmp_path / "one" / "model_index.json").rename(tmp_path / "one" / "other.json")
-    assert len({first, changed, identity.folder_sha256(tmp_path / "one")}) == 3
+    assert len({first, changed, folder_sha256(tmp_path / "one")}) == 3
 
 
 def test_a_folder_without_a_model_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="kedro run --pipelines training"):
-        identity.folder_sha256(tmp_path / "pipeline")
+        folder_sha256(tmp_path / "pipeline")
 
 
 def test_data_digest_ignores_order_and_further_columns() -> None:
     table = manifest()
     shuffled = table.iloc[::-1].assign(bytes=7)
-    assert identity.data_digest(shuffled) == identity.data_digest(table)
+    assert provenance.data_digest(shuffled) == provenance.data_digest(table)
 
 
 @pytest.mark.parametrize(
     "change", [{"sha256": "cc"}, {"split": "test"}, {"label": "uncertain"}, {"path": "c.png"}]
 )
 def test_data_digest_changes_with_the_data(change: dict[str, str]) -> None:
-    assert identity.data_digest(manifest(**change)) != identity.data_digest(manifest())
+    assert provenance.data_digest(manifest(**change)) != provenance.data_digest(manifest())
 
 
 def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
-    assert identity.git_state(tmp_path) == identity.GitState(None, None)
+    assert provenance.git_state(tmp_path) == provenance.GitState(None, None)
     git(tmp_path, "init", "-q")
-    assert identity.git_state(tmp_path) == identity.GitState(None, None)  # no commit yet
+    assert provenance.git_state(tmp_path) == provenance.GitState(None, None)  # no commit yet
 
     (tmp_path / "code.py").write_text("1")
     git(tmp_path, "add", "code.py")
     git(tmp_path, "commit", "-q", "-m", "code")
-    clean = identity.git_state(tmp_path)
+    clean = provenance.git_state(tmp_path)
     assert clean.dirty is False
     assert clean.commit is not None
     assert len(clean.commit) == 40
     with monkeypatch.context() as experiment:
         experiment.setenv("DVC_EXP_NAME", "sappy-mesh")
-        assert identity.git_state(tmp_path) == identity.GitState(clean.commit, True)
+        assert provenance.git_state(tmp_path) == provenance.GitState(clean.commit, True)
 
     (tmp_path / "code.py").write_text("2")
-    assert identity.git_state(tmp_path) == identity.GitState(clean.commit, True)
+    assert provenance.git_state(tmp_path) == provenance.GitState(clean.commit, True)
 
 
 def test_dvc_revision_is_found_from_a_folder_within_the_project(tmp_path: Path) -> None:
     model = tmp_path / "data" / "06_models"
     model.mkdir(parents=True)
     (tmp_path / ".git").mkdir()
-    assert identity.dvc_revision(model) is None
+    assert provenance.dvc_revision(model) is None
     (tmp_path / "dvc.lock").write_text("schema: '2.0'")
-    assert identity.dvc_revision(model) == identity.file_sha256(tmp_path / "dvc.lock")
+    assert provenance.dvc_revision(model) == file_sha256(tmp_path / "dvc.lock")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from decodiff_pipeline.deco.autoencoder import decode, encode
 from decodiff_pipeline.errors import ConfigurationError, ModelError
-from decodiff_pipeline.registry.onnx_model import attach
+from decodiff_pipeline.export.onnx_model import attach
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

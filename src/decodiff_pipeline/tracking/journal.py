@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import hashlib
 import json
 import logging
@@ -13,8 +13,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import filelock
+
+from decodiff_pipeline.data.append_lines import append_atomically
 from decodiff_pipeline.data.atomic import replacing, replacing_folder
-from decodiff_pipeline.data.whole_lines import write_whole
 from decodiff_pipeline.errors import TrackingError
 
 if TYPE_CHECKING:
@@ -212,7 +214,7 @@ class Journal:
         if self._file is None or self._full:
             return
         try:
-            write_whole(self._file.fileno(), json.dumps(entry).encode() + b"\n")
+            append_atomically(self._file.fileno(), json.dumps(entry).encode() + b"\n")
             os.fsync(self._file.fileno())
         except OSError as error:
             self._give_up(error)
@@ -235,10 +237,9 @@ def is_abandoned(path: Path) -> bool:
     """Whether no process writes or sends a journal."""
     try:
         with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return filelock.lock_descriptor(file.fileno(), blocking=False)
     except OSError:
         return False
-    return True
 
 
 def fingerprint(path: Path) -> str:
@@ -259,7 +260,8 @@ def _locked(path: Path, mode: Literal["xb+", "r+b"]) -> FileIO:
     """Open a file under a lock that ends when it is closed or the process is gone."""
     file = path.open(mode, buffering=0)  # unbuffered: a line is one write
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not filelock.lock_descriptor(file.fileno(), blocking=False):
+            raise BlockingIOError(errno.EWOULDBLOCK, "another process holds its lock", str(path))
     except OSError:
         file.close()
         raise

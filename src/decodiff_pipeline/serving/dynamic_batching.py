@@ -13,7 +13,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-class Gathering(Generic[Job, Result]):
+class DynamicBatcher(Generic[Job, Result]):
     """Hands jobs of several threads to one function, several at once.
 
     Nobody waits for company: while some are computed, others gather, and are taken next. On a

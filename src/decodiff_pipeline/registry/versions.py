@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import tempfile
@@ -11,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import filelock
+
 from decodiff_pipeline.errors import ConfigurationError, ModelError
-from decodiff_pipeline.registry.mlflow_values import MAX_TAG, first_line, prepare_environment
-from decodiff_pipeline.registry.redaction import redact
+from decodiff_pipeline.tracking.mlflow_values import MAX_TAG, first_line, prepare_environment
+from decodiff_pipeline.tracking.redaction import redact
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator, Mapping
 
     from mlflow import MlflowClient
@@ -116,7 +116,7 @@ class Registry:
             if self.aliases().get(alias) != number:
                 raise
 
-    def crown(self, number: str, before: str | None) -> list[str]:
+    def set_champion(self, number: str, before: str | None) -> list[str]:
         """Make a version the champion, and the one before it (or none) the previous one.
 
         Returns:
@@ -147,7 +147,7 @@ class Registry:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Wait until no other process of this machine moves an alias of this model."""
-        with exclusive(_lock_file(self.uri, self.name)):
+        with filelock.FileLock(_lock_file(self.uri, self.name)):
             yield
 
     @contextmanager
@@ -183,14 +183,6 @@ def require_registry() -> None:
             f"({first_line(error)}); check the server, or MLFLOW_TRACKING_URI"
         )
         raise ConfigurationError(msg) from error
-
-
-@contextmanager
-def exclusive(path: Path | os.PathLike[str]) -> Iterator[None]:
-    """Hold the lock on a file, which is made where it is missing and stays."""
-    with Path(path).open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield  # closing the file gives the lock back
 
 
 def _lock_file(uri: str, name: str) -> Path:

@@ -9,9 +9,8 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from decodiff_pipeline.registry.delivery import SQLITE, Delivery
-from decodiff_pipeline.registry.journal import Journal, RunHeader, fingerprint
-from decodiff_pipeline.registry.mlflow_values import (
+from decodiff_pipeline.tracking.journal import Journal, RunHeader, fingerprint
+from decodiff_pipeline.tracking.mlflow_values import (
     MAX_TAG,
     METRICS_PER_BATCH,
     PARAMS_PER_BATCH,
@@ -21,7 +20,8 @@ from decodiff_pipeline.registry.mlflow_values import (
     numbers_in,
     text_of,
 )
-from decodiff_pipeline.registry.redaction import redact, without_secrets
+from decodiff_pipeline.tracking.redaction import redact, without_secrets
+from decodiff_pipeline.tracking.uploader import SQLITE, MlflowUploader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STEP_KEYS = ("step", "epoch")
-UPLOAD = "python -m decodiff_pipeline.registry.upload_unsent"
+UPLOAD = "python -m decodiff_pipeline.tracking.upload_unsent"
 # A server may take this much of a run's time, then it is left alone for PAUSE. Time-outs are
 # shorter than that, so a server that is away costs one of them in a PAUSE.
 SECONDS = 30.0
@@ -76,7 +76,7 @@ class Tracker:
             tags=_tags(tags),
         )
         self._journal = Journal.start(unsent, header)
-        self._delivery = Delivery(self._journal, tracking_uri, fresh=True)
+        self._delivery = MlflowUploader(self._journal, tracking_uri, fresh=True)
         self._lock = threading.RLock()
         self._once: set[str] = set()
         self._tables: list[str] = []
@@ -171,7 +171,8 @@ class Tracker:
         """Name the data the run works with; only the first call counts.
 
         Args:
-            describe: Makes the tag ``data_digest`` and the input, see `lineage.describe`.
+            describe: Makes the tag ``data_digest`` and the input, see
+                `hooks.logged_data.describe_manifest`.
         """
         with self._lock:
             if "data" in self._once:

@@ -7,14 +7,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import filelock
+
 from decodiff_pipeline.errors import ConfigurationError
-from decodiff_pipeline.registry.aliases import exclusive
-from decodiff_pipeline.registry.mlflow_values import UNKNOWN, first_line
+from decodiff_pipeline.tracking.mlflow_values import UNKNOWN, first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from decodiff_pipeline.registry.journal import Journal, Record
+    from decodiff_pipeline.tracking.journal import Journal, Record
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREAD
 NEVER_TAKEN = frozenset({400, 413, 415, 422})
 
 
-class Delivery:
+class MlflowUploader:
     """Brings a journal to a store. Everything may be sent twice, and is there once.
 
     Args:
@@ -152,7 +153,7 @@ class Delivery:
         # Two processes that both find an empty file would both make its tables, and fail.
         database = _database(self._uri)
         database.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(database.with_name(f"{database.name}.lock")):
+        with filelock.FileLock(database.with_name(f"{database.name}.lock")):
             client = MlflowClient(self._uri)
         self._first_use = False
         return client

@@ -21,10 +21,10 @@ from mlflow.pyfunc import PythonModel
 
 from decodiff_pipeline.errors import ImageError, ModelError
 from decodiff_pipeline.evaluation.monitoring.reference import scores_sha256
-from decodiff_pipeline.registry.request_images import image_bytes
-from decodiff_pipeline.registry.request_log import RequestLog
-from decodiff_pipeline.registry.scorer import Scorer
-from decodiff_pipeline.registry.served_version import served_version
+from decodiff_pipeline.serving.request_images import image_bytes
+from decodiff_pipeline.serving.request_log import RequestLog
+from decodiff_pipeline.serving.scorer import Scorer
+from decodiff_pipeline.serving.served_version import served_version
 
 if TYPE_CHECKING:
     from mlflow.pyfunc import PythonModelContext

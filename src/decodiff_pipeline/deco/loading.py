@@ -1,0 +1,46 @@
+"""The one place where saved models are loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from decodiff_pipeline.errors import ModelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+
+CURE = "run kedro run --pipelines training to make it again"
+
+
+def load_pretrained(kind: Any, folder: Path, cure: str = CURE) -> Any:
+    """Load a diffusers model or pipeline from safetensors.
+
+    Args:
+        kind: A class with ``from_pretrained``.
+        folder: As ``save_pretrained`` wrote it.
+        cure: What the message of an error tells the user to do.
+
+    Raises:
+        ModelError: There is none, or its files are damaged.
+    """
+    try:
+        return kind.from_pretrained(str(folder), use_safetensors=True)
+    except MemoryError:
+        raise
+    except Exception as error:
+        msg = f"the model in {folder} cannot be loaded ({error}); {cure}"
+        raise ModelError(msg) from error
+
+
+def load_pipeline(folder: Path, cure: str = CURE) -> DeCoDiffPipeline:
+    """Load a saved pipeline on the CPU, without progress bars; see `load_pretrained`."""
+    from diffusers.utils.logging import disable_progress_bar
+
+    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+
+    disable_progress_bar()
+    pipeline: DeCoDiffPipeline = load_pretrained(DeCoDiffPipeline, folder, cure)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
