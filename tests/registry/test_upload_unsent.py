@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from decodiff_pipeline.errors import TrackingError
-from decodiff_pipeline.hooks.logged_data import describe
+from decodiff_pipeline.hooks.logged_data import describe_manifest
 from decodiff_pipeline.tracking import journal as journal_module
 from decodiff_pipeline.tracking.journal import journals
 from decodiff_pipeline.tracking.tracker import Tracker
@@ -61,7 +61,7 @@ def log_all(run: Tracker, folder: Path, manifest: pd.DataFrame) -> None:
     run.log_table([{"category": "mono"}], folder / "scores.csv")
     path = folder / "manifest.parquet"
     run.log_data(
-        lambda: describe(manifest, name="elpv", path=path, project=folder, context="training")
+        lambda: describe_manifest(manifest, name="elpv", path=path, project=folder, context="training")
     )
 
 
