@@ -61,7 +61,9 @@ def log_all(run: Tracker, folder: Path, manifest: pd.DataFrame) -> None:
     run.log_table([{"category": "mono"}], folder / "scores.csv")
     path = folder / "manifest.parquet"
     run.log_data(
-        lambda: describe_manifest(manifest, name="elpv", path=path, project=folder, context="training")
+        lambda: describe_manifest(
+            manifest, name="elpv", path=path, project=folder, context="training"
+        )
     )
 
 

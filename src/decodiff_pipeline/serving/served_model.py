@@ -20,7 +20,7 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR
 from mlflow.pyfunc import PythonModel
 
 from decodiff_pipeline.errors import ImageError, ModelError
-from decodiff_pipeline.evaluation.monitoring.reference import scores_sha256
+from decodiff_pipeline.monitoring.reference import scores_sha256
 from decodiff_pipeline.serving.request_images import image_bytes
 from decodiff_pipeline.serving.request_log import RequestLog
 from decodiff_pipeline.serving.scorer import Scorer
