@@ -72,7 +72,7 @@ def test_everything_a_reviewer_wants_is_on_the_page() -> None:
     assert "Not above the PCA baseline: plate." in page
     assert "**0.950** (not beaten)" in page
     assert "autoencoder" not in page
-    assert "| plate | 0.4321 | 5.0% | 10.0% | - |" in page
+    assert "| plate | 0.4321 | 5.0 % | 10.0 % | - |" in page
     assert "plate 2 (image AUROC 0.900, without them 0.800)" in page
     assert "0.910 ± 0.010" in page
     assert "- plate: the test set has changed" in page

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.errors import ImageError
 from decodiff_pipeline.monitoring.features import label
+from decodiff_pipeline.reporting.page import render_page
+from decodiff_pipeline.reporting.pictures import thumbnail_uri
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,25 +25,14 @@ def render_report(answer: Mapping[str, Any], source: RecentSource) -> str:
         answer: As `judgement.judge` returned it.
         source: Where the thumbnails come from.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("decodiff_pipeline.reporting", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "label": label}
     unusual = [one | {"picture": thumbnail(source, one["path"])} for one in answer["unusual"]]
-    return environment.get_template("monitoring.html.j2").render(
-        answer=answer, unusual=unusual, unreadable=answer["unreadable"][:LISTED]
+    return render_page(
+        "monitoring.html.j2",
+        answer=answer,
+        unusual=unusual,
+        unreadable=answer["unreadable"][:LISTED],
+        label=label,
     )
-
-
-def number(value: float | None) -> str:
-    """Three digits, or a dash for nothing."""
-    return "-" if value is None else f"{value:.3g}"
 
 
 def thumbnail(source: RecentSource, path: str) -> str | None:
@@ -52,7 +41,4 @@ def thumbnail(source: RecentSource, path: str) -> str | None:
         image = source.read(path)
     except ImageError:
         return None
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return thumbnail_uri(image, THUMBNAIL)

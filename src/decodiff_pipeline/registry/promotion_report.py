@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from decodiff_pipeline.reporting.markdown_tables import escaped
+from decodiff_pipeline.reporting.formatting import escaped, markdown_table, significant, text_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 HEADER = ("gate", "category", "metric", "challenger", "reference", "limit", "")
 LONGEST = 1000  # characters of an explanation in Markdown
@@ -41,11 +41,7 @@ def render_table(line: Mapping[str, Any]) -> str:
     gates = line.get("gates", [])
     text = [headline(line)]
     if gates:
-        rows = [HEADER, *(_cells(gate) for gate in gates)]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
-        for row in rows:
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-            text.append("  ".join(cells).rstrip())
+        text.append(text_table([HEADER, *map(_cells, gates)], right=False))
     for gate in gates:
         if not gate["passed"]:
             place = f"{gate['name']}, {gate['category']}, {gate['metric']}"
@@ -62,26 +58,15 @@ def render_markdown(line: Mapping[str, Any]) -> str:
     if line.get("notes"):
         text.append("")
     if line.get("gates"):
-        text += [_row([*HEADER[:-1], "passed", "why"]), _row(["---"] * (len(HEADER) + 1))]
-        text += [
-            _row([escaped(cell, LONGEST) for cell in (*_cells(gate), gate["explanation"])])
-            for gate in line["gates"]
-        ]
-        text.append("")
+        rows = [[*HEADER[:-1], "passed", "why"]]
+        rows += [[*_cells(gate), gate["explanation"]] for gate in line["gates"]]
+        text += [markdown_table([[escaped(cell, LONGEST) for cell in row] for row in rows]), ""]
     code = f"{line['git_commit']}{' with changes' if line['git_dirty'] else ''}"
     text.append(f"Code {code}; data {line.get('data_digest', '')[:12]}.")
     return "\n".join(text) + "\n"
 
 
 def _cells(gate: Mapping[str, Any]) -> list[str]:
-    numbers = [_number(gate[key]) for key in ("value", "reference", "limit")]
+    numbers = [significant(gate[key], 4) for key in ("value", "reference", "limit")]
     mark = "passed" if gate["passed"] else "FAILED"
     return [gate["name"], gate["category"], gate["metric"], *numbers, mark]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

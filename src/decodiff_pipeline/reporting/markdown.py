@@ -5,20 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.metrics.summary import COMPARED, METRICS
+from decodiff_pipeline.reporting.formatting import MAX_ITEMS, escaped, listed, number, signed
 from decodiff_pipeline.reporting.markdown_tables import (
     FLOORS,
-    MAX_ITEMS,
     SIGNS,
     baseline_table,
     change_table,
     decision_table,
-    escaped,
     is_unbeaten,
-    listed,
     metric_table,
-    number,
     seed_table,
-    signed,
 )
 
 if TYPE_CHECKING:

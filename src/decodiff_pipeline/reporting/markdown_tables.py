@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.metrics.summary import COMPARED, METRICS, beats, measured
+from decodiff_pipeline.reporting.formatting import (
+    escaped,
+    listed,
+    markdown_table,
+    number,
+    percent,
+    signed,
+    significant,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-MAX_NAME = 80
-MAX_ITEMS = 20
 SIGNS = {"better": "▲", "worse": "▼", "no significant difference": "–", None: ""}  # noqa: RUF001
 FLOORS = {"pca": "PCA", "autoencoder": "autoencoder"}
 MEAN = "mean"
-
-Table = list[list[str]]
-
-
-def escaped(text: object, longest: int = MAX_NAME) -> str:
-    """Any text as one line that Markdown and HTML show as it is, cut to so many characters."""
-    line = re.sub(r"\s+", " ", str(text)).strip()
-    if len(line) > longest:
-        line = line[: longest - 1] + "…"
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    line = line.replace("@", "&#64;")  # names nobody on GitHub
-    return re.sub(r"([\\`*_{}\[\]()#|~!$])", r"\\\1", line)
 
 
 def metric_table(
@@ -38,7 +32,7 @@ def metric_table(
     for name, row, changes in _with_mean(metrics, comparison, names):
         counts = [str(row.get(key, "")) for key in ("n_good", "n_defective")]
         rows.append([name, *counts, *(_cell(row, metric, changes) for metric in columns)])
-    return _table(rows)
+    return markdown_table(rows)
 
 
 def _with_mean(
@@ -79,7 +73,7 @@ def change_table(comparison: Mapping[str, Any], names: Sequence[str]) -> str:
     rows += [[f"**{MEAN}**", *_change(metric, row)] for metric, row in of_mean.items()]
     if len(rows) == 1:
         return ""
-    return f"### Change against {escaped(comparison['reference'])}\n\n{_table(rows)}"
+    return f"### Change against {escaped(comparison['reference'])}\n\n{markdown_table(rows)}"
 
 
 def _change(metric: str, row: Mapping[str, Any]) -> list[str]:
@@ -117,7 +111,7 @@ def baseline_table(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
         else f"Every category that can be measured is above the {FLOORS[key]} baseline."
         for key, found in unbeaten.items()
     ]
-    return "### Baselines\n\n" + " ".join(sentences) + "\n\n" + _table(rows)
+    return "### Baselines\n\n" + " ".join(sentences) + "\n\n" + markdown_table(rows)
 
 
 def _floor(metrics: Mapping[str, Any], floor: str, name: str, metric: str) -> str:
@@ -136,17 +130,17 @@ def is_unbeaten(metrics: Mapping[str, Any], floor: str, name: str) -> bool:
 def decision_table(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
     """Thresholds, and what they promised and did."""
     keys = {
-        "threshold": _significant,
-        "promised_false_positive_rate": _percent,
-        "false_positive_rate": _percent,
-        "false_negative_rate": _percent,
+        "threshold": lambda value: significant(value, 4),
+        "promised_false_positive_rate": percent,
+        "false_positive_rate": percent,
+        "false_negative_rate": percent,
     }
     rows = [["category", "threshold", "promised false alarms", "false alarms", "missed"]]
     rows += [
         [escaped(name), *(show(metrics["categories"][name].get(key)) for key, show in keys.items())]
         for name in names
     ]
-    return f"### Decisions at the threshold\n\n{_table(rows)}"
+    return f"### Decisions at the threshold\n\n{markdown_table(rows)}"
 
 
 def seed_table(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -161,35 +155,4 @@ def seed_table(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
                 spread = f"{found['mean']:.3f} ± {found['std']:.3f}"
                 ends = f"{found['low']:.3f} … {found['high']:.3f}"
                 rows.append([shown, METRICS[metric], str(found["n"]), spread, ends])
-    return f"### Spread over training seeds\n\n{_table(rows)}" if len(rows) > 1 else ""
-
-
-def _table(rows: Table) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    rule = f"|{'---|' * len(rows[0])}"
-    return "\n".join([lines[0], rule, *lines[1:]])
-
-
-def listed(items: Sequence[str]) -> str:
-    """The first items in a row, and how many more there are."""
-    shown = list(items[:MAX_ITEMS])
-    more = len(items) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
-
-
-def number(value: float | None) -> str:
-    """Three digits, or a dash."""
-    return "-" if value is None else f"{value:.3f}"
-
-
-def signed(value: float) -> str:
-    """Three digits and a sign."""
-    return f"{value:+.3f}".replace("-", "−")  # noqa: RUF001 - a minus, as wide as the plus
-
-
-def _optional(show: Callable[[float], str]) -> Callable[[float | None], str]:
-    return lambda value: "-" if value is None else show(value)
-
-
-_percent = _optional(lambda value: f"{value:.1%}")
-_significant = _optional(lambda value: f"{value:.4g}")
+    return f"### Spread over training seeds\n\n{markdown_table(rows)}" if len(rows) > 1 else ""

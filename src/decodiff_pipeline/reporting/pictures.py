@@ -55,6 +55,15 @@ def data_uri(image: Image.Image, budget: int) -> str:
         image = image.resize(fitted(image.size, max(image.size) // 2))
 
 
+def thumbnail_uri(image: Image.Image, side: int) -> str:
+    """A small copy of a picture, at most ``side`` pixels long, as the URI of a PNG."""
+    small = image.copy()
+    small.thumbnail((side, side))
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
 def heat(values: np.ndarray, top: float) -> Image.Image:
     """A map as a layer over its image: transparent where it is low, magenta where it is high.
 

@@ -12,19 +12,18 @@ from decodiff_pipeline.errors import ImageError
 from decodiff_pipeline.metrics.summary import COMPARED, METRICS
 from decodiff_pipeline.reporting import charts
 from decodiff_pipeline.reporting.gallery import make_gallery
+from decodiff_pipeline.reporting.page import render_page
 from decodiff_pipeline.reporting.pictures import data_uri, fitted
 from decodiff_pipeline.reporting.report_data import changed, describe, flatten, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import jinja2
     import pandas as pd
 
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.evaluation.predictions import PredictionStore
 
-PACKAGE = "decodiff_pipeline.reporting"
 REVIEWED = 12  # training images shown of each category; training_review.json has all
 THUMBNAIL = 160  # pixels, the longer side
 THUMBNAIL_BYTES = 6_000
@@ -69,11 +68,12 @@ def render_report(given: ReportInput) -> str:
         The page. Its policy allows this page's own style and script and embedded pictures,
         nothing else.
     """
-    environment = _environment()
-    style, script = (_source(environment, name) for name in ("report.css", "report.js"))
+    # The page holds them as they are: no value goes into them.
+    style, script = (render_page(name) for name in ("report.css", "report.js"))
     metrics, thresholds = given.metrics, given.thresholds
     names, rows = summarise(metrics)
-    return environment.get_template("report.html.j2").render(
+    return render_page(
+        "report.html.j2",
         style=style,
         script=script,
         policy=f"default-src 'none'; img-src data:; style-src {_digest(style)}; "
@@ -99,47 +99,6 @@ def render_report(given: ReportInput) -> str:
         review=_review(given.training_review, given.images),
         charts=charts,
     )
-
-
-def number(value: float | None) -> str:
-    """Three decimals, or a dash for nothing."""
-    return "-" if value is None else f"{value:.3f}"
-
-
-def signed(value: float | None) -> str:
-    """Three decimals with a sign, or a dash for nothing."""
-    return "-" if value is None else f"{value:+.3f}"
-
-
-def setting(value: object) -> str:
-    """A parameter, numbers to four digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def percent(value: float | None) -> str:
-    """One decimal and a percent sign, or a dash for nothing."""
-    return "-" if value is None else f"{100 * value:.1f} %"
-
-
-def _environment() -> jinja2.Environment:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(PACKAGE, "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": number, "signed": signed, "setting": setting, "percent": percent,
-    }  # fmt: skip
-    return environment
-
-
-def _source(environment: jinja2.Environment, name: str) -> str:
-    """Style or script, which the page holds as it is: it is ours, and no value goes into it."""
-    return environment.get_template(name).render()
 
 
 def _digest(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The mean over categories, and a table for the terminal.
+"""The results as a table for the terminal.
 
 python -m decodiff_pipeline.reporting.summary data/08_reporting/elpv/metrics.json
 """
@@ -18,6 +18,7 @@ from decodiff_pipeline.metrics.summary import (
     mean_over_categories,
     measured,
 )
+from decodiff_pipeline.reporting.formatting import number, text_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +44,7 @@ def render_table(metrics: Mapping[str, Any]) -> str:
         for name, row in metrics.get("categories", {}).items()
     ]
     lines.append(_line("mean", metrics.get("mean", {}), mean_over_categories(floors), shown))
-    text = _aligned([header, *lines])
+    text = text_table([header, *lines])
     if "protocol" in metrics:
         native = ", native resolution" if metrics.get("resolution") == "native" else ""
         text = f"protocol {metrics['protocol']}{native}\n{text}"
@@ -57,27 +58,13 @@ def _line(
 ) -> list[str]:
     cells = [name, str(row.get("n_good", "")), str(row.get("n_defective", ""))]
     for metric in shown:
-        value = _number(row.get(metric))
+        value = number(row.get(metric))
         if metric in COMPARED:
             missed = beats(row.get(metric), floor.get(metric)) is False
-            cells += [f"{value}{'*' if missed else ' '}", f"{_number(floor.get(metric))} "]
+            cells += [f"{value}{'*' if missed else ' '}", f"{number(floor.get(metric))} "]
         else:
             cells.append(value)
     return cells
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.errors import ImageError
+from decodiff_pipeline.reporting.page import render_page
+from decodiff_pipeline.reporting.pictures import thumbnail_uri
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,15 +25,6 @@ def render(report: dict[str, Any], images: ImageFolder) -> str:
         report: As `nodes.validate` makes it.
         images: Where the thumbnails come from.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("decodiff_pipeline.pipelines.data_validation", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     checks = [
         check
         | {
@@ -43,8 +34,9 @@ def render(report: dict[str, Any], images: ImageFolder) -> str:
         }
         for check in report["checks"]
     ]
-    return environment.get_template("report.html.j2").render(
-        report | {"checks": checks},
+    return render_page(
+        "data_validation.html.j2",
+        **report | {"checks": checks},
         splits=("train", "val", "calibration", "test", "excluded"),
         listed=LISTED,
     )
@@ -68,13 +60,7 @@ def thumbnail(images: ImageFolder, path: str, kind: str) -> dict[str, str] | Non
         return None
     if kind == "related":
         image = _stretched(image)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return {
-        "uri": f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}",
-        "path": path,
-    }
+    return {"uri": thumbnail_uri(image, THUMBNAIL), "path": path}
 
 
 def _stretched(image: Image.Image) -> Image.Image:

@@ -6,6 +6,8 @@ import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.reporting.formatting import text_table
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -52,7 +54,7 @@ def summary(report: dict[str, Any]) -> str:
     for name, by in categories.items():
         counts = [by.get(split, {}).get(label, 0) for split, label in columns]
         rows.append([name, *(f"{count:,}" for count in counts)])
-    lines = [f"{report['images']:,} images of the layout '{report['layout']}'", *_aligned(rows)]
+    lines = [f"{report['images']:,} images of the layout '{report['layout']}'", text_table(rows)]
     lines += [
         f"left out: {len(one['paths']):,} images by data.exclude, the first is {one['paths'][0]} "
         f"({one['reason'] or 'no reason given'})"
@@ -105,14 +107,3 @@ def _heading(column: tuple[str, str]) -> str:
         if label == "good" and split in {"train", "val", "calibration"}
         else f"{split} {label}"
     )
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
