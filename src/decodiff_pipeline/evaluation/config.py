@@ -29,7 +29,7 @@ class EvaluationConfig(BaseModel):
         false_positive_rate: Share of good images that the thresholds may flag.
         aupro_limit: False-positive rate of pixels up to which AUPRO integrates.
         confidence: Nominal coverage of the intervals beside the metrics.
-        resamples: Of the test images, that intervals and comparisons are made from.
+        resamples: Bootstrap draws of the test images, for intervals and comparisons.
         compare_with: ``champion`` (the registry's alias) or a Git revision, whose evaluation the
             new one is compared with; ``None`` for none.
         gallery_size: Images of each group (missed, detected, good) in a category's figure.

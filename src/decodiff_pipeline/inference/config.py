@@ -19,7 +19,8 @@ class InferenceConfig(BaseModel):
     Attributes:
         source: Folder of images, or manifest (CSV or parquet); the catalog reads it.
         output: Folder of the results; the catalog reads it.
-        category: Of all images; ``None`` for the manifest's column, or the first folder of a path.
+        category: Category of all images; ``None`` for the manifest's column, or the first folder
+            of a path.
         maps: ``png16`` (grey, value / 65535), ``tiff`` (float32), or ``none``.
         overlays: Whether to draw each image with its heat map and the outline of what is flagged.
         batch_size: Images computed at once.

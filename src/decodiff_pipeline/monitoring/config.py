@@ -31,8 +31,9 @@ class MonitoringConfig(BaseModel):
         source: Folder of images, table (CSV or parquet), or request log (JSON lines, or a folder
             of them); the catalog reads it.
         model: Folder with ``pipeline`` and ``monitoring_reference.json``; the catalog reads it.
-        category: Of all images; ``None`` for the table's column, or the first folder of a path.
-        last_days: Of a request log, only this many days before its newest line; ``None`` for all.
+        category: Category of all images; ``None`` for the table's column, or the first folder of
+            a path.
+        last_days: Days of a request log before its newest line; ``None`` for all.
         false_alarm_rate: Chance that a run in which nothing changed ends in an alarm.
         min_distance: Least Kolmogorov-Smirnov distance of an alarm, however certain it is. Mixing
             a share of other images in moves the distance by no more than that share.
@@ -41,7 +42,7 @@ class MonitoringConfig(BaseModel):
         max_images: Most images a category that are looked at, drawn at random.
         unusual_images: Most unusual images that the report shows.
         batch_size: Images computed at once.
-        seed: Of the draw.
+        seed: Seed of the draw.
         fail_on_drift: Whether an alarm ends the run with an exit code that is not 0.
     """
 

@@ -21,9 +21,9 @@ class RecommendConfig(BaseModel):
     Attributes:
         source: Folder of the images, anywhere.
         dataset: Folder in ``data/01_raw``, in place of ``source``.
-        name: Of the environment, ``conf/<name>``; ``None`` for the folder's.
+        name: Name of the environment, ``conf/<name>``; ``None`` for the folder's name.
         overwrite: Whether files of an environment that is there are replaced.
-        minutes: That training should take on this machine.
+        minutes: Minutes that training should take on this machine.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

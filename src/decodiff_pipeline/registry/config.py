@@ -105,7 +105,7 @@ class ServingGates(BaseModel):
     """How the registered version must answer in a process of its own.
 
     Attributes:
-        images: Real test images that it answers, one a request.
+        images: Real test images that the version answers, one a request.
         tolerance: Largest difference from the scores of the evaluation.
         latency_ms: Largest median time of one request in milliseconds; ``None`` for no limit.
         size_mb: Largest size of the logged model in 10⁶ bytes; ``None`` for no limit.
@@ -138,7 +138,7 @@ class PromotionConfig(BaseModel):
         unloadable_champion: ``refuse`` leaves a champion in place that cannot be loaded, since
             nothing can be compared with it; ``judge_alone`` judges as at a first promotion.
         resamples: Draws of the bootstrap.
-        confidence: Of its intervals.
+        confidence: Confidence level of the bootstrap's intervals.
         serving: The serving check.
     """
 

@@ -25,7 +25,7 @@ class Variant(BaseModel):
     """One way of doing it: what differs from the base configuration.
 
     Attributes:
-        name: As the table and the plot show it.
+        name: Name in the table and the plot.
         training: Parameters of ``training`` that differ; a variant with any is trained anew.
         scoring: Parameters of ``scoring`` that differ.
     """
@@ -47,7 +47,7 @@ class Study(BaseModel):
     """One question, and the variants that answer it.
 
     Attributes:
-        name: As the table and the plot show it.
+        name: Name in the table and the plot.
         variants: What is compared. One that equals the base configuration costs nothing more.
     """
 
@@ -72,7 +72,7 @@ class AblationConfig(BaseModel):
             deviation are reported. They take the place of ``training.seed``.
         keep_networks: Keep the networks of variants that are finished, each four times the size
             of its weights. The base's always stays, as most variants use it.
-        studies: The questions.
+        studies: What is compared, study by study.
     """
 
     model_config = STRICT

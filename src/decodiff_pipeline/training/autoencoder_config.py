@@ -50,22 +50,22 @@ class AutoencoderTrainingConfig(BaseModel):
     batch_size: int = Field(8, ge=1)
     """Crops per step."""
     learning_rate: float = Field(1.5e-3, gt=0, le=1)
-    """Of Muon, for the convolutions; the first, the last and the biases take half of it, AdamW."""
+    """Learning rate of Muon; AdamW, for first and last layer and biases, takes half of it."""
     warmup_steps: int = Field(100, ge=0)
     """Steps over which the learning rate rises from 0; then it falls to 0 by half a cosine."""
     weight_decay: float = Field(0.0, ge=0)
-    """Of both optimisers."""
+    """Weight decay of both optimisers."""
     gradient_clip: float = Field(0.05, gt=0)
     """Largest norm of the gradient. It is nearly always above 0.05, so that every batch counts the
     same; without that the fit stays grey for thousands of steps."""
     ema_decay: float = Field(0.995, ge=0, lt=1)
     """Decay of the moving average of the weights, which is the result."""
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
-    """Of the forward pass, auto: bfloat16 where the device has it; the weights stay in float32."""
+    """Precision of the forward pass; auto: bfloat16 where the device has it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it computes; auto: the GPU where there is one."""
     seed: int = Field(0, ge=0)
-    """Of the initial weights, the crops and the noise."""
+    """Seed of the initial weights, the crops and the noise."""
     log_every: int = Field(50, ge=1)
     """Steps between rows of the training log."""
 

@@ -26,15 +26,15 @@ class TrainingConfig(BaseModel):
             number of steps, which is stored and stays, however fast the rest goes.
         batch_size: Latents per forward pass.
         accumulation: Forward passes per optimiser step.
-        learning_rate: Peak of the schedule.
+        learning_rate: Peak learning rate.
         warmup: Share of the steps over which the learning rate rises from 0.
         final_learning_rate: Where the cosine ends, as a share of the peak.
         cosine_length: Length of the half cosine as a multiple of the run's: 1 reaches its end, the
             released code's 1.5 breaks off at a quarter of the peak.
-        weight_decay: Of AdamW.
+        weight_decay: Weight decay of the optimiser.
         gradient_clip: Largest norm of the gradient; null for none.
         ema_decay: Decay of the moving average of the weights, which is what gets evaluated.
-        dropout: Of the residual blocks.
+        dropout: Dropout in the residual blocks.
         bfloat16: Train under bfloat16 autocast; ``auto`` where the processor or the GPU has it. An
             interrupted run goes on under ``auto`` in what the machine has, with a warning where
             it was begun in the other; an explicit value must be the checkpoint's.

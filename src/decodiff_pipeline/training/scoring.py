@@ -37,7 +37,7 @@ class ScoringConfig(BaseModel):
             takes all of it from there.
         limit_quantile: Quantile of the val images' discrepancies that a fitted limit is a
             multiple of.
-        limit_factor: That multiple.
+        limit_factor: Factor from that quantile to the limit.
         discrepancy: Smoothing and fusion; limits, weight and image score where they are not
             fitted. A fitted weight or image score differs from that here only where it is
             clearly better on synthetic defects.

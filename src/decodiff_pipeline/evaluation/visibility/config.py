@@ -20,8 +20,9 @@ class VisibilityConfig(BaseModel):
         contrast: The one of ``contrasts`` that the answer in the terminal is about.
         min_snr: Signal-to-noise ratio from which on a defect counts as visible.
         min_share: Share of a defect's difference that must survive as well.
-        min_psnr: Mean PSNR in dB below which the warning is a loud one.
-        min_saturation: Share of saturation kept below which it is, where images have colour.
+        min_psnr: Mean PSNR in dB below which a warning says so.
+        min_saturation: Share of saturation kept below which a warning says so, where images have
+            colour.
         min_colour: Levels between the channels of an image's most colourful hundredth from which
             on it has colour.
         max_cut_off: Share of an image that may lie outside of what the model sees.
