@@ -31,8 +31,8 @@ from decodiff_pipeline.deco.weights import EMBEDDED, AutoencoderConfig
 from decodiff_pipeline.training.batches import Batch
 from decodiff_pipeline.training.checkpoints import CheckpointStore
 from decodiff_pipeline.training.config import TrainingConfig
-from decodiff_pipeline.training.network import prepare_run
 from decodiff_pipeline.training.objective import held_out_loss
+from decodiff_pipeline.training.setup import set_up_training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,7 +138,7 @@ def _trained(bench: Bench, seed: int, views: int, folder: Path) -> dict[str, Any
         validate_every=options.steps, checkpoint_every=options.steps, threads=1,
         progress_bar=False, seed=seed,
     )  # fmt: skip
-    run = prepare_run(
+    run = set_up_training(
         bench.manifest, bench.cache, CheckpointStore(folder / f"{mode} {seed}"),
         images=bench.images, geometry=bench.geometry, autoencoder=bench.autoencoder,
         latents=bench.latents(views or 1), config=config,

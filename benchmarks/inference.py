@@ -126,7 +126,7 @@ def _network() -> DeCoDiffUNet:
 def _pipeline(vae: Autoencoder, *, bfloat16: bool) -> DeCoDiffPipeline:
     return DeCoDiffPipeline(
         vae, _network(), DeCoDiffScheduler(), num_inference_steps=STEPS, bfloat16=bfloat16
-    )
+    ).for_inference()
 
 
 def _released() -> ReleasedUNet:

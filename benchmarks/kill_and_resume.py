@@ -253,7 +253,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    FORKS.set_forkserver_preload(["decodiff_pipeline.training.network"])
+    FORKS.set_forkserver_preload(["decodiff_pipeline.training.setup"])
     with tempfile.TemporaryDirectory() as folder:
         record = compare(Path(folder), options.kills, options.steps, options.seed)
     print(json.dumps(record))

@@ -19,7 +19,7 @@ from kedro.framework.startup import bootstrap_project
 from decodiff_pipeline.deco.autoencoder import load_autoencoder
 from decodiff_pipeline.training.replay import measure, record
 from decodiff_pipeline.training.scoring import build_model
-from decodiff_pipeline.training.trained import averaged_network
+from decodiff_pipeline.training.state import averaged_network
 
 if TYPE_CHECKING:
     from decodiff_pipeline.training.checkpoints import Checkpoint

@@ -10,6 +10,7 @@ import torch
 from benchmarks.released_network import ReleasedUNet
 from benchmarks.timing import side_by_side
 from decodiff_pipeline.deco.config import CorruptionConfig
+from decodiff_pipeline.deco.memory import keep_freed_memory
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.deco.unet import PRESETS, build_unet
 from decodiff_pipeline.training.batches import Batch, generator
@@ -45,6 +46,7 @@ def run() -> list[dict[str, Any]]:
 
 def our_step(side: int, *, bfloat16: bool) -> Callable[[], None]:
     """A step as the training loop takes it, clipping and moving average included."""
+    keep_freed_memory()
     torch.manual_seed(0)
     unet = build_unet("XS", [str(n) for n in range(CATEGORIES)], side, 4, dropout=0.4).train()
     state = TrainingState(unet, TrainingConfig(preset="XS", steps=1, bfloat16=bfloat16))

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from decodiff_pipeline.deco.convert import convert, convert_back, main
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.deco.released_checkpoint import read_released, resolve_categories
-from decodiff_pipeline.deco.released_keys import released_name
+from decodiff_pipeline.deco.released_network import released_name
 from decodiff_pipeline.deco.unet import PRESETS, DeCoDiffUNet, build_unet
 from decodiff_pipeline.deco.weights import AutoencoderConfig
 from decodiff_pipeline.errors import ConfigurationError, ModelError

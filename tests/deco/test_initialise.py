@@ -10,7 +10,7 @@ from benchmarks.released_network import ReleasedUNet
 from safetensors.torch import save_file
 
 from decodiff_pipeline.deco.initialise import load_initial_weights
-from decodiff_pipeline.deco.released_keys import EMBEDDING, released_name
+from decodiff_pipeline.deco.released_network import EMBEDDING, released_name
 from decodiff_pipeline.deco.unet import DeCoDiffUNet
 from decodiff_pipeline.errors import ModelError
 

@@ -12,7 +12,7 @@ from decodiff_pipeline.deco.unet import DeCoDiffUNet
 from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.identity import differences
-from decodiff_pipeline.training.initial_weights import initialise
+from decodiff_pipeline.training.initial_weights import load_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ def test_what_was_used_and_what_was_not_is_said(
     source.save_pretrained(tmp_path / "unet")
     own = unet.category_embedding.weight[1].clone()
     with caplog.at_level(logging.INFO):
-        weights = initialise(unet, str(tmp_path / "unet"))
+        weights = load_weights(unet, str(tmp_path / "unet"))
     assert torch.equal(unet.unet.conv_in.weight, source.unet.conv_in.weight)
     assert torch.equal(unet.category_embedding.weight[1], own)
     assert "not used, of the file: 1 tensors: category_embedding.weight[screw]" in caplog.text
@@ -43,7 +43,7 @@ def test_a_path_with_nothing_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigurationError, match=r"init_from is .*missing\.pt, where there is noth"
     ):
-        initialise(network(1, "nut"), str(tmp_path / "missing.pt"))
+        load_weights(network(1, "nut"), str(tmp_path / "missing.pt"))
 
 
 def test_the_weights_count_and_not_their_path() -> None:

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from decodiff_pipeline.deco.unet import DeCoDiffUNet
 from decodiff_pipeline.errors import CheckpointError, ConfigurationError, ModelError
-from decodiff_pipeline.training import trained
+from decodiff_pipeline.training import state
 from decodiff_pipeline.training.budget import measured_budget
 from decodiff_pipeline.training.config import TrainingConfig
-from decodiff_pipeline.training.trained import trained_network
+from decodiff_pipeline.training.state import trained_network
 from decodiff_pipeline.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def test_training_stops_when_patience_ends_and_gives_the_best(
             channel_statistics={"latent_mean": None, "latent_std": None},
         )  # fmt: skip
         training.store.save(checkpoint, keep=2)
-    monkeypatch.setattr(trained, "build_unet", lambda *_: tiny_unet())
+    monkeypatch.setattr(state, "build_unet", lambda *_: tiny_unet())
     for ours, given in zip(
         returned.parameters(), trained_network(training.store).parameters(), strict=True
     ):

@@ -24,7 +24,7 @@ from decodiff_pipeline.training.checkpoints import CheckpointStore
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.loop import TrainingRun
 from decodiff_pipeline.training.schedule import learning_rate
-from decodiff_pipeline.training.trained import trained_network
+from decodiff_pipeline.training.state import trained_network
 from decodiff_pipeline.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -75,19 +75,55 @@ def state_digest(folder: Path) -> str:
     return total.hexdigest()
 
 
-@pytest.mark.parametrize(("accumulation", "log_every"), [(1, 1), (2, 1), (1, 3)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"accumulation": 2},
+        {"log_every": 3},
+        {"optimizer": "muon"},
+        {"optimizer": "muon", "bfloat16": True},
+    ],
+    ids=str,
+)
 def test_resumed_equals_uninterrupted(
-    tmp_path: Path, accumulation: int, log_every: int, killed_at: KilledAt
+    tmp_path: Path, options: dict[str, Any], killed_at: KilledAt
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    options = {"accumulation": accumulation, "log_every": log_every, "validate_every": 6}
+    options = {"log_every": 1, "validate_every": 6, **options}
     run(whole, **options).run()
     killed_at(run(broken, **options), 3)
     killed_at(run(broken, **options), 5)
     resumed = run(broken, **options)
     resumed.run()
     assert state_digest(broken) == state_digest(whole)
-    assert [row["step"] for row in resumed.log] == list(range(log_every, 7, log_every))
+    every = options["log_every"]
+    assert [row["step"] for row in resumed.log] == list(range(every, 7, every))
+
+
+def test_muon_takes_matrices_and_convolutions_but_no_embedding(tmp_path: Path) -> None:
+    training = run(tmp_path, optimizer="muon")
+    adamw, muon = (
+        {weight for group in each.param_groups for weight in group["params"]}
+        for each in training.state.optimizers
+    )
+    named = dict(training.unet.named_parameters())
+    assert adamw | muon == set(named.values())
+    assert not adamw & muon
+    assert {name for name, weight in named.items() if weight in adamw and weight.ndim > 1} == {
+        "category_embedding.weight"
+    }
+    assert all(weight.ndim > 1 for weight in muon)
+
+
+def test_a_training_from_before_the_choice_of_an_optimizer_goes_on(
+    tmp_path: Path, killed_at: KilledAt
+) -> None:
+    killed_at(run(tmp_path), 3)
+    assert "optimizer" not in run(tmp_path).identity
+    with pytest.raises(CheckpointError, match="optimizer was adamw and is muon"):
+        run(tmp_path, optimizer="muon").run()
+    run(tmp_path, optimizer="adamw").run()
 
 
 def test_a_kill_while_saving_leaves_the_checkpoint_before(

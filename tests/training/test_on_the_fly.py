@@ -20,8 +20,8 @@ from decodiff_pipeline.deco.weights import AutoencoderConfig
 from decodiff_pipeline.errors import CheckpointError, ImageError
 from decodiff_pipeline.training.checkpoints import CheckpointStore
 from decodiff_pipeline.training.config import TrainingConfig
-from decodiff_pipeline.training.network import prepare_run
 from decodiff_pipeline.training.on_the_fly import OnTheFlyBatches, TrainingImage
+from decodiff_pipeline.training.setup import set_up_training
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -168,7 +168,7 @@ def prepared(folder: Path, config: TrainingConfig, latents: LatentCacheConfig) -
     common = {"geometry": GEOMETRY, "autoencoder": AutoencoderConfig(str(folder / "kl"))}
     fill_cache(cache, manifest=manifest, images=images, config=latents, **common)
     store = CheckpointStore(folder / f"checkpoints {config.seed}")
-    return prepare_run(
+    return set_up_training(
         manifest, cache, store, images=images, latents=latents, config=config, **common
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from decodiff_pipeline.deco.geometry import canvas, square
+from decodiff_pipeline.deco.geometry import resize_and_pad, square
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -64,7 +64,7 @@ def augmented_square(
     Returns:
         uint8, (image_size, image_size, 3).
     """
-    whole = canvas(image, geometry)
+    whole = resize_and_pad(image, geometry)
     if view:
         whole = _draw(whole, augmentation, _generator(augmentation.seed, identity, view))
     return square(whole, image.size, geometry, _first_tile(identity) + view)

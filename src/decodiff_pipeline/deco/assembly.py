@@ -54,8 +54,6 @@ def assemble(
         squares: For each square its map (S, S), what the score is taken from, and its
             reconstruction (S, S, 3), those of an image one after the other; read as needed.
         sizes: Width and height of each image in pixels.
-        geometry: How images are fitted into squares.
-        discrepancy: How scores are made.
     """
     remaining, images = iter(squares), []
     for size in sizes:

@@ -22,9 +22,6 @@ SHIFT = "shift_factor"
 def load_autoencoder(config: AutoencoderConfig) -> Autoencoder:
     """Load an ``AutoencoderTiny`` or ``AutoencoderKL`` from safetensors, in eval mode.
 
-    Args:
-        config: Where it is.
-
     Raises:
         ConfigurationError: The weights cannot be had, are not readable, or are not those of an
             image autoencoder.
@@ -68,7 +65,6 @@ def encode(autoencoder: Autoencoder, images: torch.Tensor) -> tuple[torch.Tensor
     """Posterior moments of the latents, scaled by the autoencoder's own ``scaling_factor``.
 
     Args:
-        autoencoder: As :func:`load_autoencoder` returns it.
         images: Float (N, 3, H, W) within [-1, 1].
 
     Returns:
@@ -90,7 +86,6 @@ def decode(autoencoder: Autoencoder, latents: torch.Tensor) -> torch.Tensor:
     """Images of scaled latents.
 
     Args:
-        autoencoder: As :func:`load_autoencoder` returns it.
         latents: Float (N, C, h, w), scaled as :func:`encode` scales them.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Any image upright and as 8-bit grey or RGB: the same file is the same to every reader.
+"""Any image turned upright, as 8-bit grey or RGB: the same file is the same to every reader.
 
 | image | becomes |
 |---|---|
@@ -48,7 +48,6 @@ def to_eight_bit(
     """Converts an image to "L" or "RGB" by the rules above.
 
     Args:
-        image: A PIL image.
         name: What to call it in a message, such as its path.
         bits: How many of its 16 bits a 16-bit image uses; of no effect on other images.
 
@@ -76,7 +75,7 @@ def to_eight_bit(
     raise ImageError(msg)
 
 
-def upright(images: Image.Image | Iterable[Image.Image]) -> list[Image.Image]:
+def apply_orientation(images: Image.Image | Iterable[Image.Image]) -> list[Image.Image]:
     """Lists images, or a single one, turned as their EXIF orientation says.
 
     Raises:

@@ -15,12 +15,15 @@ from safetensors import SafetensorError
 from decodiff_pipeline.deco.autoencoder import load_autoencoder
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
-from decodiff_pipeline.deco.released_checkpoint import read_released, resolve_categories
-from decodiff_pipeline.deco.released_keys import CLASS_ORDERS
+from decodiff_pipeline.deco.released_checkpoint import (
+    network_from_released,
+    read_released,
+    resolve_categories,
+)
 from decodiff_pipeline.deco.released_network import (
+    CLASS_ORDERS,
     assemble,
     describe,
-    network_from_released,
     preset_name,
     released_tensors,
 )
@@ -57,9 +60,6 @@ def convert(
             :class:`DeCoDiffPipeline` with the paper's scoring if there is an autoencoder.
         categories: Names in the order of the embedding.
         dataset: ``mvtec`` or ``visa`` for the order of the released loaders.
-        num_heads: Attention heads of the first level, where the sizes do not tell.
-        autoencoder: The one that the network was trained with.
-        tell: Takes each line of a report.
 
     Raises:
         ModelError: The checkpoint cannot be read or is of another network, or the target is
@@ -101,7 +101,6 @@ def convert_back(
     Args:
         source: A saved model, or its ``unet`` folder.
         target: The ``.pt`` to make: ``model`` and ``args``, like the released ones.
-        tell: Takes each line of a report.
 
     Raises:
         ModelError: The network cannot be read or the released code cannot hold it, or the target

@@ -20,7 +20,6 @@ def draw_corruption(
 
     Args:
         latents: Clean latents z, float (B, C, s, s).
-        config: The distribution.
         generator: Source of all randomness; on the CPU, so that a batch is the same on every
             device.
 

@@ -108,7 +108,6 @@ def plan(size: tuple[int, int], config: PreprocessConfig) -> Plan:
 
     Args:
         size: Its width and height in pixels.
-        config: How it is fitted into squares.
 
     Raises:
         ImageError: Its short side decides on the scale, and the other one is more than 64 times
@@ -137,7 +136,7 @@ def _axis(length: int, scaled: int, config: PreprocessConfig) -> Axis:
     return Axis(length, scaled, max(0, -rest) // 2, (max(0, rest) // 2,), side)
 
 
-def canvas(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
+def resize_and_pad(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
     """The whole image, resized (bicubic) and, for ``letterbox``, padded to a square.
 
     The padding repeats the outermost pixels: a plain colour would put an edge where the image
@@ -145,7 +144,6 @@ def canvas(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
 
     Args:
         image: A PIL image of any mode that :func:`~.colour.to_eight_bit` knows.
-        config: How it is fitted into squares.
 
     Returns:
         uint8 (H, W, 3), which :func:`square` cuts.
@@ -164,9 +162,8 @@ def square(
     """One of the squares of an image.
 
     Args:
-        whole: As :func:`canvas` returns it.
+        whole: As :func:`resize_and_pad` returns it.
         size: Width and height of the image in pixels.
-        config: How it is fitted into squares.
         number: Which; the numbers wrap around.
 
     Returns:
@@ -182,12 +179,11 @@ def squares(image: Image.Image, config: PreprocessConfig) -> list[np.ndarray]:
 
     Args:
         image: A PIL image of any mode that :func:`~.colour.to_eight_bit` knows.
-        config: How it is fitted into squares.
 
     Returns:
         uint8 (image_size, image_size, 3) each.
     """
-    whole = canvas(image, config)
+    whole = resize_and_pad(image, config)
     return [
         square(whole, image.size, config, number)
         for number in range(square_count(image.size, config))
@@ -201,7 +197,7 @@ def square_count(size: tuple[int, int], config: PreprocessConfig) -> int:
 
 def as_seen(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
     """The image at the size of its map and of its reconstruction: uint8 (h, w, 3)."""
-    return canvas(image, config)[plan(image.size, config).shown]
+    return resize_and_pad(image, config)[plan(image.size, config).shown]
 
 
 def stitch(
@@ -215,7 +211,6 @@ def stitch(
     Args:
         parts: Float (image_size, image_size), or uint8 (…, 3), one for each square.
         size: Width and height of the image in pixels.
-        config: How it is fitted into squares.
 
     Returns:
         The map, (h, w) or (h, w, 3), of the parts' type; of one square, its pixels as they are.
@@ -251,7 +246,6 @@ def to_original(
     Args:
         anomaly_map: Float (h, w), or a reconstruction, uint8 (h, w, 3).
         size: Width and height of the image in pixels.
-        config: How it was fitted into squares.
         target: Width and height of the result, where it is to be another than ``size``.
 
     Returns:

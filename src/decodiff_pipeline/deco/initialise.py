@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from decodiff_pipeline.deco.released_checkpoint import released_from, resolve_categories
-from decodiff_pipeline.deco.released_keys import EMBEDDING, NORM_GROUPS, released_name
+from decodiff_pipeline.deco.released_network import EMBEDDING, NORM_GROUPS, released_name
 from decodiff_pipeline.deco.tensor_files import (
     check_tensors,
     network_folder,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from diffusers import DiffusionPipeline
 
 from decodiff_pipeline.deco.assembly import DeCoDiffOutput, assemble
 from decodiff_pipeline.deco.autoencoder import decode, encode
-from decodiff_pipeline.deco.colour import to_eight_bit, upright
+from decodiff_pipeline.deco.colour import apply_orientation, to_eight_bit
 from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig, require_places
 from decodiff_pipeline.deco.discrepancy import (
     Discrepancies,
@@ -27,8 +27,7 @@ from decodiff_pipeline.deco.preprocess import to_tensor, to_uint8
 
 # Imported for good: diffusers finds a saved model's parts among the imported modules only.
 from decodiff_pipeline.deco.reference import DiscrepancyReference  # noqa: TC001
-from decodiff_pipeline.deco.reverse import reverse_process
-from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler  # noqa: TC001
+from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler, reverse_process
 from decodiff_pipeline.deco.unet import DeCoDiffUNet  # noqa: TC001
 from decodiff_pipeline.errors import ConfigurationError, ModelError
 
@@ -48,9 +47,6 @@ class DeCoDiffPipeline(DiffusionPipeline):
     Source: Beizaee et al., CVPR 2025 (arXiv 2503.19357), section 3.
 
     Args:
-        vae: The autoencoder whose latents the network was trained on.
-        unet: The network.
-        scheduler: The schedule.
         reference: Discrepancies of good images; needed where ``discrepancy`` asks for
             normalisation by position.
         preprocess: Fields of :class:`PreprocessConfig`.
@@ -58,10 +54,8 @@ class DeCoDiffPipeline(DiffusionPipeline):
         num_inference_steps: Reverse steps used where a call names none.
         bfloat16: Run autoencoder and network in bfloat16: about twice as fast where the processor
             or the GPU has it. The reverse process, discrepancies and maps stay in float32.
-        scoring_fit: On what ``discrepancy`` was fitted and what was measured there; for the record
-            alone.
-        bit_depths: Category → how many of their 16 bits its 16-bit images use, where it is less
-            than 16.
+        scoring_fit: Record of what ``discrepancy`` was fitted on and what was measured there.
+        bit_depths: Category → used bits of its 16-bit images, where it is less than 16.
 
     Raises:
         ConfigurationError: ``discrepancy`` asks for a reference that is not given, or for one by
@@ -90,13 +84,6 @@ class DeCoDiffPipeline(DiffusionPipeline):
         if scoring.normalisation == "position" and reference is None:
             msg = "discrepancy.normalisation is 'position', which needs a DiscrepancyReference"
             raise ConfigurationError(msg)
-        vae.to(memory_format=torch.channels_last)  # half as fast again on a CPU
-        keep_freed_memory()
-        if bfloat16:
-            vae.bfloat16()
-            unet.bfloat16()
-            if not torch.cuda.is_available():
-                unet.use_plain_attention()
         unet.eval()  # dropout must not blur a score, whatever state training left the network in
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler, reference=reference)
         self.register_to_config(
@@ -107,6 +94,25 @@ class DeCoDiffPipeline(DiffusionPipeline):
             scoring_fit=scoring_fit,
             bit_depths=bit_depths or None,
         )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
+        """Load a saved model, ready to score; arguments as diffusers' own."""
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs).for_inference()
+
+    def for_inference(self) -> Self:
+        """Bring autoencoder and network into the configured precision and the faster layout.
+
+        Loading a saved model does it. The process keeps freed memory from then on (`.memory`).
+        """
+        keep_freed_memory()
+        self.vae.to(memory_format=torch.channels_last)  # half as fast again on a CPU
+        if self.config.bfloat16:
+            self.vae.bfloat16()
+            self.unet.bfloat16()
+            if not torch.cuda.is_available():
+                self.unet.use_plain_attention()
+        return self
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -138,7 +144,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
 
         16-bit images are read by all 16 bits; `to_eight_bit` reads them by fewer beforehand.
         """
-        return to_tensor(list(self._squares(upright(images))))
+        return to_tensor(list(self._squares(apply_orientation(images))))
 
     def __call__(
         self,
@@ -159,7 +165,6 @@ class DeCoDiffPipeline(DiffusionPipeline):
                 as their EXIF orientation says and converted as in :mod:`~.colour`.
             category: One category for all images, or one for each.
             num_inference_steps: Reverse steps; by default those the model was saved with.
-            batch_size: Squares processed at once.
             sizes: Width and height of each image, where ``images`` is a tensor; by default each
                 of its squares was an image of its own, and a square one.
 
@@ -182,7 +187,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
             sizes = sizes or [(self.image_size, self.image_size)] * len(images)
             batches = images.split(batch_size)
         else:
-            pictures = self._by_depth(upright(images), category)
+            pictures = self._by_depth(apply_orientation(images), category)
             sizes = [picture.size for picture in pictures]
             batches = self._batches(pictures, batch_size)
         ids = self._per_square(self._category_ids(category, len(sizes)), sizes)
@@ -204,7 +209,6 @@ class DeCoDiffPipeline(DiffusionPipeline):
         Args:
             latents: z, float (N, C, h, w).
             category_ids: int64 (N,), indices into :attr:`categories`.
-            num_inference_steps: See :meth:`__call__`.
 
         Returns:
             ẑ_0, float32 (N, C, h, w).
@@ -227,7 +231,6 @@ class DeCoDiffPipeline(DiffusionPipeline):
         Args:
             images: Float (N, 3, H, W) within [-1, 1].
             category_ids: int64 (N,), indices into :attr:`categories`.
-            num_inference_steps: See :meth:`__call__`.
 
         Returns:
             Pixel and latent discrepancies and the corrected images, decoded.
@@ -257,7 +260,6 @@ class DeCoDiffPipeline(DiffusionPipeline):
 
         Args:
             pixel: As in :class:`Discrepancies`, of all squares of the images.
-            latent: The same.
             category_ids: int64 (N,), indices into :attr:`categories`, one for each image.
             sizes: Width and height of each image in pixels.
 
@@ -325,9 +327,4 @@ class DeCoDiffPipeline(DiffusionPipeline):
         if not count or len(names) != count:
             msg = f"{count} images with {len(names)} categories; give one category for each image"
             raise ModelError(msg)
-        known = {name: index for index, name in enumerate(self.categories)}
-        unknown = sorted(set(names) - set(known))
-        if unknown:
-            msg = f"unknown category {unknown[0]!r}; this model knows {', '.join(known)}"
-            raise ModelError(msg)
-        return torch.tensor([known[name] for name in names])
+        return self.unet.category_ids(names)

@@ -19,9 +19,6 @@ def has_bfloat16(device: torch.device | str) -> bool:
 
     A GPU needs compute capability 8.0. A PyTorch too old to tell (before
     ``torch.cpu.get_capabilities``) counts as a processor without it.
-
-    Args:
-        device: A processor or a CUDA device.
     """
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -37,7 +34,6 @@ def resolve_bfloat16(wanted: bool | Literal["auto"], device: torch.device | str)
     Args:
         wanted: ``auto`` for bfloat16 where the device has it; True is obeyed, with a warning
             where it is emulated.
-        device: Where the computing is done.
     """
     available = has_bfloat16(device)
     if wanted is True and not available:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from decodiff_pipeline.deco.geometry import HALF, canvas, plan, square
+from decodiff_pipeline.deco.geometry import HALF, plan, resize_and_pad, square
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,14 +24,10 @@ EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 def to_square(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
     """The first square of an image, which is the only one unless the image is tiled.
 
-    Args:
-        image: Any PIL image; it becomes RGB.
-        config: How it is fitted into squares.
-
     Returns:
         uint8, (image_size, image_size, 3).
     """
-    return square(canvas(image, config), image.size, config)
+    return square(resize_and_pad(image, config), image.size, config)
 
 
 def to_tensor(squares: Sequence[np.ndarray]) -> torch.Tensor:

@@ -28,7 +28,6 @@ class DiscrepancyReference(ModelMixin, ConfigMixin):
     the paper; a reference that was not fitted is 1 everywhere and changes nothing.
 
     Args:
-        categories: How many.
         image_size: Side of the pixel maps.
         latent_size: Side of the latent maps.
     """
@@ -49,7 +48,6 @@ class DiscrepancyReference(ModelMixin, ConfigMixin):
         where there are few images.
 
         Args:
-            category: Its number.
             pixel: Pixel discrepancies, float (N, H, W).
             latent: Latent discrepancies, float (N, h, w).
         """
@@ -63,7 +61,6 @@ class DiscrepancyReference(ModelMixin, ConfigMixin):
         """Express discrepancies as multiples of what is usual at their place.
 
         Args:
-            category_ids: One per image.
             pixel: Pixel discrepancies, float (N, H, W).
             latent: Latent discrepancies, float (N, h, w).
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from decodiff_pipeline.deco.released_keys import (
+from decodiff_pipeline.deco.released_network import (
     CLASS_ORDERS,
     EMBEDDING,
     NORM_GROUPS,
+    assemble,
     released_name,
 )
 from decodiff_pipeline.deco.tensor_files import read_safetensors, read_torch, weights_sha256
@@ -21,6 +22,8 @@ from decodiff_pipeline.errors import ConfigurationError, ModelError
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from decodiff_pipeline.deco.unet import DeCoDiffUNet
 
 MATRIX = 2
 TELLING = {released_name(EMBEDDING): MATRIX, "time_embed.0.weight": MATRIX}
@@ -68,9 +71,6 @@ class NamedCategories:
 
 def read_released(path: Path) -> ReleasedCheckpoint:
     """Read a released ``.pt``, or a ``.safetensors`` of its ``model``.
-
-    Args:
-        path: The file.
 
     Raises:
         ModelError: It cannot be read, or is not such a checkpoint.
@@ -130,9 +130,6 @@ def resolve_heads(
     No tensor shows them, and a wrong number gives wrong results without a complaint.
 
     Args:
-        checkpoint: The checkpoint.
-        base_channels: Channels of the first level.
-        context_dim: Width of the category embedding.
         given: What the caller says.
 
     Raises:
@@ -155,6 +152,42 @@ def resolve_heads(
     return heads
 
 
+def network_from_released(
+    checkpoint: ReleasedCheckpoint,
+    categories: Sequence[str],
+    *,
+    num_heads: int | None = None,
+    sample_size: int = 32,
+) -> DeCoDiffUNet:
+    """The released network, same weights and same function, in eval mode.
+
+    Args:
+        categories: One name per row of its embedding.
+        num_heads: Attention heads of the first level, where the sizes do not tell.
+        sample_size: Side of the latents that it was trained on.
+
+    Raises:
+        ModelError: The tensors are not those of one network of this kind.
+        ConfigurationError: The heads are unknown, or the names do not fit.
+    """
+    tensors = checkpoint.tensors
+    embedding_rows(checkpoint)
+    base, context = (
+        tensors["time_embed.0.weight"].shape[1],
+        tensors[released_name(EMBEDDING)].shape[1],
+    )
+    config = {
+        "categories": list(categories),
+        "sample_size": sample_size,
+        "in_channels": tensors["input_blocks.0.0.weight"].shape[1],
+        "base_channels": base,
+        "num_heads": resolve_heads(checkpoint, base, context, num_heads),
+        "context_dim": context,
+        "norm_groups": NORM_GROUPS,
+    }
+    return assemble(config, tensors, released_name, checkpoint.path)
+
+
 def resolve_categories(
     checkpoint: ReleasedCheckpoint,
     names: Sequence[str] | None = None,
@@ -167,7 +200,6 @@ def resolve_categories(
     set has categories; the surplus is called ``unused_<row>``.
 
     Args:
-        checkpoint: The checkpoint.
         names: In the order of the rows.
         dataset: A key of :data:`CLASS_ORDERS`.
 

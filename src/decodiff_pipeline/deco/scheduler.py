@@ -17,6 +17,8 @@ from decodiff_pipeline.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from decodiff_pipeline.deco.unet import DeCoDiffUNet
+
 MAX_BETA = 0.999
 COSINE_OFFSET = 0.008
 REVERSE_STEPS = ("constant", "carried")
@@ -238,3 +240,27 @@ class DeCoDiffScheduler(SchedulerMixin, ConfigMixin):
         change = self.shrinkage(following, clean) - self.shrinkage(timestep, clean)
         corrupted = 1.0 if mask is None else 1 - mask
         return deviation - corrupted * change * clean
+
+
+@torch.no_grad()
+def reverse_process(
+    unet: DeCoDiffUNet,
+    scheduler: DeCoDiffScheduler,
+    sample: torch.Tensor,
+    category_ids: torch.Tensor,
+) -> torch.Tensor:
+    """Walk the scheduler's timesteps from a latent to its correction (paper, Algorithm 2).
+
+    Args:
+        scheduler: Its timesteps are set.
+        sample: Standardised latents as the network was trained on, float32 (N, C, h, w), on its
+            device.
+        category_ids: int64 (N,), on the same device.
+
+    Returns:
+        ẑ_0, float32 (N, C, h, w), standardised too.
+    """
+    for timestep in scheduler.timesteps:
+        deviation = unet(sample.to(unet.dtype), timestep, category_ids).float()
+        sample = scheduler.step(deviation, timestep, sample)[0]
+    return sample

@@ -50,9 +50,6 @@ def read_torch(path: Path) -> dict[str, Any]:
 
     Tensors, plain containers and ``argparse.Namespace`` are all that it may hold.
 
-    Args:
-        path: The file.
-
     Raises:
         ModelError: It is damaged, of another format, or holds other objects.
     """
@@ -124,9 +121,6 @@ def read_network_folder(folder: Path) -> tuple[dict[str, Any], dict[str, torch.T
 
     Not by ``from_pretrained``, which fills what is missing with random numbers.
 
-    Args:
-        folder: As :func:`network_folder` returns it.
-
     Raises:
         ModelError: They cannot be read, or are another network's.
     """
@@ -135,9 +129,6 @@ def read_network_folder(folder: Path) -> tuple[dict[str, Any], dict[str, torch.T
 
 def read_network_config(folder: Path) -> dict[str, Any]:
     """Configuration of a saved :class:`DeCoDiffUNet`.
-
-    Args:
-        folder: As :func:`network_folder` returns it.
 
     Raises:
         ModelError: It cannot be read, or is another network's.
@@ -166,7 +157,6 @@ def check_tensors(
     Args:
         found: What a file holds.
         expected: Shape by name, in the file's names.
-        source: Where it is from, for the message.
 
     Raises:
         ModelError: The first few tensors that do not fit, and how many they are.

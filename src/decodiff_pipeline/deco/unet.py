@@ -9,12 +9,10 @@ import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
-from decodiff_pipeline.deco.dropout import QuickDropout
-from decodiff_pipeline.errors import ConfigurationError
+from decodiff_pipeline.errors import ConfigurationError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,12 +78,6 @@ class DeCoDiffUNet(ModelMixin, ConfigMixin):
     Args:
         categories: Category names; their order is the order of the embedding's rows.
         sample_size: Side of the square latents; a multiple of 4.
-        in_channels: Channels of the latents.
-        base_channels: See :class:`UNetPreset`.
-        num_heads: See :class:`UNetPreset`.
-        context_dim: See :class:`UNetPreset`.
-        norm_groups: See :class:`UNetPreset`.
-        dropout: Dropout rate of the residual blocks.
         latent_mean: Per channel, what :meth:`standardise` subtracts; null for nothing.
         latent_std: Per channel, what :meth:`standardise` divides by; null for nothing.
 
@@ -139,13 +131,24 @@ class DeCoDiffUNet(ModelMixin, ConfigMixin):
             for name, processor in self.unet.attn_processors.items()
         }
         self.unet.set_attn_processor(processors)
-        for block in [m for m in self.unet.modules() if isinstance(m, ResnetBlock2D)]:
-            block.dropout = QuickDropout(dropout)
 
     @property
     def categories(self) -> tuple[str, ...]:
         """Category names in the order of the embedding."""
         return tuple(self.config.categories)
+
+    def category_ids(self, names: Sequence[str]) -> torch.Tensor:
+        """Rows of the embedding, int64 (N,), of N category names.
+
+        Raises:
+            ModelError: A category is unknown.
+        """
+        known = {name: row for row, name in enumerate(self.categories)}
+        unknown = sorted(set(names) - set(known))
+        if unknown:
+            msg = f"unknown category {unknown[0]!r}; this model knows {', '.join(known)}"
+            raise ModelError(msg)
+        return torch.tensor([known[name] for name in names])
 
     def standardise(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents (B, C, h, w) in the unit that the network is trained in."""
@@ -200,13 +203,6 @@ def build_unet(
     preset: str, categories: Sequence[str], latent_size: int, channels: int, dropout: float
 ) -> DeCoDiffUNet:
     """A network with random weights, of a size known by name.
-
-    Args:
-        preset: A key of :data:`PRESETS`.
-        categories: Category names.
-        latent_size: Side of the latents.
-        channels: Channels of the latents.
-        dropout: Dropout rate of the residual blocks, in 0…1.
 
     Raises:
         ConfigurationError: The preset is unknown or does not fit the latent size.

@@ -41,9 +41,6 @@ class AutoencoderConfig:
 def locate(config: AutoencoderConfig) -> Path:
     """Folder with the configuration and the weights, downloaded from the hub if need be.
 
-    Args:
-        config: The autoencoder.
-
     Returns:
         A folder that holds ``config.json`` and ``diffusion_pytorch_model.safetensors``.
 

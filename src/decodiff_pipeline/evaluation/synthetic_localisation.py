@@ -17,7 +17,7 @@ from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
 from decodiff_pipeline.data.synthetic_defects import synthetic_defect
 from decodiff_pipeline.data.synthetic_images import SyntheticImage, synthetic_images
-from decodiff_pipeline.deco.geometry import canvas
+from decodiff_pipeline.deco.geometry import resize_and_pad
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.evaluation.protocols import measure_pixels
 from decodiff_pipeline.evaluation.scoring import score_images
@@ -123,7 +123,7 @@ class DrawnImages(ImageFolder):
 
     def _square(self, image: Image.Image) -> np.ndarray:
         """The middle of the resized image, uint8 (resize, resize, 3)."""
-        whole = canvas(image, self._geometry)
+        whole = resize_and_pad(image, self._geometry)
         side = self._geometry.resize
         top, left = ((length - side) // 2 for length in whole.shape[:2])
         return whole[top : top + side, left : left + side]

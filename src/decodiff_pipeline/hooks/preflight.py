@@ -49,6 +49,8 @@ class PreflightHooks:
         if {TRAINING, CHAMPION_MODEL, AUTOENCODER} <= pipeline.inputs():
             training = catalog.load(TRAINING)
             if isinstance(training, TrainingConfig) and training.init_from is not None:
-                from decodiff_pipeline.training.start import check
+                from decodiff_pipeline.training.initial_weights import check_initial_weights
 
-                check(training, catalog.load(CHAMPION_MODEL), catalog.load(AUTOENCODER))
+                check_initial_weights(
+                    training, catalog.load(CHAMPION_MODEL), catalog.load(AUTOENCODER)
+                )

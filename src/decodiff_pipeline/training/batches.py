@@ -94,11 +94,6 @@ class LatentBatches(Batches):
 
     Args:
         reader: Latents, ``views`` in a row for each image.
-        category_ids: One per image.
-        views: Views per image.
-        batch_size: As :class:`Batches`.
-        seed: As :class:`Batches`.
-        sample_posterior: As :class:`Batches`.
     """
 
     def __init__(

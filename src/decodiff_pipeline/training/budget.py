@@ -58,12 +58,6 @@ def measured_budget(
     """Take some real steps, one validation and one save, and plan the run by them.
 
     What the measurement changes is for the caller to put back.
-
-    Args:
-        config: Minutes, and how often a run validates and saves.
-        train_step: Takes the step of this number.
-        validate: Validates.
-        save: Writes as much as a checkpoint holds.
     """
     seconds = 60 * (config.max_minutes or 0)
     started = time.perf_counter()
@@ -93,10 +87,6 @@ def measured_budget(
 def stored_budget(folder: Path, identity: dict[str, Any]) -> Budget | None:
     """The budget that an earlier start of the same run has measured, or None.
 
-    Args:
-        folder: Where the run keeps its state.
-        identity: What decides the outcome of the run.
-
     Raises:
         CheckpointError: The file is damaged.
     """
@@ -115,11 +105,6 @@ def stored_budget(folder: Path, identity: dict[str, Any]) -> Budget | None:
 
 def store_budget(folder: Path, budget: Budget, identity: dict[str, Any]) -> None:
     """Keep a budget for later starts of the same run.
-
-    Args:
-        folder: Where the run keeps its state.
-        budget: What was measured.
-        identity: What decides the outcome of the run.
 
     Raises:
         CheckpointError: The file system refuses.

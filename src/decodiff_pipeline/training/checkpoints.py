@@ -1,4 +1,4 @@
-"""The whole state of a training run on disk, so that an interrupted run can go on."""
+"""The state of a training run on disk, so that an interrupted run can go on; and its log."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import torch
 
 
+LOG_FILE = "log.jsonl"
+DRY_RUN = "dry_run"
+
+
 class Checkpoint(NamedTuple):
     """State of a run after some step.
 
@@ -29,8 +33,8 @@ class Checkpoint(NamedTuple):
         total: Planned length in steps; None in checkpoints of earlier versions.
         best: Step and value of the best validation and the number of validations since, where
             they are watched; see :class:`decodiff_pipeline.training.selection.Selection`.
-        start: Where the run started, as :func:`decodiff_pipeline.training.start.begin` says; None
-            in checkpoints of earlier versions.
+        start: Where the run started, as ``training.initial_weights`` says; None in checkpoints of
+            earlier versions.
     """
 
     step: int
@@ -45,11 +49,7 @@ class Checkpoint(NamedTuple):
 
 
 class CheckpointStore:
-    """A folder of checkpoints: for each a safetensors file and, written last, a JSON file.
-
-    Args:
-        path: The folder; it need not exist.
-    """
+    """A folder of checkpoints: for each a safetensors file and, written last, a JSON file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -58,8 +58,6 @@ class CheckpointStore:
         """Write a checkpoint, then remove all but the newest ones and the best.
 
         Args:
-            checkpoint: The state.
-            keep: How many stay.
             obsolete: Steps of an earlier run, which this checkpoint takes the place of.
 
         Raises:
@@ -93,9 +91,6 @@ class CheckpointStore:
     def latest(self, *, tensors: bool = True) -> Checkpoint | None:
         """The newest checkpoint, or None where there is none.
 
-        Args:
-            tensors: Whether its tensors are wanted, which are gigabytes of a large network.
-
         Raises:
             CheckpointError: It is damaged.
         """
@@ -115,9 +110,6 @@ class CheckpointStore:
     def best(self, latest: Checkpoint) -> Checkpoint:
         """The checkpoint of the best validation.
 
-        Args:
-            latest: The newest checkpoint, which knows the best one.
-
         Raises:
             CheckpointError: It is missing or damaged, or the run did not watch its validations.
         """
@@ -135,18 +127,15 @@ class CheckpointStore:
             )
             raise CheckpointError(msg) from error
 
-    def rehearse(self, tensors: dict[str, torch.Tensor]) -> None:
+    def dry_run(self, tensors: dict[str, torch.Tensor]) -> None:
         """Write tensors as :meth:`save` does, and remove them again.
-
-        Args:
-            tensors: What a checkpoint will hold.
 
         Raises:
             CheckpointError: The file system refuses.
         """
         from safetensors.torch import save_file
 
-        scratch = self.path / "rehearsal"
+        scratch = self.path / DRY_RUN
         try:
             with replacing(scratch) as temporary:
                 save_file(tensors, temporary)
@@ -177,7 +166,7 @@ class CheckpointStore:
 
     def tidy(self) -> None:
         """Remove what killed runs left half-written."""
-        for file in (*self.path.glob(".*.tmp"), self.path / "rehearsal"):
+        for file in (*self.path.glob(".*.tmp"), self.path / DRY_RUN):
             file.unlink(missing_ok=True)
         for weights in self.path.glob("checkpoint-*.safetensors"):
             if not weights.with_suffix(".json").exists():
@@ -191,3 +180,52 @@ class CheckpointStore:
     def _files(self, step: int) -> tuple[Path, Path]:
         stem = self.path / f"checkpoint-{step:08d}"
         return stem.with_suffix(".safetensors"), stem.with_suffix(".json")
+
+
+class TrainingLog:
+    """Rows of a run's log, one JSON object a line.
+
+    The file may run ahead of the newest checkpoint; a resumed run begins by putting it back to
+    that checkpoint's rows, and then repeats the steps of the rows it has dropped.
+    """
+
+    def __init__(self, folder: Path, rows: list[dict[str, Any]]) -> None:
+        self.path = folder / LOG_FILE
+        self.rows = rows
+
+    def restart(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Start with these rows, whatever the file held before.
+
+        Raises:
+            CheckpointError: The file system refuses.
+        """
+        self.rows[:] = rows
+        try:
+            with replacing(self.path) as temporary:
+                temporary.write_text("".join(map(_line, rows)))
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a row; it can be read from the file at once.
+
+        Raises:
+            CheckpointError: The file system refuses.
+        """
+        self.rows.append(row)
+        try:
+            with self.path.open("a") as file:
+                file.write(_line(row))
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: OSError) -> CheckpointError:
+        msg = (
+            f"training log {self.path} cannot be written ({error}); free some space and start "
+            "again: the run goes on from its newest checkpoint"
+        )
+        return CheckpointError(msg)
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"

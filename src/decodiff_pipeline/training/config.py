@@ -12,6 +12,8 @@ from decodiff_pipeline.text import Text
 CHAMPION, SCRATCH = "champion", "scratch"
 # These say how to run, not what comes out; changing them does not change the training.
 RUN_ONLY = {"resume", "checkpoint_every", "keep_checkpoints", "log_every", "progress_bar"}
+# Not part of the identity at their default, so that trainings begun before them stay the same.
+ADDED_LATER = {"optimizer"}
 
 
 class TrainingConfig(BaseModel):
@@ -26,6 +28,8 @@ class TrainingConfig(BaseModel):
             number of steps, which is stored and stays, however fast the rest goes.
         batch_size: Latents per forward pass.
         accumulation: Forward passes per optimiser step.
+        optimizer: ``adamw`` as in the paper, or ``muon``: Muon for matrices and convolutions,
+            AdamW for biases, normalisation and the category embedding, at the same learning rate.
         learning_rate: Peak learning rate.
         warmup: Share of the steps over which the learning rate rises from 0.
         final_learning_rate: Where the cosine ends, as a share of the peak.
@@ -74,6 +78,7 @@ class TrainingConfig(BaseModel):
     max_minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=128, ge=1)
     accumulation: int = Field(default=1, ge=1)
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
     warmup: float = Field(default=0.0125, ge=0, lt=1)
     final_learning_rate: float = Field(default=0.0, ge=0, le=1)
@@ -127,4 +132,6 @@ class TrainingConfig(BaseModel):
 
         Initial weights are left out: their content counts, not their path.
         """
-        return self.model_dump(mode="json", exclude={*RUN_ONLY, "init_from"})
+        fields = type(self).model_fields
+        unchanged = {name for name in ADDED_LATER if getattr(self, name) == fields[name].default}
+        return self.model_dump(mode="json", exclude={*RUN_ONLY, "init_from", *unchanged})

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.errors import CheckpointError
-from decodiff_pipeline.training.config import TrainingConfig
+from decodiff_pipeline.training.config import RUN_ONLY, TrainingConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,14 +31,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     A parameter that did not exist yet when a checkpoint was written had its present default. One
     that is now ``auto`` is the machine's choice and differs from nothing.
 
-    Args:
-        old: Identity in a checkpoint.
-        new: Identity of the run to be started.
-
     Returns:
         A phrase for each changed value, nested ones by their dotted name; empty for equal ones.
     """
-    defaults = _flat(TrainingConfig.model_construct().identity())
+    parameters = TrainingConfig.model_construct().model_dump(mode="json", exclude=RUN_ONLY)
+    defaults = _flat({name: value for name, value in parameters.items() if name != "init_from"})
     before, after = (defaults | _flat(json.loads(json.dumps(each))) for each in (old, new))
     return [
         f"{name}{BEHIND.get(name, '')} was {before.get(name)} and is {after.get(name)}"
@@ -51,11 +48,6 @@ def resumable(
     store: CheckpointStore, identity: Mapping[str, Any], resume: str = AUTO
 ) -> Checkpoint | None:
     """The newest checkpoint, if it belongs to the run that is to be started.
-
-    Args:
-        store: Where runs keep their state.
-        identity: What decides the outcome of the run.
-        resume: ``training.resume``.
 
     Returns:
         None where there is no checkpoint to go on from.
@@ -87,12 +79,7 @@ def resumable(
 
 
 def warn_of_other_precision(old: Mapping[str, Any], used: Mapping[str, Any]) -> None:
-    """Say so where a run goes on in another precision than it was begun in.
-
-    Args:
-        old: Identity in the checkpoint.
-        used: What this machine uses, by the same names.
-    """
+    """Say so where a run goes on in another precision than it was begun in."""
     for name, value in used.items():
         if name in old and old[name] != value:
             logger.warning(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
+from decodiff_pipeline.deco.memory import keep_freed_memory
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.errors import ConfigurationError, ModelError
 from decodiff_pipeline.training.batches import Batch, Batches, generator
@@ -22,13 +23,12 @@ from decodiff_pipeline.training.budget import (
     store_budget,
     stored_budget,
 )
-from decodiff_pipeline.training.checkpoints import Checkpoint, CheckpointStore
+from decodiff_pipeline.training.checkpoints import Checkpoint, CheckpointStore, TrainingLog
 from decodiff_pipeline.training.identity import resumable, warn_of_other_precision
 from decodiff_pipeline.training.objective import deviation_loss
 from decodiff_pipeline.training.schedule import learning_rate
 from decodiff_pipeline.training.selection import Selection
 from decodiff_pipeline.training.state import TrainingState, load_average
-from decodiff_pipeline.training.training_log import TrainingLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,8 @@ class TrainingRun:
         config: How.
         store: Where its state is kept.
         identity: What decides the outcome; a checkpoint with another identity is not resumed.
-        start: Where the training started, as :func:`decodiff_pipeline.training.start.begin` says.
+        start: Where the training started, as
+            :func:`~decodiff_pipeline.training.initial_weights.initialise_weights` says.
         log: Rows of the training log, filled while it runs.
     """
 
@@ -92,6 +93,8 @@ class TrainingRun:
             ModelError: The loss or the gradient is no longer a number.
         """
         self._check_monitor()
+        if self.state.device.type == "cpu":
+            keep_freed_memory()
         self.store.tidy()
         checkpoint = resumable(self.store, self.identity, self.config.resume)
         if checkpoint is None:
@@ -101,7 +104,7 @@ class TrainingRun:
                 self._resume(checkpoint)
             else:
                 self.total = self.total or self._planned().steps
-            self.file.begin(checkpoint.log if checkpoint is not None else [])
+            self.file.restart(checkpoint.log if checkpoint is not None else [])
             self._train()
         return self._result()
 
@@ -182,7 +185,7 @@ class TrainingRun:
             "step": self.step,
             "epoch": self.step * self.config.accumulation / len(self.batches),
             "loss": sum(self.pending) / len(self.pending),
-            "learning_rate": self.state.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.state.optimizers[0].param_groups[0]["lr"],
             "images_per_second": speed,
         }
         self.pending.clear()
@@ -270,9 +273,9 @@ class TrainingRun:
             self.unet.train()
             budget = measured_budget(
                 self.config,
-                train_step=self._rehearsed_step,
+                train_step=self._dry_step,
                 validate=self._validate,
-                save=lambda: self.store.rehearse(self.state.tensors()),
+                save=lambda: self.store.dry_run(self.state.tensors()),
             )
             self.state.restore(start, step=0)
             torch.set_rng_state(random)
@@ -280,7 +283,7 @@ class TrainingRun:
         describe(budget, self.config)
         return budget
 
-    def _rehearsed_step(self, step: int) -> None:
+    def _dry_step(self, step: int) -> None:
         self._accumulated(step)
         self.state.apply_gradients(rate=0.0)
 

@@ -32,6 +32,7 @@ class Muon(torch.optim.Optimizer):
         lr: Learning rate, in AdamW's unit.
         momentum: Decay of the running mean of gradients, 0 to 1; the update is Nesterov's.
         weight_decay: Decoupled, as AdamW's.
+        precision: Of the matrix products; state and weights stay in the weights' dtype.
 
     Raises:
         ValueError: A weight has less than two dimensions.
@@ -44,7 +45,9 @@ class Muon(torch.optim.Optimizer):
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
+        precision: torch.dtype = torch.bfloat16,
     ) -> None:
+        self.precision = precision
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         for group in self.param_groups:
             for weight in group["params"]:
@@ -73,30 +76,29 @@ class Muon(torch.optim.Optimizer):
             state["momentum"].lerp_(gradient, 1 - group["momentum"])
             nesterov = gradient.lerp(state["momentum"], group["momentum"])
             updates.append(nesterov.flatten(1))
-        orthogonal = orthogonalise(torch.stack(updates))
+        orthogonal = orthogonalise(torch.stack(updates), self.precision)
         scale = group["lr"] * RMS_OF_ADAMW * max(updates[0].shape) ** 0.5
         for (weight, _), update in zip(pairs, orthogonal, strict=True):
             weight.mul_(1 - group["lr"] * group["weight_decay"])
             weight.add_(update.view(weight.shape), alpha=-scale)
 
 
-def orthogonalise(matrices: torch.Tensor, iterations: int = ITERATIONS) -> torch.Tensor:
+def orthogonalise(matrices: torch.Tensor, precision: torch.dtype = torch.bfloat16) -> torch.Tensor:
     """Moves all singular values of each matrix towards 1 (to about 0.7-1.2).
 
     Args:
         matrices: Float ``(N, rows, columns)``.
-        iterations: Of the Newton-Schulz iteration.
+        precision: Of the products. Bfloat16's rounding is below what the iteration leaves open.
 
     Returns:
-        The same shape and dtype; the products are computed in bfloat16, whose rounding is below
-        what the iteration leaves open.
+        The same shape and dtype.
     """
     a, b, c = QUINTIC
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.bfloat16()
+    x = matrices.to(precision)
     x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(iterations):
+    for _ in range(ITERATIONS):
         gram = x @ x.mT  # (N, r, r), r the shorter side
         x = a * x + (b * gram + c * gram @ gram) @ x
     return (x.mT if tall else x).to(matrices.dtype)

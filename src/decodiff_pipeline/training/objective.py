@@ -29,10 +29,7 @@ def deviation_loss(
     """Mean squared error on δ over all positions, at uniform t (paper, eq. 7).
 
     Args:
-        unet: The network, as :class:`decodiff_pipeline.deco.unet.DeCoDiffUNet`.
-        scheduler: The forward process.
         batch: Clean latents and categories, on the network's device.
-        corruption: Masks and noise.
         random: Source of masks, noise and timesteps, on the CPU.
 
     Returns:
@@ -56,12 +53,6 @@ def held_out_loss(
     corruption: CorruptionConfig,
 ) -> float:
     """The objective on images that are not trained on, with the same corruption every time.
-
-    Args:
-        unet: The network; dropout is switched off for the measurement.
-        scheduler: The forward process.
-        batches: Held-out latents.
-        corruption: Masks and noise.
 
     Returns:
         The mean over the images.

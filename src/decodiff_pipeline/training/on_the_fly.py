@@ -59,11 +59,6 @@ def on_the_fly_batches(
     Args:
         rows: The manifest's good images of ``train``.
         category_ids: Category → row of the category embedding.
-        images: The raw images.
-        geometry: How images are fitted into squares.
-        autoencoder: Which autoencoder.
-        latents: Augmentation, precision of the autoencoder, images encoded at once.
-        config: Batches, seed and posterior.
 
     Raises:
         ConfigurationError: The autoencoder cannot be loaded.
@@ -74,12 +69,8 @@ def on_the_fly_batches(
         dtype=torch.bfloat16 if resolve_bfloat16(latents.bfloat16, device) else torch.float32,
         memory_format=torch.channels_last,
     )
-    chosen = [
-        TrainingImage(path, sha256, category_ids[category])
-        for path, sha256, category in zip(
-            rows["path"], rows["sha256"], rows["category"], strict=True
-        )
-    ]
+    numbers = rows["category"].map(category_ids)
+    chosen = list(map(TrainingImage, rows["path"], rows["sha256"], numbers))
     return OnTheFlyBatches(
         images,
         chosen,
@@ -102,15 +93,8 @@ class OnTheFlyBatches(Batches):
     The images of the next batch are read and augmented in threads meanwhile.
 
     Args:
-        images: The raw images.
-        chosen: Those to train on.
         autoencoder: In eval mode; it is run on the device and in the precision it is in.
-        geometry: How images are fitted into squares.
-        augmentation: What views are drawn from.
         encode_at_once: Images encoded in one pass, which bounds the memory.
-        batch_size: As :class:`~decodiff_pipeline.training.batches.Batches`.
-        seed: As there.
-        sample_posterior: As there.
     """
 
     def __init__(
@@ -159,7 +143,8 @@ class OnTheFlyBatches(Batches):
         parts = []
         for start in range(0, len(squares), self.encode_at_once):
             tensor = to_tensor(squares[start : start + self.encode_at_once])
-            parts.append(encode(self.autoencoder, _channels_last(tensor)))
+            channels_last = tensor.contiguous(memory_format=torch.channels_last)
+            parts.append(encode(self.autoencoder, channels_last))
         mean, std = (torch.cat(moments) for moments in zip(*parts, strict=True))
         return self._positions(number)[1], LatentMoments(mean, std)
 
@@ -183,7 +168,3 @@ class OnTheFlyBatches(Batches):
     def _positions(self, number: int) -> tuple[int, torch.Tensor]:
         epoch, chosen = self._slice(number)
         return epoch, self._order(epoch)[0][chosen]
-
-
-def _channels_last(images: torch.Tensor) -> torch.Tensor:
-    return images.contiguous(memory_format=torch.channels_last)

@@ -130,6 +130,7 @@ def build_model(
         bfloat16=config.bfloat16,
         bit_depths=depth_of_categories(manifest),
     )
+    model.for_inference()
     if config.looks_at_images:
         fit_scoring(model, manifest, images, config)
     return model

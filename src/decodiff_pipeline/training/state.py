@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
+from torch import nn
 
-from decodiff_pipeline.deco.memory import keep_freed_memory
 from decodiff_pipeline.deco.precision import resolve_bfloat16
+from decodiff_pipeline.deco.unet import DeCoDiffUNet, build_unet
+from decodiff_pipeline.errors import CheckpointError
+from decodiff_pipeline.training.muon import Muon
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from decodiff_pipeline.deco.unet import DeCoDiffUNet
+    from decodiff_pipeline.training.checkpoints import Checkpoint, CheckpointStore
     from decodiff_pipeline.training.config import TrainingConfig
 
 
@@ -25,7 +28,6 @@ class TrainingState:
 
     Args:
         unet: The network; moved to the device that training runs on.
-        config: How to train.
     """
 
     def __init__(self, unet: DeCoDiffUNet, config: TrainingConfig) -> None:
@@ -33,17 +35,10 @@ class TrainingState:
         # Without its precision: Accelerate has one for the whole process, an ablation several.
         self.device: torch.device = Accelerator().device
         self.bfloat16 = resolve_bfloat16(config.bfloat16, self.device)
-        self.optimizer = torch.optim.AdamW(
-            unet.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.optimizers = new_optimizers(unet, config, bfloat16=self.bfloat16)
         unet.to(self.device)
-        if self.device.type == "cpu":
-            keep_freed_memory()
-            if self.bfloat16:
-                unet.use_plain_attention()
+        if self.device.type == "cpu" and self.bfloat16:
+            unet.use_plain_attention()
         self.decay = config.ema_decay
         # Infinity clips nothing, but the norm is needed all the same, to see whether it is finite.
         self.clip = config.gradient_clip or math.inf
@@ -56,18 +51,16 @@ class TrainingState:
     def apply_gradients(self, rate: float) -> float:
         """One optimiser step with the summed gradients, unless they are not finite.
 
-        Args:
-            rate: Learning rate.
-
         Returns:
             Norm of the gradient before clipping. Where it is not finite nothing was changed.
         """
         norm = torch.nn.utils.clip_grad_norm_(self.unet.parameters(), self.clip).item()
         if math.isfinite(norm):
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.step()
+                optimizer.zero_grad()
             self.ema.step(self.unet.parameters())
         return norm
 
@@ -88,8 +81,11 @@ class TrainingState:
         tensors = {f"unet.{name}": tensor for name, tensor in self.unet.state_dict().items()}
         for name, average in zip(names, self.ema.shadow_params, strict=True):
             tensors[f"ema.{name}"] = average
-        for name, parameter in self.unet.named_parameters():
-            for key, tensor in self.optimizer.state[parameter].items():
+        moments: dict[torch.Tensor, dict[str, torch.Tensor]] = {}
+        for optimizer in self.optimizers:
+            moments |= optimizer.state
+        for name, weight in self.unet.named_parameters():
+            for key, tensor in moments.get(weight, {}).items():
                 tensors[f"optimizer.{name}.{key}"] = tensor
         return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
 
@@ -98,7 +94,6 @@ class TrainingState:
 
         Args:
             tensors: As :meth:`tensors` gave them; they are copied.
-            step: Optimiser steps done.
         """
         groups: dict[str, dict[str, torch.Tensor]] = {"unet": {}, "ema": {}, "optimizer": {}}
         for full_name, tensor in tensors.items():
@@ -109,25 +104,47 @@ class TrainingState:
         self.ema = self._average()
         self.ema.shadow_params = [groups["ema"][name].clone().to(self.device) for name in names]
         self.ema.optimization_step = step
-        self.optimizer.zero_grad()
-        self.optimizer.state.clear()
-        parameters = dict(self.unet.named_parameters())
+        owners: dict[torch.Tensor, torch.optim.Optimizer] = {}
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+            optimizer.state.clear()
+            for group in optimizer.param_groups:
+                owners |= dict.fromkeys(group["params"], optimizer)
+        weights = dict(self.unet.named_parameters())
         for name, tensor in groups["optimizer"].items():
-            parameter_name, key = name.rsplit(".", 1)
-            state = self.optimizer.state[parameters[parameter_name]]
-            state[key] = tensor.clone().to(self.device)
+            weight_name, key = name.rsplit(".", 1)
+            weight = weights[weight_name]
+            owners[weight].state[weight][key] = tensor.clone().to(self.device)
 
     def _average(self) -> EMAModel:
         return EMAModel(self.unet.parameters(), decay=self.decay, foreach=True)
 
 
-def load_average(unet: DeCoDiffUNet, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Give a network the moving average of the weights in a checkpoint.
+def new_optimizers(
+    unet: nn.Module, config: TrainingConfig, *, bfloat16: bool
+) -> list[torch.optim.Optimizer]:
+    """AdamW for all weights; with ``optimizer: muon`` for those that Muon does not take.
 
-    Args:
-        unet: The network.
-        tensors: The checkpoint's, as :meth:`TrainingState.tensors` gave them.
+    Muon takes every weight of two or more dimensions but embeddings, whose rows are no matrix.
     """
+    rate, decay = config.learning_rate, config.weight_decay
+    embeddings = {module.weight for module in unet.modules() if isinstance(module, nn.Embedding)}
+    muon: list[nn.Parameter] = []
+    adamw: list[nn.Parameter] = []
+    for weight in unet.parameters():
+        matrix = weight.ndim > 1 and weight not in embeddings
+        (muon if matrix and config.optimizer == "muon" else adamw).append(weight)
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(adamw, lr=rate, weight_decay=decay, fused=True)
+    ]
+    if muon:
+        precision = torch.bfloat16 if bfloat16 else torch.float32
+        optimizers.append(Muon(muon, lr=rate, weight_decay=decay, precision=precision))
+    return optimizers
+
+
+def load_average(unet: DeCoDiffUNet, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Give a network the moving average of the weights in a checkpoint."""
     prefix = "ema."
     average = {
         name.removeprefix(prefix): tensor
@@ -135,3 +152,35 @@ def load_average(unet: DeCoDiffUNet, tensors: Mapping[str, torch.Tensor]) -> Non
         if name.startswith(prefix)
     }
     unet.load_state_dict(unet.state_dict() | average)
+
+
+def trained_network(store: CheckpointStore) -> DeCoDiffUNet:
+    """The network of a finished run, with the moving average of its weights, in eval mode.
+
+    It is the last network or the best one, as the run's ``training.weights`` says.
+
+    Raises:
+        CheckpointError: There is no finished run, or the checkpoint needed is damaged.
+    """
+    checkpoint = store.latest()
+    if checkpoint is None or not checkpoint.finished:
+        msg = f"{store.path} holds no finished training; run kedro run --pipelines training"
+        raise CheckpointError(msg)
+    if checkpoint.identity.get("weights") == "best":
+        checkpoint = store.best(checkpoint)
+    return averaged_network(checkpoint)
+
+
+def averaged_network(checkpoint: Checkpoint) -> DeCoDiffUNet:
+    """The network of a checkpoint, with the moving average of its weights, in eval mode."""
+    identity: dict[str, Any] = checkpoint.identity
+    unet = build_unet(
+        identity["preset"],
+        identity["categories"],
+        identity["latent_shape"][-1],
+        identity["latent_shape"][0],
+        identity["dropout"],
+    )
+    unet.register_to_config(**identity["channel_statistics"])
+    load_average(unet, checkpoint.tensors)
+    return unet.eval()

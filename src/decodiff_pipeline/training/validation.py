@@ -10,8 +10,7 @@ import numpy as np
 
 from decodiff_pipeline.deco.config import DiscrepancyConfig
 from decodiff_pipeline.deco.discrepancy import image_scores, latent_discrepancy
-from decodiff_pipeline.deco.reverse import reverse_process
-from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
+from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler, reverse_process
 from decodiff_pipeline.metrics.exact import image_metrics, pixel_metrics
 from decodiff_pipeline.training.batches import Batch
 from decodiff_pipeline.training.objective import held_out_loss
@@ -77,8 +76,6 @@ class Validation:
     was. Its length is the number of held-out batches; nothing can be measured where it is 0.
 
     Args:
-        batches: Latents of good val images.
-        corruption: Masks and noise of the held-out loss.
         synthetic: Synthetic defects; of more than 128, as many of each category are used.
         batch_size: Images that are corrected at once.
     """

@@ -13,8 +13,8 @@ from decodiff_pipeline.data.latent_cache import LatentCache
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.weights import AutoencoderConfig
 from decodiff_pipeline.evaluation.config import EvaluationConfig
-from decodiff_pipeline.training.ablation_config import AblationConfig
-from decodiff_pipeline.training.ablation_store import AblationStore
+from decodiff_pipeline.experiments.ablation_config import AblationConfig
+from decodiff_pipeline.experiments.ablation_store import AblationStore
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.scoring import ScoringConfig
 
@@ -36,24 +36,11 @@ def compare_variants(
 ) -> dict[str, Any]:
     """Train and score every variant that is not finished yet.
 
-    Args:
-        manifest: The validated manifest.
-        images: The raw images.
-        cache: Latents of its train and val images.
-        store: What earlier runs have finished.
-        geometry: How images are fitted into squares.
-        autoencoder: Which autoencoder made the latents.
-        latents: How the cache was filled.
-        training: Base configuration of the training.
-        scoring: Base configuration of the scoring.
-        evaluation: How the variants are judged.
-        config: Which variants.
-
     Returns:
-        See `decodiff_pipeline.training.ablation_report.summarise`.
+        See `decodiff_pipeline.experiments.ablation_report.summarise`.
     """
-    from decodiff_pipeline.training.ablation import AblationData, run_ablation
-    from decodiff_pipeline.training.ablation_report import summarise
+    from decodiff_pipeline.experiments.ablation import AblationData, run_ablation
+    from decodiff_pipeline.experiments.ablation_report import summarise
 
     seen = images.of(manifest)
     data = AblationData(manifest, seen, cache, geometry, autoencoder, latents, evaluation)
@@ -63,13 +50,10 @@ def compare_variants(
 def report_ablation(ablation: dict[str, Any]) -> tuple[str, Any]:
     """The figures as one table, which the log shows too, and one plot.
 
-    Args:
-        ablation: From `compare_variants`.
-
     Returns:
         Markdown, and a matplotlib figure.
     """
-    from decodiff_pipeline.training.ablation_report import draw, render_table
+    from decodiff_pipeline.experiments.ablation_report import draw, render_table
 
     table = render_table(ablation)
     logger.info("%s", table)

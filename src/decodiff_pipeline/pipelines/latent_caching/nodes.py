@@ -21,14 +21,6 @@ def cache_latents(
 ) -> LatentCache:
     """Encode those train and val images whose latents are not in the cache.
 
-    Args:
-        manifest: The validated manifest.
-        images: The raw images.
-        store: The cache as it is.
-        geometry: How images are fitted into squares.
-        autoencoder: Which autoencoder.
-        config: Views, precision and batches.
-
     Returns:
         The cache, now complete.
     """

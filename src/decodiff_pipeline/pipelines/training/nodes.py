@@ -32,14 +32,7 @@ def train_network(
     """Train on latents, going on where an interrupted run stopped.
 
     Args:
-        manifest: The validated manifest.
         images: The raw images, read only where ``training.latents`` is ``on_the_fly``.
-        cache: Latents of its train and val images.
-        store: Where the run keeps its state.
-        geometry: How images are fitted into squares.
-        autoencoder: Which autoencoder made the latents.
-        latents: How the cache was filled.
-        config: How to train.
         scoring: What `assemble_model` will fit, so that what it lacks is known before training.
         champions: Where the champion is looked up, if ``training.init_from`` asks for it.
 
@@ -47,13 +40,13 @@ def train_network(
         The store with the finished run, the training log, and its last row with the totals and
         where the training started.
     """
-    from decodiff_pipeline.training.network import prepare_run
     from decodiff_pipeline.training.scoring import images_to_fit
+    from decodiff_pipeline.training.setup import set_up_training
 
     if scoring.looks_at_images:
         trained = manifest[(manifest["split"] == "train") & (manifest["label"] == "good")]
         images_to_fit(manifest, set(trained["category"]))
-    run = prepare_run(
+    run = set_up_training(
         manifest,
         cache,
         store,
@@ -84,20 +77,12 @@ def assemble_model(
 ) -> Any:
     """Put autoencoder, network and scoring together; fit the scoring's units on val images.
 
-    Args:
-        checkpoints: A finished run.
-        manifest: The validated manifest; its val split decides the limits.
-        images: The raw images.
-        geometry: How images are fitted into squares.
-        autoencoder: Which autoencoder.
-        config: How maps and scores are made.
-
     Returns:
         A :class:`decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`.
     """
     from decodiff_pipeline.deco.autoencoder import load_autoencoder
     from decodiff_pipeline.training.scoring import build_model
-    from decodiff_pipeline.training.trained import trained_network
+    from decodiff_pipeline.training.state import trained_network
 
     return build_model(
         load_autoencoder(autoencoder),
@@ -111,9 +96,6 @@ def assemble_model(
 
 def loss_rows(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The training log for `dvc plots`, which takes rows with the same keys only.
-
-    Args:
-        log: From `train_network`.
 
     Returns:
         ``step`` and ``loss`` of each row that has one.

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from decodiff_pipeline.deco import weights
 from decodiff_pipeline.deco.config import require_places
 from decodiff_pipeline.errors import DataError
-from decodiff_pipeline.training.ablation_config import plan
+from decodiff_pipeline.experiments.ablation_config import plan
 from decodiff_pipeline.training.autoencoder_config import LATENT_STRIDE
-from decodiff_pipeline.training.config import RUN_ONLY
 from decodiff_pipeline.training.initial_weights import initial_sha256
 from decodiff_pipeline.training.scoring import images_to_fit
 
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
     from decodiff_pipeline.deco.unet import DeCoDiffUNet
     from decodiff_pipeline.deco.weights import AutoencoderConfig
     from decodiff_pipeline.evaluation.config import EvaluationConfig
-    from decodiff_pipeline.training.ablation_config import AblationConfig, Job, PlannedVariant
-    from decodiff_pipeline.training.ablation_store import AblationStore
+    from decodiff_pipeline.experiments.ablation_config import AblationConfig, Job, PlannedVariant
+    from decodiff_pipeline.experiments.ablation_store import AblationStore
     from decodiff_pipeline.training.config import TrainingConfig
     from decodiff_pipeline.training.scoring import ScoringConfig
 
@@ -123,7 +122,7 @@ class AblationData:
             "preprocessing": self.geometry.facts(),
             "latents": self.latents.model_dump(mode="json", exclude=HOW_TO_CACHE),
             "training": {
-                **training.model_dump(mode="json", exclude=RUN_ONLY),
+                **training.identity(),
                 "init_from": initial_sha256(training.init_from),
             },
         }
@@ -155,13 +154,6 @@ def run_ablation(
 
     A run that was interrupted goes on at the training step it was at, and one with nothing left
     to do trains and scores nothing.
-
-    Args:
-        data: Images, latents and how they are judged.
-        store: Where networks and results are kept.
-        config: The studies.
-        training: Base configuration of the training.
-        scoring: Base configuration of the scoring.
 
     Returns:
         The base and then the variants, each with its figures for each seed (none where it is
@@ -214,13 +206,13 @@ def _compute(
 ) -> None:
     """Train one network and score it in all the ways that are asked for."""
     from decodiff_pipeline.deco.autoencoder import load_autoencoder
-    from decodiff_pipeline.training.network import prepare_run
     from decodiff_pipeline.training.replay import measure, record
-    from decodiff_pipeline.training.trained import trained_network
+    from decodiff_pipeline.training.setup import set_up_training
+    from decodiff_pipeline.training.state import trained_network
 
     training = next(iter(jobs.values())).training
     checkpoints = store.network(network)
-    prepare_run(
+    set_up_training(
         data.manifest,
         data.cache,
         checkpoints,

@@ -17,9 +17,9 @@ from decodiff_pipeline.training.batches import LatentBatches
 from decodiff_pipeline.training.champion import Champion
 from decodiff_pipeline.training.checkpoints import CheckpointStore
 from decodiff_pipeline.training.config import TrainingConfig
+from decodiff_pipeline.training.initial_weights import check_initial_weights, initialise_weights
 from decodiff_pipeline.training.loop import TrainingRun
-from decodiff_pipeline.training.start import begin, check
-from decodiff_pipeline.training.trained import trained_network
+from decodiff_pipeline.training.state import trained_network
 from decodiff_pipeline.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def start(tmp_path: Path, tiny_autoencoder: AutoencoderConfig) -> Callable[..., 
 
     def started(served: Served | None, *categories: str, **options: Any) -> Any:
         unet = network(*categories, seed=7, statistics=OWN)
-        added, record = begin(
+        added, record = initialise_weights(
             unet, {}, config(**options), store=CheckpointStore(tmp_path / "checkpoints"),
             champions=served, autoencoder=tiny_autoencoder,
         )  # fmt: skip
@@ -203,7 +203,7 @@ def prepared(tmp_path: Path, tiny_autoencoder: AutoencoderConfig) -> Callable[..
         store = CheckpointStore(tmp_path / folder)
         identity = {**chosen.identity(), "latents_sha256": data, "categories": ["a", "b"],
                     "latent_shape": [4, 8, 8]}  # fmt: skip
-        added, record = begin(
+        added, record = initialise_weights(
             unet, identity, chosen, store=store, champions=served, autoencoder=tiny_autoencoder
         )
         validation = Validation([], chosen.corruption)
@@ -282,12 +282,14 @@ def test_a_preset_that_differs_is_said_before_any_work(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     champion = promote(network("mono"))
-    check(config(preset="XS"), Served(champion), tiny_autoencoder)
+    check_initial_weights(config(preset="XS"), Served(champion), tiny_autoencoder)
     assert "will start from scratch: version 1 of decodiff-x" in caplog.text
     assert "its training.preset is nano instead of XS" in caplog.text
     with pytest.raises(ModelError, match="is nano instead of XS; train as it was trained, or set"):
-        check(config(preset="XS", init_from=str(champion.folder)), None, tiny_autoencoder)
-    check(config(init_from=str(champion.folder)), None, tiny_autoencoder)
+        check_initial_weights(
+            config(preset="XS", init_from=str(champion.folder)), None, tiny_autoencoder
+        )
+    check_initial_weights(config(init_from=str(champion.folder)), None, tiny_autoencoder)
 
 
 @pytest.mark.parametrize(
@@ -306,4 +308,4 @@ def test_a_path_without_weights_is_said_before_any_work(
 ) -> None:
     where = path if path != "." else str(tmp_path)
     with pytest.raises(error, match=message):
-        check(config(init_from=where), None, tiny_autoencoder)
+        check_initial_weights(config(init_from=where), None, tiny_autoencoder)

@@ -12,9 +12,9 @@ from decodiff_pipeline.deco.unet import DeCoDiffUNet, build_unet
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.training.batches import Batch, Batches, LatentBatches
 from decodiff_pipeline.training.identity import AUTO
+from decodiff_pipeline.training.initial_weights import initialise_weights
 from decodiff_pipeline.training.loop import TrainingRun
 from decodiff_pipeline.training.on_the_fly import on_the_fly_batches
-from decodiff_pipeline.training.start import begin
 from decodiff_pipeline.training.validation import SyntheticDefects, Validation
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from decodiff_pipeline.training.config import TrainingConfig
 
 
-def prepare_run(
+def set_up_training(
     manifest: pd.DataFrame,
     cache: LatentCache,
     store: CheckpointStore,
@@ -45,14 +45,8 @@ def prepare_run(
     """Open the latents and make a network with its initial weights.
 
     Args:
-        manifest: The validated manifest.
         cache: Latents of its train and val images.
-        store: Where the run keeps its state.
         images: The raw images, read where training encodes on the fly.
-        geometry: How images are fitted into squares.
-        autoencoder: Which autoencoder.
-        latents: How the cache was filled, or is to be encoded on the fly.
-        config: How to train.
         champions: Where the champion is looked up, for ``training.init_from: champion``.
 
     Raises:
@@ -61,18 +55,14 @@ def prepare_run(
         DataError: There is no good training image.
         ModelError: The weights at ``training.init_from`` cannot be read or do not fit.
     """
-    rows = manifest[(manifest["split"] == "train") & (manifest["label"] == "good")]
+    rows = _training_rows(manifest)
     categories = sorted(rows["category"].unique())
-    if not categories:
-        msg = "the manifest has no good train images; run kedro run --pipelines data_validation"
-        raise DataError(msg)
     on_the_fly = config.latents == "on_the_fly"
     if on_the_fly:
         # Of the cache only what is the same in every epoch: the images themselves, for their
         # channel statistics.
         latents = latents.model_copy(update={"views": 1})
-    wanted = wanted_latents(manifest, "train", geometry, autoencoder, latents)
-    keys = [latent.key for latent in wanted]
+    keys = [each.key for each in wanted_latents(manifest, "train", geometry, autoencoder, latents)]
     reader = cache.reader(keys)
     unet = _unet(reader, categories, latents.views, config)
     ids = {category: number for number, category in enumerate(categories)}
@@ -91,10 +81,18 @@ def prepare_run(
         **({"autoencoder_dtype": AUTO} if latents.bfloat16 == AUTO and on_the_fly else {}),
         **({"validation_sha256": _validation_digest(validation)} if config.monitored else {}),
     }
-    started, start = begin(
+    started, start = initialise_weights(
         unet, identity, config, store=store, champions=champions, autoencoder=autoencoder
     )
     return TrainingRun(unet, batches, validation, config, store, identity | started, start)
+
+
+def _training_rows(manifest: pd.DataFrame) -> pd.DataFrame:
+    rows = manifest[(manifest["split"] == "train") & (manifest["label"] == "good")]
+    if rows.empty:
+        msg = "the manifest has no good train images; run kedro run --pipelines data_validation"
+        raise DataError(msg)
+    return rows
 
 
 def _unet(

@@ -27,13 +27,13 @@ from decodiff_pipeline.evaluation.assessment import plain_metrics
 from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.evaluation.scoring import score_images
+from decodiff_pipeline.experiments.ablation import AblationData, run_ablation
+from decodiff_pipeline.experiments.ablation_config import AblationConfig, plan
+from decodiff_pipeline.experiments.ablation_report import draw, render_table, summarise
+from decodiff_pipeline.experiments.ablation_store import AblationStore
 from decodiff_pipeline.metrics.summary import METRICS
 from decodiff_pipeline.pipelines.ablation import create_pipeline
-from decodiff_pipeline.training import network, replay
-from decodiff_pipeline.training.ablation import AblationData, run_ablation
-from decodiff_pipeline.training.ablation_config import AblationConfig, plan
-from decodiff_pipeline.training.ablation_report import draw, render_table, summarise
-from decodiff_pipeline.training.ablation_store import AblationStore
+from decodiff_pipeline.training import replay, setup
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.scoring import ScoringConfig
 
@@ -94,19 +94,19 @@ class Work:
         self.trained: list[TrainingConfig] = []
         self.passes = 0
         self.dies_at: int | None = None
-        prepare_run, record = network.prepare_run, replay.record
+        set_up_training, record = setup.set_up_training, replay.record
 
         def counted_run(*arguments: Any, config: TrainingConfig, **options: Any) -> Any:
             if len(self.trained) == self.dies_at:
                 raise KeyboardInterrupt
             self.trained.append(config)
-            return prepare_run(*arguments, config=config, **options)
+            return set_up_training(*arguments, config=config, **options)
 
         def counted_pass(*arguments: Any) -> Any:
             self.passes += 1
             return record(*arguments)
 
-        patch.setattr(network, "prepare_run", counted_run)
+        patch.setattr(setup, "set_up_training", counted_run)
         patch.setattr(replay, "record", counted_pass)
 
 

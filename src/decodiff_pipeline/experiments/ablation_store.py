@@ -22,9 +22,6 @@ class AblationStore:
     ``results/<key>.json`` has the figures of one network scored in one way, ``networks/<key>`` a
     network's checkpoints. A key is a digest of everything that decides the content, so that
     variants which come to the same share one, and a changed parameter finds nothing.
-
-    Args:
-        path: The folder; it need not exist.
     """
 
     def __init__(self, path: Path) -> None:

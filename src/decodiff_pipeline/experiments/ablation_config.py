@@ -131,12 +131,6 @@ def plan(
     for more): a weight or an image score chosen anew for each variant would hide what the variant
     changes.
 
-    Args:
-        config: The ablation.
-        training: Base configuration of the training.
-        scoring: Base configuration of the scoring.
-        has_posterior: Whether the autoencoder has a posterior to sample from.
-
     Returns:
         The base, then the variants in their order.
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from decodiff_pipeline.training.ablation_config import PlannedVariant
+    from decodiff_pipeline.experiments.ablation_config import PlannedVariant
 
 PLOTTED = ("image_auroc", "pixel_ap", "pixel_aupro")
 NOTE = (
@@ -29,9 +29,8 @@ def summarise(
     """Mean, spread over seeds and change against the base, for every variant.
 
     Args:
-        outcome: As :func:`decodiff_pipeline.training.ablation.run_ablation` returns it, the base
+        outcome: As :func:`decodiff_pipeline.experiments.ablation.run_ablation` returns it, the base
             first.
-        seeds: The seeds, in the order of the results.
 
     Returns:
         ``seeds``, ``note``, ``base`` (mean figures) and ``rows``, one for each variant: ``study``,
@@ -64,11 +63,7 @@ def summarise(
 
 
 def render_table(ablation: Mapping[str, Any]) -> str:
-    """Markdown: for each study a table of its variants, in brackets the change to the base.
-
-    Args:
-        ablation: As :func:`summarise` returns it.
-    """
+    """Markdown: for each study a table of its variants, in brackets the change to the base."""
     shown = measured({"mean": ablation["base"]})
     categories = sorted({name for row in ablation["rows"] for name in row["categories"]})
     several = len(ablation["seeds"]) > 1
@@ -87,11 +82,7 @@ def render_table(ablation: Mapping[str, Any]) -> str:
 
 
 def draw(ablation: Mapping[str, Any]) -> Figure:
-    """A row of panels for each study: the mean of each variant, its spread and its categories.
-
-    Args:
-        ablation: As :func:`summarise` returns it.
-    """
+    """A row of panels for each study: the mean of each variant, its spread and its categories."""
     from matplotlib.figure import Figure
 
     metrics = [name for name in PLOTTED if ablation["base"].get(name) is not None]
