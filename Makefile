@@ -69,7 +69,7 @@ report: $(STAMP)  ## open the last report in a browser
 # Where the tracking hook puts runs and models if nobody says otherwise.
 ui serve: export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 
-# A single image gains nothing from further threads: docs/serving.md has the figures.
+# A single image gains nothing from further threads: docs/performance.md has the figures.
 serve: export OMP_NUM_THREADS ?= 1
 
 ui: $(STAMP)  ## open MLflow on this project's runs and models

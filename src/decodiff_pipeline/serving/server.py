@@ -60,7 +60,7 @@ def server_command(
         timeout_s,
         workers,
     )
-    # More threads wait for each other by spinning; docs/serving.md has the figures.
+    # More threads wait for each other by spinning; docs/performance.md has the figures.
     environment.setdefault("OMP_NUM_THREADS", "1")
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return shlex.split(command.replace(MLFLOW_APP, APP)), environment
