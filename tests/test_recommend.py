@@ -124,7 +124,7 @@ def test_an_environment_that_is_there_is_left_alone_unless_told(
 def test_a_name_that_is_no_folder_name_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "raw" / "parts").mkdir(parents=True)
     config = RecommendConfig(dataset="parts", name=name)
-    with pytest.raises(ConfigurationError, match="no name for an environment"):
+    with pytest.raises(ConfigurationError, match="cannot be the name of an environment"):
         target(config, tmp_path / "raw", tmp_path / "conf")
 
 

@@ -72,7 +72,7 @@ def test_a_number_is_still_a_number(kind: Any, text: str, value: object) -> None
         ("? [a]\n: 1", r"line 1: a key is no text"),
         (b"a: 1\nb: caf\xe9", r"line 2: byte 0xe9 is not UTF-8: save the file as UTF-8"),
         ("a: 1".encode("utf-16"), r"line 1: byte 0xff is not UTF-8"),
-        (b"a: \x00", "no valid YAML"),
+        (b"a: \x00", "not valid YAML"),
     ],
 )
 def test_a_broken_file_says_where_and_what_to_do(
@@ -104,10 +104,10 @@ def test_parameters_of_the_command_line(given: str, found: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("data.categories=cap,cup", r"'cup' is no name=value.*'data.categories=\[a,b\]'"),
+        ("data.categories=cap,cup", r"'cup' is not name=value.*'data.categories=\[a,b\]'"),
         ("a=1,a=2", "sets 'a' twice"),
         ("a=[old]/x", r"brackets do not match.*\"a='\[old\]/x'\""),
-        ("a", "is no name=value"),
+        ("a", "is not name=value"),
     ],
 )
 def test_parameters_that_cannot_be_read(given: str, message: str) -> None:

@@ -118,7 +118,7 @@ def _require(project: Path, commit: bool) -> None:
             msg = f"{project} has no {name}: name the project's folder, --project FOLDER"
             raise ConfigurationError(msg)
     if not git_output(project, "rev-parse", "HEAD"):
-        msg = f"{project} is no Git repository with a commit, or git is not on the path"
+        msg = f"{project} is not a Git repository with a commit, or git is not on the path"
         raise ConfigurationError(msg)
     if commit and git_output(project, "status", "--porcelain", "--untracked-files=no"):
         msg = f"{project} has uncommitted changes; commit or stash them, or leave out --commit"

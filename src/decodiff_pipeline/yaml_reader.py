@@ -104,7 +104,7 @@ def parse(text: str, source: str) -> Any:
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{source}{_complaint(error, text)}") from error
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{source} is no valid YAML: {error}") from error
+        raise ConfigurationError(f"{source} is not valid YAML: {error}") from error
 
 
 def read_mapping(file: Path) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def parse_parameters(text: str) -> dict[str, Any]:
         if not equals or not name:
             last = before or "name"
             raise ConfigurationError(
-                f"--params: {item!r} is no name=value. Write a list in brackets, "
+                f"--params: {item!r} is not name=value. Write a list in brackets, "
                 f"--params '{last}=[a,b]', and a value with a comma in quotes, "
                 f"--params \"{last}='a,b'\""
             )
@@ -221,7 +221,7 @@ def _complaint(error: yaml.YAMLError, text: str) -> str:
     mark = getattr(error, "context_mark" if opened else "problem_mark", None)
     cure = next((cure for part, cure in CURES.items() if part in whole), QUOTE)
     if mark is None:
-        return f" is no valid YAML ({problem}): {cure}."
+        return f" is not valid YAML ({problem}): {cure}."
     problem = problem.split(", but")[0].removeprefix("but ")
     lines = text.splitlines()
     line = lines[mark.line].strip() if mark.line < len(lines) else ""

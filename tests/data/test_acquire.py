@@ -112,7 +112,7 @@ def test_bad_sources_and_names_are_refused(tmp_path: Path) -> None:
         acquire_folder(source, "parts", tmp_path / "raw")
     (source / "0.png").write_bytes(b"zero")
     for name in ("../parts", "a/b", "", ".hidden", "two words"):
-        with pytest.raises(DataError, match="no name for a data set"):
+        with pytest.raises(DataError, match="cannot be the name of a data set"):
             acquire_folder(source, name, tmp_path / "raw")
     with pytest.raises(DataError, match="is not a folder"):
         acquire_folder(tmp_path / "nowhere", "parts", tmp_path / "raw")

@@ -159,7 +159,7 @@ def test_every_bad_line_is_told_and_nothing_is_written(
         "line 4: the category 'wood' is not in", "line 5: the verdict is 'fine'",
         "line 6: ", "in the data set already, as bolt/train/good/000.png",
         "line 7: ", "is no readable PNG", "line 8: ", "leaves the data folder",
-        "is kept in", "line 11: '../crack' is no name", "draw the mask on the image itself",
+        "is kept in", "line 11: '../crack' cannot be the name", "draw the mask on the image itself",
     ):  # fmt: skip
         assert sentence in said
     with pytest.raises(DataError, match="line 10: the defects of bolt have masks"):

@@ -92,9 +92,9 @@ def test_parquet_beside_csv(folder: Path) -> None:
         ("category;score\nm;0,25\nm;1\nm;\n", [0.25, 1, None]),
         ("category\tscore\nm\t0,25\n", [0.25]),
         ("category,score\nm,2.5e-1\n", [0.25]),
-        ('category,score\nm,"0,25"\n', "line 2: score '0,25' is no number: write it as 0.25"),
-        ("category;score\nm;1.000,25\n", "line 2: score '1.000,25' is no number"),
-        ("category;score\n\nm;n/a\n", "line 3: score 'n/a' is no number"),
+        ('category,score\nm,"0,25"\n', "line 2: score '0,25' is not a number: write it as 0.25"),
+        ("category;score\nm;1.000,25\n", "line 2: score '1.000,25' is not a number"),
+        ("category;score\n\nm;n/a\n", "line 3: score 'n/a' is not a number"),
     ],
 )
 def test_numbers(tmp_path: Path, content: str, scores: list[float | None] | str) -> None:
@@ -113,7 +113,7 @@ def test_numbers(tmp_path: Path, content: str, scores: list[float | None] | str)
     [
         (b"", "is empty: write a line with the names"),
         (b"PK\x03\x04rest", "Excel workbook: save it as 'CSV UTF-8'"),
-        (b"path,category\na.png,b\x81\n", "line 2: byte 0x81 is no .*: save it as 'CSV UTF-8'"),
+        (b"path,category\na.png,b\x81\n", "line 2: byte 0x81 is not .*: save it as 'CSV UTF-8'"),
         (b"path,category\nin,side.png,mono\n", "line 2: 'mono' is beyond the last of 2 columns"),
         (b'path,category\n"a.png,mono\nb.png,mono\n', "line 3: .*: close the quotes"),
         (b"path,Path\na.png,b.png\n", "two columns 'path': keep one"),

@@ -276,5 +276,5 @@ def test_heads_that_the_channels_cannot_make_are_refused(
     file = save_released(tmp_path / "last.pt", released.state_dict(), dataset=["a", "list"])
     with pytest.raises(ConfigurationError, match="num_heads=7 does not work"):
         convert(file, tmp_path / "out", categories=NAMES, num_heads=7)
-    with pytest.raises(ConfigurationError, match=r"nothing in .* tells the names"):
+    with pytest.raises(ConfigurationError, match=r"nothing in .* names its"):
         convert(file, tmp_path / "out", num_heads=2)

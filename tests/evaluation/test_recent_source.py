@@ -18,7 +18,7 @@ def test_a_table_without_what_it_needs_is_refused(tmp_path: Path) -> None:
     for content, said in [
         ("path\na.png\n", "it needs category"),
         ("category,score\nmono,\n", "line 2"),
-        ("category,score\nmono,0.5\nmono,high\n", "line 3: score .high. is no number"),
+        ("category,score\nmono,0.5\nmono,high\n", "line 3: score .high. is not a number"),
         ("category,path\n,a.png\n", "line 2"),
     ]:
         table.write_text(content)

@@ -85,7 +85,7 @@ def test_damaged_lines_are_counted_and_others_refused(
     log.write_text('{"category": "mono", "score": 0.5}\n\n{"categ\n[1]\n')
     with caplog.at_level(logging.WARNING):
         assert len(RecentSource(log).rows(None, scores_of="ours")) == 1
-    assert "2 lines are no JSON" in caplog.text
+    assert "2 lines are not JSON" in caplog.text
     for content, said in [
         ("", "no line that is a JSON object"),
         ("text\n", "no line that is a JSON object"),

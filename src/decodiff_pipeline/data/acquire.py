@@ -62,7 +62,9 @@ def acquire_folder(source: Path, name: str, raw: Path = RAW, *, link: bool = Fal
         DataError: `source` or `name` will not do, or `raw/name` holds something else.
     """
     if not NAME.fullmatch(name):
-        raise DataError(f"{name!r} is no name for a data set: use letters, digits, '.', '_', '-'.")
+        raise DataError(
+            f"{name!r} cannot be the name of a data set: use letters, digits, '.', '_', '-'."
+        )
     if not source.is_dir():
         raise DataError(f"{source} is not a folder: name the folder that the images are in.")
     target = raw / name

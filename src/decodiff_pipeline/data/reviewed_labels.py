@@ -135,8 +135,8 @@ def _reviewed(line: int, row: dict[str, str], images: Path, index: dict[str, Pat
         not DEFECT_TYPE.fullmatch(row["defect_type"]) or same_name(row["defect_type"]) in RESERVED
     ):
         raise DataError(
-            f"{row['defect_type']!r} is no name for a type of defect: use letters, digits, '.', "
-            "'_', '-', and no word for good images or masks."
+            f"{row['defect_type']!r} cannot be the name of a type of defect: use letters, digits, "
+            "'.', '_', '-', and no word for good images or masks."
         )
     path = _path(row, images, index)
     data = read_bytes(path, root=images)

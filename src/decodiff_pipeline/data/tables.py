@@ -61,7 +61,7 @@ class Table:
             return as_number(text, decimal_comma=self.decimal_comma) if text else None
         except ValueError as error:
             raise DataError(
-                f"{self.file}, line {line}: {column} {text!r} is no number: write it as 0.25."
+                f"{self.file}, line {line}: {column} {text!r} is not a number: write it as 0.25."
             ) from error
 
 
@@ -136,7 +136,7 @@ def decoded(file: Path) -> tuple[str, str]:
         return text, name
     line = data[: failed.start].count(b"\n") + 1
     raise DataError(
-        f"{file}, line {line}: byte {data[failed.start]:#04x} is no {failed.encoding}: {SAVE_AS}."
+        f"{file}, line {line}: byte {data[failed.start]:#04x} is not {failed.encoding}: {SAVE_AS}."
     ) from failed
 
 
@@ -175,7 +175,9 @@ def _parquet(file: Path) -> Table:
         table = pd.read_parquet(file)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{file} is no readable parquet file ({reason}): write it anew.") from error
+        raise DataError(
+            f"{file} is not a readable Parquet file ({reason}): write it again."
+        ) from error
     table.columns = [_column(str(name)) for name in table.columns]
     text = table.astype(object).where(table.notna(), "").astype(str)
     rows = tuple(enumerate(text.to_dict("records"), start=1))

@@ -34,7 +34,7 @@ class AppendedLinesDataset(AbstractDataset[Any, Any]):
         try:
             return [json.loads(line) for line in lines if line.strip()]
         except ValueError as error:
-            msg = f"{self._filepath} has a line that is no JSON ({error}); move it elsewhere"
+            msg = f"{self._filepath} has a line that is not JSON ({error}); move it elsewhere"
             raise DatasetError(msg) from error
 
     def save(self, data: Any) -> None:

@@ -170,7 +170,7 @@ def _latent_diffusion(state: dict[str, torch.Tensor], path: Path, sha256: str) -
         if name.startswith(LDM_PREFIX) or name == embedding
     }
     if not any(name.startswith(LDM_PREFIX) for name in own):
-        msg = f"{path} has no tensors named {LDM_PREFIX}*; it is no latent-diffusion checkpoint"
+        msg = f"{path} has no tensors named {LDM_PREFIX}*; it is not a latent-diffusion checkpoint"
         raise ModelError(msg)
     other = tuple(name for name in state if name not in own)
     return _Source(own, other, label, None, NORM_GROUPS, None, sha256)

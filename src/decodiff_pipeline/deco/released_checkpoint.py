@@ -144,7 +144,7 @@ def resolve_heads(
     heads = known or given or (own if isinstance(own, int) else None)
     sizes = f"{checkpoint.path} with {base_channels} channels and context {context_dim}"
     if heads is None or heads < 1:
-        msg = f"{sizes} is none of the released sizes; say its number of heads with --heads"
+        msg = f"{sizes} is none of the released sizes; give its number of heads with --heads"
         raise ConfigurationError(msg)
     if given is not None and given != heads:
         msg = f"--heads {given} contradicts {sizes}, which has {heads}; leave --heads out"
@@ -220,7 +220,7 @@ def resolve_categories(
     chosen = dataset or (said if said in CLASS_ORDERS else by_number.get(rows))
     if chosen is None:
         msg = (
-            f"nothing in {checkpoint.path} tells the names of its {rows} categories; give them "
+            f"nothing in {checkpoint.path} names its {rows} categories; give them "
             "with --categories a,b,c in the order of the embedding, or --dataset mvtec or visa"
         )
         raise ConfigurationError(msg)

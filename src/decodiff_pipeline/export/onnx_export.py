@@ -110,7 +110,9 @@ def export(
             text = json.dumps(record, indent=2) + "\n"
             (folder / RECORD).write_text(text, encoding="utf-8")
     except OSError as error:
-        msg = f"{target} cannot be written ({error.strerror or error}); put that right, then again"
+        msg = (
+            f"{target} cannot be written ({error.strerror or error}); correct that and run it again"
+        )
         raise ModelError(msg) from error
     return record
 
@@ -137,7 +139,7 @@ def _check_target(model: Path, target: Path) -> None:
         raise ModelError(msg)
     taken = target.is_file() or (target.is_dir() and any(target.iterdir()))
     if taken and not (target / RECORD).is_file():
-        msg = f"{target} exists and is no ONNX export; name another folder, nothing is overwritten"
+        msg = f"{target} exists and is not an ONNX export; name another folder"
         raise ModelError(msg)
 
 

@@ -60,7 +60,7 @@ class InferenceStore:
             ) from error
         except OSError as error:
             raise DataError(
-                f"cannot write to {self.path} ({error.strerror or error}); put that right or name "
+                f"cannot write to {self.path} ({error.strerror or error}); correct that or name "
                 "another folder as inference.output, then run again: what was finished is kept"
             ) from error
 

@@ -87,8 +87,8 @@ def target(config: RecommendConfig, raw: Path, conf: Path) -> Target:
     name = config.name if config.name is not None else root.name
     if not NAME.fullmatch(name) or name in KEPT:
         raise ConfigurationError(
-            f"{name!r} is no name for an environment: give recommend.name with letters, digits, "
-            "'.', '_' and '-', other than base and local"
+            f"{name!r} cannot be the name of an environment: give recommend.name with letters, "
+            "digits, '.', '_' and '-', other than base and local"
         )
     folder = conf / name
     if folder.exists() and not config.overwrite:
