@@ -18,7 +18,6 @@ from decodiff_pipeline.data.manifest import DataConfig, build_manifest
 from decodiff_pipeline.data.transforms import AugmentationConfig
 from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig
 from decodiff_pipeline.errors import ConfigurationError, DataError
-from decodiff_pipeline.evaluation.visibility.config import VisibilityConfig
 from decodiff_pipeline.pipelines.data_validation.config import ValidationConfig
 from decodiff_pipeline.pipelines.data_validation.nodes import validate
 from decodiff_pipeline.pipelines.recommend.nodes import recommend
@@ -36,6 +35,7 @@ from decodiff_pipeline.recommend.layout import find_layout, missing
 from decodiff_pipeline.recommend.orientation import flip_ratios
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.scoring import ScoringConfig
+from decodiff_pipeline.visibility.config import VisibilityConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,6 +118,16 @@ def test_an_environment_that_is_there_is_left_alone_unless_told(
     run(raw, tiny_autoencoder, dataset="parts", overwrite=True, minutes=1)
     assert "dataset: parts" in (folder / "globals.yml").read_text()
     assert (folder / "credentials.yml").read_text() == "mine: 1\n"
+
+
+def test_a_damaged_mask_is_left_to_the_validation(
+    tmp_path: Path, make: SimpleNamespace, tiny_autoencoder: AutoencoderConfig
+) -> None:
+    raw = tmp_path / "raw"
+    make.category(raw / "parts", "bolt")
+    (raw / "parts" / "bolt" / "ground_truth" / "scratch" / "000_mask.png").write_bytes(b"damaged")
+    run(raw, tiny_autoencoder, dataset="parts", minutes=1)
+    assert written(tmp_path / "conf" / "parts")["data"]["layout"] == "mvtec"
 
 
 @pytest.mark.parametrize("name", ["base", "local", "..", "a/b", "", "bolts and nuts", "-x"])

@@ -32,6 +32,7 @@ import yaml
 from decodiff_pipeline.errors import ConfigurationError, DecodiffError
 from decodiff_pipeline.pipeline_registry import STAGES
 from decodiff_pipeline.source_folders import source_folders
+from decodiff_pipeline.yaml_reader import read_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -52,45 +53,29 @@ HEADER = """\
 
 @dataclass(frozen=True)
 class Entry:
-    """A catalog entry that is a file or a folder of the project.
+    """A catalog entry that is a file or a folder of the project."""
 
-    Attributes:
-        path: Relative to the project.
-        hints: The entry's `metadata: {dvc: …}`.
-        classes: Dotted names in the entry: the data set's class and what it is configured with.
-    """
-
-    path: str
-    hints: Mapping[str, Any] = field(default_factory=dict)
+    path: str  # relative to the project
+    hints: Mapping[str, Any] = field(default_factory=dict)  # the entry's `metadata: {dvc: …}`
+    # Dotted names in the entry: the data set's class and what it is configured with.
     classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Project:
-    """What `dvc.yaml` is read off from.
+    """What `dvc.yaml` is read off from."""
 
-    Attributes:
-        root: The project's folder.
-        package: The folder of its package.
-        pipelines: Every registered pipeline by name.
-        catalog: The base catalog, as configured.
-        parameter_files: Top-level parameter -> file that defines it, relative to `root`.
-        globals_files: File with globals, relative to `root` -> its keys.
-    """
-
-    root: Path
-    package: Path
-    pipelines: Mapping[str, Pipeline]
-    catalog: Mapping[str, Any]
+    root: Path  # the project's folder
+    package: Path  # the folder of its package
+    pipelines: Mapping[str, Pipeline]  # every registered pipeline by name
+    catalog: Mapping[str, Any]  # the base catalog, as configured
+    # Top-level parameter -> file that defines it, relative to `root`.
     parameter_files: Mapping[str, str]
-    globals_files: Mapping[str, list[str]]
+    globals_files: Mapping[str, list[str]]  # file with globals, relative to `root` -> its keys
 
 
 def load_project(root: Path) -> Project:
     """Reads a Kedro project's registry and `conf/base`, and no data.
-
-    Args:
-        root: Folder with the project's `pyproject.toml`.
 
     Raises:
         ConfigurationError: A configuration file is not a YAML mapping.
@@ -104,7 +89,7 @@ def load_project(root: Path) -> Project:
         conf_source=str(source), env="base", **settings.CONFIG_LOADER_ARGS
     )
     keys = {
-        path.relative_to(root).as_posix(): list(_read_mapping(path))
+        path.relative_to(root).as_posix(): list(read_mapping(path))
         for path in sorted((source / "base").rglob("*.yml"))
         if path.relative_to(source / "base").parts[0].startswith(("parameters", "globals"))
     }
@@ -121,10 +106,6 @@ def load_project(root: Path) -> Project:
 
 def generate(project: Project, stages: Iterable[str] = STAGES) -> str:
     """Returns the text that `dvc.yaml` should have.
-
-    Args:
-        project: As `load_project` returns it.
-        stages: Registered pipelines, in the order of the file.
 
     Returns:
         YAML with a comment above; every path in it is relative to the project.
@@ -271,17 +252,6 @@ def _parameter_list(parameters: Iterable[str], project: Project) -> list[dict[st
             )
         files.setdefault(project.parameter_files[key], []).append(key)
     return [{path: files[path]} for path in sorted(files)]
-
-
-def _read_mapping(path: Path) -> dict[str, Any]:
-    """Reads a YAML file that must be a mapping; an empty file is an empty one."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigurationError(f"{path} must map keys to values, but holds {type(content)}")
-    return content
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

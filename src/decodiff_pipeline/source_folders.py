@@ -18,7 +18,6 @@ def source_folders(package: Path, start: Iterable[str]) -> set[Path]:
     wherever they stand, since heavy libraries are imported inside functions here.
 
     Args:
-        package: Folder of the package.
         start: Dotted names; of a package every module counts. Names from elsewhere are ignored.
 
     Returns:

@@ -92,10 +92,6 @@ _Loader.add_constructor(PLAIN, lambda _, node: plain_value(node.value))
 def parse(text: str, source: str) -> Any:
     """The content of a YAML text.
 
-    Args:
-        text: The text.
-        source: Its name, for the message.
-
     Raises:
         ConfigurationError: It is no YAML; the message names the line and the cure.
     """

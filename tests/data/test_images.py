@@ -187,7 +187,7 @@ def test_a_mask_is_true_where_it_is_not_zero(tmp_path: Path, mode: str) -> None:
     defect[2:5, 3:7] = True
     image = Image.fromarray((defect * 255).astype(np.uint8)).convert("RGB").convert(mode)
     image.save(tmp_path / "a.tif")
-    mask = read_mask(tmp_path / "a.tif", root=tmp_path)
+    mask = read_mask(tmp_path / "a.tif", root=tmp_path).defect
     assert mask.dtype == bool
     assert np.array_equal(mask, defect)
 
@@ -196,7 +196,7 @@ def test_a_mask_is_true_where_it_is_not_zero(tmp_path: Path, mode: str) -> None:
 def test_masks_of_small_integers_count_as_defects(tmp_path: Path, dtype: type) -> None:
     values = np.array([[0, 1, 2], [3, 0, 7]], dtype=dtype)
     Image.fromarray(values).save(tmp_path / "a.png")
-    assert np.array_equal(read_mask(tmp_path / "a.png"), values != 0)
+    assert np.array_equal(read_mask(tmp_path / "a.png").defect, values != 0)
 
 
 def test_an_indexed_mask_counts_by_index_where_the_first_colour_is_black(tmp_path: Path) -> None:
@@ -205,10 +205,10 @@ def test_an_indexed_mask_counts_by_index_where_the_first_colour_is_black(tmp_pat
     image.putdata(values.ravel().tolist())
     image.putpalette([0, 0, 0, 0, 0, 0, 9, 9, 9])
     image.save(tmp_path / "a.png")
-    assert np.array_equal(read_mask(tmp_path / "a.png"), values != 0)
+    assert np.array_equal(read_mask(tmp_path / "a.png").defect, values != 0)
     image.putpalette([255, 255, 255, 0, 0, 0, 0, 0, 0])
     image.save(tmp_path / "b.png")
-    assert np.array_equal(read_mask(tmp_path / "b.png"), values == 0)
+    assert np.array_equal(read_mask(tmp_path / "b.png").defect, values == 0)
 
 
 def test_image_errors_are_data_errors_and_carry_their_cause(tmp_path: Path) -> None:

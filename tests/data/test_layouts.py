@@ -240,7 +240,9 @@ def test_elpv_sends_every_fifth_good_cell_of_a_type_to_test(tmp_path: Path) -> N
     }
 
 
-@pytest.mark.parametrize("row", [("0.5", "mono"), ("high", "mono"), ("nan", "mono"), ("1", "")])
+@pytest.mark.parametrize(
+    "row", [("0.5", "mono"), ("high", "mono"), ("nan", "mono"), ("inf", "mono"), ("1", "")]
+)
 def test_elpv_table_errors_name_the_line(tmp_path: Path, row: tuple[str, str]) -> None:
     elpv_table(tmp_path, [("1.0", "mono"), row])
     with pytest.raises(DataError, match=r"labels\.csv, line 2"):

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from decodiff_pipeline.data.duplicates import difference_hash, nearest
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.manifest import COLUMNS, DataConfig, build_manifest
-from decodiff_pipeline.data.near_duplicates import difference_hash, nearest
 from decodiff_pipeline.data.provenance import data_digest
 from decodiff_pipeline.errors import DataError
 
@@ -54,9 +54,9 @@ def test_a_renamed_image_keeps_its_split_and_a_copy_shares_it(mvtec_tree: Path) 
         path.rename(good / f"z{path.name}")
         shutil.copyfile(good / f"z{path.name}", good / f"copy_{path.name}")
     rows = build_manifest(ImageFolder(mvtec_tree), MVTEC)
-    carved = rows[rows["split"] != "test"]
-    assert len(carved) == 60
-    assert (carved["split"].to_numpy() == before[carved["sha256"]].to_numpy()).all()
+    divided = rows[rows["split"] != "test"]
+    assert len(divided) == 60
+    assert (divided["split"].to_numpy() == before[divided["sha256"]].to_numpy()).all()
 
 
 def test_unreadable_images_and_masks_are_rows_that_say_why(mvtec_tree: Path) -> None:

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from decodiff_pipeline.data.acquire import acquire_folder, listing
+from decodiff_pipeline.data.acquire import acquire_folder, file_sizes
 from decodiff_pipeline.data.file_names import is_system, masks_among, on_disk, printable
 from decodiff_pipeline.data.images import ImageFolder, read_image, read_mask
 from decodiff_pipeline.data.layouts import get_layout
-from decodiff_pipeline.data.layouts.mvtec_ad2 import MVTecAD2Layout
+from decodiff_pipeline.data.layouts.mvtec import MVTecAD2Layout
 from decodiff_pipeline.data.listing import find_files
 from decodiff_pipeline.data.manifest import DataConfig, build_manifest, count_table
 from decodiff_pipeline.errors import DataError, ImageError
@@ -125,7 +125,7 @@ def test_acquire_leaves_out_what_the_system_left(
     source = tmp_path / "from"
     touch(source, "good/0.png", "good/readme.txt", *(f"good/{name}" for name in LITTER))
     target = acquire_folder(source, "parts", tmp_path / "raw")
-    assert set(listing(target)) == {"good/0.png", "good/readme.txt"}
+    assert set(file_sizes(target)) == {"good/0.png", "good/readme.txt"}
     assert not find_files(target).system
     assert "@eaDir" in caplog.text or "#recycle" in caplog.text
     touch(target, "good/@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg")
@@ -161,8 +161,9 @@ def test_known_folders_are_found_in_any_case(tmp_path: Path, layout: str, files:
         "btad": "GROUND_TRUTH/Ko/0",
     }
     touch(tmp_path, *files, f"Cap/{masks[layout]}.png")
-    records = list(get_layout(layout).records(tmp_path, "Cap"))
-    assert [record.path for record in records] == files
+    found = {record.path: record for record in get_layout(layout).records(tmp_path, "Cap")}
+    assert set(found) == set(files)
+    records = [found[path] for path in files]
     assert [record.label for record in records] == ["good", "good", "defective"]
     assert records[2].mask_path == f"Cap/{masks[layout]}.png"
 

@@ -20,14 +20,15 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
-from tests.data.random_data_sets import DEFECTS, MIN_SIDE, ODDITIES, PLACES, DataSet, data_set
+from tests.data.random_data_sets import ODDITIES, data_set
+from tests.data.sample_data_sets import DEFECTS, MIN_SIDE, PLACES, DataSet
 
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.layouts import layout_names
 from decodiff_pipeline.data.manifest import DataConfig, build_manifest
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.errors import DataError
-from decodiff_pipeline.pipelines.data_validation import report, suite
+from decodiff_pipeline.pipelines.data_validation import nodes, suite
 from decodiff_pipeline.pipelines.data_validation.config import ValidationConfig
 from decodiff_pipeline.pipelines.data_validation.nodes import validate
 
@@ -72,7 +73,7 @@ def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(suite, "_quiet_context", lambda: None)
         patch.setattr(suite, "_evaluate", evaluate)
-        patch.setattr(report, "render", lambda *_: "")
+        patch.setattr(nodes, "render", lambda *_: "")
         yield
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from decodiff_pipeline.data.splits import carve, unit_hash
+from decodiff_pipeline.data.splits import assign_splits, unit_hash
 
 
 def digests(count: int) -> list[str]:
@@ -14,7 +14,7 @@ def digests(count: int) -> list[str]:
 
 def default(names: list[str], **options: float) -> dict[str, str]:
     settings = {"seed": 0, "val_fraction": 0.1, "calibration_fraction": 0.1} | options
-    return carve(names, **settings)
+    return assign_splits(names, **settings)
 
 
 def test_the_rule_is_the_documented_one() -> None:

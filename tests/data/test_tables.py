@@ -75,6 +75,15 @@ def test_every_reader_takes_every_form(folder: Path, form: str) -> None:
         assert problems == []
 
 
+def test_parquet_is_read_as_csv_is(tmp_path: Path) -> None:
+    file = tmp_path / "list.parquet"
+    pd.DataFrame({"Path": [" a.png "], "category": [None]}).to_parquet(file)
+    assert read_table(file, ()).rows == ((1, {"path": "a.png", "category": ""}),)
+    pd.DataFrame({"Path": ["a.png"], "path": ["b.png"]}).to_parquet(file)
+    with pytest.raises(DataError, match="two columns 'path'"):
+        read_table(file, ())
+
+
 def test_parquet_beside_csv(folder: Path) -> None:
     frame = pd.DataFrame({"Path": [NAME, NAME], "category": ["01", None], "score": [0.1, None]})
     frame.to_parquet(folder / "list.parquet")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pytest
 
+from decodiff_pipeline.data.duplicates import MIN_BITS
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.manifest import DataConfig, build_manifest
-from decodiff_pipeline.data.near_duplicates import MIN_BITS
 from decodiff_pipeline.evaluation.assessment import near_duplicate_paths, near_duplicates
 
 if TYPE_CHECKING:

@@ -20,11 +20,11 @@ from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.manifest import DataConfig, build_manifest
 from decodiff_pipeline.deco.autoencoder import load_autoencoder
 from decodiff_pipeline.deco.config import PreprocessConfig
-from decodiff_pipeline.evaluation.visibility import report as visibility_report
-from decodiff_pipeline.evaluation.visibility.advice import answer, options, warnings
-from decodiff_pipeline.evaluation.visibility.config import VisibilityConfig
-from decodiff_pipeline.evaluation.visibility.defects import Kind, places
-from decodiff_pipeline.evaluation.visibility.measure import Visibility, measure_category
+from decodiff_pipeline.visibility import report as visibility_report
+from decodiff_pipeline.visibility.advice import answer, options, warnings
+from decodiff_pipeline.visibility.config import VisibilityConfig
+from decodiff_pipeline.visibility.defects import Kind, places
+from decodiff_pipeline.visibility.measure import Visibility, measure_category
 
 if TYPE_CHECKING:
     import pandas as pd

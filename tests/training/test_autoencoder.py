@@ -22,7 +22,6 @@ from decodiff_pipeline.evaluation.reconstruction import (
     psnr,
     saturation_kept,
 )
-from decodiff_pipeline.evaluation.visibility.config import VisibilityConfig
 from decodiff_pipeline.pipelines.autoencoder.nodes import fit_autoencoder, measure_autoencoder
 from decodiff_pipeline.training.autoencoder import (
     draw_pool,
@@ -33,6 +32,7 @@ from decodiff_pipeline.training.autoencoder_config import AutoencoderTrainingCon
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.muon import Muon, orthogonalise
 from decodiff_pipeline.training.scoring import ScoringConfig
+from decodiff_pipeline.visibility.config import VisibilityConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

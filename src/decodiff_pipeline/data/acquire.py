@@ -1,4 +1,4 @@
-"""The one way by which raw images enter `data/01_raw`: copied aside, then renamed into place.
+"""Puts raw images into `data/01_raw`: copied under a temporary name, then renamed.
 
 python -m decodiff_pipeline.data.acquire elpv
 python -m decodiff_pipeline.data.acquire folder /where/the/images/are my_parts
@@ -28,10 +28,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def acquire_elpv(raw: Path = RAW) -> Path:
-    """Copies the images of the installed `elpv-dataset` package to `raw/elpv`.
-
-    Returns:
-        The folder.
+    """Copies the images of the installed `elpv-dataset` package to `raw/elpv`, which it returns.
 
     Raises:
         DataError: The package is not installed, or `raw/elpv` holds something else.
@@ -42,21 +39,15 @@ def acquire_elpv(raw: Path = RAW) -> Path:
             "the package elpv-dataset is not installed: install the extra 'demo' "
             "(`pip install -e .[demo]`, or `make demo`, which does)."
         )
-    return place(Path(spec.origin).parent / "data", raw / "elpv")
+    return copy_tree(Path(spec.origin).parent / "data", raw / "elpv")
 
 
 def acquire_folder(source: Path, name: str, raw: Path = RAW, *, link: bool = False) -> Path:
-    """Copies a tree of images to `raw/name`, whatever its layout.
+    """Copies a tree of images to `raw/name`, whatever its layout, and returns that folder.
 
     Args:
-        source: The tree.
-        name: The data set's name: letters, digits, '.', '_' and '-'.
-        raw: Where raw data sets lie.
         link: Make hard links instead of copies: no space, no time, but one content under two
             names, so that whoever overwrites the one changes the other.
-
-    Returns:
-        The folder.
 
     Raises:
         DataError: `source` or `name` will not do, or `raw/name` holds something else.
@@ -71,10 +62,10 @@ def acquire_folder(source: Path, name: str, raw: Path = RAW, *, link: bool = Fal
     inner, outer = source.resolve(), target.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise DataError(f"one of {source} and {target} lies in the other: move {source} first.")
-    return place(source, target, link=link)
+    return copy_tree(source, target, link=link)
 
 
-def place(source: Path, target: Path, *, link: bool = False) -> Path:
+def copy_tree(source: Path, target: Path, *, link: bool = False) -> Path:
     """Makes `target` a copy of the tree `source`, all of it or nothing.
 
     Links in `source` are followed, so that none is left in the copy; what the system or a tool put
@@ -83,12 +74,12 @@ def place(source: Path, target: Path, *, link: bool = False) -> Path:
     Raises:
         DataError: `target` holds something else, a file cannot be read, or the disk is full.
     """
-    wanted = listing(source)
+    wanted = file_sizes(source)
     tell_system(source, find_files(source).system)
     if not wanted:
         raise DataError(f"{source} holds no files: name the folder that the images are in.")
     if target.exists() or target.is_symlink():
-        if listing(target) == wanted:
+        if file_sizes(target) == wanted:
             return target
         raise DataError(
             f"{target} is there and differs from {source}: move it away and run this again, or "
@@ -117,7 +108,7 @@ def place(source: Path, target: Path, *, link: bool = False) -> Path:
     return target
 
 
-def listing(folder: Path) -> dict[str, int]:
+def file_sizes(folder: Path) -> dict[str, int]:
     """Returns size in bytes by posix path of every file below `folder`, links followed.
 
     Files and folders that the system or a tool made (`file_names.is_system`) are left out.
@@ -189,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             path = acquire_folder(options.source, options.name, options.raw, link=options.link)
     except DataError as error:
         sys.exit(f"error: {error}")
-    sys.stdout.write(f"{path}: {len(listing(path)):,} files\n")
+    sys.stdout.write(f"{path}: {len(file_sizes(path)):,} files\n")
 
 
 if __name__ == "__main__":

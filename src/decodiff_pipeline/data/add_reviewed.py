@@ -41,12 +41,7 @@ class Addition:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done.
-
-    Attributes:
-        additions: What is new.
-        present: How many images an earlier call has added.
-    """
+    """Images to add, and the number of those that are there already."""
 
     additions: tuple[Addition, ...]
     present: int
@@ -55,18 +50,11 @@ class Plan:
 def plan(
     labels: Path, images: Path, target: Path, layout: Layout, test_share: float = TEST_SHARE
 ) -> Plan:
-    """Check every line and say where each image goes; nothing is written.
+    """Checks every line and says where each image goes; writes nothing.
 
     A good image goes to training; of the good ones a share goes to test instead, by its content,
     where the category has good test images of its own. If all went to training, no figure would
     show whether the next model still raises these alarms.
-
-    Args:
-        labels: See `read_labels`.
-        images: The same.
-        target: Root of the data set.
-        layout: How it lies on disk.
-        test_share: Share of the good images that go to test.
 
     Raises:
         DataError: A line is not in order, or the data set cannot be added to.
@@ -87,9 +75,14 @@ def plan(
             )
             continue
         place = _place(one, target, layout, records[one.category], test_share)
-        if one.sha256 in there:
-            present += _is_this(there[one.sha256], one, place)
-            problems += _refused(there[one.sha256], one, place)
+        record = there.get(one.sha256)
+        if record is not None and _was_added(record, one, place):
+            present += 1
+        elif record is not None:
+            problems.append(
+                f"line {one.line}: {one.image} is in the data set already, as {record.path} "
+                f"({record.label}): take the line out, or remove that image first."
+            )
         elif place.mask_path and one.mask is None:
             problems.append(
                 f"line {one.line}: the defects of {one.category} have masks, and without one the "
@@ -102,11 +95,7 @@ def plan(
 
 
 def add(what: Plan, target: Path) -> None:
-    """Copy the images; those of an interrupted call are completed by the next.
-
-    Args:
-        what: From `plan`.
-        target: Root of the data set.
+    """Copies the images into the data set; a second call completes an interrupted one.
 
     Raises:
         DataError: A file cannot be written.
@@ -165,7 +154,7 @@ def _same_bytes(
         raise DataError(f"{error.filename} cannot be read ({error.strerror}).") from error
 
 
-def _is_this(record: Record, one: Reviewed, place: Place) -> bool:
+def _was_added(record: Record, one: Reviewed, place: Place) -> bool:
     """Whether a record is what an earlier call made of the same line."""
     defective = record.label == DEFECTIVE
     return (
@@ -173,15 +162,6 @@ def _is_this(record: Record, one: Reviewed, place: Place) -> bool:
         and (record.category, defective) == (one.category, one.defective)
         and (not one.defect_type or Path(record.path).parent == Path(place.path).parent)
     )
-
-
-def _refused(record: Record, one: Reviewed, place: Place) -> list[str]:
-    if _is_this(record, one, place):
-        return []
-    return [
-        f"line {one.line}: {one.image} is in the data set already, as {record.path} "
-        f"({record.label}): take the line out, or remove that image first."
-    ]
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write a file under a temporary name; it takes its place only once it is on the disk.
-
-    Args:
-        path: The file to write or to replace. Its folder is made if it is missing.
+    """Writes or replaces a file under a temporary name; its folder is made if it is missing.
 
     Yields:
-        Where to write. If the block raises, this is removed and ``path`` stays as it was.
+        Where to write. After the block it is flushed to the disk and renamed to ``path``; if the
+        block raises, it is removed and ``path`` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not by the process id: servers in containers share a folder, and each is number 1.
@@ -42,10 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Write a folder under a temporary name; it takes the place of the old one as a whole.
-
-    Args:
-        path: The folder to write or to replace.
+    """Writes or replaces a folder as a whole, under a temporary name.
 
     Yields:
         An empty folder to write into. If the block raises, it is removed and ``path`` stays as

@@ -33,11 +33,9 @@ def depth_of_categories(manifest: pd.DataFrame) -> dict[str, int]:
 
 
 def bits_by_path(manifest: pd.DataFrame, depths: Mapping[str, int] | None = None) -> dict[str, int]:
-    """The depth of each image that is to be read by less than 16 bits.
+    """The depth of each image that is read by less than 16 bits, by its path.
 
-    Args:
-        manifest: Rows with ``path`` and ``category``.
-        depths: Category → depth in place of the manifest's.
+    ``depths``, by category, take the place of the manifest's.
     """
     if COLUMN not in manifest:
         return {}
@@ -51,9 +49,9 @@ def bits_by_path(manifest: pd.DataFrame, depths: Mapping[str, int] | None = None
 
 
 def pixel_identities(rows: pd.DataFrame) -> pd.Series:
-    """What the pixels of images follow from: the SHA-256 of the file, and a depth below 16 bits."""
+    """What decides the pixels of images: the SHA-256 of the file, and a depth below 16 bits."""
     if COLUMN not in rows:
         return rows["sha256"]
     shallow = rows[COLUMN].between(1, FULL_DEPTH - 1)
-    said = rows["sha256"] + " " + rows[COLUMN].astype(str) + " bits"
-    return rows["sha256"].where(~shallow, said)
+    with_depth = rows["sha256"] + " " + rows[COLUMN].astype(str) + " bits"
+    return rows["sha256"].where(~shallow, with_depth)

@@ -73,17 +73,11 @@ class Wanted(NamedTuple):
 
 
 class WantedSynthetic(NamedTuple):
-    """The latent of a val image with a synthetic defect, and the defect's mask.
+    """The latent of a val image with a synthetic defect, and the defect's mask."""
 
-    Attributes:
-        key: Of the image's latent.
-        mask_key: Of the mask: one channel, the share of each latent cell that is defective.
-        image: What to draw.
-    """
-
-    key: str
-    mask_key: str
-    image: SyntheticImage
+    key: str  # of the image's latent
+    mask_key: str  # of the mask: one channel, the share of each latent cell that is defective
+    image: SyntheticImage  # what to draw
 
 
 _Item = Wanted | WantedSynthetic
@@ -98,12 +92,7 @@ def wanted_latents(
 ) -> list[Wanted]:
     """The latents of one split's good images, image by image, views together.
 
-    Args:
-        manifest: The validated manifest.
-        split: ``train`` gives all views, any other split the image itself alone.
-        geometry: How images are fitted into squares.
-        autoencoder: Which autoencoder.
-        config: Views and precision.
+    Of ``train`` all views are wanted, of any other split the image itself alone.
 
     Raises:
         ConfigurationError: The autoencoder's weights are not there.
@@ -127,12 +116,6 @@ def wanted_synthetic(
     config: LatentCacheConfig,
 ) -> list[WantedSynthetic]:
     """The synthetic defects on the good val images, image by image, in the manifest's order.
-
-    Args:
-        manifest: The validated manifest.
-        geometry: How images are fitted into squares.
-        autoencoder: Which autoencoder.
-        config: How many per image, and the precision.
 
     Raises:
         ConfigurationError: The autoencoder's weights are not there.
@@ -165,21 +148,10 @@ def fill_cache(
     autoencoder: weights.AutoencoderConfig,
     config: LatentCacheConfig,
 ) -> int:
-    """Encode what is missing of the train and val splits.
+    """Encodes the latents of the train and val splits that the cache lacks; returns their number.
 
     A second call with the same arguments encodes nothing and does not import torch. A call that
     was killed goes on at the shard it was writing.
-
-    Args:
-        cache: Where latents are kept.
-        manifest: The validated manifest.
-        images: The raw images.
-        geometry: How images are fitted into squares.
-        autoencoder: Which autoencoder.
-        config: Views, precision and batches.
-
-    Returns:
-        How many latents were encoded.
 
     Raises:
         CacheError: The disk has too little room or refuses to write.
@@ -259,7 +231,7 @@ def _drawn(
     geometry: PreprocessConfig,
     config: LatentCacheConfig,
 ) -> Iterator[tuple[list[np.ndarray], dict[str, np.ndarray]]]:
-    """Read, augment and spoil images in threads, in batches and in order.
+    """Reads images, augments them or draws defects, in threads, in batches and in order.
 
     Yields:
         The squares, and the masks of those with a defect by their keys.

@@ -23,10 +23,6 @@ def metric_key(name: str) -> str:
 def check_names(names: Iterable[str], root: Path) -> None:
     """Refuse names that would be mistaken for something else, or for each other.
 
-    Args:
-        names: Of the categories.
-        root: Of the raw images, for the message.
-
     Raises:
         DataError: One is taken, or two differ only by what MLflow's metric names replace.
     """

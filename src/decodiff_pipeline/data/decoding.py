@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,9 +29,6 @@ from decodiff_pipeline.errors import ImageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Pillow warns from a number of pixels on, and only warns: a warning of this kind is an error here.
-warnings.simplefilter("error", Image.DecompressionBombWarning)
-
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 SUFFIX_OF = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "BMP": ".bmp", "TIFF": ".tif"}
 MAX_PIXELS = 50_000_000
@@ -45,20 +41,14 @@ READ_AHEAD = 16  # bytes that libjpeg may have taken in beyond those that it dec
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A decoded image file.
+    """A decoded image file."""
 
-    Attributes:
-        image: In the mode of the file, turned as its EXIF orientation says, without metadata.
-        orientation: The EXIF orientation, 1 to 8; from 5 on width and height are exchanged.
-        lossy: Whether its compression changes pixels.
-        note: What is wrong with its metadata, "" for nothing.
-        low: The lower eight of the 16 bits of a colour image, of which Pillow reads the upper ones.
-    """
-
+    # In the mode of the file, turned as its EXIF orientation says, without metadata.
     image: Image.Image
-    orientation: int = 1
-    lossy: bool = False
-    note: str = ""
+    orientation: int = 1  # the EXIF orientation, 1 to 8; from 5 on width and height are exchanged
+    lossy: bool = False  # whether its compression changes pixels
+    note: str = ""  # what is wrong with its metadata, "" for nothing
+    # The lower eight of the 16 bits of a colour image, of which Pillow reads the upper ones.
     low: Image.Image | None = None
 
     @property
@@ -89,15 +79,13 @@ def decode(
     """Decodes an image file fully.
 
     Args:
-        data: The file's content.
-        path: Only for messages.
         max_pixels: Largest width times height that is decoded.
         setting: The parameter that `max_pixels` comes from, for the message.
 
     Raises:
         ImageError: The file is damaged, too large, animated, or of a format that is not read.
     """
-    # Pillow's own bound lies at 89 million; the one that holds is checked before any decoding.
+    # Pillow's own bound, from which on it warns, is 89 million; `_check_header` applies this one.
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
     try:
         return _decoded(data, path, max_pixels, setting)
@@ -186,9 +174,6 @@ def jpeg_damage(data: bytes) -> str:
 
     libjpeg fills up what is missing of the coded pixels, with grey mostly, so that a file which was
     cut and closed with an end marker looks whole.
-
-    Args:
-        data: The file; of several pictures (a phone's MPO), the first is looked at.
 
     Returns:
         The warning; "" where there is none, where zeros before the end marker are all that it is

@@ -1,4 +1,4 @@
-"""What the names of files and folders tell: which no user made, which are masks, how to spell them.
+"""Names of files and folders: those of the system, those of masks, and how names are compared.
 
 `is_system` is the one place that decides what an operating system, a network drive or a tool left
 among the images. Names are compared in Unicode's normal form NFC: macOS writes "ü" as two
@@ -78,12 +78,7 @@ def printable(path: str | PurePath) -> str:
 
 
 def on_disk(root: Path, relative: str) -> str:
-    """Returns the path that a table means, in the normal form that the file has on the disk.
-
-    Args:
-        root: Of the images.
-        relative: Posix path, as somebody wrote it.
-    """
+    """Returns the path that a table means, in the normal form that the file has on the disk."""
     parts = Path(relative).parts
     if relative.isascii() or ".." in parts or Path(relative).is_absolute():
         return relative
@@ -101,10 +96,6 @@ def on_disk(root: Path, relative: str) -> str:
 
 def require_utf8(path: str, root: PurePath) -> None:
     """Refuses the path of a file that other programs, or another locale, could not name.
-
-    Args:
-        path: Relative to `root`.
-        root: For the message.
 
     Raises:
         DataError: The bytes of the name are not UTF-8, or the process reads them as ASCII.
@@ -133,8 +124,6 @@ def require_one_form(names: Iterable[str], folder: PurePath, *, any_case: bool =
     """Refuses names in one folder that people and other systems take for the same.
 
     Args:
-        names: What the folder holds.
-        folder: For the message.
         any_case: Whether names that differ by case only are the same too.
 
     Raises:
@@ -155,9 +144,6 @@ def require_one_form(names: Iterable[str], folder: PurePath, *, any_case: bool =
 
 def masks_among(paths: Iterable[str]) -> dict[str, str]:
     """Finds masks and drawings that lie beside the image they were made from, by their names.
-
-    Args:
-        paths: Posix paths of image files.
 
     Returns:
         The image by the mask: ``{"good/000_GT.png": "good/000.png"}``.

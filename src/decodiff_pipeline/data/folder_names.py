@@ -39,16 +39,18 @@ LETTERS_TO_CHANGE = 6
 LETTERS = 4
 
 
-def known_folder(parent: Path, name: str) -> Path:
-    """Returns the folder in `parent` that is called `name`, whatever its case or normal form.
+def known_folder(parent: Path, *names: str) -> Path:
+    """Returns the folder below `parent` along `names`, whatever their case or normal form.
 
-    Where there is none, returns ``parent / name``.
+    From where there is none on, the names are taken as they are.
 
     Raises:
         DataError: See `subfolders`.
     """
-    wanted = same_name(name)
-    return parent / next((one for one in subfolders(parent) if same_name(one) == wanted), name)
+    for name in names:
+        wanted = same_name(name)
+        parent /= next((one for one in subfolders(parent) if same_name(one) == wanted), name)
+    return parent
 
 
 def has_folder(parent: Path, *names: str) -> bool:

@@ -79,8 +79,8 @@ class ImageFolder:
         )
 
     def read_mask(self, relative: str) -> np.ndarray:
-        """Reads the mask at `relative` as bool (H, W); see `read_mask`."""
-        return read_mask(self.path / relative, root=self.path, max_pixels=self.max_pixels)
+        """Reads the mask at `relative` as bool (H, W), True on the defect; see `read_mask`."""
+        return read_mask(self.path / relative, root=self.path, max_pixels=self.max_pixels).defect
 
     def __repr__(self) -> str:
         return f"ImageFolder({str(self.path)!r})"
@@ -92,9 +92,7 @@ def read_image(
     """Reads one image as 8-bit "L" or "RGB", EXIF orientation applied.
 
     Args:
-        path: The file.
         root: If given, `path` must lie below it without passing through a link.
-        max_pixels: Largest width times height that is decoded.
         bits: How many of its 16 bits a 16-bit image uses.
 
     Raises:
@@ -105,43 +103,21 @@ def read_image(
     return decode(data, path, max_pixels).eight_bit(path, bits)
 
 
-def read_mask(path: Path, *, root: Path | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Reads a mask: bool (H, W), True on the defect; see `masks.read_marks` for what that is.
-
-    Of a folder of masks, one a defect of the same image, it is their union.
-
-    Args:
-        path: The file, or the folder.
-        root: If given, `path` must lie below it without passing through a link.
-        max_pixels: Largest width times height that is decoded.
-
-    Raises:
-        ImageError: As `read_image`.
-    """
-    return read_mask_file(path, root=root, max_pixels=max_pixels).defect
-
-
 @dataclass(frozen=True)
-class MaskFile:
-    """A mask as it is read, or the union of a folder of masks.
+class Mask:
+    """A mask as it is read, or the union of a folder of masks."""
 
-    Attributes:
-        defect: bool (H, W), True on the defect.
-        note: What was taken for ground that is not zero; "" for nothing.
-        lossy: Whether the compression of its file changes pixels.
-        orientation: By EXIF, 1 to 8; of a folder, its first mask's.
+    defect: np.ndarray  # bool (H, W), True on the defect; see `masks.read_marks`
+    note: str  # what was taken for ground that is not zero; "" for nothing
+    lossy: bool  # whether the compression of its file changes pixels
+    orientation: int  # by EXIF, 1 to 8; of a folder, its first mask's
+
+
+def read_mask(path: Path, *, root: Path | None = None, max_pixels: int = MAX_PIXELS) -> Mask:
+    """Reads a mask, or the union of a folder of masks, one for each defect of an image.
+
+    Arguments and errors are those of `read_image`; the masks of a folder must have one size.
     """
-
-    defect: np.ndarray
-    note: str
-    lossy: bool
-    orientation: int
-
-
-def read_mask_file(
-    path: Path, *, root: Path | None = None, max_pixels: int = MAX_PIXELS
-) -> MaskFile:
-    """As `read_mask`, with what there is to say of the file."""
     files = [
         decode(read_bytes(one, root=root, max_pixels=max_pixels), one, max_pixels)
         for one in _mask_files(path if root is None else resolve_inside(root, path))
@@ -154,7 +130,7 @@ def read_mask_file(
                 f"{path} holds masks of {first[1]}x{first[0]} and {shape[1]}x{shape[0]} pixels: "
                 "all must have the size of their image."
             )
-    return MaskFile(
+    return Mask(
         defect=np.logical_or.reduce([one.defect for one in marks]),
         note=next((one.note for one in marks if one.note), ""),
         lossy=any(file.lossy for file in files),

@@ -29,15 +29,10 @@ COLUMNS = ["key", "shard", "row", "shard_sha256"]
 
 
 class LatentMoments(NamedTuple):
-    """Posterior moments of some latents.
+    """Posterior moments of some latents."""
 
-    Attributes:
-        mean: float32 (N, C, h, w).
-        std: float32 (N, C, h, w), or (N, 0, h, w) of an autoencoder without a posterior.
-    """
-
-    mean: torch.Tensor
-    std: torch.Tensor
+    mean: torch.Tensor  # float32 (N, C, h, w)
+    std: torch.Tensor  # float32 (N, C, h, w), or (N, 0, h, w) of an autoencoder without a posterior
 
 
 def latent_key(
@@ -52,12 +47,7 @@ def latent_key(
     """Name of a latent: a SHA-256 over everything that decides its values.
 
     Args:
-        image_sha256: Of the image file's bytes.
         view: Number of the augmented view; 0 is the image itself, whatever the augmentation.
-        autoencoder_digest: As :func:`decodiff_pipeline.deco.weights.digest` returns it.
-        geometry: How images are fitted into squares.
-        augmentation: What views are drawn from.
-        dtype: Stored precision.
     """
     parts = {
         "format": FORMAT,
@@ -110,12 +100,7 @@ class LatentCache:
         return [key for key in dict.fromkeys(keys) if key not in present]
 
     def append(self, keys: Sequence[str], moments: LatentMoments, dtype: str) -> None:
-        """Write one more shard and list it in the index.
-
-        Args:
-            keys: One for each latent.
-            moments: The latents.
-            dtype: Stored precision: ``float16``, ``bfloat16`` or ``float32``.
+        """Writes one more shard and lists it in the index.
 
         Raises:
             CacheError: The file system refuses, for want of space for example; what was in the
@@ -143,10 +128,7 @@ class LatentCache:
             raise CacheError(msg) from error
 
     def reader(self, keys: Sequence[str]) -> LatentReader:
-        """Open latents for reading, after checking the digests of their shards.
-
-        Args:
-            keys: The latents wanted, in the order wanted.
+        """Opens latents for reading in the order of the keys, and checks their shards' digests.
 
         Raises:
             CacheError: A key is not in the cache, or a shard is not what was written.
@@ -184,11 +166,7 @@ class LatentReader:
         return channels, height, width
 
     def moments(self, rows: Sequence[int]) -> LatentMoments:
-        """Read some latents.
-
-        Args:
-            rows: Positions in the order of the keys.
-        """
+        """Reads the latents at some positions in the order of the keys."""
         import torch
 
         places = [self._places[row] for row in rows]

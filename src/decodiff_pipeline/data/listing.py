@@ -30,19 +30,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Files:
-    """What lies below a folder, hidden files and folders left out.
+    """What lies below a folder, hidden files and folders left out."""
 
-    Attributes:
-        images: By their suffix, sorted.
-        others: The other files.
-        system: Files and folders that `file_names.is_system`, not looked into.
-        links: Links to folders, not followed.
-    """
-
-    images: list[Path] = field(default_factory=list)
+    images: list[Path] = field(default_factory=list)  # by their suffix, sorted
     others: list[Path] = field(default_factory=list)
+    # Files and folders that `file_names.is_system`, not looked into.
     system: list[Path] = field(default_factory=list)
-    links: list[Path] = field(default_factory=list)
+    links: list[Path] = field(default_factory=list)  # links to folders, not followed
 
 
 def find_files(folder: Path, *, recursive: bool = True) -> Files:

@@ -15,13 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from decodiff_pipeline.data import splits
 from decodiff_pipeline.data.bit_depth import smallest_depth
 from decodiff_pipeline.data.decoding import MAX_PIXELS
+from decodiff_pipeline.data.duplicates import pictures_of
 from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.data.images import ImageFolder  # noqa: TC001 - Kedro resolves annotations
 from decodiff_pipeline.data.layouts import Record, get_layout, layout_names
 from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD, HELD_OUT
 from decodiff_pipeline.data.listing import find_files
 from decodiff_pipeline.data.measuring import measure
-from decodiff_pipeline.data.near_duplicates import pictures_of
 from decodiff_pipeline.data.records import list_records
 from decodiff_pipeline.deco.colour import FULL_DEPTH
 from decodiff_pipeline.text import Text, as_text
@@ -50,7 +50,7 @@ COLUMNS = {
     "mask_width": "int64",  # 0 without a readable mask, as the next two
     "mask_height": "int64",
     "mask_pixels": "int64",  # defective pixels
-    "dhash": "str",  # near_duplicates.difference_hash, "" where the image does not decode
+    "dhash": "str",  # duplicates.difference_hash, "" where the image does not decode
     "excluded_because": "str",  # the reason given in data.exclude, "" for none
     "pixels_sha256": "str",  # of the decoded pixels: the same where a picture was saved anew
     "contrast": "int64",  # levels of 255 between its darkest and brightest pixels
@@ -164,10 +164,6 @@ def build_manifest(images: ImageFolder, config: DataConfig) -> pd.DataFrame:
 
     An image that cannot be read is a row too, with the reason in `error`, for validation to show.
 
-    Args:
-        images: The raw images.
-        config: What they are.
-
     Returns:
         One row an image, columns as in `COLUMNS`, sorted by category and path.
 
@@ -265,8 +261,13 @@ def _excluded(manifest: pd.DataFrame, exclude: Sequence[Exclusion], root: Path) 
 
 
 def _splits(manifest: pd.DataFrame, config: DataConfig) -> pd.Series:
-    """Fills in the split of the rows that their layout left to be carved."""
+    """Fills in the split of the rows that their layout gives none."""
     split = manifest["split"].copy()
+    options: dict[str, Any] = {
+        "seed": config.seed,
+        "val_fraction": config.val_fraction,
+        "calibration_fraction": config.calibration_fraction,
+    }
     for category, group in manifest.groupby("category"):
         test = group[split[group.index] == splits.TEST]
         labels = set(test["label"])
@@ -280,24 +281,11 @@ def _splits(manifest: pd.DataFrame, config: DataConfig) -> pd.Series:
             )
         rows = group.index[split[group.index] == ""]
         keys = _split_keys(manifest.loc[rows])
-        carved = splits.carve(
-            keys,
-            seed=config.seed,
-            val_fraction=config.val_fraction,
-            calibration_fraction=config.calibration_fraction,
-            test_fraction=config.test_fraction if needs_good else 0.0,
-        )
-        split[rows] = keys.map(carved)
+        test_fraction = config.test_fraction if needs_good else 0.0
+        split[rows] = keys.map(splits.assign_splits(keys, test_fraction=test_fraction, **options))
         held_out = group.index[split[group.index] == HELD_OUT]
         keys = manifest.loc[held_out, "sha256"].where(lambda s: s != "", manifest["path"])
-        split[held_out] = keys.map(
-            splits.halve(
-                keys,
-                seed=config.seed,
-                val_fraction=config.val_fraction,
-                calibration_fraction=config.calibration_fraction,
-            )
-        )
+        split[held_out] = keys.map(splits.divide_held_out(keys, **options))
     return split
 
 

@@ -21,20 +21,10 @@ HALF = 0.5
 
 
 class Marks(NamedTuple):
-    """A mask as it is read.
+    """A mask as it is read."""
 
-    Attributes:
-        defect: bool (H, W), True on the defect.
-        note: What was taken for ground that is not zero; "" for nothing.
-    """
-
-    defect: np.ndarray
-    note: str = ""
-
-
-def mask_array(image: Image.Image) -> np.ndarray:
-    """The defect of a decoded mask: bool (H, W); see `read_marks`."""
-    return read_marks(image).defect
+    defect: np.ndarray  # bool (H, W), True on the defect
+    note: str = ""  # what was taken for ground that is not zero; "" for nothing
 
 
 def read_marks(image: Image.Image) -> Marks:
@@ -47,9 +37,6 @@ def read_marks(image: Image.Image) -> Marks:
     - Where that marks more than half of the picture, the value that covers most of the border is
       the ground, if it leaves at most half marked and the mask has no black, a palette whose first
       colour is that value, or marks by alpha. A plain black and white mask stays as it is.
-
-    Args:
-        image: The mask in the mode of its file.
     """
     values, colours = _values(image), image.mode not in {"1", "L"}
     layers = _alpha(image, values)

@@ -1,4 +1,4 @@
-"""What the manifest says of one image and its mask: read once, told as plain values."""
+"""Measures one image and its mask for the manifest; each file is read once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from decodiff_pipeline.data.decoding import decode
-from decodiff_pipeline.data.images import read_bytes, read_mask_file, resolve_inside
-from decodiff_pipeline.data.near_duplicates import difference_hash
+from decodiff_pipeline.data.duplicates import difference_hash
+from decodiff_pipeline.data.images import read_bytes, read_mask, resolve_inside
 from decodiff_pipeline.deco.colour import FULL_DEPTH
 from decodiff_pipeline.errors import ImageError
 
@@ -27,12 +27,6 @@ SIXTEEN_TO_EIGHT = 257
 def measure(root: Path, record: Record, max_pixels: int, bits: int = FULL_DEPTH) -> dict[str, Any]:
     """Reads one image and its mask and returns everything validation asks about them.
 
-    Args:
-        root: Of the raw images.
-        record: The image.
-        max_pixels: Largest width times height that is decoded.
-        bits: How many of its 16 bits a 16-bit image uses.
-
     Returns:
         Columns of the manifest. What cannot be read is a sentence in ``error`` or ``mask_error``.
     """
@@ -44,15 +38,15 @@ def measure(root: Path, record: Record, max_pixels: int, bits: int = FULL_DEPTH)
         path = root / record.path
         data = read_bytes(path, root=root, max_pixels=max_pixels)
         facts |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        found = decode(data, path, max_pixels)
-        image, deep = found.eight_bit(path, bits), found.deep
+        file = decode(data, path, max_pixels)
+        image, deep = file.eight_bit(path, bits), file.deep
         facts |= {
-            "mode": found.image.mode,
+            "mode": file.image.mode,
             "dhash": difference_hash(image),
             "pixels_sha256": pixels_sha256(image, deep),
             "contrast": contrast(image),
-            "orientation": found.orientation,
-            "note": found.note,
+            "orientation": file.orientation,
+            "note": file.note,
             "width": image.width,
             "height": image.height,
         }
@@ -77,11 +71,11 @@ def _measure_mask(root: Path, record: Record, max_pixels: int) -> dict[str, Any]
             facts["mask_path"] = None
             facts["mask_error"] = f"{root / record.path} has no mask: put it at {path}."
             return facts
-        found = read_mask_file(path, root=root, max_pixels=max_pixels)
-        height, width = found.defect.shape
+        mask = read_mask(path, root=root, max_pixels=max_pixels)
+        height, width = mask.defect.shape
         facts |= {"mask_width": width, "mask_height": height}
-        facts |= {"mask_pixels": int(found.defect.sum()), "mask_note": found.note}
-        facts |= {"mask_orientation": found.orientation, "mask_lossy": found.lossy}
+        facts |= {"mask_pixels": int(mask.defect.sum()), "mask_note": mask.note}
+        facts |= {"mask_orientation": mask.orientation, "mask_lossy": mask.lossy}
     except ImageError as error:
         facts["mask_error"] = str(error)
     return facts

@@ -1,4 +1,4 @@
-"""The chunks of a PNG file that say what its pixels are; the others cannot spoil the reading.
+"""The chunks of a PNG file that its pixels depend on; damage in the others does no harm.
 
 Text, colour profiles and the like are left out before the file is decoded: a broken one, or a text
 of gigabytes behind a few bytes, says nothing about the pixels.
@@ -26,9 +26,6 @@ AROUND = 12  # bytes of a chunk that are not data: length, name, checksum
 
 def pixel_chunks(data: bytes) -> tuple[bytes, str]:
     """Reduces a PNG file to what decides its pixels and their orientation.
-
-    Args:
-        data: The file.
 
     Returns:
         A PNG file of the critical chunks, those of transparency and frames, and the metadata that

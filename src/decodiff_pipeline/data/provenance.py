@@ -23,15 +23,11 @@ MADE_BY_RUNS = (":(top,exclude)data", ":(top,exclude)dvc.lock")
 
 @dataclass(frozen=True)
 class GitState:
-    """The code a run was made with.
+    """The code a run was made with."""
 
-    Attributes:
-        commit: Full hash of the commit checked out; ``None`` where there is none.
-        dirty: Whether code or configuration differ from that commit, as in every DVC experiment;
-            ``None`` where there is none. Data and reports are what a run makes of them.
-    """
-
-    commit: str | None
+    commit: str | None  # full hash of the commit checked out; ``None`` where there is none
+    # Whether code or configuration differ from that commit, as in every DVC experiment; ``None``
+    # where there is none. Data and reports are what a run makes of them.
     dirty: bool | None
 
 
@@ -51,9 +47,6 @@ def git_state(folder: Path) -> GitState:
 def dvc_revision(folder: Path) -> str | None:
     """SHA-256 of ``dvc.lock``, which names every artifact by its content.
 
-    Args:
-        folder: The project's root or a folder within it.
-
     Returns:
         ``None`` where the project has no ``dvc.lock`` (yet).
     """
@@ -67,11 +60,7 @@ def dvc_revision(folder: Path) -> str | None:
 
 
 def data_digest(manifest: pd.DataFrame) -> str:
-    """SHA-256 of what a data set consists of, whatever the order of its rows.
-
-    Args:
-        manifest: A row for each image, with the columns category, split, label, path, sha256.
-    """
+    """SHA-256 of what a data set consists of, whatever the order of its rows."""
     told = manifest.assign(sha256=pixel_identities(manifest))
     rows = told[list(IDENTIFYING_COLUMNS)].astype(str)
     return sha256_of(sorted(rows.itertuples(index=False, name=None)))

@@ -1,4 +1,4 @@
-"""What a layout knows of the images of a data set, checked before any image is opened."""
+"""Lists a data set by its layout, and checks names before any image is opened."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ def list_records(root: Path, layout: Layout, categories: Sequence[str] | None) -
     """Lists the images of the wanted categories, without files of the system.
 
     Args:
-        root: Of the raw images.
-        layout: How they lie.
         categories: Names in the normal form NFC; None for all that are there.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What people said of images that a served model had judged: a table, checked line by line."""
+"""Reads a table of labels that people gave to images which a model had scored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from decodiff_pipeline.data.file_names import nfc, same_name
 from decodiff_pipeline.data.folder_names import GOOD_WORDS, MASK_WORDS
 from decodiff_pipeline.data.images import read_bytes
 from decodiff_pipeline.data.listing import find_files
-from decodiff_pipeline.data.masks import mask_array
+from decodiff_pipeline.data.masks import read_marks
 from decodiff_pipeline.data.tables import read_table, table_path
 from decodiff_pipeline.errors import DataError, ImageError
 
@@ -29,35 +29,22 @@ TOLD = 10  # problems that a message lists
 
 @dataclass(frozen=True)
 class Reviewed:
-    """A line of the table with its image.
+    """A line of the table with its image."""
 
-    Attributes:
-        line: In the table; the header is line 1.
-        category: As the table has it.
-        defective: Whether a person found a defect.
-        defect_type: Of a defective image; empty where the table names none.
-        image: The file.
-        sha256: Of its bytes.
-        suffix: By its content, not its name.
-        mask: Where the defect is; ``None`` for none.
-        mask_suffix: As ``suffix``.
-        mask_sha256: Of the mask's bytes; empty for none.
-    """
-
-    line: int
+    line: int  # in the table; the header is line 1
     category: str
-    defective: bool
-    defect_type: str
+    defective: bool  # whether a person found a defect
+    defect_type: str  # of a defective image; empty where the table names none
     image: Path
-    sha256: str
-    suffix: str
-    mask: Path | None
-    mask_suffix: str
-    mask_sha256: str
+    sha256: str  # of its bytes
+    suffix: str  # by its content, not its name
+    mask: Path | None  # where the defect is; ``None`` for none
+    mask_suffix: str  # as `suffix`
+    mask_sha256: str  # of the mask's bytes; empty for none
 
 
 def read_labels(table: Path, images: Path) -> tuple[list[Reviewed], list[str]]:
-    """Read the table and every image that it names.
+    """Reads the table and every image that it names.
 
     Args:
         table: CSV or parquet with ``category``, ``verdict``, and ``path`` (relative to
@@ -85,20 +72,16 @@ def read_labels(table: Path, images: Path) -> tuple[list[Reviewed], list[str]]:
             problems.append(f"line {line}: {error}")
             continue
         before = found.setdefault(one.sha256, one)
-        if _said(before) != _said(one):
+        if _label(before) != _label(one):
             problems.append(
-                f"line {line}: {one.image} is {_words(one)} here and {_words(before)} in line "
-                f"{before.line}: keep the line that is right."
+                f"line {line}: {one.image} is {_described(one)} here and {_described(before)} in "
+                f"line {before.line}: keep the line that is right."
             )
     return list(found.values()), problems
 
 
 def refuse(table: Path, problems: Sequence[str]) -> None:
-    """Raise where there are problems.
-
-    Raises:
-        DataError: Names them, or the first of many.
-    """
+    """Raises a DataError that lists the problems, or the first of many, where there are any."""
     if problems:
         more = len(problems) - TOLD
         listed = [*problems[:TOLD], *([f"and {more} more"] if more > 0 else [])]
@@ -176,7 +159,7 @@ def _path(row: dict[str, str], images: Path, index: dict[str, Path]) -> Path:
 def _checked_mask(mask: Path, images: Path, size: tuple[int, int]) -> bytes:
     """The bytes of a mask's file."""
     data = read_bytes(mask, root=images)
-    defect = mask_array(decode(data, mask).image)
+    defect = read_marks(decode(data, mask).image).defect
     if defect.shape != size[::-1]:
         raise ImageError(
             f"{mask} is {defect.shape[1]}x{defect.shape[0]} and its image {size[0]}x{size[1]}: "
@@ -187,10 +170,10 @@ def _checked_mask(mask: Path, images: Path, size: tuple[int, int]) -> bytes:
     return data
 
 
-def _said(one: Reviewed) -> tuple[str, bool, str, str]:
+def _label(one: Reviewed) -> tuple[str, bool, str, str]:
     return one.category, one.defective, one.defect_type, one.mask_sha256
 
 
-def _words(one: Reviewed) -> str:
+def _described(one: Reviewed) -> str:
     kind = (one.defect_type or "defective") if one.defective else "good"
     return f"{one.category}, {kind}" + (f", mask {one.mask.name}" if one.mask else "")

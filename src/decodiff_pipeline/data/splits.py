@@ -1,4 +1,4 @@
-"""Carving train, val and calibration out of good images, by content.
+"""Assigns good images to train, val and calibration, by their content.
 
 A split follows from the seed and the image's SHA-256 alone: a renamed image stays where it was,
 equal images land together, and a new image moves no other (but for the guarantee below).
@@ -26,7 +26,7 @@ def unit_hash(seed: int | str, sha256: str) -> float:
     return int(digest[:8], 16) / 2**32
 
 
-def carve(
+def assign_splits(
     digests: Iterable[str],
     *,
     seed: int,
@@ -43,7 +43,7 @@ def carve(
 
     Args:
         digests: SHA-256 of each image, repeats allowed.
-        seed: Another seed, another split.
+        seed: Seed of the hash.
         val_fraction: Share of the images that are not test, in [0, 1).
         calibration_fraction: As `val_fraction`; their sum is below 1.
         test_fraction: Share of all images, in [0, 1).
@@ -53,41 +53,33 @@ def carve(
     """
     splits = {digest: TRAIN for digest in digests}
     for digest in splits:
+        u = unit_hash(seed, digest)
         if unit_hash(f"{seed}:{TEST}", digest) < test_fraction:
             splits[digest] = TEST
-            continue
-        u = unit_hash(seed, digest)
-        if u < val_fraction:
+        elif u < val_fraction:
             splits[digest] = VAL
         elif u < val_fraction + calibration_fraction:
             splits[digest] = CALIBRATION
-    _fill_train(splits, seed)
-    for split, fraction in (
-        (TEST, test_fraction),
-        (VAL, val_fraction),
-        (CALIBRATION, calibration_fraction),
+    if splits and TRAIN not in splits.values():  # nothing can be learnt without a train image
+        splits[max(splits, key=lambda digest: unit_hash(seed, digest))] = TRAIN
+    for split, fraction, key in (
+        (TEST, test_fraction, f"{seed}:{TEST}"),
+        (VAL, val_fraction, seed),
+        (CALIBRATION, calibration_fraction, seed),
     ):
         if fraction > 0:
-            _fill(splits, split, f"{seed}:{TEST}" if split == TEST else seed)
+            _fill(splits, split, key)
     return splits
 
 
-def halve(
+def divide_held_out(
     digests: Iterable[str], *, seed: int, val_fraction: float, calibration_fraction: float
 ) -> dict[str, str]:
     """Splits good images that a data set keeps for validation into val and calibration.
 
-    They are shared in the proportion of the fractions, by `unit_hash`. Where both splits are
-    wanted, neither is empty as long as there are two different images.
-
-    Args:
-        digests: SHA-256 of each image, repeats allowed.
-        seed: Another seed, another split.
-        val_fraction: Share of val, relative to the other; zero for none.
-        calibration_fraction: The same of calibration. All is val where both are zero.
-
-    Returns:
-        The split of each digest.
+    They are shared in the proportion of the fractions, by `unit_hash`; all go to val where both
+    are zero. Where both splits are wanted, neither is empty as long as there are two different
+    images. Arguments and result are as for `assign_splits`.
     """
     limit = val_fraction / ((val_fraction + calibration_fraction) or 1)
     if calibration_fraction == 0:
@@ -97,12 +89,6 @@ def halve(
     if len(order) > 1 and 0 < limit < 1:
         n_val = min(max(n_val, 1), len(order) - 1)
     return {digest: VAL if i < n_val else CALIBRATION for i, digest in enumerate(order)}
-
-
-def _fill_train(splits: dict[str, str], seed: int) -> None:
-    """Without a train image nothing can be learnt: takes the one furthest from the other splits."""
-    if splits and TRAIN not in splits.values():
-        splits[max(splits, key=lambda digest: unit_hash(seed, digest))] = TRAIN
 
 
 def _fill(splits: dict[str, str], split: str, seed: int | str) -> None:

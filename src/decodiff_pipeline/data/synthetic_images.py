@@ -19,23 +19,14 @@ if TYPE_CHECKING:
 
 
 class SyntheticImage(NamedTuple):
-    """A good image that is given a synthetic defect.
-
-    Attributes:
-        path: The good image.
-        sha256: Of its bytes.
-        category: Its category.
-        number: Which of its defects.
-        source_path: Another good image of the split, of any category, to take textures from.
-        source_sha256: Of that one's bytes.
-    """
+    """A good image that is given a synthetic defect."""
 
     path: str
-    sha256: str
+    sha256: str  # of its bytes
     category: str
-    number: int
-    source_path: str
-    source_sha256: str
+    number: int  # which of its defects
+    source_path: str  # another good image of the split, of any category, to take textures from
+    source_sha256: str  # of that one's bytes
 
     @property
     def identity(self) -> str:
@@ -64,11 +55,6 @@ def synthetic_images(
 
     Where textures come from follows from the images' bytes, and one image more or less changes
     it for few others.
-
-    Args:
-        manifest: The validated manifest.
-        per_image: Defects per image, each in a copy of its own.
-        split: Which split.
     """
     good = manifest[(manifest["split"] == split) & (manifest["label"] == "good")]
     good = good.assign(sha256=pixel_identities(good))

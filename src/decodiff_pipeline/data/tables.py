@@ -37,18 +37,13 @@ SAVE_AS = "save it as 'CSV UTF-8'"
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose values are text without spaces around it, empty where there is none.
+    """A table whose values are text without spaces around it, empty where there is none."""
 
-    Attributes:
-        file: Where it was read.
-        columns: Names in small letters, with _ for spaces and hyphens.
-        rows: Line number (the header's is 1; of parquet the row's) and values by column.
-        decimal_comma: Whether commas in numbers are decimal, since they separate no columns.
-    """
-
-    file: Path
-    columns: tuple[str, ...]
+    file: Path  # where it was read
+    columns: tuple[str, ...]  # names in small letters, with _ for spaces and hyphens
+    # Line number (the header's is 1; of parquet the row's) and values by column.
     rows: tuple[tuple[int, dict[str, str]], ...]
+    # Whether commas in numbers are decimal, since they separate no columns.
     decimal_comma: bool = False
 
     def number(self, text: str, line: int, column: str) -> float | None:
@@ -66,15 +61,11 @@ class Table:
 
 
 def read_table(file: Path, known: Collection[str]) -> Table:
-    """Read a table with a header.
+    """Reads a table with a header.
 
     CSV may be UTF-8, UTF-16 or Windows-1252, with or without a byte order mark and Excel's
     ``sep=;`` line; its separator is the one that finds the most of the known columns. Lines
     without any value are left out.
-
-    Args:
-        file: CSV, or parquet by its suffix.
-        known: Columns that it may have.
 
     Raises:
         DataError: It cannot be read; the message names the line and the cure.
@@ -103,11 +94,7 @@ def read_table(file: Path, known: Collection[str]) -> Table:
             f"{file}, line {reader.line_num + skipped}: {error}: close the quotes, and double a "
             "quote within quotes."
         ) from error
-    columns = [name for name in names if name]
-    if len(set(columns)) < len(columns):
-        twice = next(name for name in columns if columns.count(name) > 1)
-        raise DataError(f"{file} has two columns {twice!r}: keep one.")
-    return Table(file, tuple(columns), tuple(rows), separator != ",")
+    return Table(file, _distinct(names, file), tuple(rows), separator != ",")
 
 
 def decoded(file: Path) -> tuple[str, str]:
@@ -153,10 +140,6 @@ def table_path(text: str, root: Path) -> str:
     ``\`` stands for ``/`` and letters may be composed in the other way of Unicode, unless there is
     a file of the very name.
 
-    Args:
-        text: As in the table.
-        root: What it is relative to.
-
     Raises:
         DataError: It begins at a drive of Windows.
     """
@@ -178,10 +161,23 @@ def _parquet(file: Path) -> Table:
         raise DataError(
             f"{file} is not a readable Parquet file ({reason}): write it again."
         ) from error
-    table.columns = [_column(str(name)) for name in table.columns]
+    names = [_column(str(name)) for name in table.columns]
+    columns = _distinct(names, file)
     text = table.astype(object).where(table.notna(), "").astype(str)
-    rows = tuple(enumerate(text.to_dict("records"), start=1))
-    return Table(file, tuple(table.columns), rows)  # type: ignore[arg-type]
+    rows = (
+        {name: value.strip() for name, value in zip(names, row, strict=True) if name}
+        for row in text.itertuples(index=False, name=None)
+    )
+    return Table(file, columns, tuple(enumerate(rows, start=1)))
+
+
+def _distinct(names: list[str], file: Path) -> tuple[str, ...]:
+    """The names of columns without empty ones; refuses one that is there twice."""
+    columns = [name for name in names if name]
+    if len(set(columns)) < len(columns):
+        twice = next(name for name in columns if columns.count(name) > 1)
+        raise DataError(f"{file} has two columns {twice!r}: keep one.")
+    return tuple(columns)
 
 
 def _separator(header: str, known: Collection[str]) -> str:

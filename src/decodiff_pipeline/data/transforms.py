@@ -48,21 +48,15 @@ def augmented_square(
     identity: str,
     view: int,
 ) -> np.ndarray:
-    """One view of an image, at the model's input size.
+    """One view of an image, at the model's input size, uint8 (image_size, image_size, 3).
 
     Of a tiled image it is one tile, the next one in the next view: the views spread over the
     tiles, and the images of which there is one view over all places.
 
     Args:
-        image: Any PIL image; it becomes RGB.
-        geometry: How it is fitted into squares.
-        augmentation: What may be drawn.
         identity: What tells this image from others, such as its SHA-256; with ``view`` and the
             seed it decides what is drawn.
         view: Number of the view; 0 is the image itself, or a tile of it, as it is.
-
-    Returns:
-        uint8, (image_size, image_size, 3).
     """
     whole = resize_and_pad(image, geometry)
     if view:

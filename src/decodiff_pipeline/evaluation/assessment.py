@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from decodiff_pipeline.data.near_duplicates import duplicate_of, near_duplicate_of
+from decodiff_pipeline.data.duplicates import duplicate_of, near_duplicate_of
 from decodiff_pipeline.evaluation import record
 from decodiff_pipeline.evaluation.category_evaluator import CategoryEvaluator, defective, scores
 from decodiff_pipeline.evaluation.ground_truth import cropped_defects, cropped_share

@@ -1,4 +1,4 @@
-"""From what the images are like to the values of parameters, each with its reason."""
+"""Chooses the values of parameters by what the images are like, each with its reason."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from decodiff_pipeline.deco.geometry import square_count
-from decodiff_pipeline.evaluation.visibility.measure import model_scale
 from decodiff_pipeline.recommend.orientation import AS_NEAR, TRANSFORMS, allowed
+from decodiff_pipeline.visibility.measure import model_scale
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,34 +31,22 @@ FEWEST_STEPS, MOST_STEPS = 400, 3000
 
 @dataclass(frozen=True)
 class Choice:
-    """A value and why it is that.
-
-    Attributes:
-        value: Of the parameter.
-        why: The reason, a clause.
-    """
+    """A value and why it is that."""
 
     value: Any
-    why: str
+    why: str  # the reason, a clause
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of the images.
+    """What is known of the images."""
 
-    Attributes:
-        sizes: Width and height of each good image in pixels.
-        train: Good images to train on.
-        mask_side: Side in pixels that a tenth of the masked defects do not reach; None without.
-        detail: Share of the gradient's energy left where images are reduced to 128 pixels.
-        flips: As `orientation.flip_ratios`, of each category.
-    """
-
-    sizes: Sequence[tuple[int, int]]
-    train: int
+    sizes: Sequence[tuple[int, int]]  # width and height of each good image in pixels
+    train: int  # good images to train on
+    # Side in pixels that a tenth of the masked defects do not reach; None without.
     mask_side: float | None
-    detail: float
-    flips: Sequence[dict[str, float] | None]
+    detail: float  # share of the gradient's energy left where images are reduced to 128 pixels
+    flips: Sequence[dict[str, float] | None]  # as `orientation.flip_ratios`, of each category
 
 
 def choose_fit(sizes: Sequence[tuple[int, int]]) -> Choice:

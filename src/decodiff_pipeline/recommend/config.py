@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from decodiff_pipeline.data.acquire import NAME
 from decodiff_pipeline.errors import ConfigurationError, DataError
 from decodiff_pipeline.text import Text
+
+if TYPE_CHECKING:
+    from decodiff_pipeline.data.caching import LatentCacheConfig
+    from decodiff_pipeline.data.manifest import DataConfig
+    from decodiff_pipeline.deco.config import PreprocessConfig
+    from decodiff_pipeline.deco.weights import AutoencoderConfig
+    from decodiff_pipeline.training.config import TrainingConfig
+    from decodiff_pipeline.training.scoring import ScoringConfig
+    from decodiff_pipeline.visibility.config import VisibilityConfig
 
 KEPT = frozenset({"base", "local"})  # Kedro's own environments
 
@@ -42,31 +51,32 @@ class RecommendConfig(BaseModel):
 
 
 @dataclass(frozen=True)
+class Base:
+    """The parameters as they are; ``least`` is the good train images that a category needs."""
+
+    data: DataConfig
+    geometry: PreprocessConfig
+    autoencoder: AutoencoderConfig
+    latents: LatentCacheConfig
+    training: TrainingConfig
+    scoring: ScoringConfig
+    visibility: VisibilityConfig
+    least: int
+
+
+@dataclass(frozen=True)
 class Target:
-    """Where images are read and an environment is written.
+    """Where images are read and an environment is written."""
 
-    Attributes:
-        root: Folder of the images.
-        dataset: What the data set is called: its folder in ``data/01_raw``.
-        name: Of the environment.
-        folder: ``conf/<name>``.
-        acquired: Whether the images lie in ``data/01_raw`` already.
-    """
-
-    root: Path
-    dataset: str
-    name: str
-    folder: Path
-    acquired: bool
+    root: Path  # folder of the images
+    dataset: str  # what the data set is called: its folder in ``data/01_raw``
+    name: str  # of the environment
+    folder: Path  # ``conf/<name>``
+    acquired: bool  # whether the images lie in ``data/01_raw`` already
 
 
 def target(config: RecommendConfig, raw: Path, conf: Path) -> Target:
     """Checks where the images are and whether the environment may be written.
-
-    Args:
-        config: The parameters.
-        raw: ``data/01_raw``.
-        conf: ``conf``.
 
     Raises:
         ConfigurationError: No folder is named, the name will not do, or the environment is there.

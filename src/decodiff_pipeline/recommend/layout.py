@@ -23,29 +23,16 @@ PLAIN = "folder"  # the one that people's own folders are nearest to
 
 @dataclass(frozen=True)
 class Fit:
-    """How well a layout fits a folder.
-
-    Attributes:
-        layout: Its name.
-        known: Image files that it knows, as an image or as a mask.
-        good: Good ones among them.
-        why: What speaks for or against it.
-    """
+    """How well a layout fits a folder."""
 
     layout: str
-    known: int
-    good: int
-    why: str
+    known: int  # image files that it knows, as an image or as a mask
+    good: int  # good ones among them
+    why: str  # what speaks for or against it
 
 
 def find_layout(root: Path) -> tuple[Fit, list[Fit]]:
-    """Try every layout and choose the one that knows most of the image files.
-
-    Args:
-        root: The folder.
-
-    Returns:
-        The layout that fits, and all of them, the best first.
+    """Tries every layout; returns the one that knows most of the image files, and all in order.
 
     Raises:
         DataError: There is no image or one alone, or no layout knows a good one.
@@ -100,12 +87,7 @@ def _fit(name: str, root: Path, files: list[str]) -> Fit:
 
 
 def missing(manifest: pd.DataFrame, least: int) -> list[str]:
-    """What a data set lacks, a sentence each.
-
-    Args:
-        manifest: One row an image.
-        least: Good train images that a category needs, ``validation.min_train_images``.
-    """
+    """What a data set lacks, a sentence each."""
     said = []
     broken = int((manifest["error"] != "").sum())
     if broken:

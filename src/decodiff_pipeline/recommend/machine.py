@@ -11,8 +11,8 @@ from decodiff_pipeline.deco.autoencoder import load_autoencoder, reduction
 from decodiff_pipeline.deco.memory import keep_freed_memory
 from decodiff_pipeline.deco.precision import resolve_bfloat16
 from decodiff_pipeline.deco.unet import build_unet
-from decodiff_pipeline.evaluation.visibility.fidelity import busy_seconds
 from decodiff_pipeline.recommend.choices import Choice
+from decodiff_pipeline.visibility.fidelity import busy_seconds
 
 if TYPE_CHECKING:
     from decodiff_pipeline.deco.weights import AutoencoderConfig
@@ -33,12 +33,6 @@ def seconds_per_step(
     preset: str, image_size: int, autoencoder: AutoencoderConfig, training: TrainingConfig
 ) -> float:
     """Median time of an optimiser step on random latents, after a first one.
-
-    Args:
-        preset: Size of the network.
-        image_size: Side of the squares in pixels.
-        autoencoder: Decides on the latents' shape.
-        training: Batch size, threads and precision.
 
     Raises:
         ConfigurationError: The autoencoder's weights cannot be had.

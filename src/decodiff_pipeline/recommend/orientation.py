@@ -30,9 +30,6 @@ def flip_ratios(images: Iterable[Image.Image]) -> dict[str, float] | None:
     without T. It is about 1 where the orientation varies, or where the object has that symmetry,
     and much larger where all images are the same way up.
 
-    Args:
-        images: Good images of one category.
-
     Returns:
         A ratio for each of `TRANSFORMS`; None where there are fewer than 8 images.
     """

@@ -11,54 +11,42 @@ from decodiff_pipeline.data.listing import list_images
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 GOOD = "good"
 DEFECTIVE = "defective"
 UNCERTAIN = "uncertain"
-# The split of good images that the data set keeps for validation: carved into val and calibration.
+# The split of good images that the data set keeps for validation: divided into val and calibration.
 HELD_OUT = "held_out"
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One image as its layout knows it, before anybody has opened the file.
+    """One image as its layout knows it, before anybody has opened the file."""
 
-    Attributes:
-        category: What kind of object the image shows.
-        split: "train", "test", …; None for a good image to be carved by `data.splits`, `HELD_OUT`
-            for one that is carved into val and calibration alone.
-        label: "good", "defective" or "uncertain".
-        defect_type: "good" for good images, else the data set's own word.
-        path: Posix path relative to the raw root.
-        mask_path: Where the mask is, or where it should be and is not; None where the data set
-            has no mask for such an image. A folder where each defect has a mask of its own.
-    """
-
-    category: str
+    category: str  # what kind of object the image shows
+    # "train", "test", …; None for a good image that `data.splits` assigns to a split, `HELD_OUT`
+    # for one that goes to val or calibration.
     split: str | None
-    label: str
-    defect_type: str
-    path: str
+    label: str  # "good", "defective" or "uncertain"
+    defect_type: str  # "good" for good images, else the data set's own word
+    path: str  # posix path relative to the raw root
+    # Where the mask is, or where it should be and is not; None where the data set has no mask for
+    # such an image. A folder where each defect has a mask of its own.
     mask_path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a new image belongs.
+    """Where a new image belongs."""
 
-    Attributes:
-        path: Posix path relative to the raw root.
-        mask_path: Where its mask has to be, by any suffix; None where it needs none.
-        table: The file that has to name it, relative to the raw root; None where none has to.
-        line: What is added to that file.
-    """
-
-    path: str
+    path: str  # posix path relative to the raw root
+    # Where its mask has to be, by any suffix; None where it needs none.
     mask_path: str | None = None
+    # The file that has to name it, relative to the raw root; None where none has to.
     table: str | None = None
-    line: str = ""
+    line: str = ""  # what is added to that file
 
     @classmethod
     def below(cls, root: Path, path: Path, mask: Path | None = None) -> Place:
@@ -100,9 +88,6 @@ class Layout(ABC):
         """Says where a new image belongs.
 
         Args:
-            root: The raw root.
-            category: One that is there.
-            file: Name of the image file.
             defect_type: None for a good image.
             test: Whether a good image is for testing, where the layout leaves the choice.
 
@@ -117,6 +102,46 @@ class Layout(ABC):
     def nothing_here(self, root: Path, what: str) -> DataError:
         """Returns the error for a root that is not there or does not look as it should."""
         return DataError(f"{what}: the layout '{self.name}' expects {self.expects} in {root}.")
+
+
+def images_in(
+    folder: Path,
+    root: Path,
+    category: str,
+    split: str | None,
+    defect_type: str = GOOD,
+    *,
+    mask_of: Callable[[str], Path] | None = None,
+    recursive: bool = False,
+) -> Iterator[Record]:
+    """Yields a record of each image in a folder.
+
+    Args:
+        split: None, `HELD_OUT` or a split.
+        mask_of: See `mask_lookup`; None where the data set has no masks for these images.
+        recursive: Whether images in folders of the folder count too.
+    """
+    for path in list_images(folder, recursive=recursive):
+        key = path.relative_to(folder).with_suffix("").as_posix()
+        yield Record(
+            category=category,
+            split=split,
+            label=GOOD if defect_type == GOOD else DEFECTIVE,
+            defect_type=defect_type,
+            path=path.relative_to(root).as_posix(),
+            mask_path=mask_of(key).relative_to(root).as_posix() if mask_of else None,
+        )
+
+
+def mask_lookup(folder: Path, masks: Mapping[str, Path], pattern: str) -> Callable[[str], Path]:
+    """Returns a function from an image's path, without suffix, to its mask.
+
+    Args:
+        folder: Where the masks lie.
+        masks: As `mask_index` returns them.
+        pattern: Where the mask should be if it is missing, "{}" for the image's path.
+    """
+    return lambda key: masks.get(nfc(key), folder / pattern.format(key))
 
 
 def mask_index(folder: Path, suffixes: tuple[str, ...] = ("",)) -> dict[str, Path]:
@@ -138,11 +163,3 @@ def mask_index(folder: Path, suffixes: tuple[str, ...] = ("",)) -> dict[str, Pat
                 )
                 masks.setdefault(nfc(key.as_posix()), path)
     return masks
-
-
-def good_images(
-    root: Path, folder: Path, category: str, split: str | None, *, recursive: bool = False
-) -> Iterator[Record]:
-    """Yields the images of a folder as good ones."""
-    for path in list_images(folder, recursive=recursive):
-        yield Record(category, split, GOOD, GOOD, path.relative_to(root).as_posix())

@@ -38,7 +38,7 @@ class ELPVLayout(Layout):
     """`images/` and `labels.csv`: path, defect probability, type (mono or poly).
 
     The set has no splits. The first of every five good cells of a type, in file order, goes to
-    test with the defective ones; the other good cells are left to be carved. Cells of probability
+    test with the defective ones; `data.splits` divides the other good cells. Cells of probability
     1/3 and 2/3 are "uncertain": they are in test, apart from the rest, and never in train.
     """
 
@@ -59,9 +59,9 @@ class ELPVLayout(Layout):
             if cell.category != category:
                 continue
             label, defect = LABELS[cell.thirds]
-            carved = label == GOOD and seen[label] % TEST_EVERY != 0
+            divided = label == GOOD and seen[label] % TEST_EVERY != 0
             seen[label] += 1
-            yield Record(category, None if carved else "test", label, defect, cell.path)
+            yield Record(category, None if divided else "test", label, defect, cell.path)
 
     def place(
         self, root: Path, category: str, file: str, defect_type: str | None, *, test: bool
@@ -95,7 +95,7 @@ class ELPVLayout(Layout):
                 thirds = 3 * as_number(probability, decimal_comma=True)
                 if abs(thirds - round(thirds)) > 0.02 or round(thirds) not in LABELS:  # noqa: PLR2004
                     raise ValueError(probability)
-            except ValueError as error:
+            except (ValueError, OverflowError) as error:  # nan, inf
                 raise DataError(
                     f"{root / TABLE}, line {number}: {line!r} is not a path, a probability of 0, "
                     "1/3, 2/3 or 1 and a type: put the package's own table there."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from decodiff_pipeline.data.file_names import nfc, same_name
@@ -13,19 +14,18 @@ from decodiff_pipeline.data.folder_names import (
     refuse_near_misses,
 )
 from decodiff_pipeline.data.layouts.base import (
-    DEFECTIVE,
     GOOD,
     Layout,
     Place,
     Record,
-    good_images,
+    images_in,
     mask_index,
+    mask_lookup,
 )
-from decodiff_pipeline.data.listing import list_images, subfolders
+from decodiff_pipeline.data.listing import subfolders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 TEST_GOOD = "test_good"
 MASKS = "masks"
@@ -68,28 +68,19 @@ class FolderLayout(Layout):
         return sorted(map(nfc, found))
 
     def records(self, root: Path, category: str) -> Iterator[Record]:
-        """Yields the good images (left to be carved), then `test_good`, then the defects."""
+        """Yields `good` (without a split), then `test_good`, then the defects."""
         base = self._base(root, category)
-        yield from good_images(root, known_folder(base, GOOD), category, None, recursive=True)
-        yield from good_images(
-            root, known_folder(base, TEST_GOOD), category, "test", recursive=True
-        )
+        for name, split in ((GOOD, None), (TEST_GOOD, "test")):
+            yield from images_in(known_folder(base, name), root, category, split, recursive=True)
         for defect in subfolders(base):
             if same_name(defect) in KNOWN:
                 continue
-            truth = known_folder(known_folder(base, MASKS), defect)
-            masks = mask_index(truth, ("", "_mask"))
-            for path in list_images(base / defect, recursive=True):
-                key = path.relative_to(base / defect).with_suffix("").as_posix()
-                mask = masks.get(nfc(key), truth / f"{key}.png")
-                yield Record(
-                    category=category,
-                    split="test",
-                    label=DEFECTIVE,
-                    defect_type=nfc(defect),
-                    path=path.relative_to(root).as_posix(),
-                    mask_path=mask.relative_to(root).as_posix() if truth.is_dir() else None,
-                )
+            masks = known_folder(base, MASKS, defect)
+            index = mask_index(masks, ("", "_mask"))
+            mask_of = mask_lookup(masks, index, "{}.png") if masks.is_dir() else None
+            yield from images_in(
+                base / defect, root, category, "test", nfc(defect), mask_of=mask_of, recursive=True
+            )
 
     def place(
         self, root: Path, category: str, file: str, defect_type: str | None, *, test: bool
@@ -98,10 +89,9 @@ class FolderLayout(Layout):
         base = self._base(root, category)
         if defect_type is None:
             return Place.below(root, known_folder(base, TEST_GOOD if test else GOOD) / file)
-        masks = known_folder(known_folder(base, MASKS), defect_type)
-        mask = masks / f"{file.rsplit('.', 1)[0]}.png"
-        path = known_folder(base, defect_type) / file
-        return Place.below(root, path, mask if masks.is_dir() else None)
+        masks = known_folder(base, MASKS, defect_type)
+        mask = masks / f"{Path(file).stem}.png" if masks.is_dir() else None
+        return Place.below(root, known_folder(base, defect_type) / file, mask)
 
     @staticmethod
     def _base(root: Path, category: str) -> Path:

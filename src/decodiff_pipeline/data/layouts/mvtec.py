@@ -1,11 +1,13 @@
-"""MVTec AD, MPDD and every set in their shape."""
+"""MVTec AD, its successors MVTec AD 2 and MVTec LOCO AD, MPDD, BTAD: a folder for each split."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 from decodiff_pipeline.data.file_names import nfc, printable, same_name
 from decodiff_pipeline.data.folder_names import (
+    BAD_WORDS,
     MASK_WORDS,
     SPLIT_WORDS,
     good_words,
@@ -14,21 +16,23 @@ from decodiff_pipeline.data.folder_names import (
     refuse_near_misses,
 )
 from decodiff_pipeline.data.layouts.base import (
-    DEFECTIVE,
     GOOD,
+    HELD_OUT,
     Layout,
     Place,
     Record,
+    images_in,
     mask_index,
+    mask_lookup,
 )
-from decodiff_pipeline.data.listing import find_files, list_images, subfolders
+from decodiff_pipeline.data.listing import find_files, subfolders
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
 TRUTH = "ground_truth"
+TO_TRUTH = dict.fromkeys(MASK_WORDS, TRUTH)
 
 
 class MVTecLayout(Layout):
@@ -37,6 +41,15 @@ class MVTecLayout(Layout):
     The mask of `test/<defect>/<stem>.*` is `ground_truth/<defect>/<stem>_mask.*` (or without the
     suffix). A category without a `ground_truth` folder has no masks; with one, every defect needs
     its mask.
+
+    Attributes:
+        splits: Folders of a category, the one with the test images last; of each, the folders in
+            it that are read, None for all.
+        good: Folder of good images.
+        bad: Folder where defective images are added; None for one a defect type.
+        truth: Path of the masks' folder in a category.
+        mask_file: Path of a mask in its folder, "{}" for the image's stem.
+        mask_suffixes: As for `mask_index`.
     """
 
     name = "mvtec"
@@ -45,100 +58,151 @@ class MVTecLayout(Layout):
         "<category>/ground_truth/<defect>/<stem>_mask.png (MVTec AD: register and download at "
         "mvtec.com/company/research/datasets/mvtec-ad)"
     )
+    splits: ClassVar[Mapping[str, tuple[str, ...] | None]] = {"train": None, "test": None}
+    good: ClassVar[str] = GOOD
+    bad: ClassVar[str | None] = None
+    truth: ClassVar[tuple[str, ...]] = (TRUTH,)
+    mask_file: ClassVar[str] = "{}_mask.png"
+    mask_suffixes: ClassVar[tuple[str, ...]] = ("_mask", "")
 
     def categories(self, root: Path) -> list[str]:
-        """Returns the folders that have a `train` or a `test` folder."""
-        return categories_with(root, "train", "test", layout=self.name)
+        """Returns the folders that have one of the splits' folders."""
+        found = []
+        for name in subfolders(root):
+            base = root / name
+            refuse_near_misses(base, self.splits, SPLIT_WORDS)
+            if has_folder(base, *self.splits):
+                _refuse_other_layout(base, self.name)
+                refuse_near_misses(base, (*self.splits, TRUTH), TO_TRUTH)
+                for split in self.splits:
+                    refuse_near_misses(known_folder(base, split), (GOOD,), good_words(GOOD))
+                found.append(nfc(name))
+        return sorted(found)
 
     def records(self, root: Path, category: str) -> Iterator[Record]:
-        """Yields `train`, then `test`; good train images are left to be carved."""
+        """Yields the images split by split; good train images have none yet."""
         base = known_folder(root, category)
-        truth = known_folder(base, TRUTH)
-        for split in ("train", "test"):
-            folder = known_folder(base, split)
-            for defect in subfolders(folder):
-                good = same_name(defect) == GOOD
-                masks = None
-                if split == "test" and not good and truth.is_dir():
-                    masks = known_folder(truth, defect)
-                yield from masked_images(
-                    root,
-                    folder / defect,
-                    category,
-                    split=None if split == "train" and good else split,
-                    defect_type=GOOD if good else nfc(defect),
-                    masks=masks,
+        truth = known_folder(base, *self.truth)
+        held_out = "validation" in self.splits and has_folder(base, "validation")
+        of_good = {"train": "train" if held_out else None, "validation": HELD_OUT}
+        for name, wanted in self.splits.items():
+            folder, split = known_folder(base, name), "train" if name == "train" else "test"
+            for kind in subfolders(folder):
+                if folder / kind == truth or (wanted and same_name(kind) not in wanted):
+                    continue
+                if same_name(kind) == self.good:
+                    good = of_good.get(name, split)
+                    yield from images_in(folder / kind, root, category, good)
+                    continue
+                masked = split == "test" and truth.is_dir()
+                mask_of = self._mask_of(known_folder(truth, kind)) if masked else None
+                defect_type = same_name(kind) if wanted else nfc(kind)
+                yield from images_in(
+                    folder / kind, root, category, split, defect_type, mask_of=mask_of
                 )
 
     def place(
         self, root: Path, category: str, file: str, defect_type: str | None, *, test: bool
     ) -> Place:
-        """Good images go to `train/good` or `test/good`, others to `test/<defect type>`."""
+        """Good images go to train or test, defective ones to test."""
         base = known_folder(root, category)
-        folder = known_folder(base, "test" if test or defect_type is not None else "train")
-        path = known_folder(folder, defect_type or GOOD) / file
-        truth = known_folder(base, TRUTH)
-        mask = None
-        if defect_type is not None and truth.is_dir():
-            mask = known_folder(truth, defect_type) / f"{file.rsplit('.', 1)[0]}_mask.png"
-        return Place.below(root, path, mask)
+        test_folder = [*self.splits][-1]
+        if defect_type is None:
+            split = test_folder if test else "train"
+            return Place.below(root, known_folder(base, split, self.good) / file)
+        defect = self.bad or defect_type
+        truth = known_folder(base, *self.truth)
+        mask = known_folder(truth, defect) / self.mask_file.format(Path(file).stem)
+        path = known_folder(base, test_folder, defect) / file
+        return Place.below(root, path, mask if truth.is_dir() else None)
+
+    def _mask_of(self, folder: Path) -> Callable[[str], Path]:
+        return mask_lookup(folder, mask_index(folder, self.mask_suffixes), self.mask_file)
 
 
-def categories_with(root: Path, *wanted: str, layout: str) -> list[str]:
-    """Returns the folders of `root` that have one of the wanted folders, sorted.
+class MVTecLocoLayout(MVTecLayout):
+    """MVTec LOCO AD: `validation/good`, and masks in `ground_truth/<defect>/<stem>/`.
 
-    Raises:
-        DataError: One has a folder with nearly the name of a split, of `good` or of the masks; or
-            the folders of another layout than `layout`.
+    An image's mask is the union of the images in its folder of `ground_truth`. The images of
+    `validation/good` go to val and calibration, and those of `train/good` are all trained on;
+    without a `validation` folder those of `train/good` are divided.
     """
-    found = []
-    for name in subfolders(root):
-        base = root / name
-        refuse_near_misses(base, wanted, SPLIT_WORDS)
-        if has_folder(base, *wanted):
-            refuse_other_layout(base, layout)
-            refuse_near_misses(base, (*wanted, TRUTH), dict.fromkeys(MASK_WORDS, TRUTH))
-            for split in wanted:
-                refuse_near_misses(known_folder(base, split), (GOOD,), good_words(GOOD))
-            found.append(nfc(name))
-    return sorted(found)
+
+    name = "mvtec_loco"
+    expects = (
+        "the extracted folders <category>/train/good/, <category>/validation/good/, "
+        "<category>/test/{good,logical_anomalies,structural_anomalies}/ and "
+        "<category>/ground_truth/<defect>/<stem>/000.png (MVTec LOCO AD: download at "
+        "mvtec.com/company/research/datasets/mvtec-loco)"
+    )
+    splits: ClassVar = {"train": (GOOD,), "validation": (GOOD,), "test": None}
+    mask_file = "{}/000.png"
+
+    def _mask_of(self, folder: Path) -> Callable[[str], Path]:
+        masks = {nfc(name): folder / name for name in subfolders(folder)}
+        return mask_lookup(folder, masks, self.mask_file)
 
 
-def masked_images(
-    root: Path,
-    folder: Path,
-    category: str,
-    *,
-    split: str | None,
-    defect_type: str,
-    masks: Path | None,
-) -> Iterator[Record]:
-    """Yields the images of a folder with their masks.
+class MVTecAD2Layout(MVTecLayout):
+    """MVTec AD 2: `test_public/{good,bad}` with `test_public/ground_truth/bad/<stem>_mask.png`.
 
-    Args:
-        root: The raw root.
-        folder: Where the images are.
-        category: Theirs.
-        split: As in `Record`.
-        defect_type: As in `Record`.
-        masks: Where `<stem>_mask.*` or `<stem>.*` are; None where there are none.
+    `validation/good` is used as in `MVTecLocoLayout`. `test_private` and `test_private_mixed` have
+    no public labels: they are left out.
     """
-    index = mask_index(masks, ("_mask", "")) if masks is not None else {}
-    for path in list_images(folder):
-        mask = None
-        if masks is not None:
-            mask = index.get(nfc(path.stem), masks / f"{path.stem}_mask.png")
-        yield Record(
-            category=category,
-            split=split,
-            label=GOOD if defect_type == GOOD else DEFECTIVE,
-            defect_type=defect_type,
-            path=path.relative_to(root).as_posix(),
-            mask_path=mask.relative_to(root).as_posix() if mask else None,
-        )
+
+    name = "mvtec_ad2"
+    expects = (
+        "the extracted folders <category>/train/good/, <category>/validation/good/, "
+        "<category>/test_public/{good,bad}/ and "
+        "<category>/test_public/ground_truth/bad/<stem>_mask.png (MVTec AD 2: download at "
+        "mvtec.com/company/research/datasets/mvtec-ad-2)"
+    )
+    unlabelled = ("test_private", "test_private_mixed")
+    splits: ClassVar = {"train": (GOOD,), "validation": (GOOD,), "test_public": None}
+    bad = "bad"
+    truth = ("test_public", TRUTH)
+
+    def categories(self, root: Path) -> list[str]:
+        """Returns the folders that have one of the splits' folders and no `test`."""
+        found = super().categories(root)
+        return [name for name in found if not known_folder(root, name, "test").is_dir()]
 
 
-def refuse_other_layout(base: Path, layout: str) -> None:
+class BTADLayout(MVTecLayout):
+    """BTAD: `<category>/train/ok`, `<category>/test/ok`, `<category>/test/ko`, `ground_truth/ko`.
+
+    The mask of `test/ko/<stem>.*` is `ground_truth/ko/<stem>.png` or `.bmp`.
+    """
+
+    name = "btad"
+    expects = (
+        "the extracted folders <category>/train/ok/, <category>/test/ok/, <category>/test/ko/ and "
+        "<category>/ground_truth/ko/<stem>.png or .bmp"
+    )
+    splits: ClassVar = {"train": ("ok",), "test": ("ok", "ko")}
+    good, bad = "ok", "ko"
+    mask_file = "{}.png"
+    mask_suffixes = ("",)
+
+    def categories(self, root: Path) -> list[str]:
+        """Returns the folders that have `ok` or `ko` in `train` or `test`."""
+        meanings = good_words("ok") | dict.fromkeys(BAD_WORDS, "ko")
+        found = []
+        for name in subfolders(root):
+            base = root / name
+            folders = [known_folder(base, split) for split in self.splits]
+            refuse_near_misses(base, self.splits, SPLIT_WORDS)
+            _refuse_other_layout(base, self.name)
+            for folder in folders:
+                refuse_near_misses(folder, ("ok", "ko"), meanings)
+            if any(has_folder(folder, "ok", "ko") for folder in folders):
+                refuse_near_misses(base, (TRUTH,), TO_TRUTH)
+                refuse_near_misses(known_folder(base, TRUTH), ("ko",), meanings)
+                found.append(nfc(name))
+        return sorted(found)
+
+
+def _refuse_other_layout(base: Path, layout: str) -> None:
     """Refuses a category that is laid out as MVTec AD, one of its successors or BTAD is.
 
     Raises:

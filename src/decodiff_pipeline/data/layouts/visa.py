@@ -35,7 +35,7 @@ class VisALayout(Layout):
         return sorted({nfc(row["object"]) for _, row in self._rows(root)})
 
     def records(self, root: Path, category: str) -> Iterator[Record]:
-        """Yields the rows of `category`; normal train images are left to be carved.
+        """Yields the rows of `category`; normal train images have no split yet.
 
         Raises:
             DataError: A row has an unknown label or split.

@@ -12,11 +12,10 @@ import pandas as pd
 
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.config import PreprocessConfig
-from decodiff_pipeline.evaluation.visibility.config import VisibilityConfig
-from decodiff_pipeline.pipelines.visibility.nodes import report_on
 from decodiff_pipeline.training.autoencoder_config import AutoencoderTrainingConfig
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.scoring import ScoringConfig
+from decodiff_pipeline.visibility.config import VisibilityConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,10 +77,19 @@ def measure_autoencoder(
     Returns:
         The report as plain data, and as one HTML page.
     """
-    return report_on(
-        model.eval(), "fitted to these images", manifest, images, geometry, training, scoring,
-        config, page="the report autoencoder.html",
-    )  # fmt: skip
+    from decodiff_pipeline.visibility.report import report_visibility
+
+    return report_visibility(
+        manifest,
+        images.of(manifest),
+        geometry=geometry,
+        autoencoder=model.eval(),
+        name="fitted to these images",
+        config=config,
+        preset=training.preset,
+        reverse_steps=scoring.num_inference_steps,
+        page="the report autoencoder.html",
+    )
 
 
 def _sources(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ERROR = "error"
 WARNING = "warning"
+DECODES = Column("error") == ""
+HAS_MASK = Column("mask_width") > 0
 # What `tables.category_table` counts.
 UNITS = {
     "images": "images",
@@ -29,19 +31,20 @@ UNITS = {
 
 def image_expectations(config: ValidationConfig) -> list[Any]:
     """Returns the expectations on `tables.image_table`, in the report's order."""
-    return [*_files(config), *_contents(config), *_splits(), *_masks(config)]
+    return [
+        *_files(config), *_contents(config), *_splits(), *_mask_files(), *_mask_values(config)
+    ]  # fmt: skip
 
 
 def file_expectations() -> list[Any]:
     """Returns the expectations on `tables.file_table`."""
     return [
         _empty("link_error", "no_links", f"No file is a link: {LINK_CURE}."),
-        _empty(
+        _warn(
             "unlisted_error",
             "image_in_its_place",
             "Every image file lies where the layout looks for images or masks (others are left "
             "out: move them, or name them under data.exclude).",
-            severity=WARNING,
         ),
     ]
 
@@ -72,22 +75,17 @@ def category_expectations(config: ValidationConfig) -> list[Any]:
 
 
 def _files(config: ValidationConfig) -> list[Any]:
-    decodes = Column("error") == ""
-    low = ("validation.min_side", config.min_side)
-    high = ("validation.max_side", config.max_side)
-    sides = [
-        _between(
-            side,
-            f"image_{side}",
-            f"The {side} is {low[1]} ({low[0]}) to {high[1]} ({high[0]}) pixels: resize or tile "
-            "the image, or change the limit.",
-            told="is {size}",
-            low=low,
-            high=high,
-            row_condition=decodes,
-        )
-        for side in ("width", "height")
-    ]
+    modes = _meta(
+        "image_mode",
+        f"The mode is among {', '.join(config.modes)} (validation.modes): convert the image, or "
+        "add its mode.",
+        told="has the mode {mode}, not among validation.modes",
+    )
+    listed = _meta(
+        "path_unique",
+        "No image is listed twice: take one line out of the data set's table.",
+        told="is listed twice",
+    )
     return [
         _empty("read_error", "image_decodes", "Every image decodes: copy it again, or remove it."),
         _empty(
@@ -96,23 +94,15 @@ def _files(config: ValidationConfig) -> list[Any]:
             "No image is a mask of the image beside it, by its name: move masks to where the "
             "layout looks for them, or rename a photograph that is called so.",
         ),
-        _empty(
+        _warn(
             "same_stem_as",
             "stem_of_one_image",
             "No two images of a folder differ by their suffix only (one may be the other's mask).",
-            severity=WARNING,
         ),
-        *sides,
+        _side("width", config),
+        _side("height", config),
         gxe.ExpectColumnValuesToBeInSet(
-            column="mode",
-            value_set=list(config.modes),
-            row_condition=decodes,
-            meta=_meta(
-                "image_mode",
-                f"The mode is among {', '.join(config.modes)} (validation.modes): convert the "
-                "image, or add its mode.",
-                told="has the mode {mode}, not among validation.modes",
-            ),
+            column="mode", value_set=list(config.modes), row_condition=DECODES, meta=modes
         ),
         _empty(
             "fit_error",
@@ -120,15 +110,20 @@ def _files(config: ValidationConfig) -> list[Any]:
             "Every image can be brought to the model's squares (preprocessing.fit): choose another "
             "fit, or leave it out.",
         ),
-        gxe.ExpectColumnValuesToBeUnique(
-            column="path",
-            meta=_meta(
-                "path_unique",
-                "No image is listed twice: take one line out of the data set's table.",
-                told="is listed twice",
-            ),
-        ),
+        gxe.ExpectColumnValuesToBeUnique(column="path", meta=listed),
     ]
+
+
+def _side(side: str, config: ValidationConfig) -> gxe.Expectation:
+    low = ("validation.min_side", config.min_side)
+    high = ("validation.max_side", config.max_side)
+    text = (
+        f"The {side} is {low[1]} ({low[0]}) to {high[1]} ({high[0]}) pixels: resize or tile the "
+        "image, or change the limit."
+    )
+    return _between(
+        side, f"image_{side}", text, told="is {size}", low=low, high=high, row_condition=DECODES
+    )
 
 
 def _contents(config: ValidationConfig) -> list[Any]:
@@ -139,7 +134,7 @@ def _contents(config: ValidationConfig) -> list[Any]:
             f"{what} show more than one grey, {low[1]} levels of 255 or more ({low[0]}): remove "
             "what shows nothing, or lower the limit.",
             told="has {contrast} levels between dark and bright", low=low, severity=severity,
-            row_condition=(Column("error") == "") & Column("split").is_in(list(found)),
+            row_condition=DECODES & Column("split").is_in(list(found)),
         )
         for name, what, found, severity in (
             ("image_not_blank", "Train, val and calibration images", FITTED, ERROR),
@@ -147,57 +142,56 @@ def _contents(config: ValidationConfig) -> list[Any]:
         )
     ]  # fmt: skip
     metadata = "The metadata of every image can be read (else its pixels are taken as they are)."
-    return [*blank, _empty("note", "metadata_readable", metadata, severity=WARNING)]
+    return [*blank, _warn("note", "metadata_readable", metadata)]
 
 
 def _splits() -> list[Any]:
     in_test = Column("split") == TEST
     good = "train, val and calibration hold only good images: move others to test."
+    meta = _meta("only_good_outside_test", good, told="is {label} ({defect_type}) in {split}")
+    fitted = Column("split").is_in(list(FITTED))
     return [
         gxe.ExpectColumnValuesToBeInSet(
-            column="label",
-            value_set=[GOOD],
-            row_condition=Column("split").is_in(list(FITTED)),
-            meta=_meta(
-                "only_good_outside_test", good, told="is {label} ({defect_type}) in {split}"
-            ),
+            column="label", value_set=[GOOD], row_condition=fitted, meta=meta
         ),
         _empty("other_label_duplicate_of", "one_label",
                "No two images of equal pixels have different labels: remove the wrong one."),
-        _empty("other_category_duplicate_of", "one_category",
-               "No two images of equal pixels are in different categories.", severity=WARNING),
+        _warn("other_category_duplicate_of", "one_category",
+              "No two images of equal pixels are in different categories."),
         _empty(
             "duplicate_of",
             "not_in_train_and_test",
             "No test image has the pixels of a train, val or calibration image.",
             row_condition=in_test,
         ),
-        _empty(
+        _warn(
             "copy_of",
             "no_copies",
             "No picture is among the train, val and calibration images of a category more than "
             "once (copies count once).",
-            severity=WARNING,
         ),
-        _empty(
+        _warn(
             "near_duplicate_of",
             "no_near_duplicates",
             "No test image looks nearly like a train, val or calibration image.",
-            severity=WARNING,
             row_condition=in_test,
         ),
-        _empty(
+        _warn(
             "unseen_mode",
             "mode_seen_in_train",
             "Images have a mode that train images of their category have too (else colour alone "
             "may tell defective from good).",
-            severity=WARNING,
         ),
     ]  # fmt: skip
 
 
-def _masks(config: ValidationConfig) -> list[Any]:
-    has_mask = Column("mask_width") > 0
+def _mask_files() -> list[Any]:
+    size = _meta(
+        "mask_size",
+        "Every mask has the size of its image: draw it on the image itself.",
+        "mask_size",
+        told="is {size} and its mask {mask_path} {mask_size}",
+    )
     return [
         _empty(
             "mask_read_error",
@@ -208,43 +202,38 @@ def _masks(config: ValidationConfig) -> list[Any]:
         gxe.ExpectColumnPairValuesToBeEqual(
             column_A="size",
             column_B="mask_size",
-            row_condition=has_mask & (Column("error") == ""),
-            meta=_meta(
-                "mask_size",
-                "Every mask has the size of its image: draw it on the image itself.",
-                "mask_size",
-                told="is {size} and its mask {mask_path} {mask_size}",
-            ),
+            row_condition=HAS_MASK & DECODES,
+            meta=size,
         ),
+    ]
+
+
+def _mask_values(config: ValidationConfig) -> list[Any]:
+    filled = _meta(
+        "mask_not_empty",
+        "No mask is empty: draw the defect, non-zero on zero, or move the image to the good ones.",
+        "mask_pixels",
+        told="has the mask {mask_path} with no defective pixel",
+    )
+    return [
         gxe.ExpectColumnValuesToBeBetween(
-            column="mask_pixels",
-            min_value=1,
-            row_condition=has_mask,
-            meta=_meta(
-                "mask_not_empty",
-                "No mask is empty: draw the defect, non-zero on zero, or move the image to the "
-                "good ones.",
-                "mask_pixels",
-                told="has the mask {mask_path} with no defective pixel",
-            ),
+            column="mask_pixels", min_value=1, row_condition=HAS_MASK, meta=filled
         ),
         _empty(
             "shares_mask_with",
             "mask_of_one_image",
             "No two images have the same mask: give each one of its own, or rename one.",
         ),
-        _empty(
+        _warn(
             "lossy_mask",
             "mask_lossless",
             "No mask is a JPEG or a lossy WebP, by content, whose rounding makes pixels beside a "
             "defect non-zero.",
-            severity=WARNING,
         ),
-        _empty(
+        _warn(
             "mask_note",
             "mask_ground_is_zero",
             "The ground of every mask is zero (else its border decides: see that it is right).",
-            severity=WARNING,
         ),
         _between(
             "mask_share",
@@ -254,11 +243,10 @@ def _masks(config: ValidationConfig) -> list[Any]:
             told="marks {mask_share} of the picture",
             high=("validation.max_mask_share", config.max_mask_share),
             severity=WARNING,
-            row_condition=has_mask,
+            row_condition=HAS_MASK,
         ),
-        _empty("mask_turn_error", "mask_turned",
-               "Every mask is turned by EXIF as its image is.", severity=WARNING),
-    ]  # fmt: skip
+        _warn("mask_turn_error", "mask_turned", "Every mask is turned by EXIF as its image is."),
+    ]
 
 
 def _meta(
@@ -269,15 +257,10 @@ def _meta(
     told: str = "",
     limits: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What the report needs to know of a check.
+    """What `suite` needs to know of a check.
 
-    Args:
-        name: Of the check.
-        description: What passes, and what to do otherwise.
-        columns: They tell an offender's story, where `told` does not.
-        severity: ``error`` or ``warning``.
-        told: An offender's story, with the names of columns in braces.
-        limits: See `_between`.
+    `told` says what is wrong with a row, with the names of columns in braces; without it the
+    values of `columns` do. `limits` are those of `_between`.
     """
     return {
         "name": name,
@@ -295,6 +278,10 @@ def _empty(
     """Expects a column of complaints to hold none."""
     meta = _meta(name, description, column, severity=severity)
     return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=[""], meta=meta, **options)
+
+
+def _warn(column: str, name: str, description: str, **options: Any) -> gxe.Expectation:
+    return _empty(column, name, description, severity=WARNING, **options)
 
 
 def _between(

@@ -16,7 +16,7 @@ from decodiff_pipeline.data.splits import EXCLUDED
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.pipelines.data_validation.config import ValidationConfig
-from decodiff_pipeline.pipelines.data_validation.summary import complaints, summary
+from decodiff_pipeline.pipelines.data_validation.report import complaints, render, summary
 
 __all__ = ["build_manifest", "gate", "validate"]
 
@@ -35,17 +35,9 @@ def validate(
 ) -> tuple[dict[str, Any], str]:
     """Checks the manifest and reports what was checked, what failed and which files.
 
-    Args:
-        manifest: From `build_manifest`.
-        images: The raw images.
-        data: What they are.
-        preprocessing: How an image is brought to the model's squares.
-        validation: The limits.
-
     Returns:
         The report as plain data (the same for the same images), and as one HTML page.
     """
-    from decodiff_pipeline.pipelines.data_validation.report import render
     from decodiff_pipeline.pipelines.data_validation.suite import run_checks
     from decodiff_pipeline.pipelines.data_validation.tables import exclusions, image_table
 
@@ -66,7 +58,7 @@ def validate(
     for check in checks:
         if not check["success"] and check["severity"] != ERROR:
             logger.warning("check not passed: %s", complaints([check]))
-    return report, render(report, images)
+    return report, render(report, images.of(manifest))
 
 
 def gate(manifest: pd.DataFrame, validation_report: dict[str, Any]) -> pd.DataFrame:

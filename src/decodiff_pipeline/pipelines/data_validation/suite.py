@@ -1,4 +1,4 @@
-"""Runs the expectations on a manifest and returns what came of them as plain data."""
+"""Runs the expectations on a manifest and returns the results as plain data."""
 
 from __future__ import annotations
 
@@ -25,12 +25,6 @@ def run_checks(
     config: ValidationConfig,
 ) -> list[dict[str, Any]]:
     """Runs every check.
-
-    Args:
-        images: As `tables.image_table` returns it.
-        files: As `tables.file_table` returns it.
-        categories: The categories that are wanted; None for those that are there.
-        config: The limits.
 
     Returns:
         A dict a check: name, description, severity (error or warning), success, checked and

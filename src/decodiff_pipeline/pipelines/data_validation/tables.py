@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from decodiff_pipeline.data import splits
-from decodiff_pipeline.data.file_names import masks_among, nfc, same_name
-from decodiff_pipeline.data.images import LINK_CURE
-from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
-from decodiff_pipeline.data.near_duplicates import (
+from decodiff_pipeline.data.duplicates import (
     FITTED,
     differing_duplicate_of,
     duplicate_of,
     near_duplicate_of,
     pictures_of,
 )
+from decodiff_pipeline.data.file_names import masks_among, nfc, same_name
+from decodiff_pipeline.data.images import LINK_CURE
+from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
 from decodiff_pipeline.deco.geometry import plan
 from decodiff_pipeline.errors import ImageError
 
@@ -80,7 +80,6 @@ def file_table(
     """One row an image file: path, category (none), link_error and unlisted_error.
 
     Args:
-        files: Paths of all that are not excluded.
         known: Paths that the layout knows, of images, of masks and of folders of masks.
         links: See `linked_files`.
     """
@@ -102,11 +101,6 @@ def linked_files(manifest: pd.DataFrame) -> set[str]:
 
 def known_files(root: Path, layout: Layout, manifest: pd.DataFrame) -> set[str | None]:
     """What the layout has as an image or as a mask, in whatever category.
-
-    Args:
-        root: Of the raw images.
-        layout: How they lie.
-        manifest: Of the categories that are used; the others are listed.
 
     Returns:
         Posix paths relative to `root`, whether the files are there or not.

@@ -1,22 +1,23 @@
-"""What a person needs to know before training: what is invisible, and what would show it."""
+"""Sentences on what is invisible to the model, and on the parameters that would show it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import ceil
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.deco.config import SIZE_UNIT
 from decodiff_pipeline.deco.geometry import square_count
 from decodiff_pipeline.deco.weights import EMBEDDED_COLOUR
-from decodiff_pipeline.evaluation.visibility.measure import model_scale, smallest_row
+from decodiff_pipeline.visibility.measure import model_scale, smallest_row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from decodiff_pipeline.deco.config import PreprocessConfig
-    from decodiff_pipeline.evaluation.visibility.config import VisibilityConfig
-    from decodiff_pipeline.evaluation.visibility.measure import Visibility
+    from decodiff_pipeline.visibility.config import VisibilityConfig
+    from decodiff_pipeline.visibility.measure import Visibility
 
 FINER = 2  # times the pixels along a side that an option proposes, where images have them
 SECONDS_SHOWN = 10  # from here on without decimals
@@ -28,19 +29,13 @@ FIT = (
 
 @dataclass(frozen=True)
 class Option:
-    """Other preprocessing under which smaller defects are visible.
+    """Other preprocessing under which smaller defects are visible."""
 
-    Attributes:
-        parameters: What ``--params`` would be given.
-        squares: How many squares an image gives.
-        times: How many times the time of an image it takes.
-        finer: Pixels of the model's input per pixel of the image, over the number now; the
-            smaller one of across and down.
-    """
-
-    parameters: str
-    squares: int
-    times: float
+    parameters: str  # what ``--params`` would be given
+    squares: int  # how many squares an image gives
+    times: float  # how many times the time of an image it takes
+    # Pixels of the model's input per pixel of the image, over the number now; the smaller one of
+    # across and down.
     finer: float
 
 
@@ -49,10 +44,6 @@ def options(size: tuple[int, int], geometry: PreprocessConfig) -> list[Option]:
 
     The time is taken to grow with the number of pixels in all squares, which leaves out that
     attention grows faster and that the network's small layers do not fill a processor.
-
-    Args:
-        size: Width and height of an image in pixels.
-        geometry: As it is.
     """
     now = model_scale(size, geometry)
     if min(now) >= 1:
@@ -107,19 +98,14 @@ def answer(
 ) -> str:
     """What of a category is invisible at the configured size, and what would show it.
 
-    Args:
-        category: Its name.
-        found: What was measured.
-        geometry: How images are fitted into squares.
-        config: Which contrast the answer is about.
-        seconds: Of one square on this machine.
+    ``seconds`` is the time of one square on this machine.
     """
+    at = f"at {geometry.image_size}²"
     if not found.figures["images"]:
         return f"{category}: not measured, because it has no good val image"
     if not found.defects:
-        return f"{category}: not measured, because images are too thin {_at(geometry)} for a defect"
+        return f"{category}: not measured, because images are too thin {at} for a defect"
     row = smallest_row(found.defects, f"grey_{config.contrast}")
-    at = _at(geometry)
     size = (round(found.figures["width"]), round(found.figures["height"]))
     cost = seconds * square_count(size, geometry)
     if row is None:
@@ -137,16 +123,9 @@ def answer(
     return f"{category}: {said} ({_time(cost)} an image); {hint}{_of_masks(found, row)}"
 
 
-def _at(geometry: PreprocessConfig) -> str:
-    return f"at {geometry.image_size}²"
-
-
 def _smallest_tried(found: Visibility, row: Mapping[str, Any]) -> dict[str, Any]:
-    return min((one for one in found.defects if one["kind"] == row["kind"]), key=_cells)
-
-
-def _cells(row: Mapping[str, Any]) -> float:
-    return float(row["cells"])
+    same_kind = (one for one in found.defects if one["kind"] == row["kind"])
+    return min(same_kind, key=itemgetter("cells"))
 
 
 def _extent(row: Mapping[str, Any]) -> str:
@@ -178,13 +157,7 @@ def _of_masks(found: Visibility, row: Mapping[str, Any] | None) -> str:
 
 
 def warnings(category: str, found: Visibility, config: VisibilityConfig) -> list[str]:
-    """What is lost however large a defect is: colour, or the image as such.
-
-    Args:
-        category: Its name.
-        found: What was measured.
-        config: The limits.
-    """
+    """What is lost whatever the size of a defect: colour, the image as such, or parts of it."""
     figures = found.figures
     said = []
     kept = figures.get("saturation_kept")

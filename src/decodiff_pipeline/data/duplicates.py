@@ -1,4 +1,4 @@
-"""Test images that were seen before: equal pixels, or a difference hash that is nearly equal.
+"""Images that are there twice: equal pixels, or a difference hash that is nearly equal.
 
 The hash has 256 bits that survive scaling and recompression.
 """
@@ -38,10 +38,6 @@ def difference_hash(image: Image.Image) -> str:
 
 def nearest(queries: Sequence[str], references: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Finds the nearest reference of each query by Hamming distance.
-
-    Args:
-        queries: N hashes.
-        references: M hashes, M > 0.
 
     Returns:
         Index into `references` and distance in bits (0 to 256), each int64 (N,).
@@ -98,7 +94,6 @@ def near_duplicate_of(manifest: pd.DataFrame, bits: int) -> pd.Series:
     """Train, val or calibration image of its category that a test image looks most like.
 
     Args:
-        manifest: As for `duplicate_of`; ``dhash`` may be empty.
         bits: How many of the 256 bits may differ.
 
     Returns:

@@ -24,15 +24,10 @@ QUANTISATION = 1 / 12  # variance of rounding to whole grey levels
 
 @dataclass(frozen=True)
 class Kind:
-    """What a synthetic defect is like, whatever its size.
+    """What a synthetic defect is like, whatever its size."""
 
-    Attributes:
-        contrast: In levels of 255: of all channels, or of red where it is ``colour``.
-        colour: Whether the brightness stays and the colour changes.
-    """
-
-    contrast: int
-    colour: bool = False
+    contrast: int  # in levels of 255: of all channels, or of red where it is ``colour``
+    colour: bool = False  # whether the brightness stays and the colour changes
 
     @property
     def name(self) -> str:
@@ -72,17 +67,11 @@ class Kind:
 
 @dataclass(frozen=True)
 class Survival:
-    """What is left of the defects of one kind and size.
+    """What is left of the defects of one kind and size."""
 
-    Attributes:
-        share: Σₖ⟨Δₖ, Dₖ⟩ / Σₖ⟨Dₖ, Dₖ⟩, about 0…1; negative where the wrong way round.
-        snr: meanₖ⟨Δₖ, Dₖ⟩/‖Dₖ‖ over the root of meanₖ(⟨eₖ, Dₖ⟩/‖Dₖ‖)² + 1/12.
-        count: Defects that it is measured on.
-    """
-
-    share: float
-    snr: float
-    count: int
+    share: float  # Σₖ⟨Δₖ, Dₖ⟩ / Σₖ⟨Dₖ, Dₖ⟩, about 0…1; negative where the wrong way round
+    snr: float  # meanₖ⟨Δₖ, Dₖ⟩/‖Dₖ‖ over the root of meanₖ(⟨eₖ, Dₖ⟩/‖Dₖ‖)² + 1/12
+    count: int  # defects that it is measured on
 
 
 def places(identity: str, box: Box, side: int, count: int) -> list[Box] | None:
@@ -91,8 +80,6 @@ def places(identity: str, box: Box, side: int, count: int) -> list[Box] | None:
     Args:
         identity: What tells the image from others, such as its SHA-256.
         box: The part of the square that shows the image.
-        side: Of the defects in pixels.
-        count: How many defects.
 
     Returns:
         Rows and columns of each; None where the fields are too small.
@@ -133,8 +120,6 @@ def survival(
     reconstructions sees no more of a defect than Δ.
 
     Args:
-        kind: Of the defects.
-        side: Of the defects in pixels.
         samples: D, Δ and e of each, float (side, side, 3) in grey levels.
 
     Returns:

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from decodiff_pipeline.deco.memory import keep_freed_memory
-from decodiff_pipeline.evaluation.visibility.advice import answer, warnings
-from decodiff_pipeline.evaluation.visibility.fidelity import timings
-from decodiff_pipeline.evaluation.visibility.measure import measure_category
 from decodiff_pipeline.reporting.pictures import data_uri
+from decodiff_pipeline.visibility.advice import answer, warnings
+from decodiff_pipeline.visibility.fidelity import timings
+from decodiff_pipeline.visibility.measure import measure_category
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,14 +23,36 @@ if TYPE_CHECKING:
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.deco.autoencoder import Autoencoder
     from decodiff_pipeline.deco.config import PreprocessConfig
-    from decodiff_pipeline.evaluation.visibility.config import VisibilityConfig
-    from decodiff_pipeline.evaluation.visibility.measure import Picture, Visibility
+    from decodiff_pipeline.visibility.config import VisibilityConfig
+    from decodiff_pipeline.visibility.measure import Picture, Visibility
 
 logger = logging.getLogger(__name__)
 
 AMPLIFIED = 4  # times the difference in the pictures
 LEAST_SIDE = 192  # pixels of a picture in the page; smaller squares are enlarged
 PICTURE_BYTES = 40_000
+
+
+def report_visibility(
+    manifest: pd.DataFrame, images: ImageFolder, *, page: str, **settings: Any
+) -> tuple[dict[str, Any], str]:
+    """Measures every category and logs what cannot be seen.
+
+    Args:
+        manifest: The validated manifest.
+        images: The raw images.
+        page: Where the warnings point to.
+        settings: The keyword arguments of :func:`check_visibility`.
+
+    Returns:
+        The report as plain data, and as one HTML page.
+    """
+    report, found = check_visibility(manifest, images, **settings)
+    for sentence in report["answers"]:
+        logger.info("visibility: %s", sentence)
+    for sentence in report["warnings"]:
+        logger.warning("%s. See %s.", sentence, page)
+    return report, render(report, found, settings["config"])
 
 
 def check_visibility(
@@ -44,26 +66,21 @@ def check_visibility(
     preset: str,
     reverse_steps: int,
 ) -> tuple[dict[str, Any], dict[str, Visibility]]:
-    """Measure every category, and say what cannot be seen.
+    """Measures every category and says what cannot be seen.
 
     Args:
-        manifest: The validated manifest.
-        images: The raw images.
         geometry: How images are fitted into squares.
         autoencoder: In eval mode; it is moved to the GPU where there is one.
         name: Of the autoencoder, for the report.
         config: What is measured, and the limits.
         preset: Size of the network, for the time that an image takes.
-        reverse_steps: Forward passes of the network for an image.
+        reverse_steps: Of the same.
 
     Returns:
         ``settings`` (pairs of texts), ``seconds`` (:func:`~.fidelity.timings`), ``visibility``
         (category → figures), ``defects`` (category → rows), ``masks`` (category → sizes, where
-        there are masks), ``answers`` (a sentence a category) and ``warnings`` (those that matter
-        most); see :class:`~.measure.Visibility`. And what was measured, with pictures.
-
-    Raises:
-        ImageError: An image or a mask cannot be read.
+        there are masks), ``answers`` (a sentence a category) and ``warnings``; and the
+        :class:`~.measure.Visibility` of each category, with pictures.
     """
     keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -73,8 +90,15 @@ def check_visibility(
         str(category): measure_category(rows, images, geometry, model, config)
         for category, rows in manifest.groupby("category", sort=True)
     }
+    fit = f"{geometry.fit} of {geometry.resize}" if geometry.crops else geometry.fit
+    settings = {
+        "autoencoder": name,
+        "squares": f"{geometry.image_size}x{geometry.image_size} pixels",
+        "fit": fit,
+        "network": f"{preset}, {reverse_steps} steps",
+    }
     report = {
-        "settings": _settings(geometry, name, f"{preset}, {reverse_steps} steps"),
+        "settings": [list(pair) for pair in settings.items()],
         "seconds": {name: round(value, 5) for name, value in seconds.items()},
         "visibility": {name: one.figures for name, one in found.items()},
         "defects": {name: one.defects for name, one in found.items()},
@@ -89,39 +113,14 @@ def check_visibility(
     return report, found
 
 
-def _settings(geometry: PreprocessConfig, source: str, network: str) -> list[list[str]]:
-    side = geometry.image_size
-    fit = f"{geometry.fit} of {geometry.resize}" if geometry.crops else geometry.fit
-    return [
-        ["autoencoder", source],
-        ["squares", f"{side}x{side} pixels"],
-        ["fit", fit],
-        ["network", network],
-    ]
-
-
-def tell(report: Mapping[str, Any], html: str) -> None:
-    """Log the answers, and the warnings after them."""
-    for sentence in report["answers"]:
-        logger.info("visibility: %s", sentence)
-    for sentence in report["warnings"]:
-        logger.warning("%s. See %s.", sentence, html)
-
-
 def render(
     report: Mapping[str, Any], found: Mapping[str, Visibility], config: VisibilityConfig
 ) -> str:
-    """Render the report as HTML, values escaped and pictures embedded.
-
-    Args:
-        report: From :func:`check_visibility`.
-        found: The same.
-        config: The limits.
-    """
+    """Renders what :func:`check_visibility` returns as HTML, values escaped, pictures embedded."""
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("decodiff_pipeline.evaluation.visibility", "."),
+        loader=jinja2.PackageLoader("decodiff_pipeline.visibility", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

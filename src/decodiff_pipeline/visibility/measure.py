@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,14 +15,14 @@ from decodiff_pipeline.deco.autoencoder import reduction
 from decodiff_pipeline.deco.geometry import plan
 from decodiff_pipeline.deco.preprocess import to_tensor
 from decodiff_pipeline.evaluation.reconstruction import has_colour
-from decodiff_pipeline.evaluation.visibility.defects import (
+from decodiff_pipeline.visibility.defects import (
     Kind,
     places,
     samples,
     survival,
     with_defects,
 )
-from decodiff_pipeline.evaluation.visibility.fidelity import fidelity, reconstruct
+from decodiff_pipeline.visibility.fidelity import fidelity, reconstruct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.deco.autoencoder import Autoencoder
     from decodiff_pipeline.deco.config import PreprocessConfig
-    from decodiff_pipeline.evaluation.visibility.config import VisibilityConfig
-    from decodiff_pipeline.evaluation.visibility.defects import Box
+    from decodiff_pipeline.visibility.config import VisibilityConfig
+    from decodiff_pipeline.visibility.defects import Box
 
 QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
 SPECKLE = 4  # pixels; smaller regions of a mask are the edges that a lossy file leaves
@@ -41,17 +42,11 @@ EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 
 @dataclass(frozen=True)
 class Picture:
-    """An image and what encoding and decoding make of it, both (S, S, 3).
-
-    Attributes:
-        caption: What it shows.
-        before: uint8.
-        after: Float in grey levels.
-    """
+    """An image and what encoding and decoding make of it, both (S, S, 3)."""
 
     caption: str
-    before: np.ndarray
-    after: np.ndarray
+    before: np.ndarray  # uint8
+    after: np.ndarray  # float in grey levels
 
 
 @dataclass(frozen=True)
@@ -84,16 +79,9 @@ def measure_category(
     autoencoder: Autoencoder,
     config: VisibilityConfig,
 ) -> Visibility:
-    """Measure one category on some of its good val images; no label is fitted to anything.
+    """Measures one category on some of its good val images; nothing is fitted to labels.
 
     Encodes and decodes ``images`` · (1 + number of ``sizes``) squares.
-
-    Args:
-        rows: Of the validated manifest.
-        images: The raw images.
-        geometry: How they are fitted into squares; of a tiled image one tile is taken.
-        autoencoder: In eval mode.
-        config: What is measured.
 
     Raises:
         ImageError: An image or a mask cannot be read.
@@ -153,7 +141,9 @@ def smallest_visible(defects: Sequence[dict[str, Any]], kind: str) -> float | No
 def smallest_row(defects: Sequence[dict[str, Any]], kind: str) -> dict[str, Any] | None:
     """The row of the smallest defect of a kind that is visible with all larger ones."""
     smallest = None
-    for row in sorted((one for one in defects if one["kind"] == kind), key=_size, reverse=True):
+    for row in sorted(
+        (one for one in defects if one["kind"] == kind), key=itemgetter("cells"), reverse=True
+    ):
         if not row["visible"]:
             break
         smallest = row
@@ -223,9 +213,6 @@ def mask_sizes(
     """Sizes of the connected regions of a category's masks.
 
     Args:
-        rows: Of the manifest.
-        images: The raw images.
-        geometry: How they are fitted into squares.
         cell: Pixels of the model's input for each latent cell.
         limit: Masks read at most, evenly spread over the category.
 
@@ -261,10 +248,6 @@ def mask_sizes(
             for name, values in columns.items()
         },
     }
-
-
-def _size(row: dict[str, Any]) -> float:
-    return float(row["cells"])
 
 
 def _box(size: tuple[int, int], geometry: PreprocessConfig) -> Box:

@@ -1,4 +1,4 @@
-"""What encoding and decoding keep of images: colour, sharpness; and the time that they take."""
+"""What encoding and decoding keep of images, and the time that they take."""
 
 from __future__ import annotations
 
@@ -27,26 +27,20 @@ TIMED_BATCH = 4
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How faithful one reconstruction is.
+    """How faithful one reconstruction is."""
 
-    Attributes:
-        psnr: Peak signal-to-noise ratio over all channels, in dB; at most 100.
-        saturation_kept: See :func:`~decodiff_pipeline.evaluation.reconstruction.saturation_kept`;
-            None of an image without colour.
-        sharpness_kept: Energy of the luma's gradient over that of the image; None of an image
-            without any structure.
-    """
-
-    psnr: float
+    psnr: float  # peak signal-to-noise ratio over all channels, in dB; at most 100
+    # See :func:`~decodiff_pipeline.evaluation.reconstruction.saturation_kept`; None of an image
+    # without colour.
     saturation_kept: float | None
+    # Energy of the luma's gradient over that of the image; None of an image without any structure.
     sharpness_kept: float | None
 
 
 def fidelity(square: np.ndarray, again: np.ndarray, min_colour: int) -> Fidelity:
-    """Compare an image with its reconstruction.
+    """Compares an image with its reconstruction.
 
     Args:
-        square: uint8 (S, S, 3).
         again: Float (S, S, 3) in grey levels, as :func:`reconstruct` gives it.
         min_colour: Levels between the channels of the most colourful hundredth of the pixels from
             which on an image has colour.
@@ -71,11 +65,6 @@ def reconstruct(
 ) -> np.ndarray:
     """What encoding and decoding make of images.
 
-    Args:
-        autoencoder: In eval mode.
-        squares: uint8 (S, S, 3) each.
-        batch_size: Images encoded at once.
-
     Returns:
         float64 (N, S, S, 3) within 0…255, not rounded.
     """
@@ -94,8 +83,6 @@ def timings(
     """Seconds that one square takes on this machine, in a batch of 4.
 
     Args:
-        autoencoder: In eval mode, on the device to time.
-        image_size: Side of the squares in pixels.
         preset: Size of the network; its weights are of no account and it is not initialised.
         reverse_steps: Forward passes of the network for an image.
 
@@ -120,15 +107,13 @@ def timings(
         "decode": lambda: decode(autoencoder, latents),
         "network": lambda: unet(latents, 5, categories),
     }
-    with torch.no_grad():
-        seconds = {name: _seconds(work) / TIMED_BATCH for name, work in works.items()}
+    with torch.no_grad():  # of two runs the faster one: the first sets up what the second uses
+        seconds = {
+            name: min(busy_seconds(work), busy_seconds(work)) / TIMED_BATCH
+            for name, work in works.items()
+        }
     total = seconds["encode"] + 2 * seconds["decode"] + reverse_steps * seconds["network"]
     return seconds | {"image": total}
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """The faster one of two runs: the first sets up what the second finds."""
-    return min(busy_seconds(work) for _ in range(2))
 
 
 def busy_seconds(work: Callable[[], object]) -> float:
