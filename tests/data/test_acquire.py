@@ -116,7 +116,7 @@ def test_bad_sources_and_names_are_refused(tmp_path: Path) -> None:
             acquire_folder(source, name, tmp_path / "raw")
     with pytest.raises(DataError, match="is not a folder"):
         acquire_folder(tmp_path / "nowhere", "parts", tmp_path / "raw")
-    with pytest.raises(DataError, match="in each other"):
+    with pytest.raises(DataError, match="lies in the other"):
         acquire_folder(tmp_path, "parts", tmp_path / "raw")
     (source / "gone.png").symlink_to(tmp_path / "gone.png")
     with pytest.raises(DataError, match=r"gone\.png"):

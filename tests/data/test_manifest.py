@@ -188,3 +188,9 @@ def test_near_duplicates_are_close_and_other_images_far(
     assert distance[2] == 0
     assert distance[:2].max() <= 12
     assert nearest([references[0]], [references[1]])[1][0] > 64
+
+
+def test_to_exclude_every_image_is_refused(mvtec_tree: Path) -> None:
+    config = DataConfig(layout="mvtec", exclude=("bolt/train/*", "*/test/*"))
+    with pytest.raises(DataError, match=r"data\.exclude leaves out every image"):
+        build_manifest(ImageFolder(mvtec_tree), config)

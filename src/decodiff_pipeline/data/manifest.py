@@ -24,6 +24,7 @@ from decodiff_pipeline.data.listing import find_files
 from decodiff_pipeline.data.measuring import measure
 from decodiff_pipeline.data.records import list_records
 from decodiff_pipeline.deco.colour import FULL_DEPTH
+from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.text import Text, as_text
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def build_manifest(images: ImageFolder, config: DataConfig) -> pd.DataFrame:
 
     Raises:
         DataError: The root is not there, holds nothing of the layout, or lacks a wanted category;
-            or a category has a name that stands for something else.
+            a category has a name that stands for something else; or every image is excluded.
     """
     from tqdm import tqdm
 
@@ -258,6 +259,8 @@ def _excluded(manifest: pd.DataFrame, exclude: Sequence[Exclusion], root: Path) 
         manifest.loc[matched, "split"] = splits.EXCLUDED
         unexplained = matched & (manifest["excluded_because"] == "")
         manifest.loc[unexplained, "excluded_because"] = entry.reason
+    if (manifest["split"] == splits.EXCLUDED).all():
+        raise DataError(f"data.exclude leaves out every image in {root}: narrow its patterns.")
 
 
 def _splits(manifest: pd.DataFrame, config: DataConfig) -> pd.Series:
