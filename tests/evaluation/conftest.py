@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,8 @@ from PIL import Image
 
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.config import PreprocessConfig
-from decodiff_pipeline.deco.geometry import squares, stitch
+from decodiff_pipeline.deco.geometry import square_count, stitch
+from decodiff_pipeline.deco.preprocess import to_uint8
 from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.evaluation.scoring import score_images
@@ -20,6 +22,8 @@ from decodiff_pipeline.evaluation.scoring import score_images
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    import torch
 
 SIDE = 64
 GEOMETRY = PreprocessConfig(resize=SIDE, image_size=SIDE)
@@ -37,14 +41,19 @@ class BrightnessModel:
 
     def __call__(
         self,
-        images: Sequence[Image.Image],
-        category: str,
+        images: torch.Tensor,
+        category: Sequence[str],
         num_inference_steps: int | None = None,
         batch_size: int = 16,
+        sizes: Sequence[tuple[int, int]] | None = None,
     ) -> SimpleNamespace:
-        self.calls.append(len(images))
+        self.calls.append(len(category))
         geometry = self.preprocessing
-        pictures = [stitch(squares(image, geometry), image.size, geometry) for image in images]
+        remaining = iter(to_uint8(images))
+        pictures = [
+            stitch(list(islice(remaining, square_count(size, geometry))), size, geometry)
+            for size in sizes or ()
+        ]
         maps = [picture.mean(-1, dtype=np.float32) / 255 for picture in pictures]
         scores = np.array([anomaly_map.max() for anomaly_map in maps])
         return SimpleNamespace(anomaly_maps=maps, scores=scores, reconstructions=pictures)

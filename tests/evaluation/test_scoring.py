@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 
+from decodiff_pipeline.deco.preprocess import to_tensor
 from decodiff_pipeline.errors import DataError, ImageError, ModelError
+from decodiff_pipeline.evaluation.predict import model_input, read_ahead
 from decodiff_pipeline.evaluation.predictions import PredictionStore, file_stem
 from decodiff_pipeline.evaluation.scoring import score_images
 
@@ -39,11 +42,38 @@ def test_maps_and_scores_belong_to_their_images(world: World) -> None:
     index = store.index()
     assert index["path"].tolist() == world.manifest["path"].tolist()
     for row in index.itertuples():
-        expected = world.model([world.images.read(row.path)], row.category)
+        given = model_input(
+            world.images.read(row.path), row.path, row.category, world.model.preprocessing
+        )
+        expected = world.model(to_tensor(given.squares), [row.category], sizes=[given.size])
         assert np.array_equal(store.maps(row.category)[row.row], expected.anomaly_maps[0])
         picture = store.reconstructions(row.category)[row.row]
         assert np.array_equal(picture, expected.reconstructions[0])
         assert row.score == expected.scores[0]
+
+
+def test_batches_are_full_across_categories(world: World) -> None:
+    for name in ("plate", "odd/../$name", "spare"):
+        world.add(name, "test", "good", 3)
+    world.scored()
+    assert world.model.calls == [4, 4, 1]
+
+
+def test_reading_ahead_keeps_the_order_and_is_bounded() -> None:
+    started = []
+
+    def read(number: int) -> int:
+        started.append(number)
+        if number == 7:
+            raise ImageError("unreadable")
+        return number
+
+    results = read_ahead(read, range(10), ahead=2)
+    assert next(results) == 0
+    assert max(started) <= 2
+    assert [next(results) for _ in range(6)] == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(ImageError, match="unreadable"):
+        next(results)
 
 
 def test_arrays_are_memory_mapped_plain_npy(plate: World) -> None:
@@ -75,14 +105,14 @@ def test_file_names_of_categories_do_not_collide() -> None:
 def test_nan_names_the_image_and_keeps_the_old_predictions(plate: World) -> None:
     before = plate.scored().index()
     bad = plate.manifest[plate.manifest["split"] == "test"].iloc[7]["path"]
-    original = plate.images.read(bad)
+    original = model_input(plate.images.read(bad), bad, "plate", plate.model.preprocessing)
     answer = type(plate.model).__call__
 
     class Diverged(type(plate.model)):  # type: ignore[misc]
         def __call__(self, images, category, **options):  # type: ignore[no-untyped-def]
             output = answer(self, images, category, **options)
             for image, anomaly_map in zip(images, output.anomaly_maps, strict=True):
-                if image.tobytes() == original.tobytes():
+                if torch.equal(image[None], to_tensor(original.squares)):
                     anomaly_map[3, 3] = np.nan
             return output
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.config import PreprocessConfig
-from decodiff_pipeline.deco.preprocess import to_square
+from decodiff_pipeline.deco.preprocess import to_uint8
 from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.evaluation.synthetic_localisation import measure_synthetic_localisation
 from decodiff_pipeline.metrics.exact import PIXEL_METRICS
@@ -20,6 +20,8 @@ from decodiff_pipeline.metrics.exact import PIXEL_METRICS
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    import torch
 
 GREY = 100
 GEOMETRY = PreprocessConfig(resize=96, image_size=64)
@@ -35,10 +37,10 @@ class DeviationModel:
         self.seen = 0
 
     def __call__(
-        self, images: Sequence[Image.Image], category: str, **_: object
+        self, images: torch.Tensor, category: Sequence[str], **_: object
     ) -> SimpleNamespace:
         self.seen += len(images)
-        squares = np.stack([to_square(image, GEOMETRY) for image in images])
+        squares = to_uint8(images)
         maps = abs(squares.astype(np.float32) - GREY).max(-1) / 255
         return SimpleNamespace(anomaly_maps=maps, scores=maps.max((1, 2)), reconstructions=squares)
 

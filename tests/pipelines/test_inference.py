@@ -92,7 +92,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     call = DeCoDiffPipeline.__call__
 
     def counting(self: DeCoDiffPipeline, images: Any, *args: Any, **options: Any) -> Any:
-        seen.extend(image.size for image in images)
+        seen.extend(options["sizes"])
         return call(self, images, *args, **options)
 
     monkeypatch.setattr(DeCoDiffPipeline, "__call__", counting)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.evaluation.config import EvaluationConfig
+    from decodiff_pipeline.evaluation.predict import AnomalyModel
     from decodiff_pipeline.evaluation.predictions import PredictionStore
-    from decodiff_pipeline.evaluation.scoring import AnomalyModel
 
 logger = logging.getLogger(__name__)
 

@@ -3,55 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import closing
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from decodiff_pipeline.data.bit_depth import pixel_identities
 from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.evaluation.predict import (
+    ModelInput,
+    model_input,
+    predict,
+    progress,
+    read_ahead,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pandas as pd
-    from PIL import Image
 
     from decodiff_pipeline.data.images import ImageFolder
-    from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.evaluation.config import EvaluationConfig
+    from decodiff_pipeline.evaluation.predict import AnomalyModel
     from decodiff_pipeline.evaluation.predictions import PredictionStore
 
 SCORED_SPLITS = ("calibration", "test")
-
-
-class Output(Protocol):
-    """What a model returns: see `decodiff_pipeline.deco.assembly.DeCoDiffOutput`."""
-
-    anomaly_maps: np.ndarray | list[np.ndarray]
-    scores: np.ndarray
-    reconstructions: np.ndarray | list[np.ndarray]
-
-
-class AnomalyModel(Protocol):
-    """The part of `decodiff_pipeline.deco.pipeline.DeCoDiffPipeline` that scoring needs."""
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        """Categories the model knows."""
-
-    @property
-    def preprocessing(self) -> PreprocessConfig:
-        """Geometry of its input."""
-
-    def __call__(
-        self,
-        images: Sequence[Image.Image],
-        category: str,
-        num_inference_steps: int | None = None,
-        batch_size: int = 16,
-    ) -> Output:
-        """Maps, scores and reconstructions of images."""
 
 
 def score_images(
@@ -84,61 +60,31 @@ def score_images(
             f"the model was not trained on the category {unknown[0]!r} of the manifest (it knows "
             f"{', '.join(model.categories)}); run kedro run --pipelines train first"
         )
-    hide_batch_bars(model)
+    geometry = model.preprocessing
+
+    def read(row: Any) -> ModelInput:
+        return model_input(images.read(row.path), row.path, row.category, geometry)
+
+    ordered = wanted.sort_values("category", kind="stable")
+    size, steps = config.batch_size, config.num_inference_steps
     with (
         store.writing(describe(model, wanted, config)) as writer,
-        tqdm(total=len(wanted), desc="scoring", unit="image") as bar,
+        progress(len(wanted), "scoring") as bar,
+        closing(read_ahead(read, ordered.itertuples())) as inputs,
     ):
-        for category, rows in wanted.groupby("category", sort=True):
+        batches = predict(model, inputs, bar, batch_size=size, steps=steps)
+        found = chain.from_iterable(batches)
+        for category, rows in ordered.groupby("category", sort=False):
             with writer.category(str(category), len(rows)) as file:
-                for start in range(0, len(rows), config.batch_size):
-                    batch = rows.iloc[start : start + config.batch_size]
-                    output = score_batch(model, batch, images, config)
+                for start in range(0, len(rows), size):
+                    part = rows.iloc[start : start + size]
+                    predictions = list(islice(found, len(part)))
                     file.append(
-                        batch,
-                        maps=output.anomaly_maps,
-                        scores=output.scores,
-                        reconstructions=output.reconstructions,
+                        part,
+                        maps=[one.anomaly_map for one in predictions],
+                        scores=np.array([one.score for one in predictions]),
+                        reconstructions=[one.reconstruction for one in predictions],
                     )
-                    bar.update(len(batch))
-
-
-def hide_batch_bars(model: AnomalyModel) -> None:
-    """Leave the terminal to one bar for all images, where a model would draw one a batch."""
-    if hasattr(model, "set_progress_bar_config"):
-        model.set_progress_bar_config(disable=True)
-
-
-def score_batch(
-    model: AnomalyModel, batch: pd.DataFrame, images: ImageFolder, config: EvaluationConfig
-) -> Output:
-    """What a model says of some images of one category.
-
-    Args:
-        model: The trained pipeline.
-        batch: Their manifest rows.
-        images: The raw images.
-        config: Number of reverse steps.
-
-    Raises:
-        ModelError: The model gives a map or score that is no number.
-        ImageError: An image cannot be read.
-    """
-    output = model(
-        [images.read(path) for path in batch["path"]],
-        category=batch["category"].iloc[0],
-        num_inference_steps=config.num_inference_steps,
-        batch_size=config.batch_size,
-    )
-    finite = np.array([np.isfinite(anomaly_map).all() for anomaly_map in output.anomaly_maps])
-    finite &= np.isfinite(output.scores)
-    if not finite.all():
-        path = batch["path"].iloc[int(finite.argmin())]
-        raise ModelError(
-            f"the model gives NaN or infinity for {path}; its weights are damaged or the "
-            "training diverged: train again, with a lower training.learning_rate"
-        )
-    return output
 
 
 def describe(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.evaluation.config import EvaluationConfig
-    from decodiff_pipeline.evaluation.scoring import AnomalyModel
+    from decodiff_pipeline.evaluation.predict import AnomalyModel
 
 
 def measure_synthetic_localisation(

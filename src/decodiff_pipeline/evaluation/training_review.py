@@ -7,14 +7,20 @@ for review needs; its p-value is on the cautious side.
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from decodiff_pipeline.data import splits
 from decodiff_pipeline.data.layouts.base import GOOD
-from decodiff_pipeline.evaluation.scoring import hide_batch_bars, score_batch
+from decodiff_pipeline.evaluation.predict import (
+    ModelInput,
+    model_input,
+    predict,
+    progress,
+    read_ahead,
+)
 from decodiff_pipeline.evaluation.thresholds import CALIBRATION
 from decodiff_pipeline.metrics.thresholds import conformal_p_value
 
@@ -23,8 +29,8 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.evaluation.config import EvaluationConfig
+    from decodiff_pipeline.evaluation.predict import AnomalyModel
     from decodiff_pipeline.evaluation.predictions import PredictionStore
-    from decodiff_pipeline.evaluation.scoring import AnomalyModel
 
 UNUSUAL = 0.05
 FORMAT = ["width", "height", "mode"]
@@ -61,31 +67,31 @@ def review_training_images(
         return {}
     rows = manifest[(manifest["split"] == splits.TRAIN) & (manifest["label"] == GOOD)]
     rows = rows.sort_values("sha256").groupby("category").head(config.review_limit or len(rows))
-    hide_batch_bars(model)
+    scored = rows.assign(score=_scores(model, rows, images, config))
     index = predictions.index()
     calibration = index[index["split"] == CALIBRATION]
     review = {}
-    with tqdm(total=len(rows), desc="reviewing training images", unit="image") as bar:
-        for category, group in rows.groupby("category", sort=True):
-            scored = group.assign(score=_scores(model, group, images, config, bar))
-            reference = calibration[calibration["category"] == category]["score"].to_numpy()
-            review[str(category)] = _listed(scored, reference, config.review_images)
+    for category, group in scored.groupby("category", sort=True):
+        known = calibration[calibration["category"] == category]["score"].to_numpy()
+        review[str(category)] = _listed(group, known, config.review_images)
     return review
 
 
 def _scores(
-    model: AnomalyModel,
-    rows: pd.DataFrame,
-    images: ImageFolder,
-    config: EvaluationConfig,
-    bar: tqdm,
+    model: AnomalyModel, rows: pd.DataFrame, images: ImageFolder, config: EvaluationConfig
 ) -> np.ndarray:
-    parts = []
-    for start in range(0, len(rows), config.batch_size):
-        batch = rows.iloc[start : start + config.batch_size]
-        parts.append(np.asarray(score_batch(model, batch, images, config).scores, np.float32))
-        bar.update(len(batch))
-    return np.concatenate(parts)
+    geometry = model.preprocessing
+
+    def read(row: Any) -> ModelInput:
+        return model_input(images.read(row.path), row.path, row.category, geometry)
+
+    size, steps = config.batch_size, config.num_inference_steps
+    with (
+        progress(len(rows), "reviewing training images") as bar,
+        closing(read_ahead(read, rows.itertuples())) as inputs,
+    ):
+        batches = predict(model, inputs, bar, batch_size=size, steps=steps)
+        return np.array([one.score for batch in batches for one in batch], np.float32)
 
 
 def _listed(scored: pd.DataFrame, calibration: np.ndarray, count: int) -> list[dict[str, Any]]:

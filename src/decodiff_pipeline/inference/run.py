@@ -5,20 +5,28 @@ from __future__ import annotations
 import io
 import json
 import logging
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from contextlib import closing
+from dataclasses import replace
+from itertools import chain
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from decodiff_pipeline.data.decoding import MAX_PIXELS, decode
 from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.deco.colour import FULL_DEPTH
 from decodiff_pipeline.deco.digests import folder_sha256
-from decodiff_pipeline.deco.geometry import plan, to_original
+from decodiff_pipeline.deco.geometry import to_original
 from decodiff_pipeline.errors import ConfigurationError, ImageError, ModelError
+from decodiff_pipeline.evaluation.predict import (
+    ModelInput,
+    model_input,
+    predict,
+    progress,
+    read_ahead,
+)
 from decodiff_pipeline.export.onnx_model import check_export
 from decodiff_pipeline.inference.overlays import draw_overlay, encode_overlay
 from decodiff_pipeline.inference.results import Limits, log_summary, tabulate
@@ -31,28 +39,29 @@ from decodiff_pipeline.serving.scorer import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
+    from tqdm import tqdm
 
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+    from decodiff_pipeline.evaluation.predict import Prediction
     from decodiff_pipeline.inference.config import InferenceConfig
     from decodiff_pipeline.inference.source import InferenceSource, Item
     from decodiff_pipeline.inference.store import InferenceStore, Journal, Row
 
 logger = logging.getLogger(__name__)
 
-BATCH_PIXELS = 50_000_000  # a batch is scored once its images have that many together
+AHEAD = 4  # images whose originals are kept
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """An image that waits for its batch: "L" or "RGB", and the SHA-256 of its file."""
+class Loaded(NamedTuple):
+    """What writing the results of an image needs; its pixels for the overlay alone."""
 
     item: Item
     sha256: str
-    image: Image.Image
+    image: Image.Image | None
 
 
 def infer(
@@ -111,9 +120,7 @@ def infer(
             config,
             max_pixels,
         )
-        for item in tqdm(items, desc="inference", unit="image"):
-            run.take(item)
-        run.score()
+        run.score(items)
         rows = journal.finish([item.path for item in items])
     results = tabulate(rows, limits)
     log_summary(results, run.scored, store.path)
@@ -145,7 +152,7 @@ def model_categories(model: Path) -> list[str]:
 
 
 class _Run:
-    """Collects images to a batch, scores it and writes what comes of it."""
+    """Scores images and writes what comes of it."""
 
     def __init__(
         self,
@@ -160,64 +167,72 @@ class _Run:
         self._source, self._load, self._digest = source, load, digest
         self._limits, self._journal, self._config = limits, journal, config
         self._max_pixels = max_pixels
-        self._batch: list[Loaded] = []
+        self._loaded: DeCoDiffPipeline | None = None
+        self._lock = Lock()
         self.scored = 0
 
-    @cached_property
-    def _pipeline(self) -> DeCoDiffPipeline:
-        return self._load()  # not before there is something to score
+    def score(self, items: Sequence[Item]) -> None:
+        """Score the images that are new or changed, and record each batch once it is written."""
+        size = self._config.batch_size
+        with (
+            progress(len(items), "inference") as bar,
+            closing(read_ahead(self._read, items, AHEAD)) as found,
+        ):
+            images = self._readable(found, bar)
+            first = next(images, None)
+            if first is None:
+                return
+            for batch in predict(self._model(), chain([first], images), bar, batch_size=size):
+                self._journal.record([self._write(one) for one in batch])
+                self.scored += len(batch)
 
-    def take(self, item: Item) -> None:
-        """Read an image; score the batch where this fills it."""
+    def _readable(
+        self, found: Iterable[ModelInput | Row | None], bar: tqdm
+    ) -> Iterator[ModelInput]:
+        for one in found:
+            if isinstance(one, ModelInput):
+                yield one
+                continue
+            if one is not None:
+                self._journal.record([one])
+            bar.update()
+
+    def _read(self, item: Item) -> ModelInput | Row | None:
+        """An image for the model; ``None`` where it is done, its row where it cannot be read."""
         try:
             data, sha256 = self._source.read(item, self._max_pixels)
             if self._is_done(item, sha256):
-                return
+                return None
             path = self._source.root / item.path
             found = decode(data, path, self._max_pixels)
-            bits = self._pipeline.bit_depths.get(item.category, FULL_DEPTH)
-            image = found.eight_bit(path, bits)
-            plan(image.size, self._pipeline.preprocessing)  # too narrow an image is its own fault
+            model = self._model()
+            image = found.eight_bit(path, model.bit_depths.get(item.category, FULL_DEPTH))
+            given = model_input(image, item.path, item.category, model.preprocessing)
         except ImageError as error:
-            self._journal.record([self._row(item, error=str(error))])
-            return
+            return self._row(item, error=str(error))
         if found.note:
             logger.warning("%s: %s; its pixels are scored as they are.", path, found.note)
-        self._batch.append(Loaded(item, sha256, image))
-        pixels = sum(loaded.image.width * loaded.image.height for loaded in self._batch)
-        if len(self._batch) == self._config.batch_size or pixels >= BATCH_PIXELS:
-            self.score()
+        if not self._config.overlays:
+            return replace(given, about=Loaded(item, sha256, None))
+        pixels = image.width * image.height
+        return replace(given, about=Loaded(item, sha256, image), kept_pixels=pixels)
 
-    def score(self) -> None:
-        """Score the images taken so far, and record them when their files are written."""
-        if not self._batch:
-            return
-        categories = [loaded.item.category for loaded in self._batch]
-        images = [loaded.image for loaded in self._batch]
-        output = self._pipeline(images, categories, batch_size=self._config.batch_size)
-        rows = [
-            self._write(loaded, float(score), anomaly_map)
-            for loaded, score, anomaly_map in zip(
-                self._batch, output.scores, output.anomaly_maps, strict=True
-            )
-        ]
-        self._journal.record(rows)
-        self.scored += len(rows)
-        self._batch.clear()
+    def _model(self) -> DeCoDiffPipeline:
+        """The model, loaded once there is something to score."""
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = self._load()
+        return self._loaded
 
-    def _write(self, loaded: Loaded, score: float, anomaly_map: np.ndarray) -> Row:
-        item, image = loaded.item, loaded.image
-        if not (np.isfinite(score) and np.isfinite(anomaly_map).all()):
-            raise ModelError(
-                f"the model gives NaN or infinity for {item.path}; its weights are damaged or the "
-                "training diverged: train again, with a lower training.learning_rate"
-            )
-        full = to_original(anomaly_map, image.size, self._pipeline.preprocessing)
+    def _write(self, found: Prediction) -> Row:
+        item, sha256, image = found.image.about
+        size, score = found.image.size, float(found.score)
+        full = to_original(found.anomaly_map, size, self._model().preprocessing)
         limit = self._limits[item.category].pixel
         row = self._row(item) | {
-            "sha256": loaded.sha256,
-            "width": image.width,
-            "height": image.height,
+            "sha256": sha256,
+            "width": size[0],
+            "height": size[1],
             "score": score,
             "pixel_threshold": limit,
             "flagged_pixels": None if limit is None else int((full >= limit).sum()),
@@ -225,7 +240,7 @@ class _Run:
         row |= self._files(item)
         if row["map"] is not None:
             self._journal.save(row["map"], _encoded(full, self._config.maps))
-        if row["overlay"] is not None:
+        if row["overlay"] is not None and image is not None:
             overlay = draw_overlay(image, full, limit)
             self._journal.save(row["overlay"], encode_overlay(overlay))
         return row

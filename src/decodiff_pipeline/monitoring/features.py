@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.metrics.image_quality import QUALITY, image_quality
-from decodiff_pipeline.monitoring.latent_space import LatentSpace, describe
+from decodiff_pipeline.monitoring.latent_space import LatentSpace, stretched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,47 +30,42 @@ def label(feature: str) -> str:
     return LABELS.get(feature) or feature.replace("latent_", "latent axis ")
 
 
-def measure(
-    model: Any,
-    images: Sequence[Image.Image],
-    category: str,
+@dataclass(frozen=True)
+class Photograph:
+    """What is kept of an image once it is read.
+
+    Attributes:
+        quality: As `image_quality` returns it.
+        square: As `stretched` returns it.
+    """
+
+    quality: dict[str, float]
+    square: np.ndarray
+
+    @classmethod
+    def of(cls, image: Image.Image, side: int) -> Photograph:
+        """Measure an image and stretch it to a square of some side."""
+        return cls(image_quality(image), stretched(image, side))
+
+
+def features(
     space: LatentSpace,
-    *,
-    steps: int | None = None,
-    scores: Sequence[float] | None = None,
+    scores: Sequence[float],
+    descriptors: np.ndarray,
+    quality: Sequence[dict[str, float]],
 ) -> pd.DataFrame:
-    """Measure a batch of images.
+    """The numbers of images of one category.
 
     Args:
-        model: A `decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`.
-        images: As `data.images.read_image` returns them.
-        category: Of all of them.
         space: The category's.
-        steps: Reverse steps; ``None`` for those the model was saved with.
-        scores: Known already; NaN where one is not to be had.
+        scores: Of the images; NaN where one is not to be had.
+        descriptors: As `describe` returns them.
+        quality: As `image_quality` returns it.
 
     Returns:
         A row for each image; columns ``score``, those of `LatentSpace.place` and of
         `image_quality`.
-
-    Raises:
-        ModelError: A score or latent is no number.
     """
-    if scores is None:
-        answer = model(images, category, num_inference_steps=steps, batch_size=len(images))
-        scores = answer.scores
-        if not np.isfinite(answer.scores).all():
-            raise ModelError(
-                f"the model gives NaN or infinity for an image of {category!r}; its weights are "
-                "damaged or the training diverged: train again"
-            )
-    placed = pd.DataFrame(space.place(describe(model, images)))
-    quality = pd.DataFrame([image_quality(image) for image in images])
-    table = pd.concat([placed, quality], axis=1)
+    table = pd.concat([pd.DataFrame(space.place(descriptors)), pd.DataFrame(quality)], axis=1)
     table.insert(0, SCORE, np.asarray(scores, float))
-    if not np.isfinite(table.drop(columns=SCORE).to_numpy()).all():
-        raise ModelError(
-            f"the autoencoder gives NaN or infinity for an image of {category!r}; its weights are "
-            "damaged: train again"
-        )
     return table

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from decodiff_pipeline.errors import ModelError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -83,26 +85,37 @@ def rounded(values: Sequence[float] | np.ndarray) -> list[float]:
     return [float(f"{value:.{DIGITS}g}") for value in values]
 
 
-def describe(model: Any, images: Sequence[Image.Image]) -> np.ndarray:
-    """Means and standard deviations of the latents' channels over 4 x 4 parts of the image.
+def stretched(image: Image.Image, side: int) -> np.ndarray:
+    """The whole image stretched to a square, uint8 (side, side, 3): a crop's rest may drift too."""
+    from decodiff_pipeline.deco.config import PreprocessConfig
+    from decodiff_pipeline.deco.preprocess import to_square
 
-    The whole image is stretched to the model's input size: what a crop leaves out may drift too.
+    return to_square(image, PreprocessConfig(resize=side, image_size=side))
+
+
+def describe(model: Any, squares: Sequence[np.ndarray]) -> np.ndarray:
+    """Means and standard deviations of the latents' channels over 4 x 4 parts of the image.
 
     Args:
         model: A `decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`.
-        images: Of any size.
+        squares: As `stretched` returns them, of the model's input size.
 
     Returns:
         float64 (N, 2 C 16) for latents of C channels.
+
+    Raises:
+        ModelError: A latent is no number.
     """
     from decodiff_pipeline.deco.autoencoder import encode
-    from decodiff_pipeline.deco.config import PreprocessConfig
-    from decodiff_pipeline.deco.preprocess import to_square, to_tensor
+    from decodiff_pipeline.deco.preprocess import to_tensor
 
-    side = model.image_size
-    stretched = PreprocessConfig(resize=side, image_size=side)
-    tensor = to_tensor([to_square(image, stretched) for image in images])
-    return pooled(encode(model.vae, tensor)[0].cpu().numpy().astype(np.float64))
+    latents = encode(model.vae, to_tensor(squares))[0].cpu().numpy().astype(np.float64)
+    if not np.isfinite(latents).all():
+        raise ModelError(
+            "the autoencoder gives NaN or infinity for an image; its weights are damaged: train "
+            "again"
+        )
+    return pooled(latents)
 
 
 def pooled(latents: np.ndarray) -> np.ndarray:

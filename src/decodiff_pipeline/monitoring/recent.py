@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from decodiff_pipeline.data.decoding import MAX_PIXELS
 from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.deco.colour import FULL_DEPTH
 from decodiff_pipeline.errors import DataError, ImageError
-from decodiff_pipeline.monitoring.features import measure
-from decodiff_pipeline.monitoring.latent_space import LatentSpace
+from decodiff_pipeline.evaluation.predict import (
+    ModelInput,
+    model_input,
+    predict,
+    progress,
+    read_ahead,
+)
+from decodiff_pipeline.monitoring.features import Photograph, features
+from decodiff_pipeline.monitoring.latent_space import LatentSpace, describe
 from decodiff_pipeline.monitoring.reference import reference_sha256, require_same_model
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from decodiff_pipeline.monitoring.config import MonitoringConfig
     from decodiff_pipeline.monitoring.source import RecentSource
@@ -50,8 +59,6 @@ def measure_recent(
             model's.
     """
     require_same_model(reference, model)
-    if hasattr(model, "set_progress_bar_config"):
-        model.set_progress_bar_config(disable=True)
     rows = source.rows(
         config.category, scores_of=reference_sha256(reference), last_days=config.last_days
     )
@@ -64,46 +71,77 @@ def measure_recent(
             f"reference has ({', '.join(reference['categories'])}); the first is of "
             f"{rows['category'].iloc[0]!r}: rename the folder, or set monitoring.category"
         )
-    parts = [rows[~known].assign(known=False, error="")]
-    steps = reference["model"]["num_inference_steps"]
-    for name, group in rows[known].groupby("category", sort=True):
-        chosen = group.sample(min(len(group), config.max_images), random_state=config.seed)
-        chosen = chosen.sort_index()
+    drawn = [
+        group.sample(min(len(group), config.max_images), random_state=config.seed).sort_index()
+        for _, group in rows[known].groupby("category", sort=True)
+    ]
+    chosen = pd.concat(drawn).assign(known=True, error="")
+    # A row without a picture has its score from the table.
+    parts = [rows[~known].assign(known=False, error=""), chosen[chosen["path"] == ""]]
+    pictured = chosen[chosen["path"] != ""].drop(columns="score").reset_index(drop=True)
+    measured, errors = _measured(model, pictured, source, reference, config, max_pixels)
+    pictured.loc[list(errors), "error"] = list(errors.values())
+    for name, found in measured.items():
         space = LatentSpace.from_dict(reference["categories"][name]["space"])
-        parts.append(_of_category(model, chosen, source, space, steps, config, max_pixels))
-    return pd.concat(parts, ignore_index=True)
+        table = features(
+            space,
+            [one.score for one in found],
+            np.stack([one.descriptor for one in found]),
+            [one.quality for one in found],
+        )
+        parts.append(pictured.loc[[one.row for one in found]].reset_index(drop=True).join(table))
+    return pd.concat([*parts, pictured.loc[list(errors)]], ignore_index=True)
 
 
-def _of_category(
+class _Measured(NamedTuple):
+    """What was found in an image."""
+
+    row: int
+    score: float
+    descriptor: np.ndarray
+    quality: dict[str, float]
+
+
+def _measured(
     model: Any,
     rows: pd.DataFrame,
     source: RecentSource,
-    space: LatentSpace,
-    steps: int | None,
+    reference: Mapping[str, Any],
     config: MonitoringConfig,
     max_pixels: int,
-) -> pd.DataFrame:
-    """The rows with their features; a score is taken from the table where there is no image."""
-    parts = [rows[rows["path"] == ""].assign(known=True, error="")]
-    pictured = rows[rows["path"] != ""].drop(columns="score")
-    name = str(rows["category"].iloc[0])
-    bits = model.bit_depths.get(name, FULL_DEPTH)
-    with tqdm(total=len(pictured), desc=f"monitoring {name}", unit="image") as bar:
-        for start in range(0, len(pictured), config.batch_size):
-            batch = pictured.iloc[start : start + config.batch_size]
-            opened, errors = [], []
-            for path in batch["path"]:
-                try:
-                    opened.append(source.read(path, bits, max_pixels))
-                    errors.append("")
-                except ImageError as error:
-                    logger.warning("left out: %s", error)
-                    errors.append(str(error))
-            batch = batch.assign(known=True, error=errors)
-            readable = batch[batch["error"] == ""].reset_index(drop=True)
-            parts.append(batch[batch["error"] != ""])
-            if opened:
-                measured = measure(model, opened, name, space, steps=steps)
-                parts.append(pd.concat([readable, measured], axis=1))
-            bar.update(len(batch))
-    return pd.concat(parts, ignore_index=True)
+) -> tuple[dict[str, list[_Measured]], dict[int, str]]:
+    """What is found in the images of each category, and why others cannot be read, by row."""
+    geometry, side, depths = model.preprocessing, model.image_size, model.bit_depths
+    found: dict[str, list[_Measured]] = {}
+    errors: dict[int, str] = {}
+
+    def read(row: Any) -> ModelInput | ImageError:
+        try:
+            image = source.read(row.path, depths.get(row.category, FULL_DEPTH), max_pixels)
+            given = model_input(image, row.path, row.category, geometry)
+        except ImageError as error:
+            return error
+        return replace(given, about=(row.Index, Photograph.of(image, side)))
+
+    def readable(inputs: Iterable[ModelInput | ImageError]) -> Iterator[ModelInput]:
+        for number, one in enumerate(inputs):
+            if isinstance(one, ModelInput):
+                yield one
+            else:
+                logger.warning("left out: %s", one)
+                errors[number] = str(one)
+                bar.update()
+
+    steps = reference["model"]["num_inference_steps"]
+    with (
+        progress(len(rows), "monitoring") as bar,
+        closing(read_ahead(read, rows.itertuples())) as inputs,
+    ):
+        batches = predict(model, readable(inputs), bar, batch_size=config.batch_size, steps=steps)
+        for batch in batches:
+            abouts = [one.image.about for one in batch]
+            descriptors = describe(model, [photograph.square for _, photograph in abouts])
+            for one, (row, photograph), descriptor in zip(batch, abouts, descriptors, strict=True):
+                known = found.setdefault(one.image.category, [])
+                known.append(_Measured(row, float(one.score), descriptor, photograph.quality))
+    return found, errors

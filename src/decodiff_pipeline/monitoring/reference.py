@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from contextlib import closing
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from decodiff_pipeline.data.provenance import sha256_of
 from decodiff_pipeline.data.splits import CALIBRATION, TRAIN, VAL
 from decodiff_pipeline.errors import DataError
-from decodiff_pipeline.monitoring.features import SCORE, measure
-from decodiff_pipeline.monitoring.latent_space import LatentSpace, describe, rounded
+from decodiff_pipeline.evaluation.predict import progress, read_ahead
+from decodiff_pipeline.monitoring.features import SCORE, Photograph, features
+from decodiff_pipeline.monitoring.latent_space import LatentSpace, describe, rounded, stretched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+    from PIL import Image
 
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.evaluation.predictions import PredictionStore
     from decodiff_pipeline.monitoring.config import ReferenceConfig
 
+MIN_IMAGES = 2  # that axes can be fitted to
 # What makes scores of one model those of another, in `scoring.describe`.
 IDENTITY = ("network_sha256", "discrepancy", "num_inference_steps")
+
+Result = TypeVar("Result")
 
 
 class ReferenceFile:
@@ -90,15 +97,21 @@ def make_reference(
     good = manifest[manifest["label"] == "good"]
     categories = {}
     for name, rows in good.groupby("category", sort=True):
-        space = _fit_space(model, rows[rows["split"] == TRAIN], images, config)
+        training = _some(rows[rows["split"] == TRAIN], config.max_images)
         held_out = _some(rows[rows["split"].isin([VAL, CALIBRATION])], config.max_images)
-        if space is None or held_out.empty:
+        if len(training) < MIN_IMAGES or held_out.empty:
             continue
-        parts = [
-            measure(model, opened, str(name), space, scores=batch["path"].map(known).tolist())
-            for batch, opened in _batches(held_out, images, config, f"reference of {name}")
-        ]
-        values = pd.concat(parts)
+        size = config.batch_size
+        seen = _batches(stretched, training, images, model, size, f"latents of {name}")
+        space = LatentSpace.fit(
+            np.concatenate([describe(model, batch) for batch in seen]), config.components
+        )
+        descriptors, quality = [], []
+        for batch in _batches(Photograph.of, held_out, images, model, size, f"reference of {name}"):
+            descriptors.append(describe(model, [one.square for one in batch]))
+            quality += [one.quality for one in batch]
+        scores = held_out["path"].map(known).tolist()
+        values = features(space, scores, np.concatenate(descriptors), quality)
         categories[str(name)] = {
             "space": space.to_dict(),
             "values": {column: rounded(values[column].dropna().to_numpy()) for column in values},
@@ -141,27 +154,25 @@ def _identity(model: Any, steps: int | None) -> dict[str, Any]:
     return found
 
 
-def _fit_space(
-    model: Any, rows: pd.DataFrame, images: ImageFolder, config: ReferenceConfig
-) -> LatentSpace | None:
-    """The space of a category; none for fewer than two training images."""
-    chosen = _some(rows, config.max_images)
-    if len(chosen) < 2:  # noqa: PLR2004
-        return None
-    parts = [describe(model, opened) for _, opened in _batches(chosen, images, config, "latents")]
-    return LatentSpace.fit(np.concatenate(parts), config.components)
-
-
 def _some(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     """The rows whose content sorts first: as good as drawn at random, and always the same."""
     return rows.sort_values(["sha256", "path"]).iloc[:most]
 
 
 def _batches(
-    rows: pd.DataFrame, images: ImageFolder, config: ReferenceConfig, name: str
-) -> Iterator[tuple[pd.DataFrame, list[Any]]]:
-    with tqdm(total=len(rows), desc=name, unit="image") as bar:
-        for start in range(0, len(rows), config.batch_size):
-            batch = rows.iloc[start : start + config.batch_size]
-            yield batch, [images.read(path) for path in batch["path"]]
+    read: Callable[[Image.Image, int], Result],
+    rows: pd.DataFrame,
+    images: ImageFolder,
+    model: Any,
+    size: int,
+    name: str,
+) -> Iterator[list[Result]]:
+    """What is made of images and the model's input size, read ahead while the caller computes."""
+
+    def read_one(path: str) -> Result:
+        return read(images.read(path), model.image_size)
+
+    with progress(len(rows), name) as bar, closing(read_ahead(read_one, rows["path"])) as results:
+        while batch := list(islice(results, size)):
+            yield batch
             bar.update(len(batch))

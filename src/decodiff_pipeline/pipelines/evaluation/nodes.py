@@ -37,7 +37,7 @@ def score_images(
     from decodiff_pipeline.evaluation import scoring
 
     seen = images.of(manifest, model.bit_depths)
-    scoring.score_images(_on_the_gpu(model), manifest, seen, store, config)
+    scoring.score_images(_on_device(model), manifest, seen, store, config)
     return store
 
 
@@ -77,7 +77,7 @@ def score_baseline(
     """
     from decodiff_pipeline.evaluation.baselines import AutoencoderBaseline, score_test_images
 
-    baseline = AutoencoderBaseline.of(_on_the_gpu(model))
+    baseline = AutoencoderBaseline.of(_on_device(model))
     seen = images.of(manifest, model.bit_depths)
     score_test_images(baseline, manifest, seen, store, config)
     return store
@@ -129,7 +129,7 @@ def review_training_images(
     from decodiff_pipeline.evaluation import training_review
 
     return training_review.review_training_images(
-        _on_the_gpu(model), manifest, images.of(manifest, model.bit_depths), predictions, config
+        _on_device(model), manifest, images.of(manifest, model.bit_depths), predictions, config
     )
 
 
@@ -150,7 +150,7 @@ def measure_synthetic_localisation(
     from decodiff_pipeline.evaluation import synthetic_localisation
 
     return synthetic_localisation.measure_synthetic_localisation(
-        _on_the_gpu(model), manifest, images.of(manifest, model.bit_depths), config
+        _on_device(model), manifest, images.of(manifest, model.bit_depths), config
     )
 
 
@@ -223,10 +223,10 @@ def make_monitoring_reference(
     from decodiff_pipeline.monitoring.reference import make_reference
 
     seen = images.of(manifest, model.bit_depths)
-    return make_reference(_on_the_gpu(model), manifest, seen, predictions, config)
+    return make_reference(_on_device(model), manifest, seen, predictions, config)
 
 
-def _on_the_gpu(model: Any) -> Any:
-    import torch
+def _on_device(model: Any) -> Any:
+    from decodiff_pipeline.deco.device import resolve_device
 
-    return model.to("cuda") if torch.cuda.is_available() else model
+    return model.to(resolve_device())

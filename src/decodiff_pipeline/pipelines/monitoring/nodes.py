@@ -32,12 +32,10 @@ def measure_recent(
     Returns:
         See `decodiff_pipeline.monitoring.recent.measure_recent`.
     """
-    import torch
-
+    from decodiff_pipeline.deco.device import resolve_device
     from decodiff_pipeline.monitoring import recent
 
-    if torch.cuda.is_available():
-        model.to("cuda")
+    model.to(resolve_device())
     return recent.measure_recent(model, reference.load(), source, config, data.max_pixels)
 
 

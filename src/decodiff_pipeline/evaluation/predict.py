@@ -1,0 +1,201 @@
+"""The one loop that runs a model over images: read ahead in threads, computed in full batches."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from decodiff_pipeline.deco.geometry import squares
+from decodiff_pipeline.deco.preprocess import to_tensor
+from decodiff_pipeline.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+
+    import torch
+    from PIL import Image
+
+    from decodiff_pipeline.deco.config import PreprocessConfig
+
+READERS = 4
+AHEAD = 32  # images
+BATCH_PIXELS = 50_000_000  # of the originals that are kept; a batch ends there
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Output(Protocol):
+    """What a model returns: see `decodiff_pipeline.deco.assembly.DeCoDiffOutput`."""
+
+    anomaly_maps: np.ndarray | list[np.ndarray]
+    scores: np.ndarray
+    reconstructions: np.ndarray | list[np.ndarray]
+
+
+class AnomalyModel(Protocol):
+    """The part of `decodiff_pipeline.deco.pipeline.DeCoDiffPipeline` that scoring needs."""
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Categories the model knows."""
+
+    @property
+    def preprocessing(self) -> PreprocessConfig:
+        """Geometry of its input."""
+
+    def __call__(
+        self,
+        images: torch.Tensor,
+        category: Sequence[str],
+        num_inference_steps: int | None = None,
+        batch_size: int = 16,
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> Output:
+        """Maps, scores and reconstructions of images, given as their squares."""
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """An image as the model takes it.
+
+    Attributes:
+        path: For messages.
+        category: One that the model knows.
+        size: Width and height of the original in pixels.
+        squares: uint8 (S, S, 3) each, see `deco.geometry.squares`.
+        about: Whatever the caller wants back with the prediction.
+        kept_pixels: Of the original, where ``about`` holds it.
+    """
+
+    path: str
+    category: str
+    size: tuple[int, int]
+    squares: list[np.ndarray]
+    about: Any = None
+    kept_pixels: int = 0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of an image.
+
+    Attributes:
+        image: What the model was given.
+        anomaly_map: float32 (h, w), finite.
+        score: float32, finite.
+        reconstruction: uint8 (h, w, 3).
+    """
+
+    image: ModelInput
+    anomaly_map: np.ndarray
+    score: np.float32
+    reconstruction: np.ndarray
+
+
+def model_input(
+    image: Image.Image, path: str, category: str, geometry: PreprocessConfig
+) -> ModelInput:
+    """Resize an image for the model.
+
+    Raises:
+        ImageError: It is too long and narrow.
+    """
+    return ModelInput(path, category, image.size, squares(image, geometry))
+
+
+def progress(total: int, name: str) -> tqdm:
+    """A line with the share done, images a second and the time left."""
+    return tqdm(total=total, desc=name, unit="image")
+
+
+def read_ahead(
+    read: Callable[[Item], Result], items: Iterable[Item], ahead: int = AHEAD
+) -> Generator[Result, None, None]:
+    """Results in the order of the items, computed in threads while the caller does other things.
+
+    What ``read`` raises is raised when the item's turn comes.
+
+    Args:
+        read: Called once an item, from several threads.
+        items: What to read.
+        ahead: Most results that wait.
+    """
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(read, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def predict(
+    model: AnomalyModel,
+    images: Iterable[ModelInput],
+    bar: tqdm,
+    *,
+    batch_size: int,
+    steps: int | None = None,
+) -> Iterator[list[Prediction]]:
+    """Run a model over images, whatever their categories.
+
+    Args:
+        model: The trained pipeline.
+        images: Read as needed, as `read_ahead` does.
+        bar: Advanced by the images that are done.
+        batch_size: Images computed at once.
+        steps: Reverse steps; ``None`` for those the model was saved with.
+
+    Yields:
+        The predictions of a batch, in the order of the images.
+
+    Raises:
+        ModelError: The model gives a map or score that is no number.
+    """
+    if hasattr(model, "set_progress_bar_config"):
+        model.set_progress_bar_config(disable=True)
+    for batch in _batches(images, batch_size):
+        output = model(
+            to_tensor([square for image in batch for square in image.squares]),
+            [image.category for image in batch],
+            num_inference_steps=steps,
+            batch_size=batch_size,
+            sizes=[image.size for image in batch],
+        )
+        results = output.anomaly_maps, output.scores, output.reconstructions
+        found = [Prediction(*parts) for parts in zip(batch, *results, strict=True)]
+        _require_finite(found)
+        yield found
+        bar.update(len(found))
+
+
+def _batches(images: Iterable[ModelInput], size: int) -> Iterator[list[ModelInput]]:
+    batch: list[ModelInput] = []
+    for image in images:
+        batch.append(image)
+        if len(batch) == size or sum(one.kept_pixels for one in batch) >= BATCH_PIXELS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _require_finite(found: Iterable[Prediction]) -> None:
+    for one in found:
+        if not (np.isfinite(one.score) and np.isfinite(one.anomaly_map).all()):
+            raise ModelError(
+                f"the model gives NaN or infinity for {one.image.path}; its weights are damaged "
+                "or the training diverged: train again, with a lower training.learning_rate"
+            )
