@@ -24,7 +24,7 @@ export MLFLOW_HTTP_REQUEST_TIMEOUT ?= 5
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv data demo summary report ui serve test check format bench dvc-yaml parameters lock clean
+.PHONY: help venv data demo summary report ui serve test test-slow check format bench dvc-yaml parameters lock clean
 
 help:  ## show the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -79,8 +79,14 @@ serve: $(STAMP)  ## answer images with the model registered last
 	$$($(PY) -c 'import json, sys; print(json.load(open(sys.argv[1]))["serve"])' $(REPORT)/registration.json)
 
 # A file stays with one process, since its tests share what is costly to make.
-test: $(STAMP)  ## run the tests
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
+test test-slow: export OMP_NUM_THREADS ?= 1
+test test-slow: PYTEST := $(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+test: $(STAMP)  ## run the tests but for the slow ones
+	$(PYTEST) -m "not slow"
+
+test-slow: $(STAMP)  ## run the slow tests: whole runs, servers, retraining, real data
+	$(PYTEST) -m slow
 
 check: $(STAMP)  ## ruff, mypy, import contracts, dvc.yaml, reference of parameters, workflows
 	$(VENV)/bin/ruff check .

@@ -55,12 +55,6 @@ def mvtec_category(root: Path, name: str = "bolt", train: int = 30, seed: int = 
     return base
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, so that no process is left alone with one at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
-
-
 @pytest.fixture(scope="session")
 def make() -> SimpleNamespace:
     """The functions above, for tests that build their own trees."""
@@ -138,6 +132,15 @@ def store(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch)
     yield uri
     mlflow.set_tracking_uri(None)
     os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@pytest.fixture
+def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two presets with 0.4 and 0.9 million parameters in place of 6 and 25."""
+    from decodiff_pipeline.deco.unet import PRESETS, UNetPreset
+
+    monkeypatch.setitem(PRESETS, "nano", UNetPreset(8, 1, 8, norm_groups=4))
+    monkeypatch.setitem(PRESETS, "XS", UNetPreset(12, 1, 8, norm_groups=4))
 
 
 @pytest.fixture(scope="session")

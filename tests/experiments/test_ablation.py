@@ -40,7 +40,7 @@ from decodiff_pipeline.training.scoring import ScoringConfig
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 CONF = Path(__file__).parents[2] / "conf"
 TRAINING = TrainingConfig.model_validate({

@@ -8,13 +8,22 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+
+class History(NamedTuple):
+    """Runs that are over: the project and all that they printed."""
+
+    project: Path
+    output: str
+
 
 FILES = {
     "pyproject.toml": """
@@ -118,8 +127,6 @@ FILES = {
                 raise OSError(28, "No space left on device", "data/x")
             if training.fail == "exit":
                 sys.exit(3)
-            if training.fail == "interrupt":
-                raise KeyboardInterrupt
             if training.fail == "secret":
                 raise ValueError("https://me:hunter22@host/?sig=abc and " + os.environ["DB_TOKEN"])
             if training.fail == "sleep":
@@ -189,57 +196,92 @@ for pipeline, parameters in json.loads(sys.argv[1]):
 """
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """The project's root."""
-    root = tmp_path / "project"
+def make_project(root: Path, database: Path | None = None) -> Path:
+    """Writes the project, with MLflow's tables, which take seconds to make, where given."""
     for name, text in FILES.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(textwrap.dedent(text))
+    if database is not None:
+        shutil.copy(database, root / "mlflow.db")
     return root
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The environment without what would change a run; wide, so that no line is broken."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    plain = {"DO_NOT_TRACK": "true", "COLUMNS": "400", "PYTHONUNBUFFERED": "1"}
+    return own | plain | variables
+
+
+def start(
+    project: Path, *runs: tuple[str, dict[str, Any]], **variables: str
+) -> subprocess.Popen[str]:
+    """Starts a process that runs pipelines, given as (name, parameters), one after the other."""
+    return subprocess.Popen(
+        [sys.executable, "-c", RUNS, json.dumps(runs)],
+        cwd=project,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The project's root."""
+    return make_project(tmp_path / "project")
 
 
 @pytest.fixture
 def tables(project: Path, empty_database: Path) -> None:
-    """MLflow's tables in the project, which take seconds to make."""
+    """MLflow's tables in the project."""
     shutil.copy(empty_database, project / "mlflow.db")
 
 
 @pytest.fixture
-def environment() -> dict[str, str]:
-    """The environment without what would change a run; wide, so that no line is broken."""
-    own = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    return own | {"DO_NOT_TRACK": "true", "COLUMNS": "400", "PYTHONUNBUFFERED": "1"}
+def sessions(project: Path) -> Callable[..., subprocess.Popen[str]]:
+    """`start` in the project."""
+    return partial(start, project)
+
+
+SECRET = "s3cr3t-of-the-database"  # noqa: S105 - of nobody
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> History:
+    """Runs that succeed and fail, after one another in one process."""
+    project = make_project(tmp_path_factory.mktemp("history") / "project", empty_database)
+    secret = {
+        "fail": "secret",
+        "storage": "s3://me:hunter22@bucket/x?token=abcdef",
+        "api_key": "key-0123456789",
+    }
+    process = start(
+        project,
+        ("trivial", {}),
+        ("__default__", {}),
+        ("training", {"training": {"fail": "data"}}),
+        ("training", {"training": secret}),
+        ("validation", {}),
+        ("retrain", {}),
+        DB_TOKEN=SECRET,
+        DVC_EXP_NAME="brisk-newt",
+        DVC_EXP_BASELINE_REV="0123abc",
+    )
+    output, _ = process.communicate(timeout=240)
+    return History(project, output)
 
 
 @pytest.fixture
-def sessions(project: Path, environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
-    """Starts a process that runs pipelines, given as (name, parameters), one after the other."""
-
-    def start(*runs: tuple[str, dict[str, Any]], **variables: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", RUNS, json.dumps(runs)],
-            cwd=project,
-            env=environment | variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    return start
-
-
-@pytest.fixture
-def kedro(
-    project: Path, environment: dict[str, str]
-) -> Callable[..., subprocess.CompletedProcess[str]]:
+def kedro(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs ``kedro`` in the project, as a user does."""
 
     def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "kedro", *arguments],
             cwd=project,
-            env=environment | variables,
+            env=environment(**variables),
             capture_output=True,
             text=True,
             timeout=120,

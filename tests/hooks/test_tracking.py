@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
+from tests.hooks.conftest import SECRET
 
 from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.hooks import TrackingHooks
@@ -24,31 +25,38 @@ from decodiff_pipeline.hooks import TrackingHooks
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.hooks.conftest import History
+
 Sessions = Callable[..., subprocess.Popen[str]]
 
 
 def runs_in(project: Path) -> dict[str, Any]:
-    """The runs of the project's store, by pipeline and status."""
+    """The runs of the project's store, by pipeline, status and the beginning of the error."""
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("toyset")
     assert experiment is not None
     found = client.search_runs([experiment.experiment_id])
-    return {f"{run.data.tags['pipeline']} {run.info.status}": run for run in found}
+    return {
+        f"{tags['pipeline']} {run.info.status} {tags.get('error', '').split(':')[0]}".strip(): run
+        for run in found
+        for tags in [run.data.tags]
+    }
 
 
-def test_finished_failed_and_untracked_runs(project: Path, sessions: Sessions) -> None:
-    process = sessions(
-        ("trivial", {}), ("__default__", {}), ("training", {"training": {"fail": "data"}})
-    )
-    output, _ = process.communicate(timeout=120)
+def artifacts_of(project: Path, run: Any) -> Path:
+    return project / "mlartifacts" / run.info.run_id / "artifacts"
 
-    # Only the tracked run imported MLflow, and nothing heavy was imported for the first.
-    assert "trivial {'heavy': []}" in output
-    runs = runs_in(project)
-    assert set(runs) == {"__default__ FINISHED", "training FAILED"}
 
+def test_a_finished_run_has_what_the_catalog_says(history: History) -> None:
+    # Nothing heavy was imported for the first pipeline, which is not tracked.
+    assert "trivial {'heavy': []}" in history.output
+    runs = runs_in(history.project)
+    assert set(runs) == {
+        "__default__ FINISHED", "training FAILED DataError", "training FAILED ValueError",
+        "retrain FINISHED",
+    }  # fmt: skip
     finished = runs["__default__ FINISHED"]
     metrics = finished.data.metrics
     assert metrics.pop("system/system_memory_usage_megabytes") > 0
@@ -57,24 +65,33 @@ def test_finished_failed_and_untracked_runs(project: Path, sessions: Sessions) -
     assert finished.data.params["training.learning_rate"] == "0.2"
     assert finished.data.params["training.inner.size"] == "4"
     assert finished.data.tags["dataset"] == "toyset"
-    artifacts = project / "mlartifacts" / finished.info.run_id / "artifacts"
-    assert {path.name for path in artifacts.iterdir()} == {"metrics.json", "report.html"}
-
-    failed = runs["training FAILED"]
-    assert failed.data.tags["error"] == "DataError: raw/x.png is empty; copy it again"
-    assert not list((project / "mlflow_unsent").iterdir())
+    names = {path.name for path in artifacts_of(history.project, finished).iterdir()}
+    assert names == {"metrics.json", "report.html"}
+    assert not list((history.project / "mlflow_unsent").iterdir())
     for shown in (finished.info.run_id, "data/report.html", "mlflow ui --backend-store-uri"):
-        assert shown in output
+        assert shown in history.output
+
+
+def test_a_failed_run_has_its_error(history: History) -> None:
+    failed = runs_in(history.project)["training FAILED DataError"]
+    assert failed.data.tags["error"] == "DataError: raw/x.png is empty; copy it again"
 
 
 @pytest.mark.usefixtures("tables")
-def test_figures_tables_and_the_digest_of_the_data(project: Path, sessions: Sessions) -> None:
+def test_a_check_that_fails_before_the_first_node_is_a_failure(
+    project: Path, kedro: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    result = kedro("run", "--pipelines", "training", "--params", "training.fail=check")
+    assert result.returncode == 1
+    (run,) = runs_in(project).values()
+    assert run.info.status == "FAILED"
+    assert "no weights at raw/x" in run.data.tags["error"]
+
+
+def test_figures_tables_and_the_digest_of_the_data(history: History) -> None:
     from mlflow.data import get_source
 
-    process = sessions(("validation", {}), ("retrain", {}))
-    output, _ = process.communicate(timeout=120)
-    (run,) = runs_in(project).values()
-    assert run.info.status == "FINISHED", output
+    run = runs_in(history.project)["retrain FINISHED"]
     digest = run.data.tags["data_digest"]
     assert re.fullmatch("[0-9a-f]{64}", digest)
     (data,) = run.inputs.dataset_inputs
@@ -83,11 +100,22 @@ def test_figures_tables_and_the_digest_of_the_data(project: Path, sessions: Sess
     assert get_source(data.dataset).to_dict() == {"uri": "data/manifest.parquet"}
     profile = json.loads(data.dataset.profile)
     assert profile == {"num_rows": 1, "images": {"a": {"b": {"c": 1}}}}
-    artifacts = project / "mlartifacts" / run.info.run_id / "artifacts"
+    artifacts = artifacts_of(history.project, run)
     assert (artifacts / "figures" / "mono.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((artifacts / "table.json").read_text())["data"] == [["a"]]
     shown = json.loads(run.data.tags["mlflow.loggedArtifacts"])  # what MLflow's page reads
     assert shown == [{"path": "table.json", "type": "table"}]
+
+
+def test_nothing_secret_is_in_a_run(history: History) -> None:
+    run = runs_in(history.project)["training FAILED ValueError"]
+    told = json.dumps(run.to_dictionary())
+    for hidden in (SECRET, "hunter22", "abcdef", "key-0123456789"):
+        assert hidden not in told
+    assert run.data.params["training.storage"] == "s3://***@bucket/x?token=***"
+    assert run.data.tags["error"] == "ValueError: https://***@host/?sig=*** and ***"
+    assert run.data.tags["dvc_exp_name"] == "brisk-newt"
+    assert run.data.tags["dvc_exp_baseline_rev"] == "0123abc"
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
@@ -98,7 +126,10 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.usefixtures("tables")
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "end",
+    [signal.SIGTERM, signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)],
+)
 def test_a_run_that_is_stopped_is_killed_in_mlflow(
     project: Path, sessions: Sessions, end: signal.Signals
 ) -> None:
@@ -121,54 +152,15 @@ def test_a_run_that_is_stopped_is_killed_in_mlflow(
 
 
 @pytest.mark.usefixtures("tables")
-def test_a_node_that_exits_or_is_interrupted_leaves_no_run_behind(
-    project: Path, sessions: Sessions
-) -> None:
-    for fail in ("exit", "interrupt"):
-        process = sessions(("training", {"training": {"fail": fail}}))
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode != 0, output
-        (run,) = runs_in(project).values()  # by status: the same for both
-        assert run.info.status == "KILLED"
-
-
-@pytest.mark.usefixtures("tables")
-def test_a_check_that_fails_before_the_first_node_is_a_failure(
-    project: Path, kedro: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
-    result = kedro("run", "--pipelines", "training", "--params", "training.fail=check")
-
-    assert result.returncode == 1
+def test_a_node_that_exits_leaves_no_run_behind(project: Path, sessions: Sessions) -> None:
+    process = sessions(("training", {"training": {"fail": "exit"}}))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0, output
     (run,) = runs_in(project).values()
-    assert run.info.status == "FAILED"
-    assert "no weights at raw/x" in run.data.tags["error"]
+    assert run.info.status == "KILLED"
 
 
-@pytest.mark.usefixtures("tables")
-def test_nothing_secret_is_in_a_run(project: Path, sessions: Sessions) -> None:
-    secret = "s3cr3t-of-the-database"  # noqa: S105 - of nobody
-    parameters = {
-        "fail": "secret",
-        "storage": "s3://me:hunter22@bucket/x?token=abcdef",
-        "api_key": "key-0123456789",
-    }
-    process = sessions(
-        ("training", {"training": parameters}),
-        DB_TOKEN=secret,
-        DVC_EXP_NAME="brisk-newt",
-        DVC_EXP_BASELINE_REV="0123abc",
-    )
-    process.communicate(timeout=120)
-    (run,) = runs_in(project).values()
-    told = json.dumps(run.to_dictionary())
-    for hidden in (secret, "hunter22", "abcdef", "key-0123456789"):
-        assert hidden not in told
-    assert run.data.params["training.storage"] == "s3://***@bucket/x?token=***"
-    assert run.data.tags["error"] == "ValueError: https://***@host/?sig=*** and ***"
-    assert run.data.tags["dvc_exp_name"] == "brisk-newt"
-    assert run.data.tags["dvc_exp_baseline_rev"] == "0123abc"
-
-
+@pytest.mark.slow
 def test_runs_that_start_together_on_a_new_database(project: Path, sessions: Sessions) -> None:
     processes = [sessions(("training", {})) for _ in range(3)]
     outputs = [process.communicate(timeout=180)[0] for process in processes]
@@ -183,6 +175,7 @@ def test_runs_that_start_together_on_a_new_database(project: Path, sessions: Ses
     assert "MLflow at" not in "".join(outputs)  # the first word of every complaint
 
 
+@pytest.mark.slow
 def test_without_a_server_the_run_does_all_its_work(
     project: Path, sessions: Sessions, empty_database: Path
 ) -> None:
