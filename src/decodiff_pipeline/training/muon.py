@@ -96,9 +96,10 @@ def orthogonalise(matrices: torch.Tensor, precision: torch.dtype = torch.bfloat1
     a, b, c = QUINTIC
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.to(precision)
-    x = x.mT if tall else x
+    x = x.mT.contiguous() if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(ITERATIONS):
         gram = x @ x.mT  # (N, r, r), r the shorter side
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
     return (x.mT if tall else x).to(matrices.dtype)
