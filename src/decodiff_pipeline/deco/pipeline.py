@@ -13,6 +13,7 @@ from decodiff_pipeline.deco.assembly import DeCoDiffOutput, assemble
 from decodiff_pipeline.deco.autoencoder import decode, encode
 from decodiff_pipeline.deco.colour import apply_orientation, to_eight_bit
 from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig, require_places
+from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.deco.discrepancy import (
     Discrepancies,
     anomaly_maps,
@@ -49,8 +50,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
     Args:
         reference: Discrepancies of good images; needed where ``discrepancy`` asks for
             normalisation by position.
-        preprocess: Fields of :class:`PreprocessConfig`.
-        discrepancy: Fields of :class:`DiscrepancyConfig`.
+        preprocess, discrepancy: Fields of `PreprocessConfig` and `DiscrepancyConfig`.
         num_inference_steps: Reverse steps used where a call names none.
         bfloat16: Run autoencoder and network in bfloat16: about twice as fast where the processor
             or the GPU has it. The reverse process, discrepancies and maps stay in float32.
@@ -110,7 +110,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
         if self.config.bfloat16:
             self.vae.bfloat16()
             self.unet.bfloat16()
-            if not torch.cuda.is_available():
+            if resolve_device() == "cpu":
                 self.unet.use_plain_attention()
         return self
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from decodiff_pipeline.metrics.summary import METRICS, measured
+from decodiff_pipeline.reporting.formatting import markdown_table, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,7 +68,7 @@ def render_table(ablation: Mapping[str, Any]) -> str:
     shown = measured({"mean": ablation["base"]})
     categories = sorted({name for row in ablation["rows"] for name in row["categories"]})
     several = len(ablation["seeds"]) > 1
-    base = ", ".join(f"{METRICS[name]} {_number(ablation['base'][name])}" for name in shown)
+    base = ", ".join(f"{METRICS[name]} {number(ablation['base'][name])}" for name in shown)
     blocks = ["# Ablation", ablation["note"], _legend(ablation["seeds"]), f"Base: {base}."]
     for study, rows in _studies(ablation).items():
         blocks.append(f"## {study}")
@@ -170,9 +171,13 @@ def _label(row: Mapping[str, Any]) -> str:
     return f"{row['variant']} (base)" if row["is_base"] else str(row["variant"])
 
 
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    return markdown_table([[cell.replace("|", "\\|") for cell in row] for row in rows])
+
+
 def _means(rows: Sequence[Mapping[str, Any]], shown: Sequence[str], *, several: bool) -> str:
     head = ["variant", *(METRICS[name] for name in shown)]
-    return _markdown([head, *([_label(row), *_cells(row, shown, several)] for row in rows)])
+    return _table([head, *([_label(row), *_cells(row, shown, several)] for row in rows)])
 
 
 def _each_category(
@@ -182,33 +187,18 @@ def _each_category(
     lines = [["variant", *(f"{category} {METRICS[name]}" for category, name in pairs)]]
     for row in rows:
         found = row["categories"]
-        lines.append([_label(row), *(_number(found.get(c, {}).get(name)) for c, name in pairs)])
-    return _markdown(lines)
+        lines.append([_label(row), *(number(found.get(c, {}).get(name)) for c, name in pairs)])
+    return _table(lines)
 
 
 def _cells(row: Mapping[str, Any], shown: Sequence[str], several: bool) -> list[str]:
     cells = []
     for name in shown:
         figures = row["metrics"][name]
-        text = _number(figures["mean"])
+        text = number(figures["mean"])
         if several and figures["std"] is not None:
             text += f" ± {figures['std']:.3f}"
         if figures["change"] is not None and not row["is_base"]:
             text += f" ({figures['change']:+.3f})"
         cells.append(text)
     return cells
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    safe = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-    widths = [max(len(line[place]) for line in safe) for place in range(len(safe[0]))]
-    rows = [
-        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
-        for line in safe
-    ]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([rows[0], rule, *rows[1:]])

@@ -12,6 +12,7 @@ from decodiff_pipeline.data.caching import READERS
 from decodiff_pipeline.data.latent_cache import LatentMoments
 from decodiff_pipeline.data.transforms import augmented_square
 from decodiff_pipeline.deco.autoencoder import encode, load_autoencoder
+from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.deco.precision import resolve_bfloat16
 from decodiff_pipeline.deco.preprocess import to_tensor
 from decodiff_pipeline.training.batches import Batches
@@ -63,7 +64,7 @@ def on_the_fly_batches(
     Raises:
         ConfigurationError: The autoencoder cannot be loaded.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = resolve_device()
     model = load_autoencoder(autoencoder).to(
         device=device,
         dtype=torch.bfloat16 if resolve_bfloat16(latents.bfloat16, device) else torch.float32,
