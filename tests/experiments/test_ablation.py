@@ -171,7 +171,8 @@ def test_a_replayed_variant_has_the_figures_of_the_model_itself(
         direct = plain_metrics(predictions, data.images, data.evaluation)
         for category, metrics in results[0]["categories"].items():
             for name, value in metrics.items():
-                assert value == pytest.approx(direct["categories"][category][name], abs=1e-6), name
+                # Both see the same images in other batches, which round differently.
+                assert value == pytest.approx(direct["categories"][category][name], abs=1e-4), name
 
 
 def test_a_variant_in_bfloat16_leaves_the_others_in_float32(
