@@ -15,7 +15,7 @@ from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.unet import UNetPreset
 from decodiff_pipeline.deco.weights import AutoencoderConfig
 from decodiff_pipeline.evaluation.config import EvaluationConfig
-from decodiff_pipeline.evaluation.reference import Reference
+from decodiff_pipeline.evaluation.reference import EarlierEvaluation
 from decodiff_pipeline.monitoring.config import ReferenceConfig
 from decodiff_pipeline.pipelines.data_validation.config import ValidationConfig
 from decodiff_pipeline.registry.config import RegistrationConfig
@@ -34,9 +34,9 @@ TINY = UNetPreset(2, 1, 2, norm_groups=2)
 class NoReferences:
     """Finds nothing to compare with."""
 
-    def load(self, compare_with: str | None) -> Reference:
+    def load(self, compare_with: str | None) -> EarlierEvaluation:
         """Nothing, whatever is asked for."""
-        return Reference(str(compare_with), missing="nothing there")
+        return EarlierEvaluation(str(compare_with), missing="nothing there")
 
 
 def parameters(autoencoder: Path, **training: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from decodiff_pipeline.evaluation.comparison import compare
-from decodiff_pipeline.evaluation.reference import Reference
+from decodiff_pipeline.evaluation.reference import EarlierEvaluation
 from decodiff_pipeline.metrics.binned import image_histograms, pack
 from decodiff_pipeline.metrics.exact import IMAGE_METRICS, image_metrics
 
@@ -50,11 +50,13 @@ def metrics_of(record: pd.DataFrame, **changes: Any) -> dict[str, Any]:
     return {"categories": categories, "mean": {"image_auroc": 0.5}, **keys, **changes}
 
 
-def reference(record: pd.DataFrame, **changes: Any) -> Reference:
+def reference(record: pd.DataFrame, **changes: Any) -> EarlierEvaluation:
     """As it comes back from a Parquet file."""
     buffer = io.BytesIO()
     record.to_parquet(buffer)
-    return Reference("main (1234567)", pd.read_parquet(buffer), metrics_of(record, **changes))
+    return EarlierEvaluation(
+        "main (1234567)", pd.read_parquet(buffer), metrics_of(record, **changes)
+    )
 
 
 def test_a_better_model_is_called_better_and_the_other_way_round() -> None:
@@ -148,7 +150,7 @@ def test_other_images_of_the_same_categories_are_not_compared() -> None:
 def test_without_a_reference_there_is_nothing_but_the_reason() -> None:
     record = make_record(1.0)
     assert compare(record, metrics_of(record), None)["outcome"] == "none"
-    absent = Reference("champion", missing="the model decodiff-x has no champion yet")
+    absent = EarlierEvaluation("champion", missing="the model decodiff-x has no champion yet")
     found = compare(record, metrics_of(record), absent)
     assert found["outcome"] == "not_compared"
     assert found["notes"] == ["the model decodiff-x has no champion yet"]
@@ -158,7 +160,9 @@ def test_figures_alone_give_differences_without_significance() -> None:
     record = make_record(1.0)
     older = metrics_of(record)
     older["categories"]["plate"]["image_auroc"] -= 0.25
-    only_metrics = Reference("v1", None, older, missing="v1 has no evaluation_record.parquet")
+    only_metrics = EarlierEvaluation(
+        "v1", None, older, missing="v1 has no evaluation_record.parquet"
+    )
     found = compare(record, metrics_of(record), only_metrics)
     row = found["categories"]["plate"]["metrics"]["image_auroc"]
     assert row == {"difference": pytest.approx(0.25), "verdict": None}

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from decodiff_pipeline.monitoring.latent_space import LatentSpace
+from decodiff_pipeline.monitoring.features import LatentSpace
 
 
 def test_the_latent_space_survives_its_file_and_sees_new_images_alike() -> None:

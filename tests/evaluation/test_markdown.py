@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from decodiff_pipeline.reporting.markdown import render_summary
-from decodiff_pipeline.reporting.markdown_tables import escaped
+from decodiff_pipeline.reporting.markdown import escaped, render_summary
 
 NOTHING = {"reference": None, "outcome": "none", "notes": [], "categories": {}, "mean": {}}
 

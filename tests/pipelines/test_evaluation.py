@@ -26,7 +26,7 @@ from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.deco.unet import DeCoDiffUNet
 from decodiff_pipeline.evaluation.config import EvaluationConfig, Protocol
 from decodiff_pipeline.evaluation.predictions import PredictionStore
-from decodiff_pipeline.evaluation.reference import Reference
+from decodiff_pipeline.evaluation.reference import EarlierEvaluation
 from decodiff_pipeline.pipelines.evaluation import create_pipeline
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.scoring import ScoringConfig
@@ -82,8 +82,8 @@ def make_manifest(root: Path, groups: Groups = EVERYTHING) -> pd.DataFrame:
 class NoReferences:
     """Finds nothing."""
 
-    def load(self, compare_with: str | None) -> Reference:
-        return Reference(str(compare_with), missing=f"{compare_with} has no metrics.json")
+    def load(self, compare_with: str | None) -> EarlierEvaluation:
+        return EarlierEvaluation(str(compare_with), missing=f"{compare_with} has no metrics.json")
 
 
 def outputs(root: Path) -> dict[str, Any]:

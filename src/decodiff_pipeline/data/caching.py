@@ -16,6 +16,7 @@ from decodiff_pipeline.data.latent_cache import LatentCache, LatentMoments, late
 from decodiff_pipeline.data.synthetic_images import SyntheticImage, synthetic_images
 from decodiff_pipeline.data.transforms import AugmentationConfig, augmented_square
 from decodiff_pipeline.deco import weights
+from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.deco.memory import keep_freed_memory
 from decodiff_pipeline.errors import CacheError
 
@@ -203,7 +204,7 @@ def _encode_missing(
     from decodiff_pipeline.deco.preprocess import to_tensor
 
     keep_freed_memory()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = resolve_device()
     model = load_autoencoder(autoencoder).to(device, memory_format=torch.channels_last)
     if resolve_bfloat16(config.bfloat16, device):
         model = model.to(torch.bfloat16)

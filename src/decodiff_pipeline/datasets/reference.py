@@ -12,7 +12,7 @@ from kedro.io import AbstractDataset, DatasetError
 
 from decodiff_pipeline.data.provenance import git_output
 from decodiff_pipeline.errors import ConfigurationError
-from decodiff_pipeline.evaluation.reference import CHAMPION, Reference
+from decodiff_pipeline.evaluation.reference import CHAMPION, EarlierEvaluation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +95,7 @@ class EvaluationReferences:
         if compare_with not in (None, CHAMPION):
             self._commit(str(compare_with))
 
-    def load(self, compare_with: str | None) -> Reference | None:
+    def load(self, compare_with: str | None) -> EarlierEvaluation | None:
         """Read an earlier evaluation, or say why there is none.
 
         Args:
@@ -110,7 +110,7 @@ class EvaluationReferences:
             return self._champion()
         return self._revision(compare_with)
 
-    def _revision(self, revision: str) -> Reference:
+    def _revision(self, revision: str) -> EarlierEvaluation:
         commit = self._commit(revision)
         name = commit[:7] if commit.startswith(revision) else f"{revision} ({commit[:7]})"
 
@@ -119,7 +119,7 @@ class EvaluationReferences:
 
         return _reference(name, read, self._record, self._metrics)
 
-    def _champion(self) -> Reference:
+    def _champion(self) -> EarlierEvaluation:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
@@ -131,9 +131,13 @@ class EvaluationReferences:
             logged = {file.path for file in client.list_artifacts(str(version.run_id))}
         except Exception as error:  # MLflow lets those of requests and of SQLAlchemy through
             if isinstance(error, MlflowException) and error.error_code in NOT_THERE:
-                return Reference(name, missing=f"the model {self._model_name} has no champion yet")
+                return EarlierEvaluation(
+                    name, missing=f"the model {self._model_name} has no champion yet"
+                )
             cause = type(error).__name__
-            return Reference(name, missing=f"MLflow could not be asked for {name} ({cause})")
+            return EarlierEvaluation(
+                name, missing=f"MLflow could not be asked for {name} ({cause})"
+            )
 
         def read(path: Path) -> bytes:
             if path.name not in logged:
@@ -164,7 +168,7 @@ class EvaluationReferences:
 
 def _reference(
     name: str, read: Callable[[Path], bytes], record_path: Path, metrics_path: Path
-) -> Reference:
+) -> EarlierEvaluation:
     """What can be read of an evaluation, and a sentence on what cannot."""
     record: pd.DataFrame | None = None
     metrics: dict[str, Any] | None = None
@@ -178,7 +182,7 @@ def _reference(
     except Exception as error:
         lacking.append(f"no {record_path.name} ({type(error).__name__})")
     missing = f"{name} has {' and '.join(lacking)}" if lacking else None
-    return Reference(name, record, metrics, missing)
+    return EarlierEvaluation(name, record, metrics, missing)
 
 
 def _table(content: bytes) -> pd.DataFrame:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.evaluation.config import EvaluationConfig
     from decodiff_pipeline.evaluation.predictions import PredictionStore
-    from decodiff_pipeline.metrics.resampling import Sample
+    from decodiff_pipeline.metrics.bootstrap import Sample
 
 PROMISE = ("threshold", "pixel_threshold", "promised_false_positive_rate")
 

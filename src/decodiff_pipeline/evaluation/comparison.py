@@ -16,7 +16,7 @@ from decodiff_pipeline.metrics.bootstrap import Difference, Sample
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from decodiff_pipeline.evaluation.reference import Reference
+    from decodiff_pipeline.evaluation.reference import EarlierEvaluation
     from decodiff_pipeline.metrics.binned import Histograms
 
 # Results that differ in one of these are of different things; with what a file without it means.
@@ -38,7 +38,7 @@ class _Pair:
 
 
 def compare(
-    record: pd.DataFrame, metrics: Mapping[str, Any], reference: Reference | None
+    record: pd.DataFrame, metrics: Mapping[str, Any], reference: EarlierEvaluation | None
 ) -> dict[str, Any]:
     """Compare an evaluation with an earlier one on the test images that both have.
 

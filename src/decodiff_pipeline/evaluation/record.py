@@ -13,7 +13,7 @@ import pandas as pd
 
 from decodiff_pipeline.evaluation.category_evaluator import CERTAIN
 from decodiff_pipeline.metrics import binned
-from decodiff_pipeline.metrics.resampling import Sample
+from decodiff_pipeline.metrics.bootstrap import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

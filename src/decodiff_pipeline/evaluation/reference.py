@@ -14,7 +14,7 @@ CHAMPION = "champion"  # the model that the registry gives this alias
 
 
 @dataclass(frozen=True)
-class Reference:
+class EarlierEvaluation:
     """An earlier evaluation.
 
     Attributes:
@@ -30,8 +30,8 @@ class Reference:
     missing: str | None = None
 
 
-class References(Protocol):
+class EarlierEvaluations(Protocol):
     """Where earlier evaluations are looked up; see `datasets.reference`."""
 
-    def load(self, compare_with: str | None) -> Reference | None:
+    def load(self, compare_with: str | None) -> EarlierEvaluation | None:
         """The evaluation of the champion or of a revision; ``None`` for ``None``."""

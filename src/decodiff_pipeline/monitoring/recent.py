@@ -21,8 +21,7 @@ from decodiff_pipeline.evaluation.predict import (
     progress,
     read_ahead,
 )
-from decodiff_pipeline.monitoring.features import Photograph, features
-from decodiff_pipeline.monitoring.latent_space import LatentSpace, describe
+from decodiff_pipeline.monitoring.features import LatentSpace, Photograph, describe, features
 from decodiff_pipeline.monitoring.reference import reference_sha256, require_same_model
 
 if TYPE_CHECKING:

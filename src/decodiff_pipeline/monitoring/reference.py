@@ -14,8 +14,15 @@ from decodiff_pipeline.data.provenance import sha256_of
 from decodiff_pipeline.data.splits import CALIBRATION, TRAIN, VAL
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.evaluation.predict import progress, read_ahead
-from decodiff_pipeline.monitoring.features import SCORE, Photograph, features
-from decodiff_pipeline.monitoring.latent_space import LatentSpace, describe, rounded, stretched
+from decodiff_pipeline.monitoring.features import (
+    SCORE,
+    LatentSpace,
+    Photograph,
+    describe,
+    features,
+    rounded,
+    stretched,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

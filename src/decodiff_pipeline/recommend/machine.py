@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from decodiff_pipeline.deco.autoencoder import load_autoencoder, reduction
+from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.deco.memory import keep_freed_memory
 from decodiff_pipeline.deco.precision import resolve_bfloat16
 from decodiff_pipeline.deco.unet import build_unet
@@ -38,7 +39,7 @@ def seconds_per_step(
         ConfigurationError: The autoencoder's weights cannot be had.
     """
     keep_freed_memory()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = resolve_device()
     model = load_autoencoder(autoencoder)
     channels, side = model.config.latent_channels, image_size // reduction(model)
     unet = build_unet(preset, ["any"], side, channels, training.dropout).to(device).train()

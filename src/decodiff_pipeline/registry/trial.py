@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.deco.loading import load_pipeline
 from decodiff_pipeline.errors import ModelError, StoreError
 from decodiff_pipeline.evaluation.predictions import PredictionStore
@@ -115,10 +116,9 @@ def evidence_of(
 
 
 def _loaded(folder: Path) -> DeCoDiffPipeline:
-    import torch
 
     model = load_pipeline(folder, "register it again, or restore its files")
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(resolve_device())
 
 
 class _Tampered(ModelError):

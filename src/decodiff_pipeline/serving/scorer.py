@@ -17,6 +17,7 @@ from decodiff_pipeline.data.decoding import MAX_PIXELS, decode
 from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.deco import loading
 from decodiff_pipeline.deco.colour import FULL_DEPTH
+from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.deco.geometry import to_original
 from decodiff_pipeline.errors import ConfigurationError, ModelError
 from decodiff_pipeline.export.onnx_model import use_onnx
@@ -232,7 +233,7 @@ def load_pipeline(folder: Path, onnx: Path | None = None) -> DeCoDiffPipeline:
     if onnx is not None:
         use_onnx(pipeline, onnx, folder)
         return pipeline
-    return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+    return pipeline.to(resolve_device())
 
 
 def decide(score: float, threshold: float | None) -> str | None:

@@ -18,6 +18,7 @@ from diffusers import AutoencoderTiny
 from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from PIL import Image
 
+from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.deco.precision import resolve_bfloat16
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.training.muon import Muon
@@ -318,5 +319,5 @@ def _autocast(config: AutoencoderTrainingConfig, device: torch.device) -> Any:
 
 def _device(name: str) -> torch.device:
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = resolve_device()
     return torch.device(name)

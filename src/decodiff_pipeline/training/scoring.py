@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from decodiff_pipeline.data.bit_depth import depth_of_categories
 from decodiff_pipeline.deco.config import DiscrepancyConfig
+from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -106,7 +107,6 @@ def build_model(
     Raises:
         DataError: Something is to be fitted, but there is no good val image.
     """
-    import torch
 
     from decodiff_pipeline.deco.autoencoder import reduction
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
@@ -114,7 +114,7 @@ def build_model(
     from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
     from decodiff_pipeline.training.scoring_fit import fit_scoring
 
-    autoencoder.to(device := "cuda" if torch.cuda.is_available() else "cpu")
+    autoencoder.to(device := resolve_device())
     unet.to(device)
     by_position = config.discrepancy.normalisation == "position"
     latent_size = geometry.image_size // reduction(autoencoder)

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.deco.memory import keep_freed_memory
+from decodiff_pipeline.reporting.page import render_page
 from decodiff_pipeline.reporting.pictures import data_uri
 from decodiff_pipeline.visibility.advice import answer, warnings
 from decodiff_pipeline.visibility.fidelity import timings
@@ -83,7 +85,7 @@ def check_visibility(
         :class:`~.measure.Visibility` of each category, with pictures.
     """
     keep_freed_memory()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = resolve_device()
     model = autoencoder.to(device, memory_format=torch.channels_last)
     seconds = timings(model, geometry.image_size, preset, reverse_steps)
     found = {
@@ -117,17 +119,9 @@ def render(
     report: Mapping[str, Any], found: Mapping[str, Visibility], config: VisibilityConfig
 ) -> str:
     """Renders what :func:`check_visibility` returns as HTML, values escaped, pictures embedded."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("decodiff_pipeline.visibility", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
-        report,
+    return render_page(
+        "visibility.html.j2",
+        **report,
         limits=config,
         amplified=AMPLIFIED,
         tables={name: _table(one) for name, one in found.items()},

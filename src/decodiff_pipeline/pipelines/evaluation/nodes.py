@@ -22,18 +22,7 @@ def score_images(
     store: PredictionStore,
     config: EvaluationConfig,
 ) -> PredictionStore:
-    """Score the calibration and test images, on the GPU where there is one.
-
-    Args:
-        model: A `decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`.
-        manifest: The validated manifest.
-        images: The raw images.
-        store: Where the predictions go, as a whole.
-        config: Batch size and number of reverse steps.
-
-    Returns:
-        The store, now filled.
-    """
+    """Score the calibration and test images, on the GPU where there is one."""
     from decodiff_pipeline.evaluation import scoring
 
     seen = images.of(manifest, model.bit_depths)
@@ -44,12 +33,7 @@ def score_images(
 def fit_thresholds(predictions: PredictionStore, config: EvaluationConfig) -> dict[str, Any]:
     """Image and pixel thresholds from the calibration images.
 
-    Args:
-        predictions: The scored images.
-        config: The false-positive rate.
-
-    Returns:
-        See `decodiff_pipeline.evaluation.thresholds.fit_thresholds`.
+    See `decodiff_pipeline.evaluation.thresholds.fit_thresholds`.
     """
     from decodiff_pipeline.evaluation import thresholds
 
@@ -63,18 +47,7 @@ def score_baseline(
     store: PredictionStore,
     config: EvaluationConfig,
 ) -> PredictionStore:
-    """Score the test images by the reconstruction error of the model's autoencoder alone.
-
-    Args:
-        model: A `decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`.
-        manifest: The validated manifest.
-        images: The raw images.
-        store: Where these predictions go, as a whole.
-        config: Batch size.
-
-    Returns:
-        The store, now filled.
-    """
+    """Score the test images by the reconstruction error of the model's autoencoder alone."""
     from decodiff_pipeline.evaluation.baselines import AutoencoderBaseline, score_test_images
 
     baseline = AutoencoderBaseline.of(_on_device(model))
@@ -92,15 +65,7 @@ def measure_baselines(
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """PCA and the autoencoder alone on the same split, masks and metrics as the model.
 
-    Args:
-        manifest: The validated manifest.
-        images: The raw images.
-        geometry: How images are fitted into squares, for the masks.
-        predictions: From `score_baseline`.
-        config: Protocol and limit of AUPRO.
-
-    Returns:
-        See `decodiff_pipeline.evaluation.baselines.measure_baselines`.
+    See `decodiff_pipeline.evaluation.baselines.measure_baselines`.
     """
     from decodiff_pipeline.evaluation import baselines
 
@@ -116,15 +81,7 @@ def review_training_images(
 ) -> dict[str, Any]:
     """The good training images that the model finds most unusual, for somebody to look at.
 
-    Args:
-        model: A `decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`.
-        manifest: The validated manifest.
-        images: The raw images.
-        predictions: The scored images, for the scores of the calibration ones.
-        config: How many are listed and scored.
-
-    Returns:
-        See `decodiff_pipeline.evaluation.training_review.review_training_images`.
+    See `decodiff_pipeline.evaluation.training_review.review_training_images`.
     """
     from decodiff_pipeline.evaluation import training_review
 
@@ -138,14 +95,7 @@ def measure_synthetic_localisation(
 ) -> dict[str, Any]:
     """Pixel metrics on synthetic defects, for the categories that have no masks.
 
-    Args:
-        model: A `decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`.
-        manifest: The validated manifest.
-        images: The raw images.
-        config: How many images are given a defect.
-
-    Returns:
-        See `synthetic_localisation.measure_synthetic_localisation`.
+    See `synthetic_localisation.measure_synthetic_localisation`.
     """
     from decodiff_pipeline.evaluation import synthetic_localisation
 
@@ -168,22 +118,7 @@ def compute_metrics(
 ) -> tuple[dict[str, Any], dict[str, Any], pd.DataFrame]:
     """All metrics of all categories with their intervals, curves, and a row for each image.
 
-    Args:
-        predictions: The scored images.
-        manifest: The validated manifest.
-        images: The raw images, for the masks.
-        thresholds: From `fit_thresholds`.
-        baseline: From `measure_baselines`.
-        synthetic: From `measure_synthetic_localisation`.
-        siblings: Metrics of runs that differ by their seed, by seed.
-        config: Protocol, resolution, limit of AUPRO, and what to resample.
-        training: The model's, for its seed.
-        scoring: The model's; taken so that both are among the run's parameters in MLflow, by
-            which later runs find their siblings.
-
-    Returns:
-        See `decodiff_pipeline.evaluation.assessment.Assessment`; the metrics have ``seeds`` where
-        there are other seeds.
+    See `decodiff_pipeline.evaluation.assessment.Assessment`.
     """
     from decodiff_pipeline.evaluation.assessment import assess
     from decodiff_pipeline.metrics.summary import spread
@@ -210,15 +145,7 @@ def make_monitoring_reference(
 ) -> dict[str, Any]:
     """What good images that training did not see are like, for the monitoring.
 
-    Args:
-        model: A `decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`.
-        manifest: The validated manifest.
-        images: The raw images.
-        predictions: The scored images.
-        config: How much is kept.
-
-    Returns:
-        See `decodiff_pipeline.monitoring.reference.make_reference`.
+    See `decodiff_pipeline.monitoring.reference.make_reference`.
     """
     from decodiff_pipeline.monitoring.reference import make_reference
 

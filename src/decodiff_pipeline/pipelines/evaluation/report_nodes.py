@@ -9,28 +9,18 @@ import pandas as pd
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.evaluation.predictions import PredictionStore
-from decodiff_pipeline.evaluation.reference import References
+from decodiff_pipeline.evaluation.reference import EarlierEvaluations
 
 
 def compare_models(
     record: pd.DataFrame,
     metrics: dict[str, Any],
-    references: References,
+    references: EarlierEvaluations,
     config: EvaluationConfig,
 ) -> dict[str, Any]:
     """Whether the model is better than the champion, or than that of a revision.
 
-    Args:
-        record: A row for each calibration and test image.
-        metrics: From `compute_metrics`.
-        references: Where earlier evaluations are.
-        config: Which of them.
-
-    Returns:
-        See `decodiff_pipeline.evaluation.comparison.compare`.
-
-    Raises:
-        ConfigurationError: Git knows no such revision.
+    See `decodiff_pipeline.evaluation.comparison.compare`.
     """
     from decodiff_pipeline.evaluation.comparison import compare
 
@@ -50,21 +40,6 @@ def draw_report(
     config: EvaluationConfig,
 ) -> tuple[dict[str, Any], str]:
     """Pictures of telling images, and everything that was found as one HTML page.
-
-    Args:
-        metrics: From `compute_metrics`.
-        thresholds: From `fit_thresholds`.
-        curves: From `compute_metrics`.
-        comparison: From `compare_models`.
-        training_review: From `review_training_images`.
-        predictions: The scored images.
-        manifest: The validated manifest, for the data's digest.
-        images: The raw images.
-        provenance: Commit, DVC revision and MLflow run.
-        config: Protocol, and how many images the figures and the page show.
-
-    Returns:
-        A file name and a matplotlib figure for each category; the page.
 
     Raises:
         DataError: The metrics were measured by another protocol or at another resolution.
@@ -98,18 +73,7 @@ def summarise(
     manifest: pd.DataFrame,
     provenance: dict[str, Any],
 ) -> tuple[str, pd.DataFrame]:
-    """The results as a comment for a pull request, and as a table.
-
-    Args:
-        metrics: From `compute_metrics`.
-        comparison: From `compare_models`.
-        predictions: The scored images, for the model's digest.
-        manifest: The validated manifest, for the data's.
-        provenance: Commit, DVC revision and MLflow run.
-
-    Returns:
-        Markdown; a row for each category.
-    """
+    """The results as a comment for a pull request, and as a table."""
     from decodiff_pipeline.reporting.markdown import render_summary
     from decodiff_pipeline.reporting.tables import metrics_table
 
@@ -118,30 +82,14 @@ def summarise(
 
 
 def name_run(provenance: dict[str, Any]) -> dict[str, str | None]:
-    """The MLflow run that measured, in a file of its own: no stage may depend on a random id.
-
-    Args:
-        provenance: Of this run.
-
-    Returns:
-        ``mlflow_run_id``, which is ``None`` where nothing is tracked.
-    """
+    """The MLflow run that measured, in a file of its own: no stage may depend on a random id."""
     return {"mlflow_run_id": provenance["mlflow_run_id"]}
 
 
 def tabulate(
     record: pd.DataFrame, curves: dict[str, Any], thresholds: dict[str, Any]
 ) -> tuple[Any, ...]:
-    """The test images as a table, and the rows that `dvc plots` draws.
-
-    Args:
-        record: A row for each calibration and test image.
-        curves: Of each category.
-        thresholds: From `fit_thresholds`.
-
-    Returns:
-        The table; rows of the curves, the scores and the decisions.
-    """
+    """The test images as a table, and the rows that `dvc plots` draws."""
     from decodiff_pipeline.reporting import tables
 
     return (

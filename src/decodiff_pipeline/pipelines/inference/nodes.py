@@ -24,17 +24,7 @@ def infer(
 ) -> pd.DataFrame:
     """Score what is new or changed, on the GPU where there is one, and decide on every image.
 
-    Args:
-        source: The images.
-        model_folder: The pipeline as ``save_pretrained`` wrote it.
-        onnx_folder: Its ONNX export, if there is one.
-        thresholds: Per category, from the evaluation.
-        store: Where maps, overlays and the journal go.
-        config: What to keep, and thresholds in place of the fitted ones.
-        data: How large an image may be.
-
-    Returns:
-        See `decodiff_pipeline.inference.run.infer`.
+    See `decodiff_pipeline.inference.run.infer`.
     """
     from decodiff_pipeline.inference import run
 
@@ -43,9 +33,6 @@ def infer(
 
 def report_unreadable(results: pd.DataFrame) -> None:
     """End the run with an error that counts the images that could not be read.
-
-    Args:
-        results: From `infer`.
 
     Raises:
         DataError: There are such images.

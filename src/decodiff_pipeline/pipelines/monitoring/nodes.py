@@ -22,15 +22,7 @@ def measure_recent(
 ) -> pd.DataFrame:
     """Score and measure recent images, on the GPU where there is one.
 
-    Args:
-        model: A `decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`.
-        reference: What belongs to it.
-        source: The images.
-        config: Which of them.
-        data: How large an image may be.
-
-    Returns:
-        See `decodiff_pipeline.monitoring.recent.measure_recent`.
+    See `decodiff_pipeline.monitoring.recent.measure_recent`.
     """
     from decodiff_pipeline.deco.device import resolve_device
     from decodiff_pipeline.monitoring import recent
@@ -44,14 +36,7 @@ def judge(
 ) -> tuple[dict[str, Any], str]:
     """Say whether anything has changed, for programs and for people.
 
-    Args:
-        reference: What the images are compared with.
-        recent: From `measure_recent`.
-        source: The images, for the report.
-        config: When to alarm.
-
-    Returns:
-        See `decodiff_pipeline.monitoring.judgement.judge`; and an HTML page.
+    See `decodiff_pipeline.monitoring.judgement.judge`.
     """
     from decodiff_pipeline.monitoring import judgement, report
 
@@ -61,11 +46,6 @@ def judge(
 
 def fail_on_drift(monitoring: dict[str, Any], _report: str, config: MonitoringConfig) -> None:
     """End the run with an error where something has changed, if that was asked for.
-
-    Args:
-        monitoring: From `judge`.
-        _report: Is on disk by then.
-        config: Whether it was asked for.
 
     Raises:
         DriftDetected: Something has changed.
