@@ -29,10 +29,10 @@ from decodiff_pipeline.recommend.choices import (
     choose_steps,
     choose_views,
     detail_kept,
+    flip_ratios,
 )
 from decodiff_pipeline.recommend.config import RecommendConfig, target
 from decodiff_pipeline.recommend.layout import find_layout, missing
-from decodiff_pipeline.recommend.orientation import flip_ratios
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.scoring import ScoringConfig
 from decodiff_pipeline.visibility.config import VisibilityConfig

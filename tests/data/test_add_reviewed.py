@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from decodiff_pipeline.data.add_reviewed import add, main, plan
+from decodiff_pipeline.data.add_reviewed import add, main, plan, summary
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.layouts import get_layout
 from decodiff_pipeline.data.manifest import DataConfig, build_manifest
@@ -169,6 +169,17 @@ def test_every_bad_line_is_told_and_nothing_is_written(
             mvtec_tree,
             get_layout("mvtec"),
         )
+
+
+def test_a_mask_without_a_place_in_the_data_set_is_told(
+    tmp_path: Path, log: list[Path], make: SimpleNamespace
+) -> None:
+    root = tmp_path / "raw"
+    make.image(root / "mono" / "good" / "0.png", 0)
+    make.mask(tmp_path / "log" / "mask.png")
+    labels = table(tmp_path, f"mono,miss,,{log[0].stem},crack,mask.png")
+    what = plan(labels, tmp_path / "log", root, get_layout("folder"))
+    assert "1 masks not copied, the first that of line 2" in summary(what, root, dry=True)
 
 
 def test_two_masks_of_one_image_are_told(

@@ -101,7 +101,7 @@ def copy_tree(source: Path, target: Path, *, link: bool = False) -> Path:
         )
         (staging / target.name).rename(target)
     except OSError as error:  # shutil.Error is one
-        raise DataError(f"{target} could not be made from {source}: {_told(error)}.") from error
+        raise DataError(f"{target} could not be made from {source}: {_reason(error)}.") from error
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
@@ -151,8 +151,8 @@ def _system_files(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if is_system(name)]
 
 
-def _told(error: OSError) -> str:
-    """Says in a few words what went wrong, of a copytree's many errors the first."""
+def _reason(error: OSError) -> str:
+    """The reason of an error in a few words, of the many of a copytree the first."""
     if isinstance(error, shutil.Error) and error.args and error.args[0]:
         errors = error.args[0]
         return f"{len(errors)} files failed, the first {errors[0][0]}: {errors[0][2]}"

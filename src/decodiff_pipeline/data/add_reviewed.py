@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from decodiff_pipeline.data.layouts.base import Place
 
 TEST_SHARE = 0.2
-UNNAMED = "reviewed"  # type of a defect that nobody named
+UNNAMED = "reviewed"  # type of a defect without a name
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def plan(
         raise layout.nothing_here(target, f"no category found in {target}")
     reviewed, problems = read_labels(labels, images)
     records = {name: list(layout.records(target, name)) for name in categories}
-    there = _same_bytes(reviewed, [one for some in records.values() for one in some], target)
+    present_as = _same_bytes(reviewed, [one for some in records.values() for one in some], target)
     additions, present = [], 0
     for one in reviewed:
         if one.category not in records:
@@ -75,7 +75,7 @@ def plan(
             )
             continue
         place = _place(one, target, layout, records[one.category], test_share)
-        record = there.get(one.sha256)
+        record = present_as.get(one.sha256)
         if record is not None and _was_added(record, one, place):
             present += 1
         elif record is not None:
@@ -109,7 +109,7 @@ def add(what: Plan, target: Path) -> None:
             _copy(one.image.image, target / one.place.path)
             if one.place.table:
                 lines.setdefault(one.place.table, []).append(one.place.line)
-        for table, added in lines.items():  # last: what it names is there
+        for table, added in lines.items():  # last: the images that it names exist
             text, encoding = decoded(target / table)
             newline = "\r\n" if "\r\n" in text else "\n"
             text = text if not text or text.endswith("\n") else text + newline
@@ -175,6 +175,12 @@ def summary(what: Plan, target: Path, *, dry: bool) -> str:
     lines = [f"{target}: {count} images {verb}, {what.present} were there already"]
     folders = Counter(Path(one.place.path).parent.as_posix() for one in what.additions)
     lines += [f"  {folder}: {number}" for folder, number in sorted(folders.items())]
+    unused = [one.image for one in what.additions if one.image.mask and not one.place.mask_path]
+    if unused:
+        lines.append(
+            f"  {len(unused)} masks not copied, the first that of line {unused[0].line}: such "
+            "defects have no folder of masks in this data set"
+        )
     if count and not dry:
         environment = f" --env {target.name}" if Path("conf", target.name).is_dir() else ""
         lines += ["next:", f"  dvc add {target}", f"  kedro run{environment}"]

@@ -1,7 +1,7 @@
 """How many of its 16 bits a camera uses: 12-bit values in 16-bit files are read as 12 bits.
 
 The depth is the same for all 16-bit images of a category, in every reader, and is kept with the
-model. A model saved before there was a choice reads all 16 bits.
+model. A model saved before this choice existed reads all 16 bits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def smallest_depth(largest: int) -> int:
 
 def depth_of_categories(manifest: pd.DataFrame) -> dict[str, int]:
     """The depth of each category whose 16-bit images use less than 16 bits."""
-    if COLUMN not in manifest:  # a manifest of before there was a choice
+    if COLUMN not in manifest:  # a manifest made before this choice existed
         return {}
     deep = manifest[manifest[COLUMN].between(1, FULL_DEPTH - 1)]
     return {str(name): int(bits) for name, bits in deep.groupby("category")[COLUMN].max().items()}

@@ -96,7 +96,7 @@ def wanted_latents(
     Of ``train`` all views are wanted, of any other split the image itself alone.
 
     Raises:
-        ConfigurationError: The autoencoder's weights are not there.
+        ConfigurationError: The autoencoder's weights are missing.
     """
     key = _keys(geometry, autoencoder, config)
     rows = manifest[(manifest["split"] == split) & (manifest["label"] == "good")]
@@ -119,7 +119,7 @@ def wanted_synthetic(
     """The synthetic defects on the good val images, image by image, in the manifest's order.
 
     Raises:
-        ConfigurationError: The autoencoder's weights are not there.
+        ConfigurationError: The autoencoder's weights are missing.
     """
     key = _keys(geometry, autoencoder, config)
     return [
@@ -156,7 +156,7 @@ def fill_cache(
 
     Raises:
         CacheError: The disk has too little room or refuses to write.
-        ConfigurationError: The autoencoder's weights are not there.
+        ConfigurationError: The autoencoder's weights are missing.
         ImageError: An image cannot be read.
     """
     wanted = {

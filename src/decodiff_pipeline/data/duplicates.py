@@ -1,4 +1,4 @@
-"""Images that are there twice: equal pixels, or a difference hash that is nearly equal.
+"""Images that occur twice: equal pixels, or a difference hash that is nearly equal.
 
 The hash has 256 bits that survive scaling and recompression.
 """
@@ -57,7 +57,7 @@ def duplicate_of(manifest: pd.DataFrame) -> pd.Series:
 
     Args:
         manifest: Rows with `data.manifest.COLUMNS`, of which ``pixels_sha256`` may be empty, or
-            missing in a manifest of before there was that column.
+            missing in a manifest made before that column existed.
 
     Returns:
         A path for each row, with the manifest's index; empty where there is none.
@@ -70,7 +70,7 @@ def duplicate_of(manifest: pd.DataFrame) -> pd.Series:
 
 
 def differing_duplicate_of(manifest: pd.DataFrame, column: str) -> pd.Series:
-    """An image of equal pixels for which something else is said.
+    """An image of equal pixels with another label or category.
 
     Args:
         manifest: As for `duplicate_of`.
@@ -80,8 +80,8 @@ def differing_duplicate_of(manifest: pd.DataFrame, column: str) -> pd.Series:
         As `duplicate_of`; empty also for the first image, which the others are compared with.
     """
     groups = manifest.groupby(pictures_of(manifest))
-    paths, said = (groups[name].transform("first") for name in ("path", column))
-    return paths[said.notna() & (said != manifest[column])].reindex(manifest.index, fill_value="")
+    paths, first = (groups[name].transform("first") for name in ("path", column))
+    return paths[first.notna() & (first != manifest[column])].reindex(manifest.index, fill_value="")
 
 
 def pictures_of(manifest: pd.DataFrame) -> pd.Series:
@@ -109,8 +109,8 @@ def near_duplicate_of(manifest: pd.DataFrame, bits: int) -> pd.Series:
         index, distance = nearest(list(test["dhash"]), list(fitted["dhash"]))
         ones = np.bitwise_count(_unpack(list(test["dhash"]))).sum(axis=1, dtype=np.int64)
         detail = np.minimum(ones, BITS - ones)
-        for row, match, apart, told in zip(test.index, index, distance, detail, strict=True):
-            if apart <= bits and told >= MIN_BITS:
+        for row, match, apart, set_bits in zip(test.index, index, distance, detail, strict=True):
+            if apart <= bits and set_bits >= MIN_BITS:
                 found[row] = fitted["path"].iloc[match]
     return pd.Series(found, dtype="str").reindex(manifest.index, fill_value="")
 

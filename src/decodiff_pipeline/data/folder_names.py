@@ -68,7 +68,7 @@ def refuse_near_misses(parent: Path, known: Collection[str], meanings: Mapping[s
 
     Args:
         parent: Where they lie.
-        known: Names that the layout looks for there.
+        known: Names that the layout looks for.
         meanings: Other words, without spaces, hyphens and underscores, by what is meant; those
             for names that are not known are left aside.
 
@@ -79,10 +79,10 @@ def refuse_near_misses(parent: Path, known: Collection[str], meanings: Mapping[s
         meant = _meant(name, known, meanings)
         if meant is None or meant not in known or not find_files(parent / name).images:
             continue
-        there = known_folder(parent, meant)
+        existing = known_folder(parent, meant)
         command = f'mv "{printable(parent / name)}" "{printable(parent / meant)}"'
-        if there.is_dir():
-            command = f"move its images into {printable(there)}"
+        if existing.is_dir():
+            command = f"move its images into {printable(existing)}"
         raise DataError(
             f"the folder {printable(parent / name)} has a name that the layout does not know, and "
             f"{meant!r} seems to be meant: rename it ({command}), or give it a name that is less "

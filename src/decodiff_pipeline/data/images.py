@@ -1,4 +1,4 @@
-"""Safe reading of images and masks that somebody else made.
+"""Safe reading of images and masks from untrusted files.
 
 `read_image` returns "L" or "RGB" only, 8 bits a channel: see `decodiff_pipeline.deco.colour` for
 the rules, and `decodiff_pipeline.data.decoding` for what is refused. The EXIF orientation is

@@ -83,10 +83,10 @@ class Exclusion(BaseModel):
 
         Both are compared in Unicode's normal form NFC.
         """
-        there = {nfc(path): path for path in paths}
+        by_name = {nfc(path): path for path in paths}
         pattern = nfc(self.path)
-        named = {pattern} & {*there} or fnmatch.filter(there, pattern)
-        return {there[path] for path in named}
+        named = {pattern} & {*by_name} or fnmatch.filter(by_name, pattern)
+        return {by_name[path] for path in named}
 
 
 class DataConfig(BaseModel):

@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import Image
 
-VOID = 255  # of masks that number their defects: pixels that nobody judged
+VOID = 255  # of masks that number their defects: pixels that are not labelled
 MAX_CLASS = 20  # the largest number of a defect beside `VOID`
 MIN_CLASS_SHARE = 0.05  # of the marked pixels that carry such a number
 HALF = 0.5
@@ -32,7 +32,7 @@ def read_marks(image: Image.Image) -> Marks:
 
     - Any channel that is not zero is defect; of a palette the index counts where index 0 is
       black, else the colour. Alpha counts where the colours are the same everywhere.
-    - 255 beside defects numbered 1 to 20 is the border that nobody judged, as in Pascal VOC: it is
+    - 255 beside defects numbered 1 to 20 is the unlabelled border, as in Pascal VOC: it is
       ground.
     - Where that marks more than half of the picture, the value that covers most of the border is
       the ground, if it leaves at most half marked and the mask has no black, a palette whose first

@@ -61,8 +61,8 @@ def dvc_revision(folder: Path) -> str | None:
 
 def data_digest(manifest: pd.DataFrame) -> str:
     """SHA-256 of what a data set consists of, whatever the order of its rows."""
-    told = manifest.assign(sha256=pixel_identities(manifest))
-    rows = told[list(IDENTIFYING_COLUMNS)].astype(str)
+    identified = manifest.assign(sha256=pixel_identities(manifest))
+    rows = identified[list(IDENTIFYING_COLUMNS)].astype(str)
     return sha256_of(sorted(rows.itertuples(index=False, name=None)))
 
 
@@ -71,9 +71,11 @@ def git_output(folder: Path, *arguments: str) -> str | None:
     git = shutil.which("git")
     if git is None:
         return None
-    # An output folder may not be there yet; what matters is the repository it belongs to.
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
-    command = [git, "-C", str(there), *arguments]
+    # An output folder may not exist yet; what matters is the repository it belongs to.
+    existing = next(
+        path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir()
+    )
+    command = [git, "-C", str(existing), *arguments]
     try:
         result = subprocess.run(  # noqa: S603 - fixed arguments, no shell
             command, capture_output=True, text=True, timeout=GIT_SECONDS, check=False

@@ -24,7 +24,7 @@ VERDICTS = {"false_alarm": False, "good": False, "miss": True, "defective": True
 COLUMNS = ("category", "verdict", "path", "image_sha256", "defect_type", "mask")
 DEFECT_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 RESERVED = GOOD_WORDS | MASK_WORDS | {"test_good"}  # folders that mean something else
-TOLD = 10  # problems that a message lists
+MAX_LISTED = 10  # problems that a message lists
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def read_labels(table: Path, images: Path) -> tuple[list[Reviewed], list[str]]:
 def refuse(table: Path, problems: Sequence[str]) -> None:
     """Raises a DataError that lists the problems, or the first of many, where there are any."""
     if problems:
-        more = len(problems) - TOLD
-        listed = [*problems[:TOLD], *([f"and {more} more"] if more > 0 else [])]
+        more = len(problems) - MAX_LISTED
+        listed = [*problems[:MAX_LISTED], *([f"and {more} more"] if more > 0 else [])]
         raise DataError(f"{table}, nothing was added:\n  " + "\n  ".join(listed))
 
 

@@ -172,7 +172,7 @@ def _parquet(file: Path) -> Table:
 
 
 def _distinct(names: list[str], file: Path) -> tuple[str, ...]:
-    """The names of columns without empty ones; refuses one that is there twice."""
+    """The names of columns without empty ones; refuses one that occurs twice."""
     columns = [name for name in names if name]
     if len(set(columns)) < len(columns):
         twice = next(name for name in columns if columns.count(name) > 1)

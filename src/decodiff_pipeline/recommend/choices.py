@@ -10,11 +10,10 @@ import numpy as np
 from PIL import Image
 
 from decodiff_pipeline.deco.geometry import square_count
-from decodiff_pipeline.recommend.orientation import AS_NEAR, TRANSFORMS, allowed
 from decodiff_pipeline.visibility.measure import model_scale
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from decodiff_pipeline.deco.config import PreprocessConfig
 
@@ -27,6 +26,17 @@ DETAIL_KEPT = 0.5  # share of the gradient's energy that reducing an image may l
 WANTED_VIEWS = 600  # training images with their views
 FEWEST_VIEWS, MOST_VIEWS = 3, 12
 FEWEST_STEPS, MOST_STEPS = 400, 3000
+ON_A_GPU, ON_A_PROCESSOR = "S", "nano"
+THUMBNAIL = 32  # pixels of the thumbnails
+FEWEST_IMAGES = 8  # fewer say nothing about orientation
+AS_NEAR = 1.1  # times the distance among the images themselves
+FLAT = 1e-9
+# Parameter of `AugmentationConfig`: what it does to (N, THUMBNAIL, THUMBNAIL).
+TRANSFORMS = {
+    "horizontal_flip": np.s_[:, :, ::-1],
+    "vertical_flip": np.s_[:, ::-1],
+    "rotate_180": np.s_[:, ::-1, ::-1],
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class Facts:
     # Side in pixels that a tenth of the masked defects do not reach; None without.
     mask_side: float | None
     detail: float  # share of the gradient's energy left where images are reduced to 128 pixels
-    flips: Sequence[dict[str, float] | None]  # as `orientation.flip_ratios`, of each category
+    flips: Sequence[dict[str, float] | None]  # as `flip_ratios`, of each category
 
 
 def choose_fit(sizes: Sequence[tuple[int, int]]) -> Choice:
@@ -87,18 +97,18 @@ def choose_geometry(
         )
         coarse = facts.detail < DETAIL_KEPT and max(size) > SMALL
         return _with_reasons(options[coarse], kept + "; there are no masks to go by", fit)
-    said = f"a tenth of the masked defects have less than {facts.mask_side:.0f} px"
+    smallest = f"a tenth of the masked defects have less than {facts.mask_side:.0f} px"
     for option in options:
         scale = min(model_scale(size, option))
         if scale * facts.mask_side >= LEAST_PIXELS or scale >= 1:
-            why = f"{said}, which are {scale * facts.mask_side:.1f} pixels at this size"
+            why = f"{smallest}, which are {scale * facts.mask_side:.1f} pixels at this size"
             why += f" ({LEAST_PIXELS} are wanted)" if scale < 1 else "; images have no more to show"
             return _with_reasons(option, why, fit)
-    return _tiled(facts.mask_side, size, options, said)
+    return _tiled(facts.mask_side, size, options, smallest)
 
 
 def _tiled(
-    side: float, size: tuple[int, int], options: Sequence[PreprocessConfig], said: str
+    side: float, size: tuple[int, int], options: Sequence[PreprocessConfig], smallest: str
 ) -> tuple[PreprocessConfig, dict[str, str]]:
     """Tiles just fine enough, as far as the images have pixels and the tiles stay few."""
     shorter = min(size)
@@ -111,7 +121,7 @@ def _tiled(
     ]
     best = fine[-1] if fine else options[1]
     if min(model_scale(size, best)) <= min(model_scale(size, options[1])):
-        why = f"{said}; to show them better, more than {MOST_TILES} tiles would be needed"
+        why = f"{smallest}; to show them better, more than {MOST_TILES} tiles would be needed"
         fit = Choice(options[1].fit, "the whole image, for the same reason")
         return _with_reasons(options[1], why, fit)
     pixels = side * min(model_scale(size, best))
@@ -119,7 +129,7 @@ def _tiled(
     fit = Choice(
         "tile", f"{LARGE} pixels for the whole image would not show them; {count} tiles do"
     )
-    return _with_reasons(best, f"{said}, which are {pixels:.1f} pixels at this size", fit)
+    return _with_reasons(best, f"{smallest}, which are {pixels:.1f} pixels at this size", fit)
 
 
 def _with_reasons(
@@ -146,11 +156,20 @@ def choose_flips(facts: Facts) -> dict[str, Choice]:
         if len(known) < len(facts.flips):
             chosen[name] = Choice(False, "too few good images to tell whether orientation varies")
             continue
-        fits = allowed(facts.flips, name)
+        fits = max(known) <= AS_NEAR
         why = f"turned so, images are {max(known):.1f} times as far from the others as before"
         judged = "orientation varies or does not show" if fits else "all are seen one way"
         chosen[name] = Choice(fits, f"{why}: {judged} (the limit is {AS_NEAR})")
     return chosen
+
+
+def choose_preset() -> Choice:
+    """The size of the network by the device."""
+    import torch
+
+    if torch.cuda.is_available():
+        return Choice(ON_A_GPU, f"this machine has a GPU, {torch.cuda.get_device_name()}")
+    return Choice(ON_A_PROCESSOR, "this machine has no GPU")
 
 
 def choose_steps(minutes: float, seconds: float) -> Choice:
@@ -180,6 +199,48 @@ def detail_kept(image: Image.Image) -> float:
 def _energy(grey: Image.Image) -> float:
     pixels = np.asarray(grey, np.float64)
     return float(sum(np.square(np.diff(pixels, axis=axis)).mean() for axis in (0, 1)))
+
+
+def flip_ratios(images: Iterable[Image.Image]) -> dict[str, float] | None:
+    """How far mirrored images are from the others, beside how far the images are as they are.
+
+    With d the Euclidean distance of grey thumbnails of 32x32 pixels, mean and contrast taken out,
+    and T a mirror: median over i of min over j ≠ i of d(T(xᵢ), xⱼ), over the median of the same
+    without T. It is about 1 where the orientation varies, or where the object has that symmetry,
+    and much larger where all images are the same way up.
+
+    Returns:
+        A ratio for each of `TRANSFORMS`; None where there are fewer than 8 images.
+    """
+    small = np.array([_thumbnail(image) for image in images])
+    if len(small) < FEWEST_IMAGES:
+        return None
+    plain = _standardised(small)
+    among = max(_nearest(plain, plain), FLAT)
+    return {
+        name: round(_nearest(_standardised(small[turned]), plain) / among, 2)
+        for name, turned in TRANSFORMS.items()
+    }
+
+
+def _thumbnail(image: Image.Image) -> np.ndarray:
+    return np.asarray(
+        image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), np.float64
+    )
+
+
+def _standardised(small: np.ndarray) -> np.ndarray:
+    """(N, 1024), mean 0 and norm 1 each; 0 of an image without any structure."""
+    flat = small.reshape(len(small), -1)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), FLAT)
+
+
+def _nearest(images: np.ndarray, others: np.ndarray) -> float:
+    """Median distance to the nearest other image; the image itself does not count."""
+    likeness = images @ others.T
+    np.fill_diagonal(likeness, -1.0)
+    return float(np.median(np.sqrt(np.maximum(0, 2 - 2 * likeness.max(axis=1)))))
 
 
 def _median_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -79,8 +79,8 @@ def target(config: RecommendConfig, raw: Path, conf: Path) -> Target:
     """Checks where the images are and whether the environment may be written.
 
     Raises:
-        ConfigurationError: No folder is named, the name will not do, or the environment is there.
-        DataError: The folder is not there.
+        ConfigurationError: No folder is named, the name will not do, or the environment exists.
+        DataError: The folder does not exist.
     """
     if config.source is None and config.dataset is None:
         raise ConfigurationError(

@@ -56,11 +56,11 @@ def find_layout(root: Path) -> tuple[Fit, list[Fit]]:
     fits = sorted((_fit(name, root, files) for name in layout_names()), key=_order)
     if not fits[0].good:
         refused = (one.why for one in fits if one.layout == PLAIN and "rename" in one.why)
-        told = next((f"; {why}" for why in refused), "")
+        hint = next((f"; {why}" for why in refused), "")
         raise DataError(
             f"{root} holds {len(files)} images, but in no layout that is known "
             f"({', '.join(layout_names())}): put the good ones into {root}/good and each kind of "
-            f"defect into a folder beside it{told}"
+            f"defect into a folder beside it{hint}"
         )
     return fits[0], fits
 
@@ -76,32 +76,32 @@ def _fit(name: str, root: Path, files: list[str]) -> Fit:
         records = [one for category in categories for one in layout.records(root, category)]
     except (DataError, ImageError) as error:
         return Fit(name, 0, 0, str(error))
-    there = set(files)
+    present = set(files)
     known = {one.path for one in records} | {one.mask_path for one in records if one.mask_path}
-    good = sum(one.label == GOOD and one.path in there for one in records)
+    good = sum(one.label == GOOD and one.path in present for one in records)
     if not records:
         return Fit(name, 0, 0, "finds no category")
-    count = len(known & there)
+    count = len(known & present)
     shown = ", ".join(categories[:3]) + (", …" if len(categories) > 3 else "")  # noqa: PLR2004
     return Fit(name, count, good, f"knows {count} of {len(files)} image files, category {shown}")
 
 
 def missing(manifest: pd.DataFrame, least: int) -> list[str]:
     """What a data set lacks, a sentence each."""
-    said = []
+    lacks = []
     broken = int((manifest["error"] != "").sum())
     if broken:
-        said.append(f"{broken} images cannot be read; the data validation names them")
+        lacks.append(f"{broken} images cannot be read; the data validation names them")
     for category, rows in manifest.groupby("category", sort=True):
         train = int(((rows["split"] == "train") & (rows["label"] == GOOD)).sum())
         defects = rows[rows["label"] == DEFECTIVE]
         if train < least:
-            said.append(
+            lacks.append(
                 f"{category} has {train} good images to train on and needs {least}: add some, or "
                 "lower validation.min_train_images"
             )
         if defects.empty:
-            said.append(f"{category} has no defective images: how well it does is not measured")
+            lacks.append(f"{category} has no defective images: how well it does is not measured")
         elif defects["mask_path"].isna().all():
-            said.append(f"{category} has no masks: how well defects are located is not measured")
-    return said
+            lacks.append(f"{category} has no masks: how well defects are located is not measured")
+    return lacks

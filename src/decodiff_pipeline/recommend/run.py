@@ -6,22 +6,30 @@ import logging
 import os
 import shlex
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.layouts.base import GOOD
 from decodiff_pipeline.data.manifest import build_manifest
-from decodiff_pipeline.deco.autoencoder import load_autoencoder
+from decodiff_pipeline.deco.autoencoder import load_autoencoder, reduction
+from decodiff_pipeline.deco.device import resolve_device
+from decodiff_pipeline.deco.memory import keep_freed_memory
+from decodiff_pipeline.deco.precision import resolve_bfloat16
+from decodiff_pipeline.deco.unet import build_unet
 from decodiff_pipeline.deco.weights import EMBEDDED, EMBEDDED_COLOUR, AutoencoderConfig
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.recommend.choices import (
     Choice,
     Facts,
     choose_geometry,
+    choose_preset,
     choose_steps,
     detail_kept,
+    flip_ratios,
 )
 from decodiff_pipeline.recommend.environment import (
     caching_file,
@@ -31,8 +39,7 @@ from decodiff_pipeline.recommend.environment import (
     write_files,
 )
 from decodiff_pipeline.recommend.layout import find_layout, missing
-from decodiff_pipeline.recommend.machine import choose_preset, seconds_per_step
-from decodiff_pipeline.recommend.orientation import flip_ratios
+from decodiff_pipeline.visibility.fidelity import busy_seconds
 from decodiff_pipeline.visibility.measure import mask_sizes
 from decodiff_pipeline.visibility.report import check_visibility
 
@@ -41,12 +48,14 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.recommend.config import Base, Target
+    from decodiff_pipeline.training.config import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
 LOOKED_AT = 64  # good images of each category whose orientation and detail are estimated
 CATEGORIES = 8  # whose visibility is measured
 CHECKED = {"images": 4, "sizes": (0.25, 0.5, 1.0, 2.0), "pictures": 0}
+STEPS = 4  # timed; the first is not counted
 CELL = 8  # pixels of the model's input; the masks' sizes in the image do not depend on it
 
 
@@ -54,7 +63,7 @@ def recommend(target: Target, base: Base, minutes: float) -> list[str]:
     """Writes an environment for a folder of images, and returns the commands to give next.
 
     Raises:
-        ConfigurationError: The environment cannot be written, or the autoencoder is not there.
+        ConfigurationError: The environment cannot be written, or the autoencoder is missing.
         DataError: The images lie in no layout that is known, or there is no good one.
     """
     layout, fits = find_layout(target.root)
@@ -162,6 +171,39 @@ def _checked(
     reason = f"PSNR {min(one['psnr'] for one in figures):.1f} dB, {colour}"
     reason += f"; {own}" if report["warnings"] else ""
     return Choice(autoencoder, reason), bool(kept) and min(kept) < config.min_saturation
+
+
+def seconds_per_step(
+    preset: str, image_size: int, autoencoder: AutoencoderConfig, training: TrainingConfig
+) -> float:
+    """Median time of an optimiser step on random latents, after a first one.
+
+    Raises:
+        ConfigurationError: The autoencoder's weights cannot be had.
+    """
+    keep_freed_memory()
+    device = resolve_device()
+    model = load_autoencoder(autoencoder)
+    channels, side = model.config.latent_channels, image_size // reduction(model)
+    unet = build_unet(preset, ["any"], side, channels, training.dropout).to(device).train()
+    optimiser = torch.optim.AdamW(unet.parameters(), lr=training.learning_rate)
+    latents = torch.randn(training.batch_size, channels, side, side, device=device)
+    numbers = torch.zeros(training.batch_size, dtype=torch.long, device=device)
+    low = resolve_bfloat16(training.bfloat16, device)
+    threads = torch.get_num_threads()
+
+    def step() -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=low):
+            loss = unet(latents, numbers, numbers).float().square().mean()
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    try:
+        torch.set_num_threads(training.threads or threads)
+        return median([busy_seconds(step) for _ in range(STEPS)][1:])
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _next(target: Target) -> list[str]:

@@ -109,18 +109,18 @@ def answer(
     size = (round(found.figures["width"]), round(found.figures["height"]))
     cost = seconds * square_count(size, geometry)
     if row is None:
-        said = f"no defect of contrast {config.contrast} that was tried is visible {at}"
+        finding = f"no defect of contrast {config.contrast} that was tried is visible {at}"
     elif row is _smallest_tried(found, row):
-        said = (
+        finding = (
             f"defects of contrast {config.contrast} are visible {at} down to "
             f"{_extent(row)}, the smallest tried"
         )
     else:
-        said = f"defects below {_extent(row)} of contrast {config.contrast} are invisible {at}"
+        finding = f"defects below {_extent(row)} of contrast {config.contrast} are invisible {at}"
     better = options(size, geometry)
-    told = " or ".join(_told(option, cost) for option in better)
-    hint = f"for smaller ones use {told}" if better else "the images have no more pixels than that"
-    return f"{category}: {said} ({_time(cost)} an image); {hint}{_of_masks(found, row)}"
+    cures = " or ".join(_described(option, cost) for option in better)
+    hint = f"for smaller ones use {cures}" if better else "the images have no more pixels than that"
+    return f"{category}: {finding} ({_time(cost)} an image); {hint}{_of_masks(found, row)}"
 
 
 def _smallest_tried(found: Visibility, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _extent(row: Mapping[str, Any]) -> str:
     return f"{row['width']:.0f}x{row['height']:.0f} px"
 
 
-def _told(option: Option, cost: float) -> str:
+def _described(option: Option, cost: float) -> str:
     tiles = f"{option.squares} tiles, " if option.squares > 1 else ""
     return (
         f"{option.parameters} ({tiles}{option.times:.3g} times the time, "
@@ -159,25 +159,25 @@ def _of_masks(found: Visibility, row: Mapping[str, Any] | None) -> str:
 def warnings(category: str, found: Visibility, config: VisibilityConfig) -> list[str]:
     """What is lost whatever the size of a defect: colour, the image as such, or parts of it."""
     figures = found.figures
-    said = []
+    lost = []
     kept = figures.get("saturation_kept")
     if kept is not None and kept < config.min_saturation:
-        said.append(
+        lost.append(
             f"COLOUR IS LOST in {category}: the autoencoder keeps {100 * kept:.0f} % of the "
             f"saturation (limit {100 * config.min_saturation:.0f} %), and defects of colour alone "
             f"cannot be found; set autoencoder.source={EMBEDDED_COLOUR}, or {FIT}"
         )
     quality = figures.get("psnr")
     if quality is not None and quality < config.min_psnr:
-        said.append(
+        lost.append(
             f"IMAGES ARE NOT REPRODUCED in {category}: the autoencoder reaches a PSNR of "
             f"{quality:.1f} dB (limit {config.min_psnr:g} dB); {FIT}, or use a larger "
             "preprocessing.image_size"
         )
     seen = figures.get("seen")
     if seen is not None and 1 - seen > config.max_cut_off:
-        said.append(
+        lost.append(
             f"PARTS ARE CUT OFF in {category}: {100 * (1 - seen):.0f} % of an image lie outside of "
             "what the model sees; use preprocessing.fit=letterbox or tile (docs/geometry.md)"
         )
-    return said
+    return lost

@@ -1,4 +1,4 @@
-"""What a layout is: how one kind of data set lies on disk, told image by image."""
+"""What a layout is: it lists the images of one kind of data set on disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HELD_OUT = "held_out"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One image as its layout knows it, before anybody has opened the file."""
+    """One image as its layout knows it, before the file is opened."""
 
     category: str  # what kind of object the image shows
     # "train", "test", …; None for a good image that `data.splits` assigns to a split, `HELD_OUT`

@@ -79,12 +79,12 @@ def _files(config: ValidationConfig) -> list[Any]:
         "image_mode",
         f"The mode is among {', '.join(config.modes)} (validation.modes): convert the image, or "
         "add its mode.",
-        told="has the mode {mode}, not among validation.modes",
+        detail="has the mode {mode}, not among validation.modes",
     )
     listed = _meta(
         "path_unique",
         "No image is listed twice: take one line out of the data set's table.",
-        told="is listed twice",
+        detail="is listed twice",
     )
     return [
         _empty("read_error", "image_decodes", "Every image decodes: copy it again, or remove it."),
@@ -122,7 +122,7 @@ def _side(side: str, config: ValidationConfig) -> gxe.Expectation:
         "image, or change the limit."
     )
     return _between(
-        side, f"image_{side}", text, told="is {size}", low=low, high=high, row_condition=DECODES
+        side, f"image_{side}", text, detail="is {size}", low=low, high=high, row_condition=DECODES
     )
 
 
@@ -133,7 +133,7 @@ def _contents(config: ValidationConfig) -> list[Any]:
             "contrast", name,
             f"{what} show more than one grey, {low[1]} levels of 255 or more ({low[0]}): remove "
             "what shows nothing, or lower the limit.",
-            told="has {contrast} levels between dark and bright", low=low, severity=severity,
+            detail="has {contrast} levels between dark and bright", low=low, severity=severity,
             row_condition=DECODES & Column("split").is_in(list(found)),
         )
         for name, what, found, severity in (
@@ -148,7 +148,7 @@ def _contents(config: ValidationConfig) -> list[Any]:
 def _splits() -> list[Any]:
     in_test = Column("split") == TEST
     good = "train, val and calibration hold only good images: move others to test."
-    meta = _meta("only_good_outside_test", good, told="is {label} ({defect_type}) in {split}")
+    meta = _meta("only_good_outside_test", good, detail="is {label} ({defect_type}) in {split}")
     fitted = Column("split").is_in(list(FITTED))
     return [
         gxe.ExpectColumnValuesToBeInSet(
@@ -190,7 +190,7 @@ def _mask_files() -> list[Any]:
         "mask_size",
         "Every mask has the size of its image: draw it on the image itself.",
         "mask_size",
-        told="is {size} and its mask {mask_path} {mask_size}",
+        detail="is {size} and its mask {mask_path} {mask_size}",
     )
     return [
         _empty(
@@ -213,7 +213,7 @@ def _mask_values(config: ValidationConfig) -> list[Any]:
         "mask_not_empty",
         "No mask is empty: draw the defect, non-zero on zero, or move the image to the good ones.",
         "mask_pixels",
-        told="has the mask {mask_path} with no defective pixel",
+        detail="has the mask {mask_path} with no defective pixel",
     )
     return [
         gxe.ExpectColumnValuesToBeBetween(
@@ -240,7 +240,7 @@ def _mask_values(config: ValidationConfig) -> list[Any]:
             "mask_not_most",
             f"No mask marks more than {config.max_mask_share:g} of its picture "
             "(validation.max_mask_share), as one does that is inverted: see that it is right.",
-            told="marks {mask_share} of the picture",
+            detail="marks {mask_share} of the picture",
             high=("validation.max_mask_share", config.max_mask_share),
             severity=WARNING,
             row_condition=HAS_MASK,
@@ -254,12 +254,12 @@ def _meta(
     description: str,
     *columns: str,
     severity: str = ERROR,
-    told: str = "",
+    detail: str = "",
     limits: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What `suite` needs to know of a check.
 
-    `told` says what is wrong with a row, with the names of columns in braces; without it the
+    `detail` says what is wrong with a row, with the names of columns in braces; without it the
     values of `columns` do. `limits` are those of `_between`.
     """
     return {
@@ -267,7 +267,7 @@ def _meta(
         "description": description,
         "severity": severity,
         "columns": list(columns),
-        "told": told,
+        "detail": detail,
         "limits": limits,
     }
 
@@ -289,7 +289,7 @@ def _between(
     name: str,
     description: str,
     *,
-    told: str,
+    detail: str,
     low: tuple[str, float] | None = None,
     high: tuple[str, float] | None = None,
     severity: str = ERROR,
@@ -301,7 +301,7 @@ def _between(
         column=column,
         min_value=low and low[1],
         max_value=high and high[1],
-        meta=_meta(name, description, severity=severity, told=told, limits=limits),
+        meta=_meta(name, description, severity=severity, detail=detail, limits=limits),
         **options,
     )
 
@@ -309,5 +309,5 @@ def _between(
 def _at_least(
     column: str, least: tuple[str, int], name: str, description: str, *, severity: str = ERROR
 ) -> gxe.Expectation:
-    told = f"has {{{column}}} {UNITS[column]}"
-    return _between(column, name, description, told=told, low=least, severity=severity)
+    detail = f"has {{{column}}} {UNITS[column]}"
+    return _between(column, name, description, detail=detail, low=least, severity=severity)

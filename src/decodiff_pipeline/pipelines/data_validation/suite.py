@@ -106,17 +106,17 @@ def _offender(row: pd.Series, meta: Mapping[str, Any]) -> dict[str, str]:
     related = next((row[name] for name in columns if name.endswith(RELATED)), "")
     if any(name.startswith("mask_") for name in columns):
         related = row["mask_path"]
-    told = [
+    details = [
         str(row[c]) if c.endswith(("error", "beside")) else f"{c.replace('_', ' ')} {row[c]}"
         for c in columns
     ]
-    if meta["told"]:
-        told = [meta["told"].format_map(row)]
+    if meta["detail"]:
+        details = [meta["detail"].format_map(row)]
     return {
         "category": str(row["category"]),
         "path": str(row["path"]) if "path" in row else "",
         "related": related if isinstance(related, str) else "",  # missing: None or NaN
-        "detail": ", ".join(told) + _limit(row, meta["limits"]),
+        "detail": ", ".join(details) + _limit(row, meta["limits"]),
     }
 
 

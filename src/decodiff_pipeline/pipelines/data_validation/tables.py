@@ -41,7 +41,7 @@ def image_table(
     `size` and `mask_size` ("512x512", "" without a readable mask); `duplicate_of` and
     `near_duplicate_of`: for a test image the path of a train, val or calibration image of equal
     pixels, or in the same category of nearly equal looks; `other_label_duplicate_of` and
-    `other_category_duplicate_of`: another image of equal pixels that is told to be something else;
+    `other_category_duplicate_of`: another image of equal pixels with another label or category;
     `copy_of`: an earlier train, val or calibration image of equal pixels in the same category;
     `shares_mask_with`: an earlier image with the same mask; `lossy_mask`: the mask's path where
     its compression changes pixels; `mask_share`: share of the picture that is marked;
@@ -195,12 +195,14 @@ def _turned_masks(table: pd.DataFrame) -> pd.Series:
         if not mask_width or not turn or turn == mask_turn:
             return ""
         sideways, size = turn >= SIDEWAYS and width != height, (mask_width, mask_height)
-        told = f"EXIF gives the image the orientation {turn} and its mask {mask_turn}"
+        finding = f"EXIF gives the image the orientation {turn} and its mask {mask_turn}"
         if sideways and size == (height, width):
-            return f"{told}, and the mask fits the image before it is turned: turn the mask as well"
+            return (
+                f"{finding}, and the mask fits the image before it is turned: turn the mask as well"
+            )
         if sideways or size != (width, height):
             return ""
-        return f"{told}: see that the mask lies on the image as it is turned"
+        return f"{finding}: see that the mask lies on the image as it is turned"
 
     found = [complaint(*row) for row in zip(*(table[name] for name in columns), strict=True)]
     return pd.Series(found, table.index, dtype="str")

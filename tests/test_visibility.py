@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.deco.weights import AutoencoderConfig
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 CELL = 8
 CONFIG = VisibilityConfig(images=4, pictures=1)
 SQUARE = PreprocessConfig(resize=64, image_size=64)
