@@ -14,10 +14,10 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from decodiff_pipeline.data.file_names import is_system, printable, require_utf8
-from decodiff_pipeline.data.listing import find_files, tell_system
+from decodiff_pipeline.data.file_names import is_system, require_utf8
+from decodiff_pipeline.data.listing import find_files, log_system_files, refuse_unlisted
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def copy_tree(source: Path, target: Path, *, link: bool = False) -> Path:
         DataError: `target` holds something else, a file cannot be read, or the disk is full.
     """
     wanted = file_sizes(source)
-    tell_system(source, find_files(source).system)
+    log_system_files(source, find_files(source).system)
     if not wanted:
         raise DataError(f"{source} holds no files: name the folder that the images are in.")
     if target.exists() or target.is_symlink():
@@ -117,7 +117,7 @@ def file_sizes(folder: Path) -> dict[str, int]:
         DataError: A folder cannot be listed, or a name is not UTF-8.
     """
     sizes = {}
-    for where, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+    for where, folders, names in os.walk(folder, onerror=refuse_unlisted, followlinks=True):
         folders[:] = [name for name in folders if not is_system(name)]
         for name in names:
             path = Path(where, name)
@@ -126,12 +126,6 @@ def file_sizes(folder: Path) -> dict[str, int]:
                 require_utf8(relative, folder)
                 sizes[relative] = os.path.getsize(path)
     return sizes
-
-
-def _refuse(error: OSError) -> NoReturn:
-    raise DataError(
-        f"{printable(error.filename)} cannot be listed ({error.strerror}): make it readable."
-    ) from error
 
 
 def _require_space(folder: Path, size: int) -> None:

@@ -48,7 +48,7 @@ def find_files(folder: Path, *, recursive: bool = True) -> Files:
     found = Files()
     if not os.path.isdir(folder):
         return found
-    for where, folders, names in os.walk(folder, onerror=_refuse):
+    for where, folders, names in os.walk(folder, onerror=refuse_unlisted):
         found.system += [Path(where, name) for name in (*folders, *names) if is_system(name)]
         folders[:] = sorted(name for name in folders if not is_left_out(name))
         files = [name for name in names if not is_left_out(name)]
@@ -78,7 +78,7 @@ def subfolders(folder: Path) -> list[str]:
         with os.scandir(folder) as entries:
             names = sorted(e.name for e in entries if not is_left_out(e.name) and e.is_dir())
     except OSError as error:
-        _refuse(error)
+        refuse_unlisted(error)
     require_one_form(names, folder, any_case=True)
     return names
 
@@ -110,7 +110,7 @@ def list_photographs(folder: Path) -> list[str]:
     paths = [path.relative_to(folder).as_posix() for path in _checked(folder, found)]
     for path in paths:
         require_utf8(path, folder)
-    tell_system(folder, found.system)
+    log_system_files(folder, found.system)
     masks = masks_among(paths)
     if masks:
         first, image = min(masks.items())
@@ -122,7 +122,7 @@ def list_photographs(folder: Path) -> list[str]:
     return [path for path in paths if path not in masks]
 
 
-def tell_system(root: Path, system: Sequence[Path]) -> None:
+def log_system_files(root: Path, system: Sequence[Path]) -> None:
     """Logs one line for all that the system has put below a folder."""
     if system:
         logger.warning(
@@ -161,7 +161,8 @@ def _checked(folder: Path, found: Files) -> list[Path]:
     return found.images
 
 
-def _refuse(error: OSError) -> NoReturn:
+def refuse_unlisted(error: OSError) -> NoReturn:
+    """Raises a DataError for a folder that cannot be listed."""
     raise DataError(
         f"{printable(error.filename)} cannot be listed ({error.strerror}): make the folder "
         "readable."
