@@ -107,6 +107,10 @@ def test_a_missing_input_names_the_pipeline_that_writes_it(kedro: Kedro, project
     assert "`kedro run --pipelines training` writes it" in line
     assert not (project / "mlflow.db").exists()  # before anything was started
 
+    (project / "conf/tiles").mkdir()
+    (line,) = last_lines(kedro("run", "--env", "tiles", "--pipelines", "evaluation"))
+    assert "`kedro run --env tiles --pipelines training` writes it" in line
+
 
 def test_a_broken_yaml_file(kedro: Kedro, project: Path) -> None:
     (project / PARAMETERS).write_text("training: {learning_rate: 1")

@@ -9,12 +9,11 @@ import pytest
 from pydantic import ValidationError
 
 from decodiff_pipeline.registry.config import ComparisonGates, PromotionConfig
-from decodiff_pipeline.registry.evidence import (
-    Comparison,
-    Evidence,
+from decodiff_pipeline.registry.gate_inputs import (
     FalsePositives,
-    Paired,
-    Serving,
+    GateInputs,
+    ModelComparison,
+    PairedDifference,
 )
 from decodiff_pipeline.registry.gates import (
     Gate,
@@ -23,11 +22,12 @@ from decodiff_pipeline.registry.gates import (
     failed,
     judge,
 )
+from decodiff_pipeline.serving.serving_check import ServingResult
 
-ANSWERS = Serving(None, True, 1e-6, 80.0, 30.0)
+ANSWERS = ServingResult(None, True, 1e-6, 80.0, 30.0)
 
 
-def evidence(**changes: Any) -> Evidence:
+def evidence(**changes: Any) -> GateInputs:
     """Of a version that has nothing against it, with anything replaced by keyword."""
     facts: dict[str, Any] = {
         "serving": ANSWERS,
@@ -36,17 +36,19 @@ def evidence(**changes: Any) -> Evidence:
             "poly": {"image_auroc": 0.77, "pixel_aupro": None},
         },
     }
-    return Evidence(**{**facts, **changes})
+    return GateInputs(**{**facts, **changes})
 
 
-def against(difference: float, width: float, *, mean: float = 0.01) -> Comparison:
+def against(difference: float, width: float, *, mean: float = 0.01) -> ModelComparison:
     """A comparison with one category, whose interval reaches as far to either side."""
-    one = Paired(0.8 + difference, 0.8, difference, difference - width, difference + width)
-    all_of_them = Paired(0.8 + mean, 0.8, mean, mean - width, mean + width)
-    return Comparison({"mono": {"image_auroc": one}}, {"image_auroc": all_of_them})
+    one = PairedDifference(
+        0.8 + difference, 0.8, difference, difference - width, difference + width
+    )
+    all_of_them = PairedDifference(0.8 + mean, 0.8, mean, mean - width, mean + width)
+    return ModelComparison({"mono": {"image_auroc": one}}, {"image_auroc": all_of_them})
 
 
-def failures(found: Evidence, config: PromotionConfig | None = None) -> list[tuple[str, str]]:
+def failures(found: GateInputs, config: PromotionConfig | None = None) -> list[tuple[str, str]]:
     """Name and category of the gates that were not passed."""
     return [(g.name, g.category) for g in failed(judge(found, config or PromotionConfig()))]
 
@@ -170,24 +172,24 @@ def test_the_chance_is_that_of_exchangeable_scores() -> None:
 @pytest.mark.parametrize(
     ("serving", "gate"),
     [
-        (Serving(None, True, 0.01, 80, 30), "serving scores"),
-        (Serving(None, True, 0, 3000, 30), "latency"),
-        (Serving(None, True, 0, 80, 3000), "size"),
+        (ServingResult(None, True, 0.01, 80, 30), "serving scores"),
+        (ServingResult(None, True, 0, 3000, 30), "latency"),
+        (ServingResult(None, True, 0, 80, 3000), "size"),
     ],
 )
-def test_serving_has_a_tolerance_and_budgets(serving: Serving, gate: str) -> None:
+def test_serving_has_a_tolerance_and_budgets(serving: ServingResult, gate: str) -> None:
     assert failures(evidence(serving=serving)) == [(gate, "all")]
 
 
 @pytest.mark.parametrize(
     ("serving", "name"),
     [
-        (Serving(error="it does not load"), "serving answers"),
-        (Serving(files_as_registered=False), "serving files"),
+        (ServingResult(error="it does not load"), "serving answers"),
+        (ServingResult(files_as_registered=False), "serving files"),
     ],
 )
 def test_a_version_that_does_not_answer_is_refused_whatever_the_reason(
-    serving: Serving, name: str
+    serving: ServingResult, name: str
 ) -> None:
     gates = judge(evidence(serving=serving), PromotionConfig())
     assert [gate.name for gate in failed(gates)] == [name]

@@ -24,16 +24,16 @@ from decodiff_pipeline.errors import (
 )
 from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.pipelines.promotion.nodes import stop_if_refused
-from decodiff_pipeline.registry import trial
+from decodiff_pipeline.registry import challenger_evaluation, version_evaluation
 from decodiff_pipeline.registry.config import (
     ComparisonGates,
     PromotionConfig,
     RollbackConfig,
 )
-from decodiff_pipeline.registry.evidence import Serving
 from decodiff_pipeline.registry.promotion import Judgement, judge_challenger, promote
 from decodiff_pipeline.registry.promotion_report import headline, render_markdown, render_table
 from decodiff_pipeline.registry.rollback import roll_back
+from decodiff_pipeline.registry.version_evaluation import EvaluationContext
 from decodiff_pipeline.registry.versions import Registry
 from decodiff_pipeline.serving import serving_check
 
@@ -74,9 +74,9 @@ def served_here(monkeypatch: pytest.MonkeyPatch) -> None:
         }
         answer = serving_check.answer_request(request)
         scores = answer.pop("scores", [])
-        return Serving(**answer), scores
+        return serving_check.ServingResult(**answer), scores
 
-    monkeypatch.setattr(trial, "check_serving", check)
+    monkeypatch.setattr(challenger_evaluation, "check_serving", check)
 
 
 @pytest.fixture
@@ -86,14 +86,14 @@ def judged(line: Any, tmp_path: Path) -> Callable[..., Judgement]:
     def run(
         number: str, *, manifest: Any = None, registered: str | None = None, **config: Any
     ) -> Judgement:
-        arena = trial.Arena(
+        context = EvaluationContext(
             line.manifest if manifest is None else manifest,
             ImageFolder(line.raw),
             tmp_path / "predictions",
             EvaluationConfig(),
             settings(challenger=number, **config),
         )
-        return judge_challenger(NAME, arena, registered)
+        return judge_challenger(NAME, context, registered)
 
     return run
 
@@ -160,6 +160,56 @@ def test_a_better_version_takes_over_and_again_nothing_moves(
     assert (again["outcome"], again["gates"]) == ("unchanged", [])
     assert aliases() == {"champion": sharp, "previous": blind}
     assert "nothing moved" in headline(again)
+
+
+@pytest.mark.usefixtures("served_here")
+def test_stored_evaluations_decide_the_same_without_scoring_again(
+    line: Any,
+    versions: Callable[[str], str],
+    judged: Callable[..., Judgement],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    set_champion(versions("blind to nuts"))
+    first, second = (  # other tests evaluate all images
+        line.manifest[~line.manifest["path"].str.endswith(f"test/good/{number}.png")]
+        for number in (1, 2)
+    )
+    scored = judged(versions("sharp"), manifest=first)
+    assert not list((tmp_path / "predictions").iterdir())  # the work folder of that run is gone
+
+    score_images = version_evaluation.score_images
+    error = 0.0
+
+    def score_some(model: Any, rows: Any, images: Any, store: Any, config: Any) -> None:
+        if len(rows) > settings().serving.images:
+            raise AssertionError("the images are scored again")
+        score_images(model, rows, images, store, config)
+        index = store.index()
+        index.assign(score=index["score"] + error).to_parquet(store.path / "index.parquet")
+
+    monkeypatch.setattr(version_evaluation, "score_images", score_some)
+    stored = judged(versions("sharp"), manifest=first)
+    measured = ("latency", "serving scores")
+    assert [gate for gate in stored.gates if gate.name not in measured] == [
+        gate for gate in scored.gates if gate.name not in measured
+    ]
+    with pytest.raises(AssertionError, match="scored again"):
+        judged(versions("sharp"), manifest=second)
+    error = 0.1
+    with pytest.raises(AssertionError, match="scored again"):
+        judged(versions("sharp"), manifest=first)
+
+
+def test_each_run_has_a_work_folder_and_clears_those_of_killed_ones(tmp_path: Path) -> None:
+    (tmp_path / "run-killed").mkdir()
+    (tmp_path / "run-killed" / version_evaluation.LOCK).touch()
+    with (
+        version_evaluation.work_folder(tmp_path) as one,
+        version_evaluation.work_folder(tmp_path) as other,
+    ):
+        assert set(tmp_path.iterdir()) == {one, other}
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("served_here")
@@ -366,7 +416,7 @@ def test_rolling_back_goes_back_and_what_was_withdrawn_stays_away(
     assert tags(third)["rollback.reason"] == "false alarms"
     assert "champion again" in render_table(done)
 
-    monkeypatch.setattr(trial, "_scored", never)
+    monkeypatch.setattr(challenger_evaluation, "_scored", never)
     roll_back(NAME, RollbackConfig(reason="again"), tmp_path)
     assert aliases() == {"champion": first}
     with pytest.raises(ModelError, match="no previous champion"):
@@ -394,6 +444,7 @@ def test_two_promotions_at_once_leave_one_champion_and_one_refusal(
     script = """
 import sys
 from pathlib import Path
+from decodiff_pipeline.registry.version_evaluation import EvaluationContext
 from decodiff_pipeline.registry.versions import Registry
 from decodiff_pipeline.registry.promotion import Judgement, promote
 from decodiff_pipeline.registry.config import PromotionConfig

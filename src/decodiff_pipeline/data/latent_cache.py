@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
+from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.data.atomic import replacing
 from decodiff_pipeline.deco.digests import file_sha256
 from decodiff_pipeline.errors import CacheError
@@ -145,7 +146,7 @@ class LatentReader:
         if unknown:
             msg = (
                 f"latent cache {cache.path} lacks {len(unknown)} of {len(keys)} latents; "
-                "run kedro run --pipelines latent_caching"
+                f"run {kedro_run('latent_caching')}"
             )
             raise CacheError(msg)
         wanted = index.loc[list(keys)]
@@ -181,7 +182,7 @@ def _open_shard(path: Path, sha256: str) -> dict[str, torch.Tensor]:
     if not path.is_file() or file_sha256(path) != sha256:
         msg = (
             f"latent cache shard {path} is damaged (its SHA-256 is not the recorded "
-            f"{sha256[:12]}…); delete this file and run kedro run --pipelines latent_caching"
+            f"{sha256[:12]}…); delete this file and run {kedro_run('latent_caching')}"
         )
         raise CacheError(msg)
     return load_file(path)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
 
+from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.errors import ModelError
-from decodiff_pipeline.registry.versions import CHAMPION, Version
+from decodiff_pipeline.registry.versions import Version, find_champion
 from decodiff_pipeline.serving.served_version import logged_folder
-from decodiff_pipeline.tracking.mlflow_values import first_line, prepare_environment
+from decodiff_pipeline.tracking.mlflow_values import first_line
 from decodiff_pipeline.tracking.redaction import redact
 from decodiff_pipeline.training.champion import Champion
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 CURE = "or start from random weights with --params training.init_from=scratch"
 
@@ -57,7 +55,7 @@ class ChampionModelDataset(AbstractDataset[NoReturn, "ChampionModel"]):
         Raises:
             DatasetError: Always.
         """
-        raise DatasetError("the champion is only read; kedro run --pipelines promotion makes one")
+        raise DatasetError(f"the champion is only read; {kedro_run('promotion')} makes one")
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath), "model_name": self._model_name}
@@ -91,7 +89,7 @@ class ChampionModel:
         if registered is None:
             msg = (
                 f"{version.uri}, the champion, has no tag model_sha256 to compare its files with; "
-                f"promote a version that kedro run --pipelines registration made, {CURE}"
+                f"promote a version that {kedro_run('registration')} made, {CURE}"
             )
             raise ModelError(msg)
         if self._copied() != registered:
@@ -99,27 +97,17 @@ class ChampionModel:
         return Champion(self.model, version.number, registered, logged_folder(self._folder))
 
     def _version(self) -> Version | None:
-        prepare_environment()
-        import mlflow
-        from mlflow.exceptions import MlflowException
-
         try:
-            client: MlflowClient = mlflow.MlflowClient()
-            number = client.get_registered_model(self.model).aliases.get(CHAMPION)
-            if number is None:
-                return None
-            tags = client.get_model_version(self.model, str(number)).tags
-        except Exception as error:  # MLflow lets those of requests and of SQLAlchemy through
-            missing = "RESOURCE_DOES_NOT_EXIST"
-            if isinstance(error, MlflowException) and error.error_code == missing:
-                return None
+            return find_champion(self.model)
+        except Exception as error:
+            import mlflow
+
             uri = redact(mlflow.get_registry_uri())
             msg = (
                 f"training.init_from is champion, but MLflow at {uri} did not answer when asked "
                 f"for the champion of {self.model} ({first_line(error)}); check MLflow, {CURE}"
             )
             raise ModelError(msg) from error
-        return Version(self.model, str(number), dict(tags))
 
     def _copied(self) -> str | None:
         """SHA-256 of the copy at hand."""
@@ -150,6 +138,6 @@ class ChampionModel:
                 msg = (
                     f"the files of {version.uri}, the champion, are not those that were registered "
                     f"(SHA-256 {found[:12]}… instead of {registered[:12]}…); restore them, go back "
-                    f"with kedro run --pipelines rollback, {CURE}"
+                    f"with {kedro_run('rollback')}, {CURE}"
                 )
                 raise ModelError(msg)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
 
+from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.deco.loading import load_pretrained
 from decodiff_pipeline.errors import ModelError
 
@@ -43,7 +44,7 @@ class DiffusersDataset(AbstractDataset[Any, Any]):
         """
         module, name = self._model.rsplit(".", 1)
         if not self._filepath.is_dir():
-            msg = f"there is no model in {self._filepath}; run kedro run --pipelines train first"
+            msg = f"there is no model in {self._filepath}; run {kedro_run('train')} first"
             raise ModelError(msg)
         return load_pretrained(getattr(import_module(module), name), self._filepath)
 

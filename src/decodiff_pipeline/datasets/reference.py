@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # model; alias of a model
-
 
 class ReferenceEvaluationDataset(AbstractDataset[NoReturn, "EvaluationReferences"]):
     """Looks up what an evaluation is compared with, when a node says what that is.
@@ -121,19 +119,19 @@ class EvaluationReferences:
 
     def _champion(self) -> EarlierEvaluation:
         from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
+
+        from decodiff_pipeline.registry.versions import find_champion
 
         name = f"the champion of {self._model_name}"
         try:
-            client = MlflowClient()
-            version = client.get_model_version_by_alias(self._model_name, CHAMPION)
-            name = f"{CHAMPION} ({self._model_name} version {version.version})"
-            logged = {file.path for file in client.list_artifacts(str(version.run_id))}
-        except Exception as error:  # MLflow lets those of requests and of SQLAlchemy through
-            if isinstance(error, MlflowException) and error.error_code in NOT_THERE:
+            version = find_champion(self._model_name)
+            if version is None:
                 return EarlierEvaluation(
                     name, missing=f"the model {self._model_name} has no champion yet"
                 )
+            name = f"{CHAMPION} ({self._model_name} version {version.number})"
+            logged = {file.path for file in MlflowClient().list_artifacts(version.run_id)}
+        except Exception as error:
             cause = type(error).__name__
             return EarlierEvaluation(
                 name, missing=f"MLflow could not be asked for {name} ({cause})"
@@ -142,7 +140,7 @@ class EvaluationReferences:
         def read(path: Path) -> bytes:
             if path.name not in logged:
                 raise FileNotFoundError(path.name)
-            return _artifact(str(version.run_id), path.name)
+            return _artifact(version.run_id, path.name)
 
         return _reference(name, read, self._record, self._metrics)
 

@@ -1,4 +1,4 @@
-"""Runs of one configuration with other seeds, as a catalog dataset."""
+"""Seed replicates, runs of one configuration with other seeds, as a catalog dataset."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ MOST_RUNS = 200  # newest first
 class SiblingRunsDataset(AbstractDataset[NoReturn, dict[int, dict[str, Any]]]):
     """Metrics of the finished MLflow runs that differ from this one by their seeds alone.
 
-    Of this run MLflow has the parameters already (its hook logs them first), so runs are
-    compared by what was logged. A run is a sibling if it is of the same experiment, ``training.*``
-    is the same but for seeds and what changes no result, the other groups in `COMPARED` and the
-    way of measuring are the same where both runs have them, and so is the data's digest.
-    Without a tracked run, or without an answer from MLflow, there are none.
+    Of this run MLflow has the parameters already (its hook logs them first), so runs are compared
+    by what was logged. A run is a seed replicate if it is of the same experiment, ``training.*`` is
+    the same but for seeds and what changes no result, the other groups in `COMPARED` and the way of
+    measuring are the same where both runs have them, and so is the data's digest. Without a tracked
+    run, or without an answer from MLflow, there are none.
     """
 
     def __init__(self, *, filename: str, metadata: dict[str, Any] | None = None) -> None:
@@ -62,12 +62,12 @@ class SiblingRunsDataset(AbstractDataset[NoReturn, dict[int, dict[str, Any]]]):
         if not run_id:
             return {}
         try:
-            return self._siblings(run_id)
+            return self._seed_replicates(run_id)
         except Exception as error:  # a spread is worth less than the evaluation it stands beside
             logger.info("metrics get no spread over seeds: MLflow answers %s", type(error).__name__)
             return {}
 
-    def _siblings(self, run_id: str) -> dict[int, dict[str, Any]]:
+    def _seed_replicates(self, run_id: str) -> dict[int, dict[str, Any]]:
         from mlflow import MlflowClient
 
         client = MlflowClient()
@@ -80,7 +80,7 @@ class SiblingRunsDataset(AbstractDataset[NoReturn, dict[int, dict[str, Any]]]):
             order_by=["attributes.start_time DESC"],
         ):
             seed = run.data.params.get(SEED)
-            if seed is None or int(seed) in found or not are_siblings(run, own):
+            if seed is None or int(seed) in found or not are_seed_replicates(run, own):
                 continue
             if self._filename in {file.path for file in client.list_artifacts(run.info.run_id)}:
                 found[int(seed)] = _json_artifact(run.info.run_id, self._filename)
@@ -98,7 +98,7 @@ class SiblingRunsDataset(AbstractDataset[NoReturn, dict[int, dict[str, Any]]]):
         return {"filename": self._filename}
 
 
-def are_siblings(run: Run, own: Run) -> bool:
+def are_seed_replicates(run: Run, own: Run) -> bool:
     """Whether two runs differ by their seeds alone."""
     if run.info.run_id == own.info.run_id:
         return False

@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def folder_sha256(folder: Path) -> str:
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if not files:
-        msg = f"{folder} holds no file; run `kedro run --pipelines training` to write the model"
+        msg = f"{folder} holds no file; run `{kedro_run('training')}` to write the model"
         raise ModelError(msg)
     return sha256_of([(p.relative_to(folder).as_posix(), file_sha256(p)) for p in files])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
@@ -11,16 +12,14 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 
-CURE = "run kedro run --pipelines training to make it again"
 
-
-def load_pretrained(kind: Any, folder: Path, cure: str = CURE) -> Any:
+def load_pretrained(kind: Any, folder: Path, cure: str | None = None) -> Any:
     """Load a diffusers model or pipeline from safetensors.
 
     Args:
         kind: A class with ``from_pretrained``.
         folder: As ``save_pretrained`` wrote it.
-        cure: What the message of an error tells the user to do.
+        cure: What an error tells the user to do; to train the model again by default.
 
     Raises:
         ModelError: There is none, or its files are damaged.
@@ -30,11 +29,12 @@ def load_pretrained(kind: Any, folder: Path, cure: str = CURE) -> Any:
     except MemoryError:
         raise
     except Exception as error:
+        cure = cure or f"run {kedro_run('training')} to make it again"
         msg = f"the model in {folder} cannot be loaded ({error}); {cure}"
         raise ModelError(msg) from error
 
 
-def load_pipeline(folder: Path, cure: str = CURE) -> DeCoDiffPipeline:
+def load_pipeline(folder: Path, cure: str | None = None) -> DeCoDiffPipeline:
     """Load a saved pipeline on the CPU, without progress bars; see `load_pretrained`."""
     from diffusers.utils.logging import disable_progress_bar
 

@@ -58,6 +58,7 @@ def assess(
     *,
     baseline: Mapping[str, Any] | None = None,
     synthetic: Mapping[str, Any] | None = None,
+    pca_scores: Mapping[str, float] | None = None,
 ) -> Assessment:
     """Compare predictions with the truth.
 
@@ -69,6 +70,7 @@ def assess(
         config: Protocol, resolution, limit of AUPRO, and what to resample.
         baseline: As `baselines.measure_baselines` returns it; empty without any.
         synthetic: By category, as `synthetic_localisation` measures it.
+        pca_scores: Path → score of the PCA, for the record.
 
     Raises:
         DataError: Baselines or synthetic defects were measured by another protocol or at another
@@ -80,14 +82,12 @@ def assess(
     warn_of_other_sizes(geometry, config.protocol)
     index = predictions.index()
     by_protocol = labelled(index, images, geometry, config.protocol)
-    double = by_protocol["path"].isin(near_duplicate_paths(manifest, config.near_duplicate_bits))
-    names = sorted(set(index["category"]))
-    judged = {
-        name: CategoryEvaluator(name, by_protocol, predictions, images, config) for name in names
-    }
-    table = record.make_record(
-        by_protocol, double, {name: _histograms(found) for name, found in judged.items()}
-    )
+    judged = _evaluators(by_protocol, predictions, images, config)
+    names = list(judged)
+    table = _record(judged, by_protocol, predictions, manifest, images, config)
+    if pca_scores is not None:
+        table[record.PCA_SCORE] = table["path"].map(pca_scores).astype(float)
+    double = table["near_duplicate"]
     samples = {name: record.sample(record.certain(table, name)) for name in names}
     categories = {}
     for name in names:
@@ -105,6 +105,54 @@ def assess(
         {name: _curves(found, config) for name, found in judged.items()},
         table,
     )
+
+
+def image_record(
+    predictions: PredictionStore,
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    config: EvaluationConfig,
+) -> pd.DataFrame:
+    """The record of an evaluation alone: no metrics, intervals or curves.
+
+    Args:
+        predictions: The scored images.
+        manifest: The validated manifest, for the near-duplicates outside test.
+        images: The raw images, for the masks.
+        config: Protocol and resolution.
+    """
+    geometry = predictions.geometry()
+    by_protocol = labelled(predictions.index(), images, geometry, config.protocol)
+    judged = _evaluators(by_protocol, predictions, images, config)
+    return _record(judged, by_protocol, predictions, manifest, images, config)
+
+
+def _evaluators(
+    by_protocol: pd.DataFrame,
+    predictions: PredictionStore,
+    images: ImageFolder,
+    config: EvaluationConfig,
+) -> dict[str, CategoryEvaluator]:
+    return {
+        name: CategoryEvaluator(name, by_protocol, predictions, images, config)
+        for name in sorted(set(by_protocol["category"]))
+    }
+
+
+def _record(
+    judged: Mapping[str, CategoryEvaluator],
+    by_protocol: pd.DataFrame,
+    predictions: PredictionStore,
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    config: EvaluationConfig,
+) -> pd.DataFrame:
+    double = by_protocol["path"].isin(near_duplicate_paths(manifest, config.near_duplicate_bits))
+    table = record.make_record(
+        by_protocol, double, {name: _histograms(found) for name, found in judged.items()}
+    )
+    table.attrs[record.IDENTITY] = record.identity(predictions.about(), manifest, images, config)
+    return table
 
 
 def _require_same(

@@ -71,23 +71,43 @@ def pca_baseline(
     table: dict[str, dict[str, Any]] = {}
     all_scores: dict[str, float] = {}
     for category, rows in manifest.groupby("category", sort=True):
-        fitted = rows[(rows["label"] == "good") & rows["split"].isin(GOOD_SPLITS)]
-        test = rows[(rows["split"] == "test") & rows["label"].isin(["good", "defective"])]
-        test = labelled(test, images, geometry, config.protocol)
+        found = error_maps(rows, images)
         metrics: dict[str, Any] = dict.fromkeys(
             (*IMAGE_METRICS, *PIXEL_METRICS, "pixel_ap_touched_masks")
         )
-        if len(fitted) >= MIN_IMAGES and len(test):
-            maps = reconstruction_errors(
-                read_small(images, fitted["path"]), read_small(images, test["path"])
-            )
+        if found is not None:
+            test, maps = found
+            test = labelled(test, images, geometry, config.protocol)
             scores = _scores(maps, test, geometry, config)
             all_scores |= dict(zip(test["path"], scores.tolist(), strict=True))
             metrics |= image_metrics(scores, (test["label"] == "defective").to_numpy())
             metrics |= _pixel_metrics(test, maps, images, geometry, config)
-        table[str(category)] = metrics | {"n_fitted": len(fitted)}
+        table[str(category)] = metrics | {"n_fitted": len(_fitted(rows))}
         logger.info("PCA floor of %s: image AUROC %s", category, metrics["image_auroc"])
     return PcaBaseline(table, all_scores)
+
+
+def error_maps(rows: pd.DataFrame, images: ImageFolder) -> tuple[pd.DataFrame, np.ndarray] | None:
+    """Fit the PCA of a category to its good images outside test, and apply it to its test images.
+
+    Args:
+        rows: The category's rows of the manifest.
+        images: The raw images.
+
+    Returns:
+        The rows of the good and defective test images, and a map for each, float32 (N, 64, 64);
+        ``None`` with fewer than two images to fit or none to test.
+    """
+    fitted = _fitted(rows)
+    test = rows[(rows["split"] == "test") & rows["label"].isin(["good", "defective"])]
+    if len(fitted) < MIN_IMAGES or test.empty:
+        return None
+    small = (read_small(images, part["path"]) for part in (fitted, test))
+    return test, reconstruction_errors(*small)
+
+
+def _fitted(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[(rows["label"] == "good") & rows["split"].isin(GOOD_SPLITS)]
 
 
 def read_small(images: ImageFolder, paths: Iterable[str]) -> np.ndarray:

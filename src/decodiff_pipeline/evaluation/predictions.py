@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.data.atomic import replacing_folder
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.errors import DataError
@@ -131,14 +132,14 @@ class PredictionStore:
         path = self.path / name
         if not path.is_file():
             raise DataError(
-                f"there is no {path}; run kedro run --pipelines evaluation to make the predictions"
+                f"there is no {path}; run {kedro_run('evaluation')} to make the predictions"
             )
         return path
 
     def _damaged(self, name: str, error: Exception) -> DataError:
         return DataError(
             f"{self.path / name} cannot be read ({error}); "
-            "run kedro run --pipelines evaluation to make it again"
+            f"run {kedro_run('evaluation')} to make it again"
         )
 
     def __repr__(self) -> str:

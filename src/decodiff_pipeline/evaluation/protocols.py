@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.evaluation.ground_truth import GroundTruth, NativeMaps, image_sizes
 from decodiff_pipeline.metrics.exact import PIXEL_METRICS, Metrics, pixel_metrics
@@ -122,7 +123,7 @@ def require_same_protocol(
         if made_by != wanted:
             raise DataError(
                 f"the data set {name} was measured by the {key} {made_by!r}, but "
-                f"evaluation.{key} is {wanted!r}: run kedro run --pipelines evaluation "
+                f"evaluation.{key} is {wanted!r}: run {kedro_run('evaluation')} "
                 "--from-nodes measure_baselines,measure_synthetic_localisation,compute_metrics"
             )
 

@@ -6,11 +6,18 @@ metrics' small error, and for resampling.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from decodiff_pipeline.data.images import read_bytes
+from decodiff_pipeline.data.provenance import data_digest
+from decodiff_pipeline.deco.digests import file_sha256, sha256_of
 from decodiff_pipeline.evaluation.category_evaluator import CERTAIN
 from decodiff_pipeline.metrics import binned
 from decodiff_pipeline.metrics.bootstrap import Sample
@@ -18,6 +25,12 @@ from decodiff_pipeline.metrics.bootstrap import Sample
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.evaluation.config import EvaluationConfig
+
+IDENTITY = "evaluation"  # in a record's ``attrs``, which Parquet keeps
+PCA_SCORE = "pca_score"  # a column of the records that the evaluation pipeline makes
+SCORING_CODE = ("data", "deco", "evaluation", "metrics")  # packages that decide on a score
 COLUMNS = (
     "category", "split", "label", "defect_type", "path", "sha256", "score", "near_duplicate",
 )  # fmt: skip
@@ -41,6 +54,46 @@ def make_record(
     record = index.assign(near_duplicate=near_duplicate)[list(COLUMNS)]
     bins = pd.concat(histograms.values()) if histograms else pd.DataFrame()
     return record.join(bins)
+
+
+def identity(
+    about: Mapping[str, Any], manifest: pd.DataFrame, images: ImageFolder, config: EvaluationConfig
+) -> dict[str, Any]:
+    """What the figures of the test images follow from, JSON-ready.
+
+    Two records with the same identity hold the same figures.
+
+    Args:
+        about: Of the model, as `scoring.describe` returns it.
+        manifest: The validated manifest, of the categories that the model knows.
+        images: The raw images, for the masks.
+        config: Protocol and resolution.
+
+    Raises:
+        ImageError: A mask cannot be read.
+    """
+    tests = manifest[manifest["split"] == "test"]
+    masks = [
+        f"{path} {hashlib.sha256(read_bytes(images.path / path, root=images.path)).hexdigest()}"
+        for path in tests["mask_path"].dropna()
+    ]
+    found = {
+        "model": {key: value for key, value in about.items() if key != "images_sha256"},
+        "data": data_digest(manifest),
+        "masks": sha256_of(sorted(masks)),
+        "protocol": config.protocol,
+        "resolution": config.resolution,
+        "code": scoring_code_sha256(),
+    }
+    return json.loads(json.dumps(found))
+
+
+@cache
+def scoring_code_sha256() -> str:
+    """SHA-256 over the source of the packages that decide on a score."""
+    package = Path(__file__).parents[1]
+    files = sorted(file for name in SCORING_CODE for file in (package / name).rglob("*.py"))
+    return sha256_of([(file.relative_to(package).as_posix(), file_sha256(file)) for file in files])
 
 
 def certain(record: pd.DataFrame, category: str | None = None) -> pd.DataFrame:

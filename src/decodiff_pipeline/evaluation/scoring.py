@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.data.bit_depth import pixel_identities
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.evaluation.predict import (
@@ -58,7 +59,7 @@ def score_images(
     if unknown:
         raise ModelError(
             f"the model was not trained on the category {unknown[0]!r} of the manifest (it knows "
-            f"{', '.join(model.categories)}); run kedro run --pipelines train first"
+            f"{', '.join(model.categories)}); run {kedro_run('train')} first"
         )
     geometry = model.preprocessing
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from kedro.framework.hooks import hook_impl
 
+from decodiff_pipeline.commands import kedro_run, use_environment
 from decodiff_pipeline.errors import DataError, DecodiffError
 from decodiff_pipeline.hooks.parameter_errors import ParameterErrors
 
@@ -47,13 +48,12 @@ class ErrorHooks:
     def after_context_created(self, context: KedroContext) -> None:
         """Replace the exception hook: parameters are validated right after this."""
         self._project = Path(context.project_path)
-        validation = logging.getLogger(VALIDATION_LOGGER)
-        if self._parameters is not None:
-            validation.removeFilter(self._parameters)
+        use_environment(context.env)
         self._parameters = ParameterErrors(context)
         if os.environ.get(TRACEBACK_VARIABLE):
             return
-        validation.addFilter(self._parameters)
+        # What it logs stands in the error that it raises.
+        logging.getLogger(VALIDATION_LOGGER).setLevel(logging.CRITICAL)
         if not self._installed:
             self._installed = True
             self._previous_hook = sys.excepthook
@@ -75,7 +75,7 @@ class ErrorHooks:
             if writer is not None:
                 msg = (
                     f"{self._relative(path)} ({name}) does not exist yet; "
-                    f"`kedro run --pipelines {writer}` writes it"
+                    f"`{kedro_run(writer)}` writes it"
                 )
                 raise DataError(msg)
 
@@ -90,7 +90,7 @@ class ErrorHooks:
 
     def _explain(self, error: BaseException) -> list[str]:
         if type(error).__name__ == "ParameterValidationError" and self._parameters is not None:
-            return self._parameters.sentences
+            return self._parameters.sentences(error)
         for cause in _chain(error):
             if isinstance(cause, DecodiffError):
                 return [str(cause)]

@@ -2,66 +2,75 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import sys
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from decodiff_pipeline.errors import DecodiffError
 from decodiff_pipeline.yaml_reader import config_files, read_mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from kedro.framework.context import KedroContext
 
 UNKNOWN_KEY = {"extra_forbidden", "unexpected_keyword_argument"}  # of a model, of a dataclass
 
 
-class ParameterErrors(logging.Filter):
-    """Collects what Kedro's parameter validation logs, as a sentence for each wrong key.
+class ParameterErrors:
+    """Says what Kedro's parameter validation refused, as a sentence for each wrong key.
 
-    Kedro turns pydantic's errors into text of five lines each and drops the original, but it logs
-    while it handles them: here the original is still at hand. The record itself is dropped, as the
-    sentence is shown when the process ends.
+    Kedro's own error holds pydantic's as text of five lines each. Here the parameters that it
+    names are validated again.
 
     Args:
         context: Kedro's context, which knows the configuration folders.
     """
 
     def __init__(self, context: KedroContext) -> None:
-        super().__init__()
-        self.sentences: list[str] = []
         self._context = context
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Take an error's sentences and drop the record; let other records pass."""
-        if record.levelno < logging.ERROR:
-            return True
-        message = record.getMessage()
-        match = re.match(r"Parameter '([^']+)'", message)
-        cause = sys.exc_info()[1]
-        while cause is not None and cause.__cause__ is not None:
-            cause = cause.__cause__
-        if match is None:
-            self.sentences.append(message)
-        elif isinstance(cause, ValidationError):
-            self.sentences += [self._sentence(match[1], detail) for detail in cause.errors()]
-        elif isinstance(cause, DecodiffError):
-            self.sentences.append(f"{self._where([match[1]])}: {cause}")
-        else:
-            self.sentences.append(f"{self._where([match[1]])}: {message}")
-        return False
+    def sentences(self, error: BaseException) -> list[str]:
+        """Explain an error of Kedro's parameter validation.
 
-    def _sentence(self, parameter: str, detail: Mapping[str, Any]) -> str:
+        Args:
+            error: A ``ParameterValidationError``.
+        """
+        from kedro.framework.project import pipelines
+        from kedro.validation.type_extractor import TypeExtractor
+
+        # Of the pipelines that were asked for.
+        models = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()
+        named = dict.fromkeys(re.findall(r"^- Parameter '([^']+)'", str(error), re.MULTILINE))
+        found = [
+            line for name in named if name in models for line in self._refused(name, models[name])
+        ]
+        return found or [str(error)]
+
+    def _refused(self, parameter: str, model: Any) -> Iterator[str]:
+        """What a parameter's class says of its value."""
+        try:
+            TypeAdapter(model).validate_python(self._value(parameter))
+        except ValidationError as error:
+            for detail in error.errors():
+                yield self._sentence(parameter, model, detail)
+        except DecodiffError as error:
+            yield f"{self._where([parameter])}: {error}"
+
+    def _value(self, parameter: str) -> Any:
+        value: Any = self._context.config_loader["parameters"]
+        for key in parameter.split("."):
+            value = value[key]
+        return value
+
+    def _sentence(self, parameter: str, model: Any, detail: Mapping[str, Any]) -> str:
         path = [parameter, *(str(part) for part in detail["loc"])]
         key, where = ".".join(path), self._where(path)
         if detail["type"] in UNKNOWN_KEY:
-            known = _field_names(self._model(parameter), path[1:-1])
+            known = _field_names(model, path[1:-1])
             close = get_close_matches(path[-1], known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(known)}"
             return f"{where}: there is no parameter {key!r}; {hint}"
@@ -88,15 +97,6 @@ class ParameterErrors(logging.Filter):
                     if _holds(read_mapping(file), wanted):
                         return file.relative_to(root.parent).as_posix()
         return "parameters"
-
-    @staticmethod
-    def _model(parameter: str) -> Any:
-        """The class that a parameter is validated by."""
-        from kedro.framework.project import pipelines
-        from kedro.validation.type_extractor import TypeExtractor
-
-        found = TypeExtractor(dict(pipelines))  # of the pipelines that were asked for
-        return found.extract_types_from_pipelines().get(parameter)
 
 
 def _cure(name: str, detail: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.data.decoding import MAX_PIXELS, decode
 from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.deco.colour import FULL_DEPTH
@@ -147,7 +148,7 @@ def model_categories(model: Path) -> list[str]:
         return list(json.loads(path.read_text(encoding="utf-8"))["categories"])
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
-            f"{path} cannot be read ({error}); run kedro run --pipelines training to make it again"
+            f"{path} cannot be read ({error}); run {kedro_run('training')} to make it again"
         ) from error
 
 

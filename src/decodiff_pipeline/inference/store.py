@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+
+import filelock
 
 from decodiff_pipeline.data.atomic import replacing
 from decodiff_pipeline.errors import DataError
@@ -47,13 +48,12 @@ class InferenceStore:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with (self.path / LOCK).open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with filelock.FileLock(self.path / LOCK, timeout=0):
                 for folder in (MAPS, OVERLAYS):
                     for leftover in (self.path / folder).rglob(".*.tmp"):
                         leftover.unlink()
                 yield Journal(self.path)
-        except BlockingIOError as error:
+        except filelock.Timeout as error:
             raise DataError(
                 f"another run is writing to {self.path}; wait for it, or name another folder as "
                 "inference.output"

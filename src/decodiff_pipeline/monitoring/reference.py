@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.data.provenance import sha256_of
 from decodiff_pipeline.data.splits import CALIBRATION, TRAIN, VAL
 from decodiff_pipeline.errors import DataError
@@ -57,7 +58,7 @@ class ReferenceFile:
         Raises:
             DataError: There is none, or it is damaged.
         """
-        cure = "`kedro run --pipelines evaluation` writes it, beside the model"
+        cure = f"`{kedro_run('evaluation')}` writes it, beside the model"
         if not self.path.is_file():
             raise DataError(f"the reference {self.path} does not exist; {cure}")
         try:
@@ -137,7 +138,7 @@ def require_same_model(reference: Mapping[str, Any], model: Any) -> None:
     if different:
         raise DataError(
             f"the monitoring reference belongs to another model (its {different[0]} differs); "
-            "`kedro run --pipelines evaluation` makes one for this model"
+            f"`{kedro_run('evaluation')}` makes one for this model"
         )
 
 

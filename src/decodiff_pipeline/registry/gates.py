@@ -13,7 +13,12 @@ if TYPE_CHECKING:
         PromotionConfig,
         ServingGates,
     )
-    from decodiff_pipeline.registry.evidence import Comparison, Evidence, FalsePositives, Paired
+    from decodiff_pipeline.registry.gate_inputs import (
+        FalsePositives,
+        GateInputs,
+        ModelComparison,
+        PairedDifference,
+    )
     from decodiff_pipeline.serving.serving_check import ServingResult
 
 MEAN = "mean"
@@ -48,46 +53,46 @@ class Gate:
     interval: tuple[float, float] | None = None
 
 
-def judge(evidence: Evidence, config: PromotionConfig) -> list[Gate]:
+def judge(inputs: GateInputs, config: PromotionConfig) -> list[Gate]:
     """Ask every question of the configuration.
 
     A metric that the test images cannot give (no defects, no masks) stops nobody and its gate says
     so; that nothing at all can be measured does.
 
     Args:
-        evidence: Of one run, on the current test images.
+        inputs: Of one run, on the current test images.
         config: Limits.
 
     Returns:
         All gates; where the version does not answer or its files are not the registered ones,
         nothing else is asked.
     """
-    gates = [*_history(evidence, config), *_identity(evidence.serving)]
+    gates = [*_history(inputs, config), *_identity(inputs.serving)]
     if not all(gate.passed for gate in gates if gate.name in FINAL):
         return gates
-    gates += _serving(evidence.serving, config.serving)
-    gates += _floors(evidence, config)
-    gates += _false_positives(evidence, config.false_positive_significance)
-    if evidence.baseline is not None:
-        gates += _compared("PCA", evidence.baseline, config.baseline)
-    if evidence.champion is not None:
-        gates += _compared("champion", evidence.champion, config.champion)
+    gates += _serving(inputs.serving, config.serving)
+    gates += _floors(inputs, config)
+    gates += _false_positives(inputs, config.false_positive_significance)
+    if inputs.baseline is not None:
+        gates += _compared("PCA", inputs.baseline, config.baseline)
+    if inputs.champion is not None:
+        gates += _compared("champion", inputs.champion, config.champion)
     return gates
 
 
-def _history(evidence: Evidence, config: PromotionConfig) -> Iterator[Gate]:
-    if evidence.rolled_back is not None:
-        text = f"this version was rolled back: {evidence.rolled_back}"
+def _history(inputs: GateInputs, config: PromotionConfig) -> Iterator[Gate]:
+    if inputs.rolled_back is not None:
+        text = f"this version was rolled back: {inputs.rolled_back}"
         yield Gate("not rolled back", ALL, "rollback", None, None, None, False, text)
-    for category in evidence.lost:
+    for category in inputs.lost:
         passed = category in config.may_lose
         text = "the champion knows this category and the challenger does not; " + (
             "may_lose allows it" if passed else "name it in promotion.may_lose if that is meant"
         )
         yield Gate("category kept", category, "known", None, None, None, passed, text)
-    if evidence.champion_error is not None:
+    if inputs.champion_error is not None:
         passed = config.unloadable_champion == "judge_alone"
-        text = f"the champion cannot be loaded ({evidence.champion_error}); " + (
+        text = f"the champion cannot be loaded ({inputs.champion_error}); " + (
             "judged without it"
             if passed
             else "it stays until it can be compared with; restore its files, or set "
@@ -123,9 +128,9 @@ def _serving(serving: ServingResult, limits: ServingGates) -> Iterator[Gate]:
         yield Gate(name, ALL, metric, value, None, limit, passed, text)
 
 
-def _floors(evidence: Evidence, config: PromotionConfig) -> Iterator[Gate]:
+def _floors(inputs: GateInputs, config: PromotionConfig) -> Iterator[Gate]:
     measured = False
-    for category, metrics in sorted(evidence.metrics.items()):
+    for category, metrics in sorted(inputs.metrics.items()):
         measured |= any(value is not None for value in metrics.values())
         for metric, limit in config.least(category).items():
             value = metrics.get(metric)
@@ -139,9 +144,9 @@ def _floors(evidence: Evidence, config: PromotionConfig) -> Iterator[Gate]:
         yield Gate("evidence", ALL, "any", None, None, None, False, text)
 
 
-def _false_positives(evidence: Evidence, significance: float) -> Iterator[Gate]:
-    level = significance / max(1, len(evidence.false_positives))
-    for category, seen in sorted(evidence.false_positives.items()):
+def _false_positives(inputs: GateInputs, significance: float) -> Iterator[Gate]:
+    level = significance / max(1, len(inputs.false_positives))
+    for category, seen in sorted(inputs.false_positives.items()):
         chance = chance_of_as_many(seen)
         rate = seen.flagged / seen.good
         text = (
@@ -181,7 +186,7 @@ def chance_of_as_many(seen: FalsePositives) -> float:
     return float(stats.betabinom.sf(seen.flagged - 1, seen.good, above, total - above))
 
 
-def _compared(other: str, found: Comparison, limits: ComparisonGates) -> Iterator[Gate]:
+def _compared(other: str, found: ModelComparison, limits: ComparisonGates) -> Iterator[Gate]:
     for category, pairs in sorted(found.categories.items()):
         for metric, allowed in limits.allowed(category).items():
             pair = pairs.get(metric)
@@ -191,7 +196,12 @@ def _compared(other: str, found: Comparison, limits: ComparisonGates) -> Iterato
 
 
 def _loss(
-    other: str, category: str, metric: str, pair: Paired | None, allowed: float, noise: str
+    other: str,
+    category: str,
+    metric: str,
+    pair: PairedDifference | None,
+    allowed: float,
+    noise: str,
 ) -> Gate:
     name = f"no loss against {other}"
     if pair is None:
@@ -206,7 +216,9 @@ def _loss(
     return _paired(name, category, metric, pair, 0 - allowed, passed, text)
 
 
-def _gain(other: str, metric: str, pair: Paired | None, required: float, noise: str) -> Gate:
+def _gain(
+    other: str, metric: str, pair: PairedDifference | None, required: float, noise: str
+) -> Gate:
     name = f"gain over {other}"
     if pair is None:
         return _unmeasured(name, MEAN, metric, None, required)
@@ -216,7 +228,7 @@ def _gain(other: str, metric: str, pair: Paired | None, required: float, noise: 
     return _paired(name, MEAN, metric, pair, required, decisive >= required, text)
 
 
-def _described(pair: Paired) -> str:
+def _described(pair: PairedDifference) -> str:
     return (
         f"{pair.value:.3f} against {pair.reference:.3f}, {pair.difference:+.3f} "
         f"[{pair.low:+.3f}, {pair.high:+.3f}]"
@@ -224,7 +236,13 @@ def _described(pair: Paired) -> str:
 
 
 def _paired(
-    name: str, category: str, metric: str, pair: Paired, limit: float, passed: bool, text: str
+    name: str,
+    category: str,
+    metric: str,
+    pair: PairedDifference,
+    limit: float,
+    passed: bool,
+    text: str,
 ) -> Gate:
     interval = (pair.low, pair.high)
     return Gate(name, category, metric, pair.value, pair.reference, limit, passed, text, interval)

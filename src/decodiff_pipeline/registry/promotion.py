@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.data.provenance import data_digest
 from decodiff_pipeline.registry import audit
+from decodiff_pipeline.registry.challenger_evaluation import evaluate_challenger
 from decodiff_pipeline.registry.gates import Gate, as_rows, can_be_overridden, failed, judge
-from decodiff_pipeline.registry.trial import evidence_of
 from decodiff_pipeline.registry.versions import (
     CHAMPION,
     REPLACED,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from decodiff_pipeline.registry.config import PromotionConfig
-    from decodiff_pipeline.registry.trial import Arena
+    from decodiff_pipeline.registry.version_evaluation import EvaluationContext
 
 IDENTITY = ("model_sha256", "thresholds_sha256", "data_digest", "git_commit", "dvc_revision")
 MOVED = ("promoted", "overridden")
@@ -47,12 +48,14 @@ class Judgement:
     data_digest: str
 
 
-def judge_challenger(name: str, arena: Arena, registered: str | None = None) -> Judgement:
+def judge_challenger(
+    name: str, context: EvaluationContext, registered: str | None = None
+) -> Judgement:
     """Score the challenger and the champion on the same test images, and ask every gate.
 
     Args:
         name: Of the registered model.
-        arena: Data and limits.
+        context: Data and limits.
         registered: The version that was registered here last. Somebody else may have registered
             another since, and it is said then that this is the one judged.
 
@@ -61,19 +64,19 @@ def judge_challenger(name: str, arena: Arena, registered: str | None = None) -> 
         StoreError: The files of a version cannot be fetched now.
     """
     registry = Registry(name)
-    challenger, champion = registry.version(arena.config.challenger), registry.champion()
-    digest = data_digest(arena.manifest)
+    challenger, champion = registry.version(context.config.challenger), registry.champion()
+    digest = data_digest(context.manifest)
     if champion is not None and champion.number == challenger.number:
         notes = [f"version {challenger.number} is the champion already; nothing is to be done"]
         return Judgement(challenger, champion, [], notes, digest)
     notes = _of_data(challenger, champion, digest)
     if registered is not None and registered != challenger.number:
         notes.append(
-            f"{arena.config.challenger} is version {challenger.number}, and not version "
+            f"{context.config.challenger} is version {challenger.number}, and not version "
             f"{registered}, which was registered here last"
         )
-    evidence = evidence_of(challenger, champion, arena, notes)
-    return Judgement(challenger, champion, judge(evidence, arena.config), notes, digest)
+    inputs = evaluate_challenger(challenger, champion, context, notes)
+    return Judgement(challenger, champion, judge(inputs, context.config), notes, digest)
 
 
 def promote(judgement: Judgement, config: PromotionConfig, project: Path) -> dict[str, Any]:
@@ -129,7 +132,7 @@ def _outcome(
     if current != before:
         notes.append(
             f"the champion was version {before} when this was judged and is version {current} now; "
-            "run kedro run --pipelines promotion again"
+            f"run {kedro_run('promotion')} again"
         )
         return "outdated"
     if not failed(judgement.gates):

@@ -5,16 +5,21 @@ from __future__ import annotations
 import io
 import logging
 import os
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.data.provenance import data_digest, dvc_revision, git_state
 from decodiff_pipeline.deco import weights
 from decodiff_pipeline.deco.digests import folder_sha256, sha256_of
 from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.registry.evaluation_records import (
+    METRICS_FILE,
+    RECORD_FILE,
+    keep_record,
+    log_record,
+)
 from decodiff_pipeline.registry.logged_model import (
     SERVING_TAGS,
     TrainedModel,
@@ -32,6 +37,7 @@ from decodiff_pipeline.tracking.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     import pandas as pd
     from mlflow import MlflowClient
@@ -41,9 +47,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# As the files of the catalog entries metrics and evaluation_record are called.
-METRICS_FILE = "metrics.json"
-RECORD_FILE = "evaluation_record.parquet"
 SERVING_PORT = 5001  # 5000 is `mlflow ui`'s
 EXAMPLE_SIDE = 512
 
@@ -95,13 +98,13 @@ def register(model: TrainedModel, config: RegistrationConfig) -> dict[str, Any]:
             registered = found or _add_version(model, config, tags, run_id)
             # Also of a version that is there: the run that added it may have been cut off.
             moved = _point_alias(client, registered, config.alias)
-            _keep_evaluation(client, model, registered.run_id)
+            _keep_evaluation(client, model, registered.run_id, new=found is None)
             _link_metrics(client, registered.model_id, run_id, model.metrics)
     except (MlflowException, OSError) as error:
         uri = redact(mlflow.get_tracking_uri())
         msg = (
             f"the model could not be registered in MLflow at {uri} ({first_line(error)}); it is "
-            f"safe in {model.folder}: check MLflow, then run `kedro run --pipelines registration`"
+            f"safe in {model.folder}: check MLflow, then run `{kedro_run('registration')}`"
         )
         raise ModelError(msg) from error
     return {
@@ -196,15 +199,13 @@ def _point_alias(client: MlflowClient, registered: RegisteredVersion, alias: str
     return True
 
 
-def _keep_evaluation(client: MlflowClient, model: TrainedModel, run_id: str) -> None:
+def _keep_evaluation(client: MlflowClient, model: TrainedModel, run_id: str, *, new: bool) -> None:
     """Log what later models are compared by, since the evaluation may have been another run."""
-    if RECORD_FILE in {found.path for found in client.list_artifacts(run_id)}:
-        return
-    client.log_dict(run_id, dict(model.metrics), METRICS_FILE)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, RECORD_FILE)
-        model.record.to_parquet(path, index=False)
-        client.log_artifact(run_id, str(path))
+    if RECORD_FILE not in {found.path for found in client.list_artifacts(run_id)}:
+        client.log_dict(run_id, dict(model.metrics), METRICS_FILE)
+        log_record(client, run_id, model.record)
+    elif not new:  # that of the run may be of other data
+        keep_record(client, run_id, model.record)
 
 
 def _same_version(

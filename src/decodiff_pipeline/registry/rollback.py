@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.errors import ConfigurationError, ModelError
 from decodiff_pipeline.registry import audit
 from decodiff_pipeline.registry.versions import (
@@ -48,7 +49,7 @@ def roll_back(name: str, config: RollbackConfig, project: Path) -> dict[str, Any
     if config.reason is None:
         msg = (
             "rollback.reason is empty; say why the champion goes: "
-            "kedro run --pipelines rollback --params 'rollback.reason=…'"
+            f"{kedro_run('rollback')} --params 'rollback.reason=…'"
         )
         raise ConfigurationError(msg)
     registry = Registry(name)
@@ -83,7 +84,7 @@ def _restored(registry: Registry, aliases: Mapping[str, str]) -> str:
     if previous is None:
         msg = (
             f"{registry.name} has no previous champion to go back to (champion: version "
-            f"{champion}); promote another version: kedro run --pipelines promotion --params "
+            f"{champion}); promote another version: {kedro_run('promotion')} --params "
             "promotion.challenger=NUMBER"
         )
         raise ModelError(msg)

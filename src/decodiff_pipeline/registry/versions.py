@@ -12,8 +12,14 @@ from typing import TYPE_CHECKING
 
 import filelock
 
+from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.errors import ConfigurationError, ModelError
-from decodiff_pipeline.tracking.mlflow_values import MAX_TAG, first_line, prepare_environment
+from decodiff_pipeline.tracking.mlflow_values import (
+    MAX_TAG,
+    UNKNOWN,
+    first_line,
+    prepare_environment,
+)
 from decodiff_pipeline.tracking.redaction import redact
 
 if TYPE_CHECKING:
@@ -38,11 +44,13 @@ class Version:
         name: Of the registered model.
         number: Of the version.
         tags: What it was made of and what became of it.
+        run_id: Of the run that made it.
     """
 
     name: str
     number: str
     tags: Mapping[str, str]
+    run_id: str = ""
 
     @property
     def uri(self) -> str:
@@ -89,16 +97,17 @@ class Registry:
         if not number.isdigit():
             msg = (
                 f"no version of {self.name} has the alias {alias_or_number!r}; "
-                "run kedro run --pipelines registration, or name a version by its number"
+                f"run {kedro_run('registration')}, or name a version by its number"
             )
             raise ModelError(msg)
         with self._explained("read"):
             found = self.client.get_model_version(self.name, number)
-        return Version(self.name, str(found.version), dict(found.tags))
+        return Version(self.name, str(found.version), dict(found.tags), str(found.run_id))
 
     def champion(self) -> Version | None:
         """The version that is served, if there is one."""
-        return self.version(CHAMPION) if CHAMPION in self.aliases() else None
+        with self._explained("read"):
+            return find_champion(self.name)
 
     def point(self, alias: str, number: str | None) -> None:
         """Move an alias to a version, or (``None``) take it away.
@@ -160,9 +169,32 @@ class Registry:
             msg = (
                 f"the versions of {self.name} in MLflow at {redact(self.uri)} cannot be {done} "
                 f"({first_line(error)}); check MLflow, or run "
-                "kedro run --pipelines registration first"
+                f"{kedro_run('registration')} first"
             )
             raise ModelError(msg) from error
+
+
+def find_champion(name: str) -> Version | None:
+    """The version that is served; ``None`` where the model has none, or was never registered.
+
+    Raises:
+        Exception: What MLflow, requests or SQLAlchemy raise where the store does not answer.
+    """
+    prepare_environment()
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client = MlflowClient()
+    try:
+        number = client.get_registered_model(name).aliases.get(CHAMPION)
+    except MlflowException as error:
+        if error.error_code == UNKNOWN:
+            return None
+        raise
+    if number is None:
+        return None
+    found = client.get_model_version(name, str(number))
+    return Version(name, str(found.version), dict(found.tags), str(found.run_id))
 
 
 def require_registry() -> None:

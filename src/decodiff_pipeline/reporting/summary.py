@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.errors import DataError, DecodiffError
 from decodiff_pipeline.metrics.summary import (
     COMPARED,
@@ -90,10 +91,10 @@ def _read(path: Path) -> dict[str, Any]:
         metrics = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(
-            f"cannot read {path} ({error}); run kedro run --pipelines evaluation to make it"
+            f"cannot read {path} ({error}); run {kedro_run('evaluation')} to make it"
         ) from error
     if not isinstance(metrics, dict):
-        raise DataError(f"{path} holds no metrics; run kedro run --pipelines evaluation to make it")
+        raise DataError(f"{path} holds no metrics; run {kedro_run('evaluation')} to make it")
     return metrics
 
 

@@ -54,8 +54,8 @@ class ServingResult:
     size_mb: float | None = None
 
 
-def chosen(rows: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Some images of every category in turn, good and defective ones alike.
+def sample_rows(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """A few images of every category in turn, good and defective ones alike.
 
     Args:
         rows: Scored test images with ``category``, ``label`` and ``path``.

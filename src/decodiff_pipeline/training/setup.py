@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.data.caching import wanted_latents, wanted_synthetic
 from decodiff_pipeline.deco.unet import DeCoDiffUNet, build_unet
 from decodiff_pipeline.errors import DataError
@@ -90,7 +91,7 @@ def set_up_training(
 def _training_rows(manifest: pd.DataFrame) -> pd.DataFrame:
     rows = manifest[(manifest["split"] == "train") & (manifest["label"] == "good")]
     if rows.empty:
-        msg = "the manifest has no good train images; run kedro run --pipelines data_validation"
+        msg = f"the manifest has no good train images; run {kedro_run('data_validation')}"
         raise DataError(msg)
     return rows
 

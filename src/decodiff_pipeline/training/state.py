@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from torch import nn
 
+from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.deco.precision import resolve_bfloat16
 from decodiff_pipeline.deco.unet import DeCoDiffUNet, build_unet
 from decodiff_pipeline.errors import CheckpointError
@@ -164,7 +165,7 @@ def trained_network(store: CheckpointStore) -> DeCoDiffUNet:
     """
     checkpoint = store.latest()
     if checkpoint is None or not checkpoint.finished:
-        msg = f"{store.path} holds no finished training; run kedro run --pipelines training"
+        msg = f"{store.path} holds no finished training; run {kedro_run('training')}"
         raise CheckpointError(msg)
     if checkpoint.identity.get("weights") == "best":
         checkpoint = store.best(checkpoint)

@@ -7,6 +7,7 @@ from math import ceil
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.deco.config import SIZE_UNIT
 from decodiff_pipeline.deco.geometry import square_count
 from decodiff_pipeline.deco.weights import EMBEDDED_COLOUR
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 FINER = 2  # times the pixels along a side that an option proposes, where images have them
 SECONDS_SHOWN = 10  # from here on without decimals
-FIT = (
-    "fit an autoencoder to these images (kedro run --pipelines autoencoder, docs/autoencoder.md) "
-    "or name another as autoencoder.source"
-)
 
 
 @dataclass(frozen=True)
@@ -165,14 +162,14 @@ def warnings(category: str, found: Visibility, config: VisibilityConfig) -> list
         lost.append(
             f"COLOUR IS LOST in {category}: the autoencoder keeps {100 * kept:.0f} % of the "
             f"saturation (limit {100 * config.min_saturation:.0f} %), and defects of colour alone "
-            f"cannot be found; set autoencoder.source={EMBEDDED_COLOUR}, or {FIT}"
+            f"cannot be found; set autoencoder.source={EMBEDDED_COLOUR}, or {_other_autoencoder()}"
         )
     quality = figures.get("psnr")
     if quality is not None and quality < config.min_psnr:
         lost.append(
             f"IMAGES ARE NOT REPRODUCED in {category}: the autoencoder reaches a PSNR of "
-            f"{quality:.1f} dB (limit {config.min_psnr:g} dB); {FIT}, or use a larger "
-            "preprocessing.image_size"
+            f"{quality:.1f} dB (limit {config.min_psnr:g} dB); {_other_autoencoder()}, "
+            "or use a larger preprocessing.image_size"
         )
     seen = figures.get("seen")
     if seen is not None and 1 - seen > config.max_cut_off:
@@ -181,3 +178,10 @@ def warnings(category: str, found: Visibility, config: VisibilityConfig) -> list
             "what the model sees; use preprocessing.fit=letterbox or tile (docs/geometry.md)"
         )
     return lost
+
+
+def _other_autoencoder() -> str:
+    return (
+        f"fit an autoencoder to these images ({kedro_run('autoencoder')}, docs/autoencoder.md) "
+        "or name another as autoencoder.source"
+    )

@@ -110,6 +110,7 @@ def compute_metrics(
     images: ImageFolder,
     thresholds: dict[str, Any],
     baseline: dict[str, Any],
+    baseline_scores: pd.DataFrame,
     synthetic: dict[str, Any],
     siblings: dict[int, dict[str, Any]],
     config: EvaluationConfig,
@@ -131,6 +132,7 @@ def compute_metrics(
         config,
         baseline=baseline,
         synthetic=synthetic,
+        pca_scores=dict(zip(baseline_scores["path"], baseline_scores["pca_score"], strict=True)),
     )
     seeds = spread(siblings, found.metrics, training.seed)
     return found.metrics | ({"seeds": seeds} if seeds else {}), found.curves, found.record

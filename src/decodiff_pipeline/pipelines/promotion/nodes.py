@@ -1,4 +1,4 @@
-"""Nodes of the promotion pipeline."""
+"""Nodes of the promotion pipeline; see `decodiff_pipeline.registry.promotion`."""
 
 from __future__ import annotations
 
@@ -21,28 +21,12 @@ def judge_challenger(
     evaluation: EvaluationConfig,
     promotion: PromotionConfig,
 ) -> Any:
-    """Score challenger and champion on the same test images and ask every gate.
-
-    Args:
-        registration: From the registration, for the model's name and the version made here last.
-        manifest: The validated manifest.
-        images: The raw images.
-        folder: For the predictions of both.
-        evaluation: Batch size and limit of AUPRO.
-        promotion: Gates.
-
-    Returns:
-        A `decodiff_pipeline.registry.promotion.Judgement`; nothing is moved yet.
-
-    Raises:
-        ModelError: There is no challenger, or MLflow cannot be reached.
-        StoreError: The files of a version cannot be fetched now.
-    """
+    """Evaluate challenger and champion on the same test images; no alias is moved yet."""
     from decodiff_pipeline.registry import promotion as registry
-    from decodiff_pipeline.registry.trial import Arena
+    from decodiff_pipeline.registry.version_evaluation import EvaluationContext
 
-    arena = Arena(manifest, images.of(manifest), folder, evaluation, promotion)
-    return registry.judge_challenger(registration["name"], arena, registration["version"])
+    context = EvaluationContext(manifest, images.of(manifest), folder, evaluation, promotion)
+    return registry.judge_challenger(registration["name"], context, registration["version"])
 
 
 def move_champion(
@@ -50,17 +34,8 @@ def move_champion(
 ) -> tuple[dict[str, Any], dict[str, Any], str]:
     """Move the alias if the gates are passed or overridden.
 
-    Args:
-        judgement: From `judge_challenger`.
-        folder: Of the repository, for the state of the code.
-        promotion: For the reason of an override.
-
     Returns:
-        What was done, as JSON, as a line of the audit log, and as Markdown; see
-        `decodiff_pipeline.registry.promotion.promote`.
-
-    Raises:
-        ModelError: MLflow cannot be reached.
+        What was done, as JSON, as a line of the audit log, and as Markdown.
     """
     from decodiff_pipeline.registry.promotion import promote
     from decodiff_pipeline.registry.promotion_report import render_markdown
@@ -71,10 +46,6 @@ def move_champion(
 
 def stop_if_refused(done: dict[str, Any], promotion: PromotionConfig) -> None:
     """End the run with an error where a refusal is one.
-
-    Args:
-        done: From `move_champion`.
-        promotion: Whether a refusal is an error.
 
     Raises:
         PromotionRefused: The version was not promoted, and ``fail_on_refusal`` is set.

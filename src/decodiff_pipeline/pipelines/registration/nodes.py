@@ -23,22 +23,9 @@ def register_model(
 ) -> dict[str, Any]:
     """Register the trained pipeline as a version with its identity, thresholds and metrics.
 
-    Args:
-        model_folder: The pipeline as ``save_pretrained`` wrote it.
-        thresholds: Per category, from the evaluation.
-        metrics: Per category, from the evaluation.
-        reference: For the monitoring, from the evaluation.
-        manifest: The validated manifest, for the data's digest and an example.
-        images: The raw images, for the example.
-        record: The evaluation's row for each image, for comparisons with later models.
-        registration: Name, alias and limits.
-
     Returns:
         Name, version, run, digests and the command that serves it; see
         :func:`decodiff_pipeline.registry.registration.register`.
-
-    Raises:
-        ModelError: The model is incomplete, does not answer, or MLflow cannot be reached.
     """
     from decodiff_pipeline.registry.logged_model import TrainedModel
     from decodiff_pipeline.registry.registration import example_of, identity_tags, register

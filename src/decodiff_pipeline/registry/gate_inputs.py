@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedDifference:
     """A difference of two models on the same images.
 
     Attributes:
@@ -31,11 +31,11 @@ class Paired:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ModelComparison:
     """The challenger beside another model: by category and metric, and by metric in the mean."""
 
-    categories: Mapping[str, Mapping[str, Paired]]
-    mean: Mapping[str, Paired]
+    categories: Mapping[str, Mapping[str, PairedDifference]]
+    mean: Mapping[str, PairedDifference]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class FalsePositives:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class GateInputs:
     """Everything that the verdict follows from.
 
     Attributes:
@@ -73,8 +73,8 @@ class Evidence:
     serving: ServingResult
     metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     false_positives: Mapping[str, FalsePositives] = field(default_factory=dict)
-    baseline: Comparison | None = None
-    champion: Comparison | None = None
+    baseline: ModelComparison | None = None
+    champion: ModelComparison | None = None
     champion_error: str | None = None
     lost: tuple[str, ...] = ()
     rolled_back: str | None = None

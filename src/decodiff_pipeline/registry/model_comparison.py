@@ -1,0 +1,144 @@
+"""The challenger beside another model and beside the PCA, on the same test images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from decodiff_pipeline.evaluation import record
+from decodiff_pipeline.evaluation.pca_baseline import error_maps
+from decodiff_pipeline.metrics.binned import binned_metrics
+from decodiff_pipeline.metrics.bootstrap import Sample, mean_paired_differences
+from decodiff_pipeline.metrics.exact import image_metrics
+from decodiff_pipeline.registry.gate_inputs import (
+    FalsePositives,
+    ModelComparison,
+    PairedDifference,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.evaluation.config import EvaluationConfig
+    from decodiff_pipeline.registry.config import PromotionConfig
+
+Samples = dict[str, Sample]
+
+
+def samples_of(tests: pd.DataFrame, *, pixels: bool) -> Samples:
+    """The scored test images of each category, with their pixels where these are wanted.
+
+    Args:
+        tests: Rows of an evaluation's record.
+        pixels: Whether a gate is about pixels.
+    """
+    samples = {}
+    for category, rows in record.certain(tests).sort_values("path").groupby("category", sort=True):
+        sample = record.sample(rows)
+        samples[str(category)] = sample if pixels else replace(sample, histograms=None)
+    return samples
+
+
+def pca_samples(
+    tests: pd.DataFrame, manifest: pd.DataFrame, images: ImageFolder, categories: set[str]
+) -> Samples:
+    """The same test images as the PCA scores them, in the same order.
+
+    Args:
+        tests: Rows of an evaluation's record, which may hold these scores.
+        manifest: The validated manifest.
+        images: The raw images.
+        categories: Those that are judged; one with too few good images to fit is left out.
+    """
+    samples: Samples = {}
+    if record.PCA_SCORE in tests:
+        scored = record.certain(tests).dropna(subset=record.PCA_SCORE).sort_values("path")
+        for category, rows in scored.groupby("category", sort=True):
+            defective = (rows["label"] == "defective").to_numpy()
+            samples[str(category)] = Sample(rows[record.PCA_SCORE].to_numpy(), defective)
+        return samples
+    judged = manifest[manifest["category"].isin(categories)].sort_values("path")
+    for category, rows in judged.groupby("category", sort=True):
+        found = error_maps(rows, images)
+        if found is not None:
+            measured, maps = found
+            defective = (measured["label"] == "defective").to_numpy()
+            samples[str(category)] = Sample(maps.max((1, 2)), defective)
+    return samples
+
+
+def metrics_of(sample: Sample, config: EvaluationConfig) -> dict[str, float | None]:
+    """Image metrics, and those of pixels where the sample has them; ``None`` where unmeasurable."""
+    metrics = image_metrics(sample.scores, sample.defective)
+    if sample.histograms is not None:
+        pixels = binned_metrics(sample.histograms, limit=config.aupro_limit)
+        metrics |= {name: float(value) for name, value in pixels.items() if np.isfinite(value)}
+    return metrics
+
+
+def compare(
+    ours: Samples, theirs: Samples, config: PromotionConfig, evaluation: EvaluationConfig
+) -> ModelComparison:
+    """PairedDifference differences in every category that both have, and of the mean over these.
+
+    Args:
+        ours: Of the challenger.
+        theirs: Of the other model, the same images in the same order.
+        config: Of the bootstrap.
+        evaluation: Limit of AUPRO.
+    """
+    common = sorted(set(ours) & set(theirs))
+    options: dict[str, Any] = {
+        "resamples": config.resamples,
+        "confidence": config.confidence,
+        "limit": evaluation.aupro_limit,
+    }
+
+    def paired(names: list[str]) -> dict[str, PairedDifference]:
+        one, other = ([side[name] for name in names] for side in (ours, theirs))
+        found = mean_paired_differences(one, other, **options)
+        means = [_mean([metrics_of(s, evaluation) for s in side]) for side in (one, other)]
+        return {
+            metric: PairedDifference(
+                means[0][metric], means[1][metric], each.difference, each.low, each.high
+            )
+            for metric, each in found.items()
+            if each is not None
+        }
+
+    return ModelComparison(
+        {name: paired([name]) for name in common}, paired(common) if common else {}
+    )
+
+
+def false_positives(
+    tests: pd.DataFrame, thresholds: Mapping[str, Any]
+) -> dict[str, FalsePositives]:
+    """What each category's threshold did on its good test images.
+
+    Args:
+        tests: Rows of an evaluation's record.
+        thresholds: As they were registered with the version.
+    """
+    found = {}
+    good = tests[tests["label"] == "good"]
+    for category, rows in good.groupby("category", sort=True):
+        entry = thresholds["categories"].get(category, {})
+        promised = entry.get("promised_false_positive_rate")
+        if entry.get("threshold") is None or promised is None:
+            continue
+        flagged = int((rows["score"].to_numpy(np.float64) >= entry["threshold"]).sum())
+        found[str(category)] = FalsePositives(
+            flagged, len(rows), float(promised), int(entry.get("n_calibration", 0))
+        )
+    return found
+
+
+def _mean(rows: list[dict[str, float | None]]) -> dict[str, float]:
+    """Mean of each metric over the rows that have it."""
+    frame = pd.DataFrame(rows, dtype=float)
+    return {str(name): float(value) for name, value in frame.mean().items()}

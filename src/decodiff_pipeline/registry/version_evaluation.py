@@ -1,0 +1,204 @@
+"""The evaluation of a registered version on the current test images, stored or made anew."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+import numpy as np
+import pandas as pd
+
+from decodiff_pipeline.deco.device import resolve_device
+from decodiff_pipeline.deco.loading import load_pipeline
+from decodiff_pipeline.errors import ModelError, StoreError
+from decodiff_pipeline.evaluation import assessment, record
+from decodiff_pipeline.evaluation.predictions import PredictionStore
+from decodiff_pipeline.evaluation.scoring import describe, score_images
+from decodiff_pipeline.registry.evaluation_records import find_record, keep_record
+from decodiff_pipeline.serving.served_version import differing, logged_folder
+from decodiff_pipeline.serving.serving_check import sample_rows
+from decodiff_pipeline.tracking.mlflow_values import UNKNOWN, first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+    from decodiff_pipeline.evaluation.config import EvaluationConfig
+    from decodiff_pipeline.registry.config import PromotionConfig
+    from decodiff_pipeline.registry.versions import Version
+
+logger = logging.getLogger(__name__)
+
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class EvaluationContext:
+    """What versions are evaluated on, and how.
+
+    Attributes:
+        manifest: The validated manifest.
+        images: The raw images.
+        folder: For the predictions of this run, which are removed afterwards.
+        evaluation: Batch size, resolution and limit of AUPRO. The protocol is the strict one
+            whatever it says, and the number of reverse steps the model's own.
+        config: Gates.
+    """
+
+    manifest: pd.DataFrame
+    images: ImageFolder
+    folder: Path
+    evaluation: EvaluationConfig
+    config: PromotionConfig
+
+
+@dataclass(frozen=True)
+class VersionEvaluation:
+    """What a version says of the test images.
+
+    Attributes:
+        categories: Those that the model knows.
+        thresholds: As they were registered with the version.
+        tests: The record's rows of the test images.
+    """
+
+    categories: tuple[str, ...]
+    thresholds: Mapping[str, Any]
+    tests: pd.DataFrame
+
+
+class ChangedFiles(ModelError):
+    """The files of a version are not those that were registered."""
+
+
+def evaluate_version(version: Version, context: EvaluationContext) -> VersionEvaluation:
+    """Evaluate a version by its own files as they are in the artifact store.
+
+    The record of an earlier evaluation is taken where model, test images, protocol and code are
+    the same and the model gives a sample of its images the scores that it holds. Otherwise the
+    test images are scored, and the record is kept with the version.
+
+    Raises:
+        ModelError: The files are gone, are not the registered ones, or cannot be loaded.
+        StoreError: They are there and cannot be had now.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        local = _downloaded(version, folder)
+        try:
+            changed = differing(local, version.tags)
+            thresholds = json.loads((local / "artifacts" / "thresholds.json").read_bytes())
+        except (OSError, ValueError) as error:
+            msg = f"the files of {version.uri} cannot be read: {first_line(error)}"
+            raise ModelError(msg) from error
+        if changed:
+            msg = f"the files of {version.uri} differ from its tags {' and '.join(changed)}"
+            raise ChangedFiles(msg)
+        model = _loaded(logged_folder(local))
+        table = _record(model, version, context)
+    return VersionEvaluation(tuple(model.categories), thresholds, table[table["split"] == "test"])
+
+
+def _record(model: DeCoDiffPipeline, version: Version, context: EvaluationContext) -> pd.DataFrame:
+    from mlflow import MlflowClient
+
+    config = context.evaluation.model_copy(
+        update={"protocol": "strict", "num_inference_steps": None}
+    )
+    known = context.manifest[context.manifest["category"].isin(model.categories)]
+    tests = known[known["split"] == "test"]
+    if tests.empty:
+        return pd.DataFrame(columns=list(record.COLUMNS))
+    images = context.images.of(tests, model.bit_depths)
+    wanted = record.identity(describe(model, tests, config), known, images, config)
+    client = MlflowClient()
+    stored = find_record(client, version.run_id, wanted)
+    with work_folder(context.folder) as folder:
+        if stored is not None:
+            sample = sample_rows(tests, context.config.serving.images)
+            scores = _scored(model, sample, images, folder / "sample", config).index()
+            if _agrees(stored, scores, context.config.serving.tolerance):
+                logger.info("%s: the evaluation stored with it is used", version.uri)
+                return stored
+            logger.warning("%s: the evaluation stored with it has other scores", version.uri)
+        store = _scored(model, tests, images, folder / "predictions", config)
+        made = assessment.image_record(store, known, images, config)
+    try:
+        keep_record(client, version.run_id, made)
+    except Exception as error:  # the next promotion scores the images again
+        logger.warning("the evaluation of %s is not stored: %s", version.uri, first_line(error))
+    return made
+
+
+def _scored(
+    model: DeCoDiffPipeline,
+    rows: pd.DataFrame,
+    images: ImageFolder,
+    folder: Path,
+    config: EvaluationConfig,
+) -> PredictionStore:
+    store = PredictionStore(folder)
+    score_images(model, rows, images, store, config)
+    return store
+
+
+def _agrees(stored: pd.DataFrame, found: pd.DataFrame, tolerance: float) -> bool:
+    """Whether the stored scores of some images are those found now."""
+    before = stored.set_index("path")["score"].reindex(found["path"]).to_numpy()
+    return bool((np.abs(found["score"].to_numpy() - before) <= tolerance).all())
+
+
+def _loaded(folder: Path) -> DeCoDiffPipeline:
+    model = load_pipeline(folder, "restore its files, or register it again")
+    return model.to(resolve_device())
+
+
+@contextmanager
+def work_folder(parent: Path) -> Iterator[Path]:
+    """A folder for this run alone, removed afterwards; so are those of runs that were killed."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob(f"run-*/{LOCK}"):
+        try:
+            with filelock.FileLock(left, timeout=0):
+                shutil.rmtree(left.parent, ignore_errors=True)
+        except (filelock.Timeout, OSError):
+            continue  # that run goes on
+    folder = Path(tempfile.mkdtemp(prefix="run-", dir=parent))
+    with filelock.FileLock(folder / LOCK):
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _downloaded(version: Version, folder: str) -> Path:
+    """A copy of a version's files. That a store is away for a moment is nothing against it."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return Path(mlflow.artifacts.download_artifacts(version.uri, dst_path=folder))
+    except (MlflowException, OSError) as error:
+        msg = f"the files of {version.uri} cannot be fetched: {first_line(error)}"
+        if _are_gone(version):
+            raise ModelError(msg) from error
+        raise StoreError(f"{msg}; nothing was judged, promote again when MLflow answers") from error
+
+
+def _are_gone(version: Version) -> bool:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return not mlflow.artifacts.list_artifacts(artifact_uri=version.uri)
+    except MlflowException as error:
+        return error.error_code == UNKNOWN
+    except OSError:
+        return False
