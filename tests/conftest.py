@@ -88,18 +88,11 @@ def real_data() -> Callable[[str], Path]:
 @pytest.fixture
 def tiny_autoencoder(tmp_path: Path) -> AutoencoderConfig:
     """A saved ``AutoencoderTiny`` with random weights; it has no posterior."""
-    import torch
-    from diffusers import AutoencoderTiny
+    from tests.models import narrow_autoencoder
 
     from decodiff_pipeline.deco.weights import AutoencoderConfig
 
-    torch.manual_seed(0)
-    AutoencoderTiny(
-        encoder_block_out_channels=(8, 8, 8, 8),
-        decoder_block_out_channels=(8, 8, 8, 8),
-        num_encoder_blocks=(1, 1, 1, 1),
-        num_decoder_blocks=(1, 1, 1, 1),
-    ).save_pretrained(tmp_path / "tiny_autoencoder")
+    narrow_autoencoder().save_pretrained(tmp_path / "tiny_autoencoder")
     return AutoencoderConfig(source=str(tmp_path / "tiny_autoencoder"))
 
 
@@ -146,32 +139,8 @@ def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved pipeline with random weights: categories mono and poly, 40² cropped to 32²."""
-    import torch
-    from diffusers import AutoencoderTiny
+    from tests.models import small_pipeline
 
-    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
-    from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
-    from decodiff_pipeline.deco.unet import DeCoDiffUNet
-
-    torch.manual_seed(0)
-    narrow = (8, 8, 8, 8)
-    vae = AutoencoderTiny(
-        encoder_block_out_channels=narrow,
-        decoder_block_out_channels=narrow,
-        num_encoder_blocks=(1, 1, 1, 1),
-        num_decoder_blocks=(1, 1, 1, 1),
-        scaling_factor=1.0,
-    )
-    unet = DeCoDiffUNet(
-        categories=("mono", "poly"), sample_size=4, base_channels=32, num_heads=2, context_dim=8
-    )
-    pipeline = DeCoDiffPipeline(
-        vae,
-        unet,
-        DeCoDiffScheduler(),
-        preprocess={"resize": 40, "image_size": 32},
-        num_inference_steps=2,
-    )
     folder = tmp_path_factory.mktemp("model") / "pipeline"
-    pipeline.save_pretrained(folder)
+    small_pipeline(resize=40).save_pretrained(folder)
     return folder

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from PIL import ExifTags, Image
+from tests.models import narrow_autoencoder
 
 from decodiff_pipeline.data.images import read_image
 from decodiff_pipeline.deco.autoencoder import decode, encode, load_autoencoder
@@ -25,20 +26,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def tiny_autoencoder() -> AutoencoderTiny:
-    torch.manual_seed(0)
-    return AutoencoderTiny(
-        encoder_block_out_channels=(8, 8, 8, 8),
-        decoder_block_out_channels=(8, 8, 8, 8),
-        num_encoder_blocks=(1, 1, 1, 1),
-        num_decoder_blocks=(1, 1, 1, 1),
-    ).eval()
-
-
 def model(**options: object) -> DeCoDiffPipeline:
     torch.manual_seed(1)
     pipeline = DeCoDiffPipeline(
-        tiny_autoencoder(),
+        narrow_autoencoder(),
         build_unet("nano", ["mono", "poly"], 8, 4, dropout=0.5),
         DeCoDiffScheduler(),
         **{"preprocess": {"resize": 64, "image_size": 64}, **options},
@@ -166,13 +157,13 @@ def test_autoencoders_scale_their_latents_by_their_own_factor() -> None:
     torch.testing.assert_close(mean, posterior.mean * 0.5)
     torch.testing.assert_close(std, posterior.std * 0.5)
     assert decode(kl, mean).shape == images.shape
-    mean, std = encode(tiny_autoencoder(), images)
+    mean, std = encode(narrow_autoencoder(), images)
     assert mean.shape == (2, 4, 8, 8)
     assert std.shape == (2, 0, 8, 8)
 
 
 def test_autoencoders_load_from_a_folder_and_are_told_apart(tmp_path: Path) -> None:
-    tiny_autoencoder().save_pretrained(tmp_path / "vae")
+    narrow_autoencoder().save_pretrained(tmp_path / "vae")
     config = AutoencoderConfig(source=str(tmp_path), subfolder="vae")
     assert isinstance(load_autoencoder(config), AutoencoderTiny)
     before = digest(config)

@@ -412,16 +412,6 @@ def test_wrong_parameters_are_refused_by_name() -> None:
             InferenceConfig.model_validate(wrong)
 
 
-def test_the_pipeline_imports_nothing_heavy() -> None:
-    code = (
-        "import sys, decodiff_pipeline.pipelines.inference; "
-        "print([m for m in ('torch', 'diffusers', 'mlflow', 'matplotlib', 'scipy') "
-        "if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
 @pytest.mark.slow
 def test_as_a_user_runs_it(world: World) -> None:
     shutil.copytree(ROOT / "conf" / "base", world.root / "conf" / "base")

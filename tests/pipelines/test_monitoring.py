@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from PIL import Image
 from pydantic import ValidationError
+from tests.models import small_pipeline
 
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.manifest import DataConfig
@@ -27,9 +28,6 @@ from decodiff_pipeline.monitoring.judgement import judge
 from decodiff_pipeline.monitoring.reference import ReferenceFile, make_reference
 from decodiff_pipeline.monitoring.source import RecentSource
 from decodiff_pipeline.pipelines.monitoring import create_pipeline
-
-if TYPE_CHECKING:
-    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 
 CONF = Path(__file__).parents[2] / "conf" / "base"
 CATEGORIES = ("mono", "poly")
@@ -52,36 +50,6 @@ def save(folder: Path, seeds: range, **changes: float) -> None:
         part(seed, **changes).save(folder / f"{seed:05d}.png")
 
 
-def make_model() -> DeCoDiffPipeline:
-    """A pipeline with random weights: 32² images, 4² latents."""
-    import torch
-    from diffusers import AutoencoderTiny
-
-    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
-    from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
-    from decodiff_pipeline.deco.unet import DeCoDiffUNet
-
-    torch.manual_seed(0)
-    narrow, single = (8, 8, 8, 8), (1, 1, 1, 1)
-    vae = AutoencoderTiny(
-        encoder_block_out_channels=narrow,
-        decoder_block_out_channels=narrow,
-        num_encoder_blocks=single,
-        num_decoder_blocks=single,
-        scaling_factor=1.0,
-    )
-    unet = DeCoDiffUNet(
-        categories=CATEGORIES, sample_size=4, base_channels=32, num_heads=2, context_dim=8
-    )
-    return DeCoDiffPipeline(
-        vae,
-        unet,
-        DeCoDiffScheduler(),
-        preprocess={"resize": 32, "image_size": 32},
-        num_inference_steps=2,
-    )
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """A model folder with its reference: 40 train, 30 val and 30 calibration images a category."""
@@ -95,7 +63,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
             rows.append({"category": category, "split": split, "label": "good", "path": path,
                          "sha256": f"{37 * i % 100:064d}"})  # fmt: skip
     manifest, images = pd.DataFrame(rows), ImageFolder(root / "raw")
-    model, store = make_model(), PredictionStore(root / "predictions")
+    model, store = small_pipeline(CATEGORIES), PredictionStore(root / "predictions")
     score_images(model, manifest, images, store, EvaluationConfig(batch_size=32))
     reference = make_reference(model, manifest, images, store, ReferenceConfig(components=4))
     path = root / "model" / "monitoring_reference.json"
@@ -248,7 +216,7 @@ def test_the_reference_of_another_model_is_refused(world: SimpleNamespace, tmp_p
     import torch
 
     save(tmp_path / "recent" / "mono", range(3))
-    other = make_model()
+    other = small_pipeline(CATEGORIES)
     with torch.no_grad():
         next(other.unet.parameters()).add_(1)
     with pytest.raises(DataError, match="network_sha256"):

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from diffusers import AutoencoderTiny
 from PIL import Image
+from tests.models import narrow_autoencoder
 
 from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
@@ -121,11 +120,7 @@ def manifest(val: int = 5) -> pd.DataFrame:
 def built(
     rows: pd.DataFrame, images: Photographs, fit_to: str = "stretch", **options: Any
 ) -> DeCoDiffPipeline:
-    torch.manual_seed(0)
-    autoencoder = AutoencoderTiny(
-        encoder_block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 8, 8, 8),
-        num_encoder_blocks=(1, 1, 1, 1), num_decoder_blocks=(1, 1, 1, 1),
-    ).eval()  # fmt: skip
+    autoencoder = narrow_autoencoder()
     options = {"num_inference_steps": 2, "batch_size": 4} | options
     return build_model(
         autoencoder, build_unet("nano", ["a", "b"], 8, 4, 0.0), manifest=rows, images=images,

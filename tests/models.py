@@ -1,0 +1,45 @@
+"""Small models with random weights, for tests that need no trained one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import AutoencoderTiny
+
+from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
+from decodiff_pipeline.deco.unet import DeCoDiffUNet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def narrow_autoencoder(seed: int = 0, **options: Any) -> AutoencoderTiny:
+    """An ``AutoencoderTiny`` of 8 channels, whose latents have an eighth of the resolution."""
+    torch.manual_seed(seed)
+    narrow, single = (8, 8, 8, 8), (1, 1, 1, 1)
+    return AutoencoderTiny(
+        encoder_block_out_channels=narrow,
+        decoder_block_out_channels=narrow,
+        num_encoder_blocks=single,
+        num_decoder_blocks=single,
+        **options,
+    ).eval()
+
+
+def small_pipeline(
+    categories: Sequence[str] = ("mono", "poly"), *, resize: int = 32
+) -> DeCoDiffPipeline:
+    """A pipeline of 32² pixels and 4² latents with two reverse steps."""
+    vae = narrow_autoencoder(scaling_factor=1.0)
+    unet = DeCoDiffUNet(
+        categories=categories, sample_size=4, base_channels=32, num_heads=2, context_dim=8
+    )
+    return DeCoDiffPipeline(
+        vae,
+        unet,
+        DeCoDiffScheduler(),
+        preprocess={"resize": resize, "image_size": 32},
+        num_inference_steps=2,
+    )
