@@ -165,7 +165,8 @@ def _dataset(project: Project) -> str:
 
 def _parameters(model: Any, prefix: str = "") -> Iterator[Parameter]:
     """The fields of a model and of the models in it."""
-    meanings = _meanings(model)
+    classes = [each for each in reversed(model.__mro__) if hasattr(each, "__pydantic_fields__")]
+    meanings = {name: text for each in classes for name, text in _meanings(each).items()}
     for name, field in model.__pydantic_fields__.items():
         below = _model_in(field.annotation)
         full = prefix + name

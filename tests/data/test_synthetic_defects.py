@@ -6,10 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from decodiff_pipeline.data.synthetic_defects import perlin_noise, synthetic_defect
+from decodiff_pipeline.data.synthetic_defects import (
+    HARDER,
+    VERSION,
+    perlin_noise,
+    synthetic_defect,
+)
 from decodiff_pipeline.data.synthetic_images import synthetic_images
 
 SIDE = 96
+versions = pytest.mark.parametrize("version", [VERSION, HARDER])
 
 
 def photograph(seed: int, channels: int = 3) -> np.ndarray:
@@ -31,11 +37,12 @@ def test_a_defect_depends_on_its_arguments_alone() -> None:
         assert not np.array_equal(image, synthetic_defect(good, identity, number, other)[0])
 
 
-def test_the_mask_is_where_the_change_can_be_seen() -> None:
+@versions
+def test_the_mask_is_where_the_change_can_be_seen(version: int) -> None:
     good = photograph(0)
     before = good.copy()
     for number in range(30):
-        image, mask = synthetic_defect(good, "a", number, photograph(number))
+        image, mask = synthetic_defect(good, "a", number, photograph(number), version)
         change = abs(image.astype(int) - good).max(axis=2)
         assert image.dtype == np.uint8
         assert image.shape == good.shape
@@ -51,17 +58,32 @@ def test_defects_are_small_and_of_many_sizes() -> None:
     assert np.median(areas) < 0.05
 
 
+def test_harder_defects_are_smaller_and_fainter() -> None:
+    good = photograph(0)
+    changes, areas = [], []
+    for version in (VERSION, HARDER):
+        drawn = [synthetic_defect(good, "a", number, None, version) for number in range(60)]
+        changes.append(
+            np.median([abs(image.astype(int) - good)[mask].mean() for image, mask in drawn])
+        )
+        areas.append(np.median([mask.mean() for _, mask in drawn]))
+    assert changes[1] < changes[0]
+    assert areas[1] < areas[0]
+
+
+@versions
 @pytest.mark.parametrize("level", [0, 128, 255])
-def test_a_uniform_image_gets_a_visible_defect_too(level: int) -> None:
+def test_a_uniform_image_gets_a_visible_defect_too(level: int, version: int) -> None:
     good = np.full((SIDE, SIDE, 3), level, np.uint8)
     for number in range(20):
-        assert synthetic_defect(good, "a", number)[1].any()
+        assert synthetic_defect(good, "a", number, None, version)[1].any()
 
 
-def test_a_grey_image_stays_grey() -> None:
+@versions
+def test_a_grey_image_stays_grey(version: int) -> None:
     good, other = photograph(0, channels=1), photograph(1, channels=1)
     for number in range(30):
-        image, _ = synthetic_defect(good, "a", number, other)
+        image, _ = synthetic_defect(good, "a", number, other, version)
         assert not np.ptp(image, axis=2).any()
 
 
@@ -96,6 +118,17 @@ def test_only_good_val_images_are_used_and_each_with_another_one() -> None:
     assert not used & {"a.png", "b.png"}
     assert all(image.source_path != image.path for image in found)
     assert len({image.identity for image in found}) == 12
+
+
+def test_harder_defects_take_half_of_their_textures_from_the_same_category() -> None:
+    rows = pd.concat([manifest("abcdefgh"), manifest("ijklmnopqrstuvwxyz0123456789", "b")])
+    own = set(rows["path"][rows["category"] == "a"])
+    harder = [image for image in synthetic_images(rows, 8, version=HARDER) if image.path in own]
+    alike = [image.source_path in own for image in harder]
+    assert 0.4 < np.mean(alike) < 0.8
+    assert not any(image.source_path == image.path for image in harder)
+    plain = {image.identity for image in synthetic_images(rows, 8)}
+    assert not plain & {image.identity for image in harder}
 
 
 def test_another_val_image_changes_few_defects() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from tests.models import narrow_autoencoder
 
 from decodiff_pipeline.data.images import read_image
 from decodiff_pipeline.deco.autoencoder import decode, encode, load_autoencoder
-from decodiff_pipeline.deco.config import DiscrepancyConfig
+from decodiff_pipeline.deco.config import DiscrepancyConfig, ImageScoreConfig
 from decodiff_pipeline.deco.discrepancy import anomaly_maps, image_scores, scored_map, smoothed
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.deco.reference import DiscrepancyReference
@@ -238,6 +239,61 @@ def test_the_score_is_the_mean_of_the_largest_values() -> None:
     maps = np.arange(100, dtype=np.float32).reshape(1, 10, 10)
     assert image_scores(maps, DiscrepancyConfig(top_share=0.0)) == pytest.approx([99])
     assert image_scores(maps, DiscrepancyConfig(top_share=0.03)) == pytest.approx([98])
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_the_score_may_be_compared_with_the_images_own_level(power: float) -> None:
+    random = np.random.default_rng(0)
+    maps = random.random((50, 10, 10), np.float32) * random.random((50, 1, 1), np.float32)
+    found = image_scores(maps, DiscrepancyConfig(top_share=0.05, level_power=power))
+    assert ((found > 0) & (found < 1)).all()
+    largest = image_scores(maps, DiscrepancyConfig(level_power=power))
+    divided = maps.max((1, 2)) / maps.mean((1, 2)) ** power
+    assert largest.argsort().tolist() == divided.argsort().tolist()
+    assert (found < largest).all()
+    assert image_scores(np.zeros((1, 4, 4), np.float32), ImageScoreConfig(level_power=power)) == 0
+
+
+def test_the_score_may_be_compared_with_the_surroundings() -> None:
+    """A spot in a calm place scores higher than a stronger one in a restless place."""
+    maps = np.full((2, 64, 64), 0.1, np.float32)
+    maps[0, :, 32:] = 0.6
+    maps[1] = maps[0]
+    maps[0, 30:34, 8:12], maps[1, 30:34, 52:56] = 0.5, 0.8
+    calm, restless = image_scores(maps, DiscrepancyConfig(level_power=1.0, level_sigma=0.1))
+    assert calm > restless
+    calm, restless = image_scores(maps, DiscrepancyConfig(level_power=1.0))
+    assert calm < restless
+
+
+def test_each_category_may_have_its_own_image_score(tmp_path: Path) -> None:
+    own = {"poly": {"score_from": "pixel", "top_share": 0.1, "level_power": 0.5}}
+    pipeline, images = model(discrepancy={"image_scores": own}), photographs(2)
+    pipeline.save_pretrained(tmp_path)
+    loaded = DeCoDiffPipeline.from_pretrained(tmp_path)
+    scores = loaded([images[0]] * 2, ["mono", "poly"]).scores
+    assert scores[0] == pytest.approx(model()([images[0]], "mono").scores[0], abs=1e-5)
+    alone = model(discrepancy=own["poly"])([images[0]], "poly").scores[0]
+    assert scores[1] == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_model_saved_before_scores_and_is_identified_as_it_was(tmp_path: Path) -> None:
+    """Its file has no field that came later, and what is compared with it has none either."""
+    before = {
+        "latent_reduction": "rms", "normalisation": "none", "pixel_limit": 0.3,
+        "latent_limit": 0.4, "pixel_sigma": 2.0, "latent_sigma": 0.7, "fusion": "geometric",
+        "pixel_weight": 0.25, "score_from": "latent", "top_share": 0.01,
+    }  # fmt: skip
+    pipeline, images = model(discrepancy=before), photographs(2)
+    pipeline.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "model_index.json").read_text())["discrepancy"]
+    assert saved == before
+    loaded = DeCoDiffPipeline.from_pretrained(tmp_path)
+    assert dict(loaded.config.discrepancy) == before
+    found = loaded.discrepancies(loaded.preprocess(images), torch.tensor([0, 0]))
+    _, latent = smoothed(found.pixel, found.latent, DiscrepancyConfig(**before))
+    top = np.sort(latent.reshape(2, -1))[:, -round(0.01 * latent[0].size) :].mean(1)
+    assert loaded(images, "mono").scores == pytest.approx(top, abs=1e-5)
 
 
 def test_a_deviation_is_measured_against_what_is_usual_at_its_place() -> None:

@@ -19,8 +19,9 @@ from decodiff_pipeline.errors import ConfigurationError, DataError, ModelError
 from decodiff_pipeline.pipelines.training.nodes import train_network
 from decodiff_pipeline.training.scoring import ScoringConfig, build_model
 from decodiff_pipeline.training.scoring_choice import (
-    Pairs,
-    choose_image_score,
+    Drawn,
+    auroc,
+    choose_image_scores,
     choose_weight,
     image_auroc,
     pixel_ap,
@@ -34,7 +35,10 @@ SIDE, IMAGES = 32, 12
 AS_THEY_ARE = DiscrepancyConfig(pixel_limit=1, latent_limit=1, pixel_sigma=0, latent_sigma=0)
 
 
-def pairs(*, pixel: float, latent: float, categories: int = 1) -> Pairs:
+NAMES = ("a", "b")
+
+
+def drawn(*, pixel: float, latent: float, categories: int = 1) -> Drawn:
     """Noise, in which a defect of 4 x 4 pixels stands out by so much in either discrepancy."""
     random = np.random.default_rng(0)
     maps = [random.random((2 * IMAGES, SIDE, SIDE)).astype(np.float32) * 0.3 for _ in range(2)]
@@ -45,7 +49,7 @@ def pairs(*, pixel: float, latent: float, categories: int = 1) -> Pairs:
         for values, strength in zip(maps, (pixel, latent), strict=True):
             values[IMAGES + number, top : top + 4, left : left + 4] += strength
             np.maximum(values, 0, out=values)
-    return Pairs(np.arange(IMAGES) % categories, *maps, masks)
+    return Drawn(np.arange(IMAGES) % categories, np.arange(IMAGES), *maps, masks)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +59,7 @@ def pairs(*, pixel: float, latent: float, categories: int = 1) -> Pairs:
 def test_the_discrepancy_that_shows_the_defects_gets_the_weight(
     pixel: float, latent: float, weights: set[float]
 ) -> None:
-    maps = pairs(pixel=pixel, latent=latent)
+    maps = drawn(pixel=pixel, latent=latent)
     chosen, precision = choose_weight(AS_THEY_ARE, maps)
     assert chosen.pixel_weight in weights
     assert precision == pytest.approx(pixel_ap(chosen, maps))
@@ -64,34 +68,74 @@ def test_the_discrepancy_that_shows_the_defects_gets_the_weight(
 
 def test_a_single_discrepancy_has_no_weight_to_choose() -> None:
     config = replace(AS_THEY_ARE, fusion="latent")
-    chosen, _ = choose_weight(config, pairs(pixel=0.6, latent=0.0))
+    chosen, _ = choose_weight(config, drawn(pixel=0.6, latent=0.0))
     assert chosen == config
 
 
 def test_the_image_score_is_taken_from_what_tells_good_from_defective() -> None:
-    maps = pairs(pixel=-0.2, latent=0.2)
-    chosen, auroc = choose_image_score(AS_THEY_ARE, maps)
+    maps = drawn(pixel=-0.2, latent=0.2)
+    chosen, auroc = choose_image_scores(AS_THEY_ARE, maps, NAMES)
     assert chosen.score_from == "latent"
-    assert auroc == pytest.approx(image_auroc(chosen, maps))
-    assert auroc > image_auroc(AS_THEY_ARE, maps)
+    assert auroc == pytest.approx(image_auroc(chosen, maps, NAMES))
+    assert auroc > image_auroc(AS_THEY_ARE, maps, NAMES)
 
 
 def test_what_was_given_stays_where_nothing_is_clearly_better() -> None:
     given = replace(AS_THEY_ARE, pixel_weight=0.4, score_from="pixel", top_share=0.02)
-    obvious = pairs(pixel=0.9, latent=0.9)
-    assert choose_image_score(given, obvious) == (given, 1.0)
+    obvious = drawn(pixel=0.9, latent=0.9)
+    assert choose_image_scores(given, obvious, NAMES) == (given, 1.0)
     alike = replace(obvious, latent=obvious.pixel)
     assert choose_weight(given, alike)[0] == given
 
 
+def test_where_images_differ_in_how_hard_they_are_the_level_is_taken_out() -> None:
+    maps = drawn(pixel=0.4, latent=0.0)
+    hardness = np.tile(np.linspace(0.3, 2.0, IMAGES), 2).astype(np.float32)[:, None, None]
+    hard = replace(maps, pixel=maps.pixel * hardness)
+    chosen, auroc = choose_image_scores(AS_THEY_ARE, hard, NAMES)
+    assert chosen.level_power > 0
+    plain = replace(chosen, level_power=0.0)
+    assert auroc > image_auroc(plain, hard, NAMES) + 0.1
+
+
+def test_each_category_has_the_score_that_is_clearly_better_there() -> None:
+    """The defects of one show in the pixels alone, those of the other in the latents."""
+    maps = drawn(pixel=0.6, latent=0.6, categories=2)
+    of_b = np.flatnonzero(np.tile(maps.category_ids == 1, 2))
+    of_a = np.flatnonzero(np.tile(maps.category_ids == 0, 2))
+    for values, own in ((maps.pixel, of_b), (maps.latent, of_a)):
+        values[own] = np.random.default_rng(1).random((len(own), SIDE, SIDE))
+    chosen, auroc = choose_image_scores(replace(AS_THEY_ARE, fusion="pixel"), maps, NAMES)
+    assert chosen.image_score("a").score_from in {"pixel", "map"}
+    assert chosen.image_score("b").score_from == "latent"
+    assert len(chosen.image_scores) == 1
+    assert auroc == pytest.approx(image_auroc(chosen, maps, NAMES))
+
+
+def test_a_defect_is_not_compared_with_its_own_image() -> None:
+    nothing = np.zeros((6, 1, 1), np.float32)
+    three = Drawn(np.zeros(3, int), np.arange(3), nothing, nothing, nothing[:3] > 0)
+    scores = np.array([[1, 2, 3, 1.5, 2.5, 3.5]])
+    assert auroc(scores, three, 0) == pytest.approx([(0 + 0 + 1 + 0 + 1 + 1) / 6])
+
+
+def test_few_images_leave_a_category_with_the_score_that_suits_all() -> None:
+    """One category of two images, which by chance are told apart better by the pixels."""
+    maps = drawn(pixel=0.25, latent=0.35)
+    few = maps.category_ids.copy()
+    few[-1:] = 1
+    chosen, _ = choose_image_scores(AS_THEY_ARE, replace(maps, category_ids=few), NAMES)
+    assert chosen.image_score("b") == chosen.image_score("a")
+
+
 def test_figures_are_means_over_the_categories() -> None:
     """One category's defects show, the other's do not; they differ in number."""
-    maps = pairs(pixel=0.9, latent=0.9)
+    maps = drawn(pixel=0.9, latent=0.9)
     maps.category_ids[:] = np.arange(IMAGES) < 3
     for number in np.flatnonzero(maps.category_ids == 0):
         maps.pixel[IMAGES + number] = maps.pixel[number]
         maps.latent[IMAGES + number] = maps.latent[number]
-    assert image_auroc(AS_THEY_ARE, maps) == pytest.approx((1 + 0.5) / 2)
+    assert image_auroc(AS_THEY_ARE, maps, NAMES) == pytest.approx((1 + 0.5) / 2)
 
 
 class Photographs:
@@ -133,7 +177,7 @@ def test_everything_is_fitted_on_good_val_images_alone(tmp_path: Path) -> None:
     model = built(rows, images, discrepancy={"normalisation": "position"})
     assert images.seen == set(rows["path"][rows["split"] == "val"])
     record = model.config.scoring_fit
-    assert (record["good_images"], record["synthetic_images"]) == (10, 10)
+    assert (record["good_images"], record["synthetic_images"]) == (10, 80)
     assert 0 <= record["synthetic_image_auroc"] <= 1
     assert 0 < record["synthetic_pixel_ap"] <= 1
     assert model.discrepancy.latent_limit != DiscrepancyConfig().latent_limit
@@ -148,7 +192,7 @@ def test_it_is_fitted_on_squares_of_any_fit(fit_to: str) -> None:
     images = Photographs()
     model = built(manifest(), images, fit_to)
     assert model.preprocessing == PreprocessConfig(64, 64, fit_to)
-    assert model.config.scoring_fit["synthetic_images"] == 10
+    assert model.config.scoring_fit["synthetic_images"] == 80
     sizes = [image.shape for image in model([images.read("0.png")], "a").anomaly_maps]
     assert sizes == [{"letterbox": (51, 64), "crop": (64, 64), "tile": (64, 80)}[fit_to]]
 
@@ -187,8 +231,8 @@ def test_a_model_that_sees_no_defect_is_warned_of(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "decodiff_pipeline.training.scoring_fit.choose_image_score",
-        lambda config, _: (config, 0.55),
+        "decodiff_pipeline.training.scoring_fit.choose_image_scores",
+        lambda config, *_: (config, 0.55),
     )
     with caplog.at_level(logging.WARNING):
         built(manifest(), Photographs())

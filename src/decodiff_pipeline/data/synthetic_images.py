@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from decodiff_pipeline.data.bit_depth import pixel_identities
-from decodiff_pipeline.data.synthetic_defects import VERSION, synthetic_defect
+from decodiff_pipeline.data.synthetic_defects import HARDER, VERSION, synthetic_defect
 from decodiff_pipeline.data.transforms import plain_square
 
 if TYPE_CHECKING:
@@ -25,13 +26,16 @@ class SyntheticImage(NamedTuple):
     sha256: str  # of its bytes
     category: str
     number: int  # which of its defects
-    source_path: str  # another good image of the split, of any category, to take textures from
+    # Another good image of the split to take textures from, of any category; for harder defects
+    # half the time of the same one.
+    source_path: str
     source_sha256: str  # of that one's bytes
+    version: int = VERSION  # how it is drawn
 
     @property
     def identity(self) -> str:
         """Decides the image with its defect, up to resize and crop; a SHA-256."""
-        parts = ("synthetic", VERSION, self.sha256, self.number, self.source_sha256)
+        parts = ("synthetic", self.version, self.sha256, self.number, self.source_sha256)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def draw(
@@ -45,11 +49,11 @@ class SyntheticImage(NamedTuple):
         # Of a tiled image the tile that stands for it among the good val images.
         square = plain_square(images.read(self.path), geometry, self.sha256)
         source = plain_square(images.read(self.source_path), geometry, self.source_sha256)
-        return synthetic_defect(square, self.sha256, self.number, source)
+        return synthetic_defect(square, self.sha256, self.number, source, self.version)
 
 
 def synthetic_images(
-    manifest: pd.DataFrame, per_image: int, split: str = "val"
+    manifest: pd.DataFrame, per_image: int, split: str = "val", version: int = VERSION
 ) -> list[SyntheticImage]:
     """Give every good image of a split some defects, in the order of the manifest.
 
@@ -58,15 +62,23 @@ def synthetic_images(
     """
     good = manifest[(manifest["split"] == split) & (manifest["label"] == "good")]
     good = good.assign(sha256=pixel_identities(good))
-    ring = sorted(zip(good["sha256"], good["path"], strict=True))
-    digests = [sha256 for sha256, _ in ring]
+    every = _ring(good)
+    rings = {category: _ring(rows) for category, rows in good.groupby("category")}
     wanted = []
     for path, sha256, category in zip(good["path"], good["sha256"], good["category"], strict=True):
         for number in range(per_image):
             place = hashlib.sha256(f"{sha256}:{number}".encode()).hexdigest()
-            start = bisect_right(digests, place)
+            alike = version == HARDER and int(place[-1], 16) % 2 and len(rings[category]) > 1
+            ring = rings[category] if alike else every
+            start = bisect_right(ring, place, key=itemgetter(0))
             following = [ring[(start + step) % len(ring)] for step in (0, 1)]
             # The next image on the ring may be this one; the one after is not, unless it is alone.
             source_sha256, source = following[following[0][0] == sha256]
-            wanted.append(SyntheticImage(path, sha256, category, number, source, source_sha256))
+            wanted.append(
+                SyntheticImage(path, sha256, category, number, source, source_sha256, version)
+            )
     return wanted
+
+
+def _ring(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    return sorted(zip(rows["sha256"], rows["path"], strict=True))

@@ -15,7 +15,7 @@ from decodiff_pipeline.deco.geometry import square_count, stitch
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig
+    from decodiff_pipeline.deco.config import ImageScoreConfig, PreprocessConfig
 
 
 @dataclass
@@ -43,7 +43,7 @@ def assemble(
     squares: Iterable[Sequence[np.ndarray]],
     sizes: Sequence[tuple[int, int]],
     geometry: PreprocessConfig,
-    discrepancy: DiscrepancyConfig,
+    scores: Sequence[ImageScoreConfig],
 ) -> DeCoDiffOutput:
     """Stitch the squares of each image, and score the image by what comes of it.
 
@@ -54,17 +54,18 @@ def assemble(
         squares: For each square its map (S, S), what the score is taken from, and its
             reconstruction (S, S, 3), those of an image one after the other; read as needed.
         sizes: Width and height of each image in pixels.
+        scores: How each image is scored.
     """
     remaining, images = iter(squares), []
-    for size in sizes:
+    for size, config in zip(sizes, scores, strict=True):
         own = list(islice(remaining, square_count(size, geometry)))
         whole, scored, reconstruction = (
             stitch(parts, size, geometry) for parts in zip(*own, strict=True)
         )
-        score = image_scores(scored[None], discrepancy, geometry.image_size**2)
+        score = image_scores(scored[None], config, geometry.image_size**2)
         images.append((whole, score[0], reconstruction))
-    maps, scores, reconstructions = zip(*images, strict=True)
-    return DeCoDiffOutput(_together(maps), np.array(scores), _together(reconstructions))
+    maps, found, reconstructions = zip(*images, strict=True)
+    return DeCoDiffOutput(_together(maps), np.array(found), _together(reconstructions))
 
 
 def _together(arrays: Sequence[np.ndarray]) -> np.ndarray | list[np.ndarray]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict, fields
 from typing import Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from decodiff_pipeline.errors import ConfigurationError
@@ -147,8 +148,39 @@ class CorruptionConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
-class DiscrepancyConfig:
-    """Units and combination of the two discrepancies.
+class ImageScoreConfig:
+    """How the score of an image is made of its maps. The defaults are the paper's.
+
+    Attributes:
+        score_from: What the image score is taken from: the fused ``map`` as in the paper, or the
+            ``pixel`` or ``latent`` discrepancy alone.
+        top_share: Mean of how many of its largest values the image score is, as a share of the
+            pixels of one square; 0 is the maximum alone, as in the paper.
+        level_power: Power, within 0…1, of the level that each value v of the map is compared with
+            first, ``v / (v + level**power)``; 0 leaves v as it is, as in the paper. Images and
+            parts of them differ in how well they are reconstructed, with or without a defect.
+        level_sigma: The level is the mean around v, Gaussian with this standard deviation, as a
+            share of a square's side; 0: the mean of the whole map.
+    """
+
+    score_from: Literal["map", "latent", "pixel"] = "map"
+    top_share: float = 0.0
+    level_power: float = 0.0
+    level_sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._require_shares("top_share", "level_power", "level_sigma")
+
+    def _require_shares(self, *names: str) -> None:
+        for name in names:
+            if not 0 <= getattr(self, name) <= 1:
+                msg = f"discrepancy.{name} is {getattr(self, name)}; it must lie within 0…1"
+                raise ConfigurationError(msg)
+
+
+@dataclass(frozen=True, config=STRICT)
+class DiscrepancyConfig(ImageScoreConfig):
+    """Units and combination of the two discrepancies, and the image score.
 
     The defaults are the paper's, in units of Stable Diffusion's latent space and of images within
     [-1, 1]. Other autoencoders need their own limits.
@@ -166,10 +198,7 @@ class DiscrepancyConfig:
             of the two alone.
         pixel_weight: Weight of the pixel discrepancy in the two means, within 0…1; the latent
             one has the rest. One half as in the paper.
-        score_from: What the image score is taken from: the fused ``map`` as in the paper, or the
-            ``pixel`` or ``latent`` discrepancy alone.
-        top_share: Mean of how many of its largest values the image score is, as a share of the
-            pixels of one square; 0 is the maximum alone, as in the paper.
+        image_scores: Category → its own image score, in place of the common one.
     """
 
     latent_reduction: Literal["mean", "rms"] = "mean"
@@ -180,8 +209,7 @@ class DiscrepancyConfig:
     latent_sigma: float = 1.0
     fusion: Literal["geometric", "arithmetic", "pixel", "latent"] = "geometric"
     pixel_weight: float = 0.5
-    score_from: Literal["map", "latent", "pixel"] = "map"
-    top_share: float = 0.0
+    image_scores: dict[str, ImageScoreConfig] = Field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("pixel_limit", "latent_limit"):
@@ -194,10 +222,25 @@ class DiscrepancyConfig:
             if not (math.isfinite(value) and value >= 0):
                 msg = f"discrepancy.{name} is {value}; it must be 0 (no smoothing) or positive"
                 raise ConfigurationError(msg)
-        for name in ("pixel_weight", "top_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                msg = f"discrepancy.{name} is {getattr(self, name)}; it must lie within 0…1"
-                raise ConfigurationError(msg)
+        self._require_shares("pixel_weight", "top_share", "level_power", "level_sigma")
+
+    def image_score(self, category: str) -> ImageScoreConfig:
+        """How the images of a category are scored."""
+        common = {field.name: getattr(self, field.name) for field in fields(ImageScoreConfig)}
+        return self.image_scores.get(category, ImageScoreConfig(**common))
+
+    def facts(self) -> dict[str, Any]:
+        """The fields, JSON-ready; what a model is saved and told apart by.
+
+        Fields that came later are left out where they change nothing: what was saved of a model
+        before stays valid.
+        """
+        later = {"level_power": 0.0, "level_sigma": 0.0, "image_scores": {}}
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in later or value != later[name]
+        }
 
 
 def _listed(values: tuple[float, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,10 @@ from scipy import ndimage
 if TYPE_CHECKING:
     import torch
 
-    from decodiff_pipeline.deco.config import DiscrepancyConfig
+    from decodiff_pipeline.deco.config import DiscrepancyConfig, ImageScoreConfig
 
 EQUAL = 0.5
+SMALLEST = 1e-6  # of the levels that are divided by
 
 
 @dataclass
@@ -116,7 +118,7 @@ def anomaly_maps(pixel: np.ndarray, latent: np.ndarray, config: DiscrepancyConfi
 
 
 def scored_map(
-    maps: np.ndarray, pixel: np.ndarray, latent: np.ndarray, config: DiscrepancyConfig
+    maps: np.ndarray, pixel: np.ndarray, latent: np.ndarray, config: ImageScoreConfig
 ) -> np.ndarray:
     """That one of the three that the image score is taken from.
 
@@ -130,20 +132,53 @@ def scored_map(
 
 
 def image_scores(
-    maps: np.ndarray, config: DiscrepancyConfig, square_pixels: int | None = None
+    maps: np.ndarray, config: ImageScoreConfig, square_pixels: int | None = None
 ) -> np.ndarray:
     """One score per image: the maximum of its map, or the mean of its largest values.
 
+    The values are compared with their level first, see :func:`levelled`.
+
     Args:
-        maps: Float (N, H, W).
-        config: Its ``top_share`` decides.
-        square_pixels: What ``top_share`` is a share of: the pixels of a square that the model
-            sees; by default those of a map. A defect does not weigh less in a larger image then.
+        maps: Float (N, H, W) within 0…1.
+        config: How to score.
+        square_pixels: The pixels of a square that the model sees, which ``top_share`` and
+            ``level_sigma`` are shares of; by default those of a map. A defect does not weigh less
+            in a larger image then.
 
     Returns:
-        float32 (N,).
+        float32 (N,) within 0…1.
     """
-    values = maps.reshape(len(maps), -1)
-    count = max(1, round(config.top_share * (square_pixels or values.shape[1])))
+    square_pixels = square_pixels or maps[0].size
+    values = levelled(maps, config, square_pixels).reshape(len(maps), -1)
+    count = max(1, round(config.top_share * square_pixels))
     count = min(count, values.shape[1])
     return np.partition(values, -count, axis=1)[:, -count:].mean(1, dtype=np.float32)
+
+
+def levelled(maps: np.ndarray, config: ImageScoreConfig, square_pixels: int) -> np.ndarray:
+    """Maps of v / (v + level**power), in the order of v / level**power but within 0…1.
+
+    Not in the paper.
+
+    Args:
+        maps: Float (N, H, W) within 0…1.
+        config: Its ``level_power``, 0 for the maps as they are, and ``level_sigma``.
+        square_pixels: See :func:`image_scores`.
+
+    Returns:
+        Float (N, H, W) within 0…1.
+    """
+    if config.level_power == 0:
+        return maps
+    sigma = config.level_sigma * math.sqrt(square_pixels)
+    level = np.maximum(_level(maps, sigma), SMALLEST) ** config.level_power
+    return maps / (maps + level)
+
+
+def _level(maps: np.ndarray, sigma: float) -> np.ndarray:
+    """The mean around each pixel, or of the whole map where ``sigma`` is 0."""
+    if sigma == 0:
+        return maps.mean((1, 2), keepdims=True, dtype=np.float32)
+    # Two box filters of this side have that variance; a Gaussian so wide takes 30 times as long.
+    side = max(1, round(sigma * math.sqrt(6)))
+    return ndimage.uniform_filter(ndimage.uniform_filter(maps, (1, side, side)), (1, side, side))

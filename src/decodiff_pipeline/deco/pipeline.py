@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Self
 
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
 
     import numpy as np
     from PIL import Image
+
+    from decodiff_pipeline.deco.config import ImageScoreConfig
 
 
 class DeCoDiffPipeline(DiffusionPipeline):
@@ -88,7 +89,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler, reference=reference)
         self.register_to_config(
             preprocess=geometry.facts(),
-            discrepancy=asdict(scoring),
+            discrepancy=scoring.facts(),
             num_inference_steps=num_inference_steps,
             bfloat16=bfloat16,
             scoring_fit=scoring_fit,
@@ -190,12 +191,13 @@ class DeCoDiffPipeline(DiffusionPipeline):
             pictures = self._by_depth(apply_orientation(images), category)
             sizes = [picture.size for picture in pictures]
             batches = self._batches(pictures, batch_size)
-        ids = self._per_square(self._category_ids(category, len(sizes)), sizes)
+        own = self._category_ids(category, len(sizes))
+        ids = self._per_square(own, sizes)
         if isinstance(images, torch.Tensor) and len(images) != len(ids):
             msg = f"{len(sizes)} images of these sizes have {len(ids)} squares, not {len(images)}"
             raise ModelError(msg)
         scored = self._scored(batches, ids, num_inference_steps)
-        return assemble(scored, sizes, self.preprocessing, self.discrepancy)
+        return assemble(scored, sizes, self.preprocessing, self._image_scores(own))
 
     @torch.no_grad()
     def correct(
@@ -268,20 +270,31 @@ class DeCoDiffPipeline(DiffusionPipeline):
         """
         maps, scored = self._maps(pixel, latent, self._per_square(category_ids, sizes))
         output = assemble(
-            zip(maps, scored, maps, strict=True), sizes, self.preprocessing, self.discrepancy
+            zip(maps, scored, maps, strict=True),
+            sizes,
+            self.preprocessing,
+            self._image_scores(category_ids),
         )
         return output.anomaly_maps, output.scores
 
     def _maps(
         self, pixel: np.ndarray, latent: np.ndarray, category_ids: torch.Tensor
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
         """The maps of squares, and what their scores are taken from: float32 (M, H, W) both."""
         config = self.discrepancy
         if config.normalisation == "position":
             pixel, latent = self.reference.normalise(category_ids.tolist(), pixel, latent)
         pixel, latent = smoothed(pixel, latent, config)
         maps = anomaly_maps(pixel, latent, config)
-        return maps, scored_map(maps, pixel, latent, config)
+        scores = self._image_scores(category_ids)
+        return maps, [
+            scored_map(maps[number], pixel[number], latent[number], score)
+            for number, score in enumerate(scores)
+        ]
+
+    def _image_scores(self, category_ids: torch.Tensor) -> list[ImageScoreConfig]:
+        config, names = self.discrepancy, self.categories
+        return [config.image_score(names[number]) for number in category_ids.tolist()]
 
     def _scored(
         self, batches: Iterable[torch.Tensor], category_ids: torch.Tensor, steps: int | None

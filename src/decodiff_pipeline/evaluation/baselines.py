@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -123,8 +123,7 @@ class AutoencoderBaseline(DeCoDiffPipeline):
     """Maps max_c |dec(enc(x)) - x|, in the geometry and with the smoothing of a trained model.
 
     A map is the error over the range of an image, 2, smoothed with the model's ``pixel_sigma`` and
-    never fused with anything. The image score is the model's rule on that map: the maximum, or
-    the mean of the largest ``top_share`` of its values.
+    never fused with anything. The image score is the model's rule on that map.
     """
 
     @classmethod
@@ -135,6 +134,10 @@ class AutoencoderBaseline(DeCoDiffPipeline):
             normalisation="none",
             fusion="pixel",
             score_from="map",
+            image_scores={
+                category: replace(score, score_from="map")
+                for category, score in model.discrepancy.image_scores.items()
+            },
             pixel_limit=IMAGE_RANGE,
         )
         return cls(
@@ -142,7 +145,7 @@ class AutoencoderBaseline(DeCoDiffPipeline):
             model.unet,
             model.scheduler,
             preprocess=dict(model.config.preprocess),
-            discrepancy=asdict(scoring),
+            discrepancy=scoring.facts(),
             bit_depths=model.bit_depths,
         )
 

@@ -55,6 +55,9 @@ AFTERWARDS: dict[str, Any] = {
         "pixel_weight",
         "score_from",
         "top_share",
+        "level_power",
+        "level_sigma",
+        "image_scores",
     },
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -33,9 +32,9 @@ class ScoringConfig(BaseModel):
             the released code; ``carried`` is an experiment (docs/method.md).
         fit: What is fitted on val images: ``limits``, the clip limits, in whatever units the
             autoencoder has; ``weight``, these and the weight of the two discrepancies;
-            ``all``, these and the image score. What is not fitted is taken from ``discrepancy``
-            (by default the paper's, whose limits fit Stable Diffusion's autoencoder); ``none``
-            takes all of it from there.
+            ``all``, these and each category's image score. What is not fitted is taken from
+            ``discrepancy`` (by default the paper's, whose limits fit Stable Diffusion's
+            autoencoder); ``none`` takes all of it from there.
         limit_quantile: Quantile of the val images' discrepancies that a fitted limit is a
             multiple of.
         limit_factor: Factor from that quantile to the limit.
@@ -125,7 +124,7 @@ def build_model(
         DeCoDiffScheduler(reverse_step=config.reverse_step),
         reference if by_position else None,
         preprocess=geometry.facts(),
-        discrepancy=asdict(config.discrepancy),
+        discrepancy=config.discrepancy.facts(),
         num_inference_steps=config.num_inference_steps,
         bfloat16=config.bfloat16,
         bit_depths=depth_of_categories(manifest),

@@ -11,26 +11,27 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from decodiff_pipeline.data.synthetic_defects import HARDER
 from decodiff_pipeline.data.synthetic_images import synthetic_images
 from decodiff_pipeline.data.transforms import plain_square
 from decodiff_pipeline.deco.preprocess import to_tensor
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.training.scoring import images_to_fit
 from decodiff_pipeline.training.scoring_choice import (
-    Pairs,
-    choose_image_score,
+    Drawn,
+    choose_image_scores,
     choose_weight,
     image_auroc,
 )
 from decodiff_pipeline.training.validation import evenly_drawn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     import pandas as pd
 
     from decodiff_pipeline.data.images import ImageFolder
-    from decodiff_pipeline.deco.config import DiscrepancyConfig
+    from decodiff_pipeline.deco.config import DiscrepancyConfig, ImageScoreConfig
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
     from decodiff_pipeline.training.scoring import ScoringConfig
 
@@ -39,6 +40,8 @@ logger = logging.getLogger(__name__)
 # What is fitted on, as many images of each category: their discrepancies stay in memory.
 MAX_GOOD = 1024
 MAX_DEFECTIVE = 256
+# A category of few images gets several defects in each, up to so many of them, or so many in all.
+MAX_VERSIONS, ENOUGH = 8, 48
 POOR = 0.6  # image AUROC on synthetic defects; 0.5 is chance
 
 
@@ -47,8 +50,8 @@ def fit_scoring(
 ) -> None:
     """Fit the model's reference and scoring in place, as far as it uses them.
 
-    Of more than 1,024 good val images, or more than 256 with a synthetic defect, as many of each
-    category are looked at; of a tiled image, one tile.
+    Of more than 1,024 good val images, or more than 256 to draw synthetic defects in, as many of
+    each category are looked at; of a tiled image, one tile.
 
     Args:
         model: The model; its ``discrepancy`` and ``scoring_fit`` are set.
@@ -61,7 +64,7 @@ def fit_scoring(
         ImageError: An image cannot be read.
         ModelError: A fitted limit is not positive.
     """
-    good = _good_images(model, manifest, images, config)
+    good = measure_good(model, manifest, images, config)
     if config.fit == "none":
         return
     fitted = replace(
@@ -76,14 +79,14 @@ def fit_scoring(
         *(len(good.rows), fitted.pixel_limit, fitted.latent_limit),
     )
     if config.fit != "limits":
-        pairs = _pairs(model, good, manifest, images, config)
-        fitted, measured = _chosen(fitted, pairs, config)
+        drawn = draw_defects(model, good, manifest, images, config)
+        fitted, measured = _chosen(fitted, drawn, model.categories, config)
         record |= measured
-    model.register_to_config(discrepancy=asdict(fitted), scoring_fit=record)
+    model.register_to_config(discrepancy=fitted.facts(), scoring_fit=record)
 
 
 @dataclass(frozen=True)
-class _Good:
+class Good:
     """Good val images: manifest rows, category ids (N,) and discrepancies in the model's units."""
 
     rows: pd.DataFrame
@@ -92,9 +95,9 @@ class _Good:
     latent: np.ndarray
 
 
-def _good_images(
+def measure_good(
     model: DeCoDiffPipeline, manifest: pd.DataFrame, images: ImageFolder, config: ScoringConfig
-) -> _Good:
+) -> Good:
     """Measure the good images and fit the reference, where there is one, by them."""
     rows = images_to_fit(manifest, model.categories)
     numbers = {category: number for number, category in enumerate(model.categories)}
@@ -116,7 +119,7 @@ def _good_images(
                 own[:] = True
             model.reference.fit(number, pixel[own], latent[own])
         pixel, latent = model.reference.normalise(ids.tolist(), pixel, latent)
-    return _Good(rows, ids, pixel, latent)
+    return Good(rows, ids, pixel, latent)
 
 
 def _limit(name: str, values: np.ndarray, config: ScoringConfig) -> float:
@@ -131,30 +134,39 @@ def _limit(name: str, values: np.ndarray, config: ScoringConfig) -> float:
     return limit
 
 
-def _pairs(
+def draw_defects(
     model: DeCoDiffPipeline,
-    good: _Good,
+    good: Good,
     manifest: pd.DataFrame,
     images: ImageFolder,
     config: ScoringConfig,
-) -> Pairs:
-    """Put a synthetic defect into some of the good images, and measure those too."""
+    version: int = HARDER,
+) -> Drawn:
+    """Put synthetic defects into some of the good images, and measure those too."""
     chosen = evenly_drawn(good.ids, MAX_DEFECTIVE)
     ids = good.ids[chosen]
-    defects = {defect.path: defect for defect in synthetic_images(manifest, 1)}
+    places = {path: place for place, path in enumerate(good.rows["path"].iloc[chosen])}
+    versions = np.clip(-(-ENOUGH // np.bincount(ids, minlength=1).clip(1)), 1, MAX_VERSIONS)
+    defects = [
+        defect
+        for defect in synthetic_images(manifest, MAX_VERSIONS, version=version)
+        if defect.path in places and defect.number < versions[ids[places[defect.path]]]
+    ]
+    sources = np.array([places[defect.path] for defect in defects])
     masks: list[np.ndarray] = []
 
     def squares() -> Iterator[np.ndarray]:
-        for path in good.rows["path"].iloc[chosen]:
-            square, mask = defects[path].draw(images, model.preprocessing)
+        for defect in defects:
+            square, mask = defect.draw(images, model.preprocessing)
             masks.append(mask)
             yield square
 
-    pixel, latent = _discrepancies(model, squares(), ids, config)
+    pixel, latent = _discrepancies(model, squares(), ids[sources], config)
     if config.discrepancy.normalisation == "position":
-        pixel, latent = model.reference.normalise(ids.tolist(), pixel, latent)
-    return Pairs(
+        pixel, latent = model.reference.normalise(ids[sources].tolist(), pixel, latent)
+    return Drawn(
         category_ids=ids,
+        sources=sources,
         pixel=np.concatenate([good.pixel[chosen], pixel]),
         latent=np.concatenate([good.latent[chosen], latent]),
         masks=np.stack(masks),
@@ -176,20 +188,22 @@ def _discrepancies(
 
 
 def _chosen(
-    given: DiscrepancyConfig, pairs: Pairs, config: ScoringConfig
+    given: DiscrepancyConfig, drawn: Drawn, categories: Sequence[str], config: ScoringConfig
 ) -> tuple[DiscrepancyConfig, dict[str, Any]]:
-    maps = pairs.smoothed(given)
+    maps = drawn.smoothed(given)
     chosen, precision = choose_weight(given, maps)
     if config.fit == "all":
-        chosen, auroc = choose_image_score(chosen, maps)
+        chosen, auroc = choose_image_scores(chosen, maps, categories)
     else:
-        auroc = image_auroc(chosen, maps)
+        auroc = image_auroc(chosen, maps, categories)
     logger.info(
         "on %d synthetic defects: pixel AP %.3f with fusion %s and pixel_weight %g, image AUROC "
-        "%.3f with score_from %s and top_share %g",
-        *(len(pairs.masks), precision, chosen.fusion, chosen.pixel_weight),
-        *(auroc, chosen.score_from, chosen.top_share),
+        "%.3f with %s",
+        *(len(drawn.masks), precision, chosen.fusion, chosen.pixel_weight, auroc),
+        _described(chosen.image_score("")),
     )
+    for category, score in chosen.image_scores.items():
+        logger.info("image score of %s: %s", category, _described(score))
     if auroc < POOR:
         logger.warning(
             "the model hardly tells synthetic defects from good val images (image AUROC %.3f, "
@@ -197,7 +211,11 @@ def _chosen(
             auroc,
         )
     return chosen, {
-        "synthetic_images": len(pairs.masks),
+        "synthetic_images": len(drawn.masks),
         "synthetic_pixel_ap": precision,
         "synthetic_image_auroc": auroc,
     }
+
+
+def _described(score: ImageScoreConfig) -> str:
+    return ", ".join(f"{name} {value}" for name, value in asdict(score).items())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from decodiff_pipeline.deco.config import DiscrepancyConfig
+from decodiff_pipeline.deco.config import ImageScoreConfig
 from decodiff_pipeline.deco.discrepancy import image_scores, latent_discrepancy
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler, reverse_process
 from decodiff_pipeline.metrics.exact import image_metrics, pixel_metrics
@@ -30,7 +30,7 @@ MAX_IMAGES = 256  # good and defective ones together
 # count in a cell of eight.
 DEFECTIVE_SHARE = 0.25
 SYNTHETIC_METRICS = ("synthetic_image_auroc", "synthetic_pixel_ap")
-SCORE = DiscrepancyConfig(top_share=0.01)
+SCORE = ImageScoreConfig(top_share=0.01)
 
 
 @dataclass(frozen=True)
