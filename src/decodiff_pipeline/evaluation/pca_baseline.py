@@ -83,7 +83,7 @@ def pca_baseline(
             metrics |= image_metrics(scores, (test["label"] == "defective").to_numpy())
             metrics |= _pixel_metrics(test, maps, images, geometry, config)
         table[str(category)] = metrics | {"n_fitted": len(_fitted(rows))}
-        logger.info("PCA floor of %s: image AUROC %s", category, metrics["image_auroc"])
+        logger.info("PCA baseline of %s: image AUROC %s", category, metrics["image_auroc"])
     return PcaBaseline(table, all_scores)
 
 

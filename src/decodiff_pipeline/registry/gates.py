@@ -150,7 +150,7 @@ def _false_positives(inputs: GateInputs, significance: float) -> Iterator[Gate]:
         chance = chance_of_as_many(seen)
         rate = seen.flagged / seen.good
         text = (
-            f"{seen.flagged} of {seen.good} good images flagged, {seen.promised:.3f} promised; "
+            f"{seen.flagged} of {seen.good} good images flagged, {seen.promised:.3f} expected; "
             f"probability of as many by chance {chance:.3g}, at least {level:.2g} is asked"
         )
         yield Gate(

@@ -271,14 +271,14 @@ def _is_unbeaten(metrics: Mapping[str, Any], floor: str, name: str) -> bool:
 
 
 def _decision_table(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Thresholds, and what they promised and did."""
+    """Thresholds with their target and achieved rates."""
     keys = {
         "threshold": lambda value: significant(value, 4),
         "promised_false_positive_rate": percent,
         "false_positive_rate": percent,
         "false_negative_rate": percent,
     }
-    rows = [["category", "threshold", "promised false alarms", "false alarms", "missed"]]
+    rows = [["category", "threshold", "target false alarms", "false alarms", "missed"]]
     rows += [
         [escaped(name), *(show(metrics["categories"][name].get(key)) for key, show in keys.items())]
         for name in names

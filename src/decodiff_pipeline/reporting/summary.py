@@ -50,7 +50,7 @@ def render_table(metrics: Mapping[str, Any]) -> str:
         native = ", native resolution" if metrics.get("resolution") == "native" else ""
         text = f"protocol {metrics['protocol']}{native}\n{text}"
     if any("*" in cell for line in lines for cell in line):
-        text += "\n* does not beat the PCA floor"
+        text += "\n* does not beat the PCA baseline"
     return text
 
 
