@@ -105,10 +105,7 @@ def load_project(root: Path) -> Project:
 
 
 def generate(project: Project, stages: Iterable[str] = STAGES) -> str:
-    """Returns the text that `dvc.yaml` should have.
-
-    Returns:
-        YAML with a comment above; every path in it is relative to the project.
+    """Returns the text that `dvc.yaml` should have, with paths relative to the project.
 
     Raises:
         ConfigurationError: A pipeline is not registered, two stages write one path, a path leaves

@@ -1,4 +1,4 @@
-"""The visibility check as plain data, as sentences, and as one page that loads nothing."""
+"""The visibility check as plain data, as log messages, and as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -73,10 +73,9 @@ def check_visibility(
     Args:
         geometry: How images are fitted into squares.
         autoencoder: In eval mode; it is moved to the GPU where there is one.
-        name: Of the autoencoder, for the report.
+        name: Name of the autoencoder in the report.
         config: What is measured, and the limits.
-        preset: Size of the network, for the time that an image takes.
-        reverse_steps: Of the same.
+        preset: Size of the network, for the time that an image takes, as its reverse steps are.
 
     Returns:
         ``settings`` (pairs of texts), ``seconds`` (:func:`~.fidelity.timings`), ``visibility``

@@ -1,4 +1,4 @@
-"""The validation report as text for the terminal, and as one HTML page without outside links."""
+"""The validation report as text for the terminal, and as one self-contained HTML page."""
 
 from __future__ import annotations
 
