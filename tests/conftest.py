@@ -17,6 +17,8 @@ from decodiff_pipeline.tracking.mlflow_values import prepare_environment
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import pandas as pd
+
     from decodiff_pipeline.deco.weights import AutoencoderConfig
 
 
@@ -94,6 +96,28 @@ def tiny_autoencoder(tmp_path: Path) -> AutoencoderConfig:
 
     narrow_autoencoder().save_pretrained(tmp_path / "tiny_autoencoder")
     return AutoencoderConfig(source=str(tmp_path / "tiny_autoencoder"))
+
+
+@pytest.fixture
+def raw(tmp_path: Path, make: SimpleNamespace) -> Path:
+    """A folder with one test image of 60 x 50 pixels, ``mono/a.png``."""
+    make.image(tmp_path / "raw" / "mono" / "a.png", seed=1, size=(60, 50))
+    return tmp_path / "raw"
+
+
+@pytest.fixture
+def manifest() -> pd.DataFrame:
+    """The manifest of ``raw``."""
+    import pandas as pd
+
+    row = {"category": "mono", "split": "test", "label": "good", "path": "mono/a.png"}
+    return pd.DataFrame([row | {"sha256": "ab" * 32}])
+
+
+@pytest.fixture
+def png(raw: Path) -> bytes:
+    """The bytes of the image in ``raw``."""
+    return (raw / "mono" / "a.png").read_bytes()
 
 
 @pytest.fixture(scope="session")
