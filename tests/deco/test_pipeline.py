@@ -77,6 +77,19 @@ def test_a_saved_model_scores_as_before(tmp_path: Path) -> None:
     assert found.scores == pytest.approx(expected.scores, abs=1e-5)
 
 
+def test_loading_brings_a_model_into_its_precision(tmp_path: Path) -> None:
+    pipeline = model(bfloat16=True)
+    assert {pipeline.vae.dtype, pipeline.unet.dtype} == {torch.float32}
+    pipeline.save_pretrained(tmp_path)
+    loaded = DeCoDiffPipeline.from_pretrained(tmp_path)
+    assert {loaded.vae.dtype, loaded.unet.dtype} == {torch.bfloat16}
+    expected, found = (
+        pipeline.for_inference()(photographs(2), "poly"),
+        loaded(photographs(2), "poly"),
+    )
+    assert found.scores == pytest.approx(expected.scores, abs=1e-5)
+
+
 @pytest.mark.parametrize("mode", ["I;16", "RGBA", "PA", "CMYK", "1"])
 def test_an_image_is_the_same_opened_by_anyone(tmp_path: Path, mode: str) -> None:
     grey = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
