@@ -150,6 +150,7 @@ def test_a_better_version_takes_over_and_again_nothing_moves(
     done = promote(judged(sharp), settings(), tmp_path)
     assert done["outcome"] == "promoted", failures(done)
     assert aliases() == {"champion": sharp, "previous": blind}
+    assert tags(sharp)["promotion.replaced"] == blind
     gain = next(g for g in done["gates"] if g["name"] == "gain over champion")
     assert gain["value"] > gain["reference"]
     pixels = {g["category"]: g["value"] for g in done["gates"] if g["metric"] == "pixel_aupro"}

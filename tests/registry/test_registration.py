@@ -71,7 +71,10 @@ def test_a_version_knows_what_it_is_and_answers(
     version = client.get_model_version_by_alias("decodiff", "challenger")
     assert (result["version"], result["new"], str(version.version)) == ("1", True, "1")
     assert version.tags["model_sha256"] == folder_sha256(tiny_model) == result["sha256"]
-    assert {"data_digest", "autoencoder_digest", "thresholds_sha256"} <= set(version.tags)
+    assert {
+        "data_digest", "autoencoder_digest", "thresholds_sha256", "serving_config",
+        "served_model_sha256", "monitoring_reference",
+    } <= set(version.tags)  # fmt: skip
 
     kept = {file.path for file in client.list_artifacts(version.run_id)}
     assert {"metrics.json", "evaluation_record.parquet"} <= kept  # to compare later models with
