@@ -1,4 +1,4 @@
-"""The floor: how far seconds of PCA get on the images that the diffusion model is judged on."""
+"""The PCA baseline: what seconds of PCA reach on the images that the model is measured on."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class PcaBaseline(NamedTuple):
     Attributes:
         metrics: Category → metrics, keys as in `metrics.image_metrics` and
             `metrics.pixel_metrics`, ``n_fitted``, and ``pixel_ap_touched_masks``: at 256², every
-            pixel that a defect touches defective, which is how the published floors were measured
+            pixel that a defect touches defective, which is how published baselines were measured
             and about 10 % above the strict figure. All ``None`` where a category has fewer than
             two good images to fit.
         scores: Path → score, of the good and defective test images that could be scored.

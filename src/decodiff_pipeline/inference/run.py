@@ -104,13 +104,7 @@ def infer(
     _check_categories(items, known)
     check_overrides(config.thresholds, known, "inference.thresholds")
     check_overrides(config.pixel_thresholds, known, "inference.pixel_thresholds")
-    limits = {name: _limits(name, thresholds, config) for name in {item.category for item in items}}
-    for name in sorted(name for name, limit in limits.items() if limit.image is None):
-        logger.warning(
-            "%s has no threshold, so its images get no decision; set inference.thresholds.%s",
-            name,
-            name,
-        )
+    limits = _limits({item.category for item in items}, thresholds, config)
     with store.writing() as journal:
         run = _Run(
             source,
@@ -290,14 +284,22 @@ def _check_categories(items: Sequence[Item], known: Sequence[str]) -> None:
             )
 
 
-def _limits(category: str, thresholds: Mapping[str, Any], config: InferenceConfig) -> Limits:
-    fitted = Limits(
-        threshold_of(thresholds, category), threshold_of(thresholds, category, "pixel_threshold")
-    )
-    return Limits(
-        config.thresholds.get(category, fitted.image),
-        config.pixel_thresholds.get(category, fitted.pixel),
-    )
+def _limits(
+    categories: set[str], thresholds: Mapping[str, Any], config: InferenceConfig
+) -> dict[str, Limits]:
+    """The thresholds of every category, with a warning where there is none."""
+    limits = {}
+    for name in sorted(categories):
+        image = config.thresholds.get(name, threshold_of(thresholds, name))
+        pixel = threshold_of(thresholds, name, "pixel_threshold")
+        limits[name] = Limits(image, config.pixel_thresholds.get(name, pixel))
+        if image is None:
+            logger.warning(
+                "%s has no threshold, so its images get no decision; set inference.thresholds.%s",
+                name,
+                name,
+            )
+    return limits
 
 
 def _encoded(anomaly_map: np.ndarray, kind: str) -> bytes:

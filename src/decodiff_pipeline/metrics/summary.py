@@ -40,9 +40,9 @@ def mean_over_categories(categories: Mapping[str, Mapping[str, Any]]) -> dict[st
     return mean | {"n_categories": counts}
 
 
-def beats(ours: float | None, floor: float | None) -> bool | None:
+def beats(ours: float | None, baseline: float | None) -> bool | None:
     """Whether a metric is above the baseline's; equal is not; ``None`` where one is missing."""
-    return None if ours is None or floor is None else ours > floor
+    return None if ours is None or baseline is None else ours > baseline
 
 
 def measured(metrics: Mapping[str, Any]) -> list[str]:

@@ -1,10 +1,10 @@
-"""Decision thresholds with a promise, from good images that nothing else has seen.
+"""Decision thresholds with a target false-positive rate, from good images seen by nothing else.
 
 Conformal prediction: with n calibration scores and one new score of a good image, all
 exchangeable, the new one is above the k-th smallest of the n with a probability of at most
 (n + 1 - k) / (n + 1), whatever the distribution. k = ⌈(n + 1)(1 - alpha)⌉ keeps that within alpha.
-If n < 1/alpha - 1 there is no such k: the best that n images can promise is 1 / (n + 1), at the
-largest of them.
+If n < 1/alpha - 1 there is no such k: the least rate that n images can guarantee is 1 / (n + 1),
+at the largest of them.
 
 Source: Angelopoulos and Bates, "A Gentle Introduction to Conformal Prediction", 2021, section 1.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def conformal_threshold(scores: np.ndarray, false_positive_rate: float) -> dict[str, Any]:
-    """The lowest threshold that keeps the promise.
+    """The lowest threshold that keeps the target false-positive rate.
 
     An image is flagged where its score is at least the threshold. The threshold is the float32
     number just above the k-th smallest score, so that a score equal to that one is not flagged:
@@ -34,7 +34,7 @@ def conformal_threshold(scores: np.ndarray, false_positive_rate: float) -> dict[
     Returns:
         ``threshold`` and ``promised_false_positive_rate``, the expected share of good images at
         or above it, at most; both ``None`` without scores. ``sufficient`` says whether n is
-        large enough to promise what was asked.
+        large enough for the rate that was asked for.
     """
     n = len(scores)
     if not n:
@@ -109,7 +109,7 @@ def pixel_decisions(maps: Maps, masks: Masks, threshold: float | None) -> dict[s
 
     Returns:
         ``pixel_false_positive_rate``: share of the good images with any pixel flagged, which is
-        what the threshold makes a promise of; ``pixel_false_negative_rate``: share of the
+        what the threshold is fitted to; ``pixel_false_negative_rate``: share of the
         defective images of known mask with no pixel of the defect flagged.
     """
     alarmed, missed = [], []

@@ -61,15 +61,7 @@ def measure_recent(
     rows = source.rows(
         config.category, scores_of=reference_sha256(reference), last_days=config.last_days
     )
-    spelling = {nfc(name): name for name in reference["categories"]}
-    rows["category"] = [spelling.get(nfc(name), name) for name in rows["category"]]
-    known = rows["category"].isin(reference["categories"])
-    if not known.any():
-        raise DataError(
-            f"no image of monitoring.source {source.path} is of a category that the model's "
-            f"reference has ({', '.join(reference['categories'])}); the first is of "
-            f"{rows['category'].iloc[0]!r}: rename the folder, or set monitoring.category"
-        )
+    known = _known(rows, reference, source)
     drawn = [
         group.sample(min(len(group), config.max_images), random_state=config.seed).sort_index()
         for _, group in rows[known].groupby("category", sort=True)
@@ -90,6 +82,20 @@ def measure_recent(
         )
         parts.append(pictured.loc[[one.row for one in found]].reset_index(drop=True).join(table))
     return pd.concat([*parts, pictured.loc[list(errors)]], ignore_index=True)
+
+
+def _known(rows: pd.DataFrame, reference: Mapping[str, Any], source: RecentSource) -> pd.Series:
+    """Which rows are of a category of the reference; categories get the reference's spelling."""
+    spelling = {nfc(name): name for name in reference["categories"]}
+    rows["category"] = [spelling.get(nfc(name), name) for name in rows["category"]]
+    known = rows["category"].isin(reference["categories"])
+    if not known.any():
+        raise DataError(
+            f"no image of monitoring.source {source.path} is of a category that the model's "
+            f"reference has ({', '.join(reference['categories'])}); the first is of "
+            f"{rows['category'].iloc[0]!r}: rename the folder, or set monitoring.category"
+        )
+    return known
 
 
 class _Measured(NamedTuple):

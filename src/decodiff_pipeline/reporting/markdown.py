@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MAX_CHARACTERS = 60_000  # GitHub takes 65,536 in a comment
 MAX_CATEGORIES = 40
 SIGNS = {"better": "▲", "worse": "▼", "no significant difference": "–", None: ""}  # noqa: RUF001
-FLOORS = {"pca": "PCA", "autoencoder": "autoencoder"}
+BASELINES = {"pca": "PCA", "autoencoder": "autoencoder"}
 MEAN = "mean"
 
 
@@ -87,7 +87,7 @@ def _ordered(metrics: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[
         verdicts = {row["verdict"] for row in rows}
         order = [
             "worse" in verdicts,
-            any(_is_unbeaten(metrics, floor, name) for floor in FLOORS),
+            any(_is_unbeaten(metrics, baseline, name) for baseline in BASELINES),
             "better" in verdicts,
         ]
         return (order.index(True) if True in order else len(order)), name
@@ -229,43 +229,43 @@ def _change(metric: str, row: Mapping[str, Any]) -> list[str]:
 
 def _baseline_table(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
     """The baselines' figures, and where the model's are not above them."""
-    floors = {key: metrics.get("baseline", {}).get(key) for key in FLOORS}
-    there = [key for key, floor in floors.items() if floor]
+    baselines = {key: metrics.get("baseline", {}).get(key) for key in BASELINES}
+    there = [key for key, baseline in baselines.items() if baseline]
     if not there:
         return ""
     columns = [metric for metric in COMPARED if metric in measured(metrics)]
     header = ["category"]
     for metric in columns:
-        header += [METRICS[metric], *(FLOORS[key] for key in there)]
+        header += [METRICS[metric], *(BASELINES[key] for key in there)]
     rows = [header]
     for name in names:
         cells = [escaped(name)]
         for metric in columns:
             cells.append(number(metrics["categories"][name].get(metric)))
-            cells += [_floor(metrics, key, name, metric) for key in there]
+            cells += [_baseline(metrics, key, name, metric) for key in there]
         rows.append(cells)
     unbeaten = {
         key: [escaped(name) for name in metrics["categories"] if _is_unbeaten(metrics, key, name)]
         for key in there
     }
     sentences = [
-        f"Not above the {FLOORS[key]} baseline: {listed(found)}."
+        f"Not above the {BASELINES[key]} baseline: {listed(found)}."
         if found
-        else f"Every category that can be measured is above the {FLOORS[key]} baseline."
+        else f"Every category that can be measured is above the {BASELINES[key]} baseline."
         for key, found in unbeaten.items()
     ]
     return "### Baselines\n\n" + " ".join(sentences) + "\n\n" + markdown_table(rows)
 
 
-def _floor(metrics: Mapping[str, Any], floor: str, name: str, metric: str) -> str:
-    value = metrics["baseline"][floor].get(name, {}).get(metric)
+def _baseline(metrics: Mapping[str, Any], baseline: str, name: str, metric: str) -> str:
+    value = metrics["baseline"][baseline].get(name, {}).get(metric)
     missed = beats(metrics["categories"][name].get(metric), value) is False
     return f"**{number(value)}** (not beaten)" if missed else number(value)
 
 
-def _is_unbeaten(metrics: Mapping[str, Any], floor: str, name: str) -> bool:
+def _is_unbeaten(metrics: Mapping[str, Any], baseline: str, name: str) -> bool:
     """Whether a baseline is at least as good as the model in a category."""
-    values = ((metrics.get("baseline") or {}).get(floor) or {}).get(name, {})
+    values = ((metrics.get("baseline") or {}).get(baseline) or {}).get(name, {})
     ours = metrics["categories"][name]
     return any(beats(ours.get(metric), values.get(metric)) is False for metric in COMPARED)
 

@@ -24,7 +24,7 @@ BASELINES = {"pca": "PCA", "autoencoder": "AE"}
 
 
 @dataclass(frozen=True)
-class Floor:
+class BaselineFigure:
     """What a baseline reaches in one metric.
 
     Attributes:
@@ -45,13 +45,13 @@ class Cell:
     Attributes:
         value: ``None`` where there is nothing to measure.
         interval: Low and high, if known.
-        floors: The baselines that have the metric.
+        baselines: The baselines that have the metric.
         seeds: ``mean``, ``std`` and ``n`` over training seeds, if known.
     """
 
     value: float | None
     interval: Sequence[float] | None
-    floors: list[Floor]
+    baselines: list[BaselineFigure]
     seeds: Mapping[str, Any] | None
 
 
@@ -124,19 +124,19 @@ def summarise(metrics: Mapping[str, Any]) -> tuple[dict[str, str], list[Row]]:
         The metrics' keys and names, and a row for each category and, last, the mean.
     """
     shown = {name: METRICS[name] for name in measured(metrics)}
-    floors = {
+    baselines = {
         key: metrics.get("baseline", {}).get(key) or {}
         for key in BASELINES
         if key in metrics.get("baseline", {})
     }
     rows = []
     for name, entry in metrics["categories"].items():
-        beside = {key: floor.get(name) or {} for key, floor in floors.items()}
+        beside = {key: baseline.get(name) or {} for key, baseline in baselines.items()}
         seeds = (metrics.get("seeds") or {}).get(name) or {}
         cells = [_cell(metric, entry, beside, seeds) for metric in shown]
         counts = entry.get("n_good"), entry.get("n_defective")
         rows.append(Row(name, _anchor(name), *counts, cells))
-    means = {key: mean_over_categories(floor) for key, floor in floors.items()}
+    means = {key: mean_over_categories(baseline) for key, baseline in baselines.items()}
     mean, seeds = metrics.get("mean") or {}, (metrics.get("seeds") or {}).get("mean") or {}
     rows.append(
         Row("mean", "", None, None, [_cell(metric, mean, means, seeds) for metric in shown])
@@ -147,18 +147,18 @@ def summarise(metrics: Mapping[str, Any]) -> tuple[dict[str, str], list[Row]]:
 def _cell(
     metric: str,
     entry: Mapping[str, Any],
-    floors: Mapping[str, Mapping[str, Any]],
+    baselines: Mapping[str, Mapping[str, Any]],
     seeds: Mapping[str, Any],
 ) -> Cell:
     value = entry.get(metric)
     beside = [
-        Floor(
+        BaselineFigure(
             BASELINES[key],
-            floor[metric],
-            beats(value, floor.get(metric)) if metric in COMPARED else None,
+            baseline[metric],
+            beats(value, baseline.get(metric)) if metric in COMPARED else None,
         )
-        for key, floor in floors.items()
-        if floor.get(metric) is not None
+        for key, baseline in baselines.items()
+        if baseline.get(metric) is not None
     ]
     return Cell(value, (entry.get("intervals") or {}).get(metric), beside, seeds.get(metric))
 

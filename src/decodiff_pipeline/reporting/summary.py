@@ -32,19 +32,19 @@ def render_table(metrics: Mapping[str, Any]) -> str:
         metrics: As `assessment.assess` returns them.
 
     Returns:
-        The protocol, a line per category and the mean, the PCA floor beside the two metrics it is
-        compared in; ``*`` marks a category that does not beat it.
+        The protocol, a line per category and the mean, the PCA baseline beside the two metrics it
+        is compared in; ``*`` marks a category that does not beat it.
     """
-    floors = metrics.get("baseline", {}).get("pca", {})
+    baselines = metrics.get("baseline", {}).get("pca", {})
     shown = measured(metrics)
     header = ["category", "good", "bad"]
     for name in shown:
         header += [METRICS[name], "(PCA)"] if name in COMPARED else [METRICS[name]]
     lines = [
-        _line(name, row, floors.get(name, {}), shown)
+        _line(name, row, baselines.get(name, {}), shown)
         for name, row in metrics.get("categories", {}).items()
     ]
-    lines.append(_line("mean", metrics.get("mean", {}), mean_over_categories(floors), shown))
+    lines.append(_line("mean", metrics.get("mean", {}), mean_over_categories(baselines), shown))
     text = text_table([header, *lines])
     if "protocol" in metrics:
         native = ", native resolution" if metrics.get("resolution") == "native" else ""
@@ -55,14 +55,14 @@ def render_table(metrics: Mapping[str, Any]) -> str:
 
 
 def _line(
-    name: str, row: Mapping[str, Any], floor: Mapping[str, Any], shown: Sequence[str]
+    name: str, row: Mapping[str, Any], baseline: Mapping[str, Any], shown: Sequence[str]
 ) -> list[str]:
     cells = [name, str(row.get("n_good", "")), str(row.get("n_defective", ""))]
     for metric in shown:
         value = number(row.get(metric))
         if metric in COMPARED:
-            missed = beats(row.get(metric), floor.get(metric)) is False
-            cells += [f"{value}{'*' if missed else ' '}", f"{number(floor.get(metric))} "]
+            missed = beats(row.get(metric), baseline.get(metric)) is False
+            cells += [f"{value}{'*' if missed else ' '}", f"{number(baseline.get(metric))} "]
         else:
             cells.append(value)
     return cells

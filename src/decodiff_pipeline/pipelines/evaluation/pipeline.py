@@ -33,14 +33,14 @@ def _scoring() -> list[Node]:
 
 
 def _measuring() -> list[Node]:
-    floor = [*DATA, "params:preprocessing", "baseline_predictions", CONFIG]
+    inputs = [*DATA, "params:preprocessing", "baseline_predictions", CONFIG]
     baselines = ["baseline_metrics", "baseline_scores"]
     found = ["thresholds", *baselines, "synthetic_metrics", "sibling_runs"]
     trained = ["params:training", "params:scoring"]
     measured = ["metrics", "curves", "evaluation_record"]
     return [
         _node(nodes.fit_thresholds, ["predictions", CONFIG], "thresholds"),
-        _node(nodes.measure_baselines, floor, baselines),
+        _node(nodes.measure_baselines, inputs, baselines),
         _node(nodes.compute_metrics, ["predictions", *DATA, *found, CONFIG, *trained], measured),
     ]
 
