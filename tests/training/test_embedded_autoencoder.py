@@ -21,8 +21,6 @@ from decodiff_pipeline.deco.preprocess import to_square, to_tensor
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.deco.unet import DeCoDiffUNet
 from decodiff_pipeline.deco.weights import (
-    EMBEDDED_COLOUR,
-    SHIPPED,
     WEIGHTS_FILE,
     AutoencoderConfig,
     locate,
@@ -50,7 +48,7 @@ SIDE = 128
 
 @pytest.fixture(scope="module")
 def embedded() -> Autoencoder:
-    return load_autoencoder(AutoencoderConfig(EMBEDDED_COLOUR))
+    return load_autoencoder(AutoencoderConfig())
 
 
 def coloured_patches() -> Image.Image:
@@ -173,9 +171,8 @@ def folder_of(name: str) -> Path:
     return next(path for path in (folder / "train" / "good", folder) if path.is_dir())
 
 
-@pytest.mark.parametrize("source", SHIPPED)
-def test_the_shipped_weights_are_small(source: str) -> None:
-    assert (locate(AutoencoderConfig(source)) / WEIGHTS_FILE).stat().st_size <= MAX_BYTES
+def test_the_shipped_weights_are_small() -> None:
+    assert (locate(AutoencoderConfig()) / WEIGHTS_FILE).stat().st_size <= MAX_BYTES
 
 
 def washer(random: np.random.Generator, stain: tuple[int, int, int] | None = None) -> Image.Image:
@@ -196,7 +193,7 @@ def washer(random: np.random.Generator, stain: tuple[int, int, int] | None = Non
 def test_a_trained_model_finds_a_defect_of_colour_alone(tmp_path: Path) -> None:
     """The stain has the luma of the brass (151) and is red."""
     random = np.random.default_rng(0)
-    vae = load_autoencoder(AutoencoderConfig(EMBEDDED_COLOUR))
+    vae = load_autoencoder(AutoencoderConfig())
     good = to_tensor([np.asarray(washer(random)) for _ in range(48)])
     latents, _ = encode(vae, good)
     keys = [str(number) for number in range(len(latents))]

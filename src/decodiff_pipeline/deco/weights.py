@@ -15,8 +15,6 @@ from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.text import Text  # noqa: TC001 (pydantic looks at it)
 
 EMBEDDED = "embedded"
-EMBEDDED_COLOUR = "embedded_colour"
-SHIPPED = (EMBEDDED, EMBEDDED_COLOUR)  # folders of `decodiff_pipeline/weights`
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
@@ -26,7 +24,7 @@ class AutoencoderConfig:
     """Which autoencoder makes the latents.
 
     Attributes:
-        source: ``"embedded"`` or ``"embedded_colour"`` for the weights that come with the package,
+        source: ``"embedded"`` for the weights that come with the package,
             a local folder, or a hub id. It must be an ``AutoencoderTiny`` or ``AutoencoderKL`` in
             safetensors.
         subfolder: Folder inside the source, such as ``vae`` of a Stable Diffusion repository.
@@ -47,7 +45,7 @@ def locate(config: AutoencoderConfig) -> Path:
     Raises:
         ConfigurationError: They are not there and cannot be had.
     """
-    if config.source in SHIPPED:
+    if config.source == EMBEDDED:
         root = Path(str(resources.files("decodiff_pipeline") / "weights" / config.source))
     elif Path(config.source).is_dir():
         root = Path(config.source)
@@ -96,7 +94,7 @@ def _from_hub(config: AutoencoderConfig) -> Path:
     except Exception as error:
         command = " ".join(["hf download", config.source, *wanted["allow_patterns"]])
         msg = (
-            f"autoencoder.source {config.source!r} is neither {' nor '.join(SHIPPED)} nor a "
+            f"autoencoder.source {config.source!r} is neither {EMBEDDED!r} nor a "
             f"folder, and the hub gave no such weights ({type(error).__name__}); run `{command}` "
             "where there is a network, or name a folder that holds them"
         )

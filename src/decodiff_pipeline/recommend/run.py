@@ -20,7 +20,6 @@ from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.deco.memory import keep_freed_memory
 from decodiff_pipeline.deco.precision import resolve_bfloat16
 from decodiff_pipeline.deco.unet import build_unet
-from decodiff_pipeline.deco.weights import EMBEDDED, EMBEDDED_COLOUR, AutoencoderConfig
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.recommend.choices import (
     Choice,
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from decodiff_pipeline.deco.config import PreprocessConfig
+    from decodiff_pipeline.deco.weights import AutoencoderConfig
     from decodiff_pipeline.recommend.config import Base, Target
     from decodiff_pipeline.training.config import TrainingConfig
 
@@ -129,33 +129,15 @@ def _autoencoder(
     base: Base,
     preset: str,
 ) -> Choice:
-    """The configured autoencoder, or the one for colour where it loses that."""
-    chosen, lost = _checked(manifest, images, geometry, base, preset, base.autoencoder)
-    if lost and base.autoencoder.source == EMBEDDED:
-        colour = AutoencoderConfig(EMBEDDED_COLOUR)
-        other, lost = _checked(manifest, images, geometry, base, preset, colour)
-        if not lost:
-            return Choice(other.value, f"{other.why}; {EMBEDDED}: {chosen.why}")
-    return chosen
-
-
-def _checked(
-    manifest: pd.DataFrame,
-    images: ImageFolder,
-    geometry: PreprocessConfig,
-    base: Base,
-    preset: str,
-    autoencoder: AutoencoderConfig,
-) -> tuple[Choice, bool]:
-    """An autoencoder with what it keeps of the images, and whether it loses their colour."""
+    """The configured autoencoder, with what it keeps of the images."""
     names = sorted(manifest["category"].unique())[:CATEGORIES]
     rows = manifest[manifest["category"].isin(names) & (manifest["error"] == "")]
     # A mask that cannot be read is for the data validation to report.
     rows = rows.assign(mask_path=rows["mask_path"].where(rows["mask_error"] == "", None))
     config = base.visibility.model_copy(update=CHECKED)
     report, found = check_visibility(
-        rows, images, geometry=geometry, autoencoder=load_autoencoder(autoencoder),
-        name=autoencoder.source, config=config,
+        rows, images, geometry=geometry, autoencoder=load_autoencoder(base.autoencoder),
+        name=base.autoencoder.source, config=config,
         preset=preset, reverse_steps=base.scoring.num_inference_steps,
     )  # fmt: skip
     for sentence in report["answers"]:
@@ -164,13 +146,13 @@ def _checked(
         logger.warning("%s", sentence)
     figures = [one.figures for one in found.values() if one.figures.get("psnr") is not None]
     if not figures:
-        return Choice(autoencoder, "not measured, for want of good val images"), False
+        return Choice(base.autoencoder, "not measured, for want of good val images")
     kept = [one["saturation_kept"] for one in figures if one["saturation_kept"] is not None]
     colour = f"keeps {100 * min(kept):.0f} % of the saturation" if kept else "images are grey"
     own = "see the warnings: fit one of your own (docs/autoencoder.md)"
     reason = f"PSNR {min(one['psnr'] for one in figures):.1f} dB, {colour}"
     reason += f"; {own}" if report["warnings"] else ""
-    return Choice(autoencoder, reason), bool(kept) and min(kept) < config.min_saturation
+    return Choice(base.autoencoder, reason)
 
 
 def seconds_per_step(

@@ -1,9 +1,9 @@
 """Fits a small ``AutoencoderTiny``, from random weights, to images.
 
-The objective is the mean absolute error plus that of the colour alone. The mean PSNR is no
-objective: its gradient goes with the inverse of the error, so that images which are good already
-get all of it, and the coloured ones none. Noise on the latents keeps the decoder smooth, and a
-penalty on latents beyond its soft clip at 3 keeps every channel in use.
+The objective is the root mean squared error of each image plus that of its colour alone. The mean
+PSNR is no objective: its gradient goes with the inverse of the error, so that images which are good
+already get all of it, and the coloured ones none. Noise on the latents keeps the decoder smooth,
+and a penalty on latents beyond its soft clip at 3 keeps every channel in use.
 """
 
 from __future__ import annotations
@@ -200,9 +200,13 @@ def draw_pool(
 def _rescale(
     image: NDArray[np.uint8], config: AutoencoderTrainingConfig, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Brings the short side to the drawn length (bicubic), which the image is not enlarged for."""
+    """Brings the short side to the drawn length (bicubic), which the image is not enlarged for.
+
+    The length is log-uniform, so that small images, which hold more detail in a crop, come as often
+    as large ones.
+    """
     short = min(image.shape[:2])
-    wanted = round(config.image_size * rng.uniform(1.0, config.max_scale))
+    wanted = round(config.image_size * config.max_scale ** rng.random())
     side = max(min(wanted, short), config.image_size)
     if side == short:
         return image
@@ -241,7 +245,7 @@ def _train_step(
     error = decoded.float() - images  # (B, 3, C, C)
     chroma = error - error.mean(dim=1, keepdim=True)
     beyond = (latents.float().abs() - LATENT_RANGE).relu().square().mean()
-    loss = error.abs().mean() + config.chroma_weight * chroma.abs().mean() + beyond
+    loss = _rms(error) + config.chroma_weight * _rms(chroma) + beyond
     if not torch.isfinite(loss):
         msg = (
             f"the autoencoder's loss is {loss:.4g} with learning_rate {config.learning_rate} "
@@ -257,6 +261,11 @@ def _train_step(
     squared = error.detach().square().mean(dim=(1, 2, 3))  # (B,)
     psnr = (10 * torch.log10(4 / (squared + MSE_FLOOR))).mean()
     return float(loss.detach()), float(psnr)
+
+
+def _rms(error: torch.Tensor) -> torch.Tensor:
+    """Mean over the images of the root mean squared error; an error of 0 has a gradient of 0."""
+    return (error.square().mean(dim=(1, 2, 3)) + MSE_FLOOR).sqrt().mean()
 
 
 @torch.no_grad()

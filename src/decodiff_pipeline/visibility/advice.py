@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.deco.config import SIZE_UNIT
 from decodiff_pipeline.deco.geometry import square_count
-from decodiff_pipeline.deco.weights import EMBEDDED_COLOUR
 from decodiff_pipeline.visibility.measure import model_scale, smallest_row
 
 if TYPE_CHECKING:
@@ -162,7 +161,7 @@ def warnings(category: str, found: Visibility, config: VisibilityConfig) -> list
         lost.append(
             f"COLOUR IS LOST in {category}: the autoencoder keeps {100 * kept:.0f} % of the "
             f"saturation (limit {100 * config.min_saturation:.0f} %), and defects of colour alone "
-            f"cannot be found; set autoencoder.source={EMBEDDED_COLOUR}, or {_other_autoencoder()}"
+            f"cannot be found; {_other_autoencoder()}"
         )
     quality = figures.get("psnr")
     if quality is not None and quality < config.min_psnr:
