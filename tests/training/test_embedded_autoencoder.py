@@ -93,8 +93,8 @@ def thin_lines() -> Image.Image:
 @pytest.mark.parametrize(
     ("drawing", "least_psnr", "most_delta_e", "least_saturation"),
     [
-        (coloured_patches, 23.0, 8.0, 0.7),
-        (saturated_halves, 25.0, 9.0, 0.9),
+        (coloured_patches, 23.5, 7.5, 0.7),
+        (saturated_halves, 26.0, 6.0, 0.9),
         (lettering, 14.0, 16.0, 0.0),
         (noise, 20.0, 22.0, 0.0),  # whose colour no latent can hold
         (thin_lines, 17.5, 16.0, 0.55),
@@ -133,18 +133,19 @@ SETS = {
     "ball_screw": "bsdata/ball_screw",
     "magnetic_tile": "magnetic_tile/magnetic_tile",
 }
-# In dB; at 256 that of TAESD on the images that the test takes.
+# In dB, of which some are above TAESD's on the same images: all at 256, and at 128 those of
+# toothbrush, pavement and magnetic_tile.
 LEAST_PSNR = {
-    ("elpv", 128): 27.5,
-    ("elpv", 256): 32.8,
-    ("toothbrush", 128): 26.5,
-    ("toothbrush", 256): 29.7,
-    ("pavement", 128): 27.2,
-    ("pavement", 256): 28.2,
-    ("ball_screw", 128): 26.0,
-    ("ball_screw", 256): 31.0,
-    ("magnetic_tile", 128): 29.0,
-    ("magnetic_tile", 256): 30.2,
+    ("elpv", 128): 29.0,
+    ("elpv", 256): 35.5,
+    ("toothbrush", 128): 28.2,
+    ("toothbrush", 256): 31.2,
+    ("pavement", 128): 28.7,
+    ("pavement", 256): 30.0,
+    ("ball_screw", 128): 27.7,
+    ("ball_screw", 256): 32.5,
+    ("magnetic_tile", 128): 30.2,
+    ("magnetic_tile", 256): 30.4,
 }
 
 
@@ -157,7 +158,7 @@ def test_real_images_are_reproduced(embedded: Autoencoder, name: str, size: int)
     ]
     report = reconstruction_report(embedded, [to_tensor(squares)])
     assert report["psnr"] >= LEAST_PSNR[name, size]
-    assert report["saturation_kept"] is None or 0.85 <= report["saturation_kept"] <= 1.1
+    assert report["saturation_kept"] is None or 0.9 <= report["saturation_kept"] <= 1.1
 
 
 def folder_of(name: str) -> Path:
