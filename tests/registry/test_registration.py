@@ -117,16 +117,29 @@ def test_the_same_model_gets_no_second_version(register: Callable[..., dict[str,
     assert (other["version"], other["new"]) == ("2", True)
 
 
-def test_a_run_that_is_going_on_is_used_and_left_running(
-    register: Callable[..., dict[str, Any]], store: str, monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_is_going_on_keeps_running_and_its_experiment_gets_the_model(
+    register: Callable[..., dict[str, Any]],
+    store: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import mlflow
 
     client = mlflow.MlflowClient(store)
-    run = client.create_run(client.create_experiment("elpv"))
+    experiment = client.create_experiment("elpv", (tmp_path / "elpv").as_uri())
+    run = client.create_run(experiment)
     monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
-    assert register()["run_id"] == run.info.run_id
+    # As in a project whose `Default` was deleted; without a name, MLflow takes `Default`.
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    client.delete_experiment("0")
+    result = register()
+    assert result["run_id"] == run.info.run_id
     assert client.get_run(run.info.run_id).info.status == "RUNNING"
+    logged = client.get_logged_model(result["model_id"])
+    assert logged.experiment_id == experiment
+    assert logged.artifact_location.startswith((tmp_path / "elpv").as_uri())
+    (found,) = client.search_logged_models([experiment])
+    assert (found.model_id, str(found.status)) == (result["model_id"], "READY")
 
 
 def test_a_model_that_does_not_answer_is_not_registered(

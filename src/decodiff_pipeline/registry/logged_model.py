@@ -80,7 +80,7 @@ def serving_config(config: RegistrationConfig) -> dict[str, int]:
 def log_model(
     model: TrainedModel, config: RegistrationConfig, tags: Mapping[str, str], run_id: str
 ) -> ModelInfo:
-    """Log a model from code, with signature and example, to a run.
+    """Log a model from code, with signature and example, to a run and its experiment.
 
     Args:
         model: What to log.
@@ -101,11 +101,21 @@ def log_model(
             reference = Path(folder, "monitoring_reference.json")
             reference.write_text(json.dumps(model.reference), encoding="utf-8")
             artifacts["monitoring_reference"] = str(reference)
+        run = mlflow.get_run(run_id)
+        # Left to itself, Model.log puts the model into the experiment `Default`.
+        logged = mlflow.initialize_logged_model(
+            config.model_name,
+            source_run_id=run_id,
+            tags=dict(tags),
+            params=run.data.params,
+            experiment_id=run.info.experiment_id,
+        )
         # pyfunc.log_model is this call without `run_id`: it takes MLflow's thread-bound active run.
         return Model.log(
             None,
             mlflow.pyfunc,
             name=config.model_name,
+            model_id=logged.model_id,
             run_id=run_id,
             tags=dict(tags),
             metadata={tag: model.tags[tag] for tag in DIGESTS},
