@@ -10,7 +10,7 @@ import torch
 from benchmarks.released_network import ReleasedUNet
 from benchmarks.timing import side_by_side
 from decodiff_pipeline.deco.config import CorruptionConfig
-from decodiff_pipeline.deco.memory import keep_freed_memory
+from decodiff_pipeline.deco.device import keep_freed_memory
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.deco.unet import PRESETS, build_unet
 from decodiff_pipeline.training.batches import Batch, generator

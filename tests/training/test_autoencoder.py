@@ -25,7 +25,6 @@ from decodiff_pipeline.evaluation.reconstruction import (
 from decodiff_pipeline.pipelines.autoencoder.nodes import fit_autoencoder, measure_autoencoder
 from decodiff_pipeline.training.autoencoder import (
     draw_pool,
-    learning_rate,
     train_autoencoder,
 )
 from decodiff_pipeline.training.autoencoder_config import AutoencoderTrainingConfig
@@ -146,15 +145,6 @@ def test_crops_are_never_taken_from_enlarged_large_images() -> None:
         {"procedural": Stripes()}, small(image_size=80, max_scale=4), np.random.default_rng(0)
     )
     assert set(np.unique(pool.numpy())) == {0, 255}
-
-
-def test_learning_rate_warms_up_and_falls_to_zero() -> None:
-    config = small(steps=100, warmup_steps=10, learning_rate=1e-2)
-    rates = [learning_rate(step, config) for step in range(101)]
-    assert rates[9] == max(rates) == pytest.approx(1e-2)
-    assert rates[100] == pytest.approx(0, abs=1e-12)
-    assert rates[:10] == sorted(rates[:10])
-    assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
 @pytest.mark.parametrize(

@@ -361,20 +361,20 @@ def test_latents_are_sampled_from_the_posterior(tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_rises_and_falls_to_zero() -> None:
-    rates = [learning_rate(step, 100, peak=1.0, warmup=0.1) for step in range(100)]
+    rates = [learning_rate(step, 100, peak=1.0, warmup_steps=10) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[10] == pytest.approx(1.0)
     assert rates[9:] == sorted(rates[9:], reverse=True)
     assert rates[-1] == pytest.approx(0, abs=1e-3)
-    end = learning_rate(99, 100, peak=2.0, warmup=0.1, final=0.25)
+    end = learning_rate(99, 100, peak=2.0, warmup_steps=10, final=0.25)
     assert end == pytest.approx(0.5, abs=1e-2)
 
 
 def test_the_released_schedule_ends_at_a_quarter_of_its_peak() -> None:
     """A half cosine over 1.5 times the length breaks off at cos(2π/3) = -1/2."""
     steps = 100_000
-    end = learning_rate(steps - 1, steps, peak=1.0, warmup=0.0, cosine_length=1.5)
+    end = learning_rate(steps - 1, steps, peak=1.0, warmup_steps=0, cosine_length=1.5)
     assert end == pytest.approx((1 + math.cos(2 * math.pi / 3)) / 2, abs=1e-4)
-    warmed = learning_rate(steps - 1, steps, peak=1.0, warmup=10 / 800, cosine_length=1.5)
+    warmed = learning_rate(steps - 1, steps, peak=1.0, warmup_steps=1250, cosine_length=1.5)
     assert warmed == pytest.approx((1 + math.cos(math.pi * 790 / 1190)) / 2, abs=1e-4)
     assert warmed == pytest.approx(0.25, abs=0.005)

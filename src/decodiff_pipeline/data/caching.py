@@ -16,8 +16,7 @@ from decodiff_pipeline.data.latent_cache import LatentCache, LatentMoments, late
 from decodiff_pipeline.data.synthetic_images import SyntheticImage, synthetic_images
 from decodiff_pipeline.data.transforms import AugmentationConfig, augmented_square
 from decodiff_pipeline.deco import weights
-from decodiff_pipeline.deco.device import resolve_device
-from decodiff_pipeline.deco.memory import keep_freed_memory
+from decodiff_pipeline.deco.device import keep_freed_memory, resolve_bfloat16, resolve_device
 from decodiff_pipeline.errors import CacheError
 
 if TYPE_CHECKING:
@@ -200,7 +199,6 @@ def _encode_missing(
     from tqdm import tqdm
 
     from decodiff_pipeline.deco.autoencoder import encode, load_autoencoder, reduction
-    from decodiff_pipeline.deco.precision import resolve_bfloat16
     from decodiff_pipeline.deco.preprocess import to_tensor
 
     keep_freed_memory()

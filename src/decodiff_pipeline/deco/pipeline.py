@@ -12,7 +12,7 @@ from decodiff_pipeline.deco.assembly import DeCoDiffOutput, assemble
 from decodiff_pipeline.deco.autoencoder import decode, encode
 from decodiff_pipeline.deco.colour import apply_orientation, to_eight_bit
 from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig, require_places
-from decodiff_pipeline.deco.device import resolve_device
+from decodiff_pipeline.deco.device import keep_freed_memory, resolve_device
 from decodiff_pipeline.deco.discrepancy import (
     Discrepancies,
     anomaly_maps,
@@ -22,7 +22,6 @@ from decodiff_pipeline.deco.discrepancy import (
     smoothed,
 )
 from decodiff_pipeline.deco.geometry import square_count, squares
-from decodiff_pipeline.deco.memory import keep_freed_memory
 from decodiff_pipeline.deco.preprocess import to_tensor, to_uint8
 
 # Imported for good: diffusers finds a saved model's parts among the imported modules only.

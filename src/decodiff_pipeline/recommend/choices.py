@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.deco.geometry import square_count
 from decodiff_pipeline.visibility.measure import model_scale
 
@@ -167,7 +168,7 @@ def choose_preset() -> Choice:
     """The size of the network by the device."""
     import torch
 
-    if torch.cuda.is_available():
+    if resolve_device() == "cuda":
         return Choice(ON_A_GPU, f"this machine has a GPU, {torch.cuda.get_device_name()}")
     return Choice(ON_A_PROCESSOR, "this machine has no GPU")
 

@@ -16,9 +16,7 @@ from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.layouts.base import GOOD
 from decodiff_pipeline.data.manifest import build_manifest
 from decodiff_pipeline.deco.autoencoder import load_autoencoder, reduction
-from decodiff_pipeline.deco.device import resolve_device
-from decodiff_pipeline.deco.memory import keep_freed_memory
-from decodiff_pipeline.deco.precision import resolve_bfloat16
+from decodiff_pipeline.deco.device import keep_freed_memory, resolve_bfloat16, resolve_device
 from decodiff_pipeline.deco.unet import build_unet
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.recommend.choices import (

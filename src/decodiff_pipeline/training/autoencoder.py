@@ -8,7 +8,6 @@ and a penalty on latents beyond its soft clip at 3 keeps every channel in use.
 
 from __future__ import annotations
 
-import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +17,10 @@ from diffusers import AutoencoderTiny
 from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from PIL import Image
 
-from decodiff_pipeline.deco.device import resolve_device
-from decodiff_pipeline.deco.precision import resolve_bfloat16
+from decodiff_pipeline.deco.device import resolve_bfloat16, resolve_device
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.training.muon import Muon
+from decodiff_pipeline.training.schedule import learning_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -48,7 +47,6 @@ def train_autoencoder(
     config: AutoencoderTrainingConfig,
     *,
     on_log: Callable[[Row], None] | None = None,
-    on_snapshot: Callable[[int, AutoencoderTiny], None] | None = None,
 ) -> tuple[AutoencoderTiny, list[Row]]:
     """Runs the whole fit; the same arguments on the same machine give the same weights.
 
@@ -56,7 +54,6 @@ def train_autoencoder(
         sources: The images, by the names in ``config.sources``.
         config: Everything else.
         on_log: Called with every row of the log as it is made.
-        on_snapshot: Called after every pool with the step and the averaged weights so far.
 
     Returns:
         The autoencoder with averaged (EMA) weights, in eval mode on the CPU, the deviation of its
@@ -66,7 +63,7 @@ def train_autoencoder(
     Raises:
         ModelError: The loss, or the scale of the latents, is no longer a number.
     """
-    device = _device(config.device)
+    device = torch.device(resolve_device(config.device))
     model = new_autoencoder(config).to(device, memory_format=torch.channels_last)
     average = new_autoencoder(config).to(device)
     optimizers = new_optimizers(model, config)
@@ -74,7 +71,9 @@ def train_autoencoder(
     log: list[Row] = []
     window, started = [], time.monotonic()
     for step, images in enumerate(batches(sources, config, device)):
-        rate = learning_rate(step, config)
+        rate = learning_rate(
+            step, config.steps, peak=config.learning_rate, warmup_steps=config.warmup_steps
+        )
         for optimizer, share in zip(optimizers, (1.0, ADAMW_SHARE), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * share
@@ -85,8 +84,6 @@ def train_autoencoder(
             window = []
             if on_log:
                 on_log(log[-1])
-        if on_snapshot and (step + 1) % _steps_per_pool(config) == 0:
-            on_snapshot(step + 1, average)
     average = average.to("cpu").eval()
     _set_scaling_factor(average, sources, config)
     return average, log
@@ -145,14 +142,6 @@ def _initialise(model: AutoencoderTiny) -> None:
     torch.nn.init.constant_(last.bias, 0.5)  # the decoder's own range is 0 to 1
 
 
-def learning_rate(step: int, config: AutoencoderTrainingConfig) -> float:
-    """Linear warm-up, then half a cosine to zero at ``config.steps``."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
 def batches(
     sources: Mapping[str, ImageSource],
     config: AutoencoderTrainingConfig,
@@ -163,7 +152,7 @@ def batches(
     A pool of crops is drawn and used ``passes`` times, since drawing an image takes as long as
     learning from several crops.
     """
-    steps = _steps_per_pool(config)
+    steps = config.pool_size * config.passes // config.batch_size
     for first in range(0, config.steps, steps):
         rng = np.random.default_rng([config.seed, first // steps])
         pool = draw_pool(sources, config, rng)
@@ -310,10 +299,6 @@ def _row(
     }
 
 
-def _steps_per_pool(config: AutoencoderTrainingConfig) -> int:
-    return config.pool_size * config.passes // config.batch_size
-
-
 def _to_float(images: torch.Tensor, device: torch.device) -> torch.Tensor:
     """uint8 0-255 to float32 in [-1, 1], channels last (1.5 times as fast on a CPU)."""
     images = images.to(device).contiguous(memory_format=torch.channels_last)
@@ -324,9 +309,3 @@ def _autocast(config: AutoencoderTrainingConfig, device: torch.device) -> Any:
     precision = config.precision
     wanted = precision if precision == "auto" else precision == "bfloat16"
     return torch.autocast(device.type, torch.bfloat16, enabled=resolve_bfloat16(wanted, device))
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = resolve_device()
-    return torch.device(name)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from decodiff_pipeline.deco.memory import keep_freed_memory
+from decodiff_pipeline.deco.device import keep_freed_memory
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.errors import ConfigurationError, ModelError
 from decodiff_pipeline.training.batches import Batch, Batches, generator
@@ -153,7 +153,7 @@ class TrainingRun:
             self.step,
             self.total,
             peak=self.config.learning_rate,
-            warmup=self.config.warmup,
+            warmup_steps=math.ceil(self.config.warmup * self.total),
             final=self.config.final_learning_rate,
             cosine_length=self.config.cosine_length,
         )

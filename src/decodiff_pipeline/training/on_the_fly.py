@@ -12,8 +12,7 @@ from decodiff_pipeline.data.caching import READERS
 from decodiff_pipeline.data.latent_cache import LatentMoments
 from decodiff_pipeline.data.transforms import augmented_square
 from decodiff_pipeline.deco.autoencoder import encode, load_autoencoder
-from decodiff_pipeline.deco.device import resolve_device
-from decodiff_pipeline.deco.precision import resolve_bfloat16
+from decodiff_pipeline.deco.device import resolve_bfloat16, resolve_device
 from decodiff_pipeline.deco.preprocess import to_tensor
 from decodiff_pipeline.training.batches import Batches
 

@@ -10,7 +10,7 @@ def learning_rate(
     total: int,
     *,
     peak: float,
-    warmup: float,
+    warmup_steps: int,
     final: float = 0.0,
     cosine_length: float = 1.0,
 ) -> float:
@@ -20,7 +20,7 @@ def learning_rate(
         step: Optimiser steps done so far, 0…total-1.
         total: Length of the run in steps.
         peak: Highest rate.
-        warmup: Share of the steps over which the rate rises; the first step already trains.
+        warmup_steps: Steps over which the rate rises; the first step already trains.
         final: Rate at the end of the cosine, as a share of the peak.
         cosine_length: Where the cosine ends, in lengths of the run, at least 1. The released
             code's 1.5 leaves the last step at (1 + cos(2π/3))/2 = 25 % of the peak, and a little
@@ -29,8 +29,7 @@ def learning_rate(
     Returns:
         The rate for this step.
     """
-    rising = math.ceil(warmup * total)
-    if step < rising:
-        return peak * (step + 1) / rising
-    progress = (step - rising) / max(1, cosine_length * total - rising)
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, cosine_length * total - warmup_steps)
     return peak * (final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2)

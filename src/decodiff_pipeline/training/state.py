@@ -12,7 +12,7 @@ from diffusers.training_utils import EMAModel
 from torch import nn
 
 from decodiff_pipeline.commands import kedro_run
-from decodiff_pipeline.deco.precision import resolve_bfloat16
+from decodiff_pipeline.deco.device import resolve_bfloat16
 from decodiff_pipeline.deco.unet import DeCoDiffUNet, build_unet
 from decodiff_pipeline.errors import CheckpointError
 from decodiff_pipeline.training.muon import Muon

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from decodiff_pipeline.deco.autoencoder import decode, encode, reduction
+from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.deco.preprocess import to_tensor
 from decodiff_pipeline.deco.unet import build_unet
 from decodiff_pipeline.evaluation.reconstruction import has_colour, psnr, saturation_kept
@@ -124,7 +125,7 @@ def busy_seconds(work: Callable[[], object]) -> float:
     """
     started, busy = time.perf_counter(), time.process_time()
     work()
-    if torch.cuda.is_available():
+    if resolve_device() == "cuda":
         torch.cuda.synchronize()
         return time.perf_counter() - started
     threads = torch.get_num_threads()

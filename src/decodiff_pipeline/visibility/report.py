@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from decodiff_pipeline.deco.device import resolve_device
-from decodiff_pipeline.deco.memory import keep_freed_memory
+from decodiff_pipeline.deco.device import keep_freed_memory, resolve_device
 from decodiff_pipeline.reporting.page import render_page
 from decodiff_pipeline.reporting.pictures import data_uri
 from decodiff_pipeline.visibility.advice import answer, warnings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from decodiff_pipeline.deco.precision import resolve_bfloat16
+from decodiff_pipeline.deco.device import resolve_bfloat16
 
 
 @pytest.mark.parametrize(
