@@ -14,8 +14,8 @@ from decodiff_pipeline.data.manifest import DataConfig
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.unet import UNetPreset
 from decodiff_pipeline.deco.weights import AutoencoderConfig
+from decodiff_pipeline.evaluation.comparison import EarlierEvaluation
 from decodiff_pipeline.evaluation.config import EvaluationConfig
-from decodiff_pipeline.evaluation.reference import EarlierEvaluation
 from decodiff_pipeline.monitoring.config import ReferenceConfig
 from decodiff_pipeline.pipelines.data_validation.config import ValidationConfig
 from decodiff_pipeline.registry.config import RegistrationConfig

@@ -18,8 +18,8 @@ from decodiff_pipeline.deco.unet import DeCoDiffUNet
 from decodiff_pipeline.evaluation.baselines import (
     AutoencoderBaseline,
     measure_baselines,
-    score_test_images,
 )
+from decodiff_pipeline.evaluation.scoring import score_images
 from decodiff_pipeline.metrics.exact import IMAGE_METRICS, PIXEL_METRICS
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def test_the_autoencoder_is_judged_by_its_own_error(pipeline: DeCoDiffPipeline) 
 
 
 def test_test_images_alone_are_scored_and_measured_like_the_model(plate: World) -> None:
-    score_test_images(plate.model, plate.manifest, plate.images, plate.store, plate.config)
+    test = plate.manifest[plate.manifest["split"] == "test"]
+    score_images(plate.model, test, plate.images, plate.store, plate.config)
     index = plate.store.index()
     assert set(index["split"]) == {"test"}
     assert len(index) == sum(plate.model.calls) == 13
@@ -85,9 +86,8 @@ def test_test_images_alone_are_scored_and_measured_like_the_model(plate: World) 
 
 def test_the_released_protocol_relabels_for_the_baseline_too(cropped: World) -> None:
     cropped.config = cropped.config.model_copy(update={"protocol": "released"})
-    score_test_images(
-        cropped.model, cropped.manifest, cropped.images, cropped.store, cropped.config
-    )
+    test = cropped.manifest[cropped.manifest["split"] == "test"]
+    score_images(cropped.model, test, cropped.images, cropped.store, cropped.config)
     metrics, _ = measure_baselines(
         cropped.manifest, cropped.images, cropped.model.preprocessing, cropped.store, cropped.config
     )

@@ -59,6 +59,36 @@ def test_scores_on_the_edges_of_bins_are_measured_exactly() -> None:
         assert binned[name] == pytest.approx(exact[name], abs=1e-9)
 
 
+def hard_maps(case: str) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of which many are equal, below 0, not finite, or one number; on edges of bins."""
+    maps, masks = blobs(9)
+    if case == "ties":
+        maps = np.round(maps)
+    elif case == "negative":
+        maps = truncated(maps - np.float32(0.5))
+    elif case == "infinite":
+        maps = truncated(maps)
+        maps[0, :3], maps[-1, :2], maps[1, 3] = np.inf, np.inf, -np.inf
+    elif case == "constant":
+        maps[:] = 0.5
+    return maps, masks
+
+
+@pytest.mark.parametrize("case", ["ties", "negative", "infinite", "constant"])
+def test_hard_scores_are_measured_as_the_exact_metrics_do(case: str) -> None:
+    maps, masks = hard_maps(case)
+    binned, exact = binned_metrics(image_histograms(maps, masks)), pixel_metrics(maps, masks)
+    for name in set(PIXEL_METRICS) - {"pixel_ap"}:
+        assert binned[name] == pytest.approx(exact[name], abs=1e-9), name
+
+
+def test_zeros_of_both_signs_are_one_score() -> None:
+    zeros = np.array([[[0.0, -0.0, -1.0]]], np.float32)
+    histograms = image_histograms(zeros, [None])
+    assert len(histograms.levels) == 2 and histograms.levels[1] == 0
+    assert histograms.free.tolist() == [[1, 2]]
+
+
 @pytest.mark.parametrize("shift", [0, -1])
 def test_levels_are_the_lower_edges_of_the_bins(shift: int) -> None:
     maps, masks = blobs(2)

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from decodiff_pipeline.evaluation.comparison import compare
-from decodiff_pipeline.evaluation.reference import EarlierEvaluation
+from decodiff_pipeline.evaluation.comparison import EarlierEvaluation, compare
 from decodiff_pipeline.metrics.binned import image_histograms, pack
 from decodiff_pipeline.metrics.exact import IMAGE_METRICS, image_metrics
 

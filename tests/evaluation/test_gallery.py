@@ -18,9 +18,9 @@ from decodiff_pipeline.reporting.gallery import (
     INPUT_BYTES,
     RECONSTRUCTION_BYTES,
     make_gallery,
+    rank_hard_examples,
 )
 from decodiff_pipeline.reporting.pictures import data_uri, heat, outline
-from decodiff_pipeline.reporting.verdicts import rank_hard_examples
 
 if TYPE_CHECKING:
     from tests.evaluation.conftest import World

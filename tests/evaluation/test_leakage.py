@@ -10,7 +10,7 @@ import pytest
 from decodiff_pipeline.data.duplicates import MIN_BITS
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.manifest import DataConfig, build_manifest
-from decodiff_pipeline.evaluation.assessment import near_duplicate_paths, near_duplicates
+from decodiff_pipeline.evaluation.assessment import near_duplicates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,27 +40,31 @@ def manifest() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns, index=range(10, 19))
 
 
+def paths_of_doubles(rows: pd.DataFrame, bits: int) -> set[str]:
+    return set(rows["path"][near_duplicates(rows, bits)])
+
+
 def test_doubles_are_found_within_the_category_and_equal_bytes_anywhere() -> None:
     found = near_duplicates(manifest(), BITS)
     assert found.index.equals(manifest().index)
     assert found.dtype == bool
     assert set(manifest()["path"][found]) == {"near", "near calibration", "equal bytes"}
-    assert near_duplicate_paths(manifest(), BITS + 1) >= {"far", "near"}
+    assert paths_of_doubles(manifest(), BITS + 1) >= {"far", "near"}
 
 
 @pytest.mark.parametrize("ones", [MIN_BITS - 1, 256 - MIN_BITS + 1])
 def test_hashes_of_blank_sheets_and_ramps_say_nothing(ones: int) -> None:
     rows = manifest().assign(dhash=f"{(1 << ones) - 1:064x}")
-    assert near_duplicate_paths(rows, BITS) == {"equal bytes"}
+    assert paths_of_doubles(rows, BITS) == {"equal bytes"}
 
 
 def test_null_calls_nothing_a_double_and_zero_only_equal_hashes() -> None:
     assert not near_duplicates(manifest(), None).any()
-    assert near_duplicate_paths(manifest(), 0) == {"equal bytes"}
+    assert paths_of_doubles(manifest(), 0) == {"equal bytes"}
 
 
 def test_without_hashes_equal_bytes_still_count() -> None:
-    assert near_duplicate_paths(manifest().drop(columns="dhash"), BITS) == {"equal bytes"}
+    assert paths_of_doubles(manifest().drop(columns="dhash"), BITS) == {"equal bytes"}
 
 
 def test_one_side_alone_has_no_doubles() -> None:

@@ -22,9 +22,9 @@ from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline, Discrepancies
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.deco.unet import DeCoDiffUNet
+from decodiff_pipeline.evaluation.comparison import EarlierEvaluation
 from decodiff_pipeline.evaluation.config import EvaluationConfig, Protocol
 from decodiff_pipeline.evaluation.predictions import PredictionStore
-from decodiff_pipeline.evaluation.reference import EarlierEvaluation
 from decodiff_pipeline.pipelines.evaluation import create_pipeline
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.scoring import ScoringConfig

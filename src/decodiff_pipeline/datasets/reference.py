@@ -12,12 +12,14 @@ from kedro.io import AbstractDataset, DatasetError
 
 from decodiff_pipeline.data.provenance import git_output
 from decodiff_pipeline.errors import ConfigurationError
-from decodiff_pipeline.evaluation.reference import CHAMPION, EarlierEvaluation
+from decodiff_pipeline.evaluation.comparison import EarlierEvaluation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import pandas as pd
+
+CHAMPION = "champion"  # the model that the registry gives this alias
 
 
 class ReferenceEvaluationDataset(AbstractDataset[NoReturn, "EvaluationReferences"]):

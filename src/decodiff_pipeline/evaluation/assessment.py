@@ -77,24 +77,23 @@ def assess(
             resolution.
     """
     baseline, synthetic = baseline or {}, synthetic or {}
-    _require_same(baseline, synthetic, config)
-    geometry = predictions.geometry()
+    measured = [("baseline_metrics", baseline)]
+    measured += [("synthetic_metrics", entry) for entry in synthetic.values()]
+    for name, result in measured:
+        require_same_protocol(result, name, config.protocol, config.resolution)
+    geometry, index = predictions.geometry(), predictions.index()
     warn_of_other_sizes(geometry, config.protocol)
-    index = predictions.index()
-    by_protocol = labelled(index, images, geometry, config.protocol)
-    judged = _evaluators(by_protocol, predictions, images, config)
-    names = list(judged)
-    table = _record(judged, by_protocol, predictions, manifest, images, config)
+    by_protocol, judged = _by_category(predictions, images, config)
+    table = _record(by_protocol, judged, predictions, manifest, images, config)
     if pca_scores is not None:
         table[record.PCA_SCORE] = table["path"].map(pca_scores).astype(float)
-    double = table["near_duplicate"]
-    samples = {name: record.sample(record.certain(table, name)) for name in names}
+    samples = {name: record.sample(record.certain(table, name)) for name in judged}
     categories = {}
-    for name in names:
+    for name, evaluator in judged.items():
         original = index[(index["category"] == name) & (index["split"] == "test")]
         limits = {key: thresholds["categories"].get(name, {}).get(key) for key in PROMISE}
         categories[name] = {
-            **_category(judged[name], limits, samples[name], double, config),
+            **_category(evaluator, limits, samples[name], table["near_duplicate"], config),
             **_left_out(original, by_protocol.loc[original.index], limits["threshold"]),
             "cropped_defects": cropped_defects(original, images, geometry),
             "synthetic": synthetic.get(name),
@@ -102,7 +101,7 @@ def assess(
     return Assessment(
         _whole(categories, list(samples.values()), baseline, config)
         | {"cropped_share": cropped_share(geometry, index[index["split"] == "test"])},
-        {name: _curves(found, config) for name, found in judged.items()},
+        {name: _curves(evaluator, config) for name, evaluator in judged.items()},
         table,
     )
 
@@ -113,55 +112,9 @@ def image_record(
     images: ImageFolder,
     config: EvaluationConfig,
 ) -> pd.DataFrame:
-    """The record of an evaluation alone: no metrics, intervals or curves.
-
-    Args:
-        predictions: The scored images.
-        manifest: The validated manifest, for the near-duplicates outside test.
-        images: The raw images, for the masks.
-        config: Protocol and resolution.
-    """
-    geometry = predictions.geometry()
-    by_protocol = labelled(predictions.index(), images, geometry, config.protocol)
-    judged = _evaluators(by_protocol, predictions, images, config)
-    return _record(judged, by_protocol, predictions, manifest, images, config)
-
-
-def _evaluators(
-    by_protocol: pd.DataFrame,
-    predictions: PredictionStore,
-    images: ImageFolder,
-    config: EvaluationConfig,
-) -> dict[str, CategoryEvaluator]:
-    return {
-        name: CategoryEvaluator(name, by_protocol, predictions, images, config)
-        for name in sorted(set(by_protocol["category"]))
-    }
-
-
-def _record(
-    judged: Mapping[str, CategoryEvaluator],
-    by_protocol: pd.DataFrame,
-    predictions: PredictionStore,
-    manifest: pd.DataFrame,
-    images: ImageFolder,
-    config: EvaluationConfig,
-) -> pd.DataFrame:
-    double = by_protocol["path"].isin(near_duplicate_paths(manifest, config.near_duplicate_bits))
-    table = record.make_record(
-        by_protocol, double, {name: _histograms(found) for name, found in judged.items()}
-    )
-    table.attrs[record.IDENTITY] = record.identity(predictions.about(), manifest, images, config)
-    return table
-
-
-def _require_same(
-    baseline: Mapping[str, Any], synthetic: Mapping[str, Any], config: EvaluationConfig
-) -> None:
-    how = config.protocol, config.resolution
-    require_same_protocol(baseline, "baseline_metrics", *how)
-    for entry in synthetic.values():
-        require_same_protocol(entry, "synthetic_metrics", *how)
+    """The record of an evaluation alone, as `assess` makes it: no metrics, intervals or curves."""
+    by_protocol, judged = _by_category(predictions, images, config)
+    return _record(by_protocol, judged, predictions, manifest, images, config)
 
 
 def plain_metrics(
@@ -169,20 +122,38 @@ def plain_metrics(
 ) -> dict[str, Any]:
     """The metrics alone: no thresholds, no intervals.
 
-    Args:
-        predictions: The scored images.
-        images: The raw images, for the masks.
-        config: Protocol, resolution and limit of AUPRO.
-
     Returns:
         ``categories``, each with its metrics and `CategoryEvaluator.counts`, and ``mean``.
     """
-    index = labelled(predictions.index(), images, predictions.geometry(), config.protocol)
-    categories = {}
-    for name in sorted(set(index["category"])):
-        judged = CategoryEvaluator(name, index, predictions, images, config)
-        categories[name] = {**judged.metrics(), **judged.counts()}
+    _, judged = _by_category(predictions, images, config)
+    categories = {name: {**one.metrics(), **one.counts()} for name, one in judged.items()}
     return {"categories": categories, "mean": mean_over_categories(categories)}
+
+
+def _by_category(
+    predictions: PredictionStore, images: ImageFolder, config: EvaluationConfig
+) -> tuple[pd.DataFrame, dict[str, CategoryEvaluator]]:
+    """All images as the protocol labels them, and the evaluator of each category."""
+    rows = labelled(predictions.index(), images, predictions.geometry(), config.protocol)
+    return rows, {
+        name: CategoryEvaluator(name, rows, predictions, images, config)
+        for name in sorted(set(rows["category"]))
+    }
+
+
+def _record(
+    by_protocol: pd.DataFrame,
+    judged: Mapping[str, CategoryEvaluator],
+    predictions: PredictionStore,
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    config: EvaluationConfig,
+) -> pd.DataFrame:
+    doubles = manifest["path"][near_duplicates(manifest, config.near_duplicate_bits)]
+    histograms = [_histograms(evaluator) for evaluator in judged.values()]
+    table = record.make_record(by_protocol, by_protocol["path"].isin(doubles), histograms)
+    table.attrs[record.IDENTITY] = record.identity(predictions.about(), manifest, images, config)
+    return table
 
 
 def _whole(
@@ -323,8 +294,3 @@ def near_duplicates(manifest: pd.DataFrame, bits: int | None) -> pd.Series:
     if "dhash" in manifest:
         found |= near_duplicate_of(manifest, bits) != ""
     return found
-
-
-def near_duplicate_paths(manifest: pd.DataFrame, bits: int | None) -> frozenset[str]:
-    """Paths of the images that `near_duplicates` marks, to find them in another table."""
-    return frozenset(manifest["path"][near_duplicates(manifest, bits)])

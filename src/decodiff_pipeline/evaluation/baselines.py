@@ -15,7 +15,6 @@ from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline, Discrepancies
 from decodiff_pipeline.evaluation.category_evaluator import CERTAIN, CategoryEvaluator
 from decodiff_pipeline.evaluation.pca_baseline import pca_baseline
 from decodiff_pipeline.evaluation.protocols import labelled
-from decodiff_pipeline.evaluation.scoring import score_images
 from decodiff_pipeline.metrics.exact import IMAGE_METRICS, PIXEL_METRICS
 
 if TYPE_CHECKING:
@@ -24,36 +23,11 @@ if TYPE_CHECKING:
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.evaluation.config import EvaluationConfig
-    from decodiff_pipeline.evaluation.predict import AnomalyModel
     from decodiff_pipeline.evaluation.predictions import PredictionStore
 
 logger = logging.getLogger(__name__)
 
 IMAGE_RANGE = 2.0  # from -1 to 1
-
-
-def score_test_images(
-    model: AnomalyModel,
-    manifest: pd.DataFrame,
-    images: ImageFolder,
-    store: PredictionStore,
-    config: EvaluationConfig,
-) -> None:
-    """Score the test images alone; a baseline has no threshold that calibration would serve.
-
-    Args:
-        model: Such as `autoencoder_baseline.AutoencoderBaseline`.
-        manifest: The validated manifest.
-        images: The raw images.
-        store: Where the predictions go.
-        config: Batch size.
-
-    Raises:
-        ModelError: As `scoring.score_images`; so with the next two.
-        ImageError: An image cannot be read.
-        DataError: The predictions cannot be written.
-    """
-    score_images(model, manifest[manifest["split"] == "test"], images, store, config)
 
 
 def measure_baselines(

@@ -16,7 +16,6 @@ from decodiff_pipeline.metrics.bootstrap import Difference, Sample
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from decodiff_pipeline.evaluation.reference import EarlierEvaluation
     from decodiff_pipeline.metrics.binned import Histograms
 
 # Results that differ in one of these are of different things; with what a file without it means.
@@ -25,6 +24,23 @@ VERDICTS = {True: "better", False: "worse", None: "no significant difference"}
 BINS = "bins"  # a column that `binned.pack` makes
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EarlierEvaluation:
+    """What a new evaluation is compared with.
+
+    Attributes:
+        name: Whose it is, for readers.
+        record: Its ``evaluation_record``; ``None`` where there is none.
+        metrics: Its ``metrics.json``; ``None`` where there is none.
+        missing: Why one of the two is missing, in one sentence.
+    """
+
+    name: str
+    record: pd.DataFrame | None = None
+    metrics: Mapping[str, Any] | None = None
+    missing: str | None = None
 
 
 @dataclass(frozen=True)

@@ -63,17 +63,13 @@ class PredictionStore:
         Raises:
             DataError: There are no predictions, or their index is damaged.
         """
-        try:
-            return pd.read_parquet(self._existing(INDEX))
-        except (OSError, ValueError) as error:
-            raise self._damaged(INDEX, error) from error
+        with self._reading(INDEX) as path:
+            return pd.read_parquet(path)
 
     def about(self) -> dict[str, Any]:
         """Which model made the predictions, and from what; see `scoring.describe`."""
-        try:
-            return json.loads(self._existing(ABOUT).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise self._damaged(ABOUT, error) from error
+        with self._reading(ABOUT) as path:
+            return json.loads(path.read_text(encoding="utf-8"))
 
     def geometry(self) -> PreprocessConfig:
         """How images were fitted into the squares that the maps are of."""
@@ -111,36 +107,23 @@ class PredictionStore:
             ) from error
 
     def _arrays(self, category: str, kind: str) -> StoredArrays:
-        name = f"{file_stem(category)}.{kind}.npy"
-        places = self._places(category)
-        try:
-            pixels = np.load(self._existing(name), mmap_mode="r", allow_pickle=False)
-            return StoredArrays(pixels, places)
-        except (OSError, ValueError, EOFError) as error:
-            raise self._damaged(name, error) from error
-
-    def _places(self, category: str) -> np.ndarray:
-        """int64 (N, 3): offset, height and width of a category's images, by row."""
         wanted = [("category", "==", category)]
-        try:
-            rows = pd.read_parquet(self._existing(INDEX), columns=["row", *PLACE], filters=wanted)
-        except (OSError, ValueError) as error:
-            raise self._damaged(INDEX, error) from error
-        return rows.sort_values("row")[PLACE].to_numpy(np.int64)
+        with self._reading(INDEX) as path:
+            rows = pd.read_parquet(path, columns=["row", *PLACE], filters=wanted)
+        places = rows.sort_values("row")[PLACE].to_numpy(np.int64)
+        with self._reading(f"{file_stem(category)}.{kind}.npy") as path:
+            return StoredArrays(np.load(path, mmap_mode="r", allow_pickle=False), places)
 
-    def _existing(self, name: str) -> Path:
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[Path]:
         path = self.path / name
+        cure = f"run {kedro_run('evaluation')} to make"
         if not path.is_file():
-            raise DataError(
-                f"there is no {path}; run {kedro_run('evaluation')} to make the predictions"
-            )
-        return path
-
-    def _damaged(self, name: str, error: Exception) -> DataError:
-        return DataError(
-            f"{self.path / name} cannot be read ({error}); "
-            f"run {kedro_run('evaluation')} to make it again"
-        )
+            raise DataError(f"there is no {path}; {cure} the predictions")
+        try:
+            yield path
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{path} cannot be read ({error}); {cure} it again") from error
 
     def __repr__(self) -> str:
         return f"PredictionStore({str(self.path)!r})"

@@ -23,7 +23,7 @@ from decodiff_pipeline.metrics import binned
 from decodiff_pipeline.metrics.bootstrap import Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.evaluation.config import EvaluationConfig
@@ -37,22 +37,22 @@ COLUMNS = (
 
 
 def make_record(
-    index: pd.DataFrame, near_duplicate: pd.Series, histograms: Mapping[str, pd.DataFrame]
+    index: pd.DataFrame, near_duplicate: pd.Series, histograms: Sequence[pd.DataFrame]
 ) -> pd.DataFrame:
     """The table of an evaluation.
 
     Args:
         index: Of the predictions, labelled by the protocol.
         near_duplicate: bool, by the index of ``index``.
-        histograms: By category, `binned.pack` of the images that every pixel's truth is known
-            of, with their index.
+        histograms: Of each category, `binned.pack` of the images that every pixel's truth is
+            known of, with their index.
 
     Returns:
         A row an image with `COLUMNS` and those of `binned.pack`, which are missing where the
         truth is not known.
     """
     record = index.assign(near_duplicate=near_duplicate)[list(COLUMNS)]
-    bins = pd.concat(histograms.values()) if histograms else pd.DataFrame()
+    bins = pd.concat(histograms) if histograms else pd.DataFrame()
     return record.join(bins)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import closing
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,11 +21,13 @@ from decodiff_pipeline.evaluation.predict import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     import pandas as pd
 
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.evaluation.config import EvaluationConfig
-    from decodiff_pipeline.evaluation.predict import AnomalyModel
+    from decodiff_pipeline.evaluation.predict import AnomalyModel, Prediction
     from decodiff_pipeline.evaluation.predictions import PredictionStore
 
 SCORED_SPLITS = ("calibration", "test")
@@ -61,20 +63,12 @@ def score_images(
             f"the model was not trained on the category {unknown[0]!r} of the manifest (it knows "
             f"{', '.join(model.categories)}); run {kedro_run('train')} first"
         )
-    geometry = model.preprocessing
-
-    def read(row: Any) -> ModelInput:
-        return model_input(images.read(row.path), row.path, row.category, geometry)
-
     ordered = wanted.sort_values("category", kind="stable")
-    size, steps = config.batch_size, config.num_inference_steps
+    size = config.batch_size
     with (
         store.writing(describe(model, wanted, config)) as writer,
-        progress(len(wanted), "scoring") as bar,
-        closing(read_ahead(read, ordered.itertuples())) as inputs,
+        closing(predictions_of(model, ordered, images, config, "scoring")) as found,
     ):
-        batches = predict(model, inputs, bar, batch_size=size, steps=steps)
-        found = chain.from_iterable(batches)
         for category, rows in ordered.groupby("category", sort=False):
             with writer.category(str(category), len(rows)) as file:
                 for start in range(0, len(rows), size):
@@ -86,6 +80,37 @@ def score_images(
                         scores=np.array([one.score for one in predictions]),
                         reconstructions=[one.reconstruction for one in predictions],
                     )
+
+
+def predictions_of(
+    model: AnomalyModel,
+    rows: pd.DataFrame,
+    images: ImageFolder,
+    config: EvaluationConfig,
+    name: str,
+) -> Generator[Prediction, None, None]:
+    """The predictions of a manifest's rows, in their order.
+
+    Args:
+        model: The trained pipeline.
+        rows: All of categories that the model knows.
+        images: The raw images.
+        config: Batch size and number of reverse steps.
+        name: Of the progress bar.
+
+    Raises:
+        ModelError: The model gives a map or score that is no number.
+        ImageError: An image cannot be read.
+    """
+    geometry = model.preprocessing
+
+    def read(row: Any) -> ModelInput:
+        return model_input(images.read(row.path), row.path, row.category, geometry)
+
+    size, steps = config.batch_size, config.num_inference_steps
+    with progress(len(rows), name) as bar, closing(read_ahead(read, rows.itertuples())) as inputs:
+        for batch in predict(model, inputs, bar, batch_size=size, steps=steps):
+            yield from batch
 
 
 def describe(
@@ -120,14 +145,10 @@ def _images_digest(manifest: pd.DataFrame) -> str:
 
 
 def _network_digest(network: Any) -> str:
+    import torch
+
     digest = hashlib.sha256()
     for name, weights in sorted(network.state_dict().items()):
         digest.update(f"{name} {weights.dtype} {tuple(weights.shape)}".encode())
-        digest.update(weights.detach().cpu().contiguous().flatten().view(_bytes()).numpy().data)
+        digest.update(weights.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _bytes() -> Any:
-    import torch
-
-    return torch.uint8

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from decodiff_pipeline.data.splits import CALIBRATION
 from decodiff_pipeline.metrics.thresholds import conformal_threshold
 
 if TYPE_CHECKING:
     from decodiff_pipeline.evaluation.predictions import PredictionStore
-
-CALIBRATION = "calibration"
 
 
 def fit_thresholds(predictions: PredictionStore, false_positive_rate: float) -> dict[str, Any]:

@@ -7,21 +7,13 @@ for review needs; its p-value is on the cautious side.
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from decodiff_pipeline.data import splits
 from decodiff_pipeline.data.layouts.base import GOOD
-from decodiff_pipeline.evaluation.predict import (
-    ModelInput,
-    model_input,
-    predict,
-    progress,
-    read_ahead,
-)
-from decodiff_pipeline.evaluation.thresholds import CALIBRATION
+from decodiff_pipeline.evaluation.scoring import predictions_of
 from decodiff_pipeline.metrics.thresholds import conformal_p_value
 
 if TYPE_CHECKING:
@@ -67,31 +59,15 @@ def review_training_images(
         return {}
     rows = manifest[(manifest["split"] == splits.TRAIN) & (manifest["label"] == GOOD)]
     rows = rows.sort_values("sha256").groupby("category").head(config.review_limit or len(rows))
-    scored = rows.assign(score=_scores(model, rows, images, config))
+    found = predictions_of(model, rows, images, config, "reviewing training images")
+    scored = rows.assign(score=np.array([one.score for one in found], np.float32))
     index = predictions.index()
-    calibration = index[index["split"] == CALIBRATION]
+    calibration = index[index["split"] == splits.CALIBRATION]
     review = {}
     for category, group in scored.groupby("category", sort=True):
         known = calibration[calibration["category"] == category]["score"].to_numpy()
         review[str(category)] = _listed(group, known, config.review_images)
     return review
-
-
-def _scores(
-    model: AnomalyModel, rows: pd.DataFrame, images: ImageFolder, config: EvaluationConfig
-) -> np.ndarray:
-    geometry = model.preprocessing
-
-    def read(row: Any) -> ModelInput:
-        return model_input(images.read(row.path), row.path, row.category, geometry)
-
-    size, steps = config.batch_size, config.num_inference_steps
-    with (
-        progress(len(rows), "reviewing training images") as bar,
-        closing(read_ahead(read, rows.itertuples())) as inputs,
-    ):
-        batches = predict(model, inputs, bar, batch_size=size, steps=steps)
-        return np.array([one.score for batch in batches for one in batch], np.float32)
 
 
 def _listed(scored: pd.DataFrame, calibration: np.ndarray, count: int) -> list[dict[str, Any]]:

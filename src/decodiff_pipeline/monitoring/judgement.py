@@ -1,4 +1,4 @@
-"""From measured images to an answer: has anything changed, and is it time to retrain?"""
+"""From measured images to an answer and its page: has anything changed?"""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from decodiff_pipeline.errors import ImageError
 from decodiff_pipeline.metrics.image_quality import QUALITY
 from decodiff_pipeline.monitoring.drift import Comparison, compare, holm, robust_spread
 from decodiff_pipeline.monitoring.features import label
+from decodiff_pipeline.reporting.page import render_page
+from decodiff_pipeline.reporting.pictures import thumbnail_uri
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from decodiff_pipeline.monitoring.config import MonitoringConfig
+    from decodiff_pipeline.monitoring.source import RecentSource
 
 DRIFT, STABLE, TOO_FEW = "drift", "no drift", "too few to say"
 NOTHING = pd.Series(dtype=float)
 NAMED = 3  # features and images that a sentence names
+THUMBNAIL = 160  # pixels, the longer side
+LISTED = 100  # unreadable images on the page; the JSON has all
 
 
 def judge(
@@ -185,3 +191,29 @@ def _sentence(name: str, category: Mapping[str, Any]) -> str:
         else "the products, or what the camera points at, have changed"
     )
     return f"{name}: {category['images']} images differ in {said}{more}; {advice}."
+
+
+def render_report(answer: Mapping[str, Any], source: RecentSource) -> str:
+    """Render an answer as one HTML page that loads nothing from elsewhere.
+
+    Args:
+        answer: As `judge` returned it.
+        source: Where the thumbnails come from.
+    """
+    unusual = [one | {"picture": _thumbnail(source, one["path"])} for one in answer["unusual"]]
+    return render_page(
+        "monitoring.html.j2",
+        answer=answer,
+        unusual=unusual,
+        unreadable=answer["unreadable"][:LISTED],
+        label=label,
+    )
+
+
+def _thumbnail(source: RecentSource, path: str) -> str | None:
+    """A small PNG as a data URI; ``None`` where the image is not there any more."""
+    try:
+        image = source.read(path)
+    except ImageError:
+        return None
+    return thumbnail_uri(image, THUMBNAIL)

@@ -25,28 +25,15 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Line:
-    """A curve.
+    """A curve."""
 
-    Attributes:
-        name: For the legend: "images", "pixels" or "regions".
-        path: The attribute ``d``, within WIDTH by HEIGHT, y down.
-    """
-
-    name: str
-    path: str
+    name: str  # for the legend: "image", "pixel" or "region"
+    path: str  # the attribute ``d``, within WIDTH by HEIGHT, y down
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves on common axes.
-
-    Attributes:
-        title: Over the chart.
-        x: Label of the axis across.
-        y: Label of the axis upwards, from 0 to 1.
-        right: Where the axis across ends; it begins at 0.
-        lines: At least one.
-    """
+    """Curves on common axes: from 0 to ``right`` across, from 0 to 1 upwards."""
 
     title: str
     x: str
@@ -57,32 +44,20 @@ class Chart:
 
 @dataclass(frozen=True)
 class Strip:
-    """The scores of one label.
-
-    Attributes:
-        label: "good", "uncertain" or "defective".
-        count: Images of that label.
-        path: Bars within STRIP_WIDTH by STRIP_HEIGHT, y down.
-    """
+    """The scores of one label, as bars within STRIP_WIDTH by STRIP_HEIGHT, y down."""
 
     label: str
-    count: int
+    count: int  # images
     path: str
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Strips on a common axis; they share the bins, but each fills its height.
-
-    Attributes:
-        strips: Of the labels that there are.
-        ticks: (position, text) along the axis.
-        threshold: Position of the threshold, if there is one.
-    """
+    """Strips on a common axis; they share the bins, but each fills its height."""
 
     strips: list[Strip]
-    ticks: list[tuple[float, str]]
-    threshold: float | None
+    ticks: list[tuple[float, str]]  # position along the axis, and text
+    threshold: float | None  # its position
 
 
 def draw_curves(curves: Mapping[str, Any], limit: float) -> list[Chart]:

@@ -11,7 +11,7 @@ import pandas as pd
 from decodiff_pipeline.deco.geometry import as_seen
 from decodiff_pipeline.evaluation.ground_truth import mask_by
 from decodiff_pipeline.evaluation.predictions import file_stem
-from decodiff_pipeline.reporting.verdicts import verdict
+from decodiff_pipeline.reporting.gallery import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,14 +34,9 @@ COLOURS = {"good": "#2b7bba", "uncertain": "#e0a100", "defective": "#c8372d"}
 
 @dataclass(frozen=True)
 class Panel:
-    """One row of a figure.
+    """One row of a figure."""
 
-    Attributes:
-        row: Of the predictions' index.
-        verdict: As `verdicts.verdict` gives it.
-    """
-
-    row: Any
+    row: Any  # of the predictions' index
     verdict: str
 
 

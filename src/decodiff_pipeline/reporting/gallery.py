@@ -1,4 +1,4 @@
-"""Test images to look at: input, reconstruction, heat map and the outline of the truth."""
+"""Test images to look at, those first that tell most: input, reconstruction, heat map, truth."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from PIL import Image
 
 from decodiff_pipeline.deco.geometry import to_original
 from decodiff_pipeline.reporting.pictures import data_uri, fitted, heat, outline
-from decodiff_pipeline.reporting.verdicts import rank_hard_examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,49 +20,77 @@ if TYPE_CHECKING:
 SIDE = 320  # pixels, the longer side of a picture
 # Bytes of each picture; those of 500 images are thus at most 20 MB as text, whatever they show.
 INPUT_BYTES, RECONSTRUCTION_BYTES, HEAT_BYTES = 16_000, 9_000, 5_000
+MISSED, FALSE_ALARM, DETECTED, PASSED = "missed", "false alarm", "detected", "passed"
+WRONG = (MISSED, FALSE_ALARM)
+
+
+def verdict(label: str, score: float, threshold: float | None) -> str:
+    """One of the four verdicts; the label itself where it is uncertain or no threshold is known.
+
+    Args:
+        label: "good", "defective" or "uncertain".
+        score: Of the image.
+        threshold: From which score on an image is flagged.
+    """
+    if threshold is None or label == "uncertain":
+        return label
+    flagged = score >= threshold
+    if label == "defective":
+        return DETECTED if flagged else MISSED
+    return FALSE_ALARM if flagged else PASSED
+
+
+def rank_hard_examples(rows: pd.DataFrame, thresholds: Mapping[str, float | None]) -> pd.DataFrame:
+    """Order images so that whoever stops looking early has seen what matters.
+
+    Wrong decisions come first, those furthest on the wrong side of the threshold at the head;
+    then the others, closest to the threshold first. Scores of two categories have no common
+    scale, so categories take turns.
+
+    Args:
+        rows: Images with ``category``, ``label`` and ``score``.
+        thresholds: Category → threshold.
+
+    Returns:
+        The rows in that order, with the column ``verdict``.
+    """
+    limits = rows["category"].map(thresholds).astype(float)
+    facts = zip(rows["label"], rows["score"], rows["category"], strict=True)
+    rows = rows.assign(
+        verdict=[verdict(label, score, thresholds.get(name)) for label, score, name in facts]
+    )
+    distance = (rows["score"].astype(float) - limits).abs()
+    wrong = rows["verdict"].isin(WRONG)
+    # Without a threshold the highest scores tell most.
+    key = distance.where(~wrong, -distance).fillna(-rows["score"].astype(float))
+    ordered = pd.DataFrame({"category": rows["category"], "right": ~wrong, "key": key})
+    ordered = ordered.sort_values(["right", "key"], kind="stable")
+    turn = ordered.groupby(["category", "right"]).cumcount()
+    ordered = ordered.assign(turn=turn).sort_values(["right", "turn", "category"])
+    return rows.loc[ordered.index]
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image of the gallery.
-
-    Attributes:
-        category: Of the image.
-        path: Of the image below the raw folder.
-        label: "good", "defective" or "uncertain".
-        verdict: As `verdicts.verdict` gives it.
-        defect_type: "" where it says no more than the label.
-        score: Of the image.
-        threshold: From which score on an image is flagged, if one is known.
-        size: Width and height of the pictures in pixels.
-        input: Data URI.
-        reconstruction: Data URI.
-        heat: Data URI, transparent where the map is low.
-        outline: Of the ground truth, as the path of an SVG; "" where there is no mask.
-    """
+    """One image of the gallery; pictures are data URIs."""
 
     category: str
-    path: str
+    path: str  # below the raw folder
     label: str
     verdict: str
-    defect_type: str
+    defect_type: str  # "" where it says no more than the label
     score: float
     threshold: float | None
-    size: tuple[int, int]
+    size: tuple[int, int]  # of the pictures, in pixels
     input: str
     reconstruction: str
-    heat: str
-    outline: str
+    heat: str  # transparent where the map is low
+    outline: str  # of the ground truth, as the path of an SVG; "" where there is no mask
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Items in the order of `verdicts.rank_hard_examples`, and how many were left out.
-
-    Attributes:
-        items: What is shown.
-        total: Test images there are.
-    """
+    """Items in the order of `rank_hard_examples`, and how many test images there are."""
 
     items: list[Item]
     total: int

@@ -1,4 +1,4 @@
-"""Nodes of the evaluation pipeline that score and measure."""
+"""Nodes of the evaluation pipeline."""
 
 from __future__ import annotations
 
@@ -22,22 +22,12 @@ def score_images(
     store: PredictionStore,
     config: EvaluationConfig,
 ) -> PredictionStore:
-    """Score the calibration and test images, on the GPU where there is one."""
+    """Score the calibration and test images."""
     from decodiff_pipeline.evaluation import scoring
 
     seen = images.of(manifest, model.bit_depths)
     scoring.score_images(_on_device(model), manifest, seen, store, config)
     return store
-
-
-def fit_thresholds(predictions: PredictionStore, config: EvaluationConfig) -> dict[str, Any]:
-    """Image and pixel thresholds from the calibration images.
-
-    See `decodiff_pipeline.evaluation.thresholds.fit_thresholds`.
-    """
-    from decodiff_pipeline.evaluation import thresholds
-
-    return thresholds.fit_thresholds(predictions, config.false_positive_rate)
 
 
 def score_baseline(
@@ -48,28 +38,15 @@ def score_baseline(
     config: EvaluationConfig,
 ) -> PredictionStore:
     """Score the test images by the reconstruction error of the model's autoencoder alone."""
-    from decodiff_pipeline.evaluation.baselines import AutoencoderBaseline, score_test_images
+    from decodiff_pipeline.evaluation import scoring
+    from decodiff_pipeline.evaluation.baselines import AutoencoderBaseline
 
     baseline = AutoencoderBaseline.of(_on_device(model))
     seen = images.of(manifest, model.bit_depths)
-    score_test_images(baseline, manifest, seen, store, config)
+    # Of the test images alone: a baseline has no threshold that calibration would serve.
+    test = manifest[manifest["split"] == "test"]
+    scoring.score_images(baseline, test, seen, store, config)
     return store
-
-
-def measure_baselines(
-    manifest: pd.DataFrame,
-    images: ImageFolder,
-    geometry: PreprocessConfig,
-    predictions: PredictionStore,
-    config: EvaluationConfig,
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """PCA and the autoencoder alone on the same split, masks and metrics as the model.
-
-    See `decodiff_pipeline.evaluation.baselines.measure_baselines`.
-    """
-    from decodiff_pipeline.evaluation import baselines
-
-    return baselines.measure_baselines(manifest, images.of(manifest), geometry, predictions, config)
 
 
 def review_training_images(
@@ -79,10 +56,7 @@ def review_training_images(
     predictions: PredictionStore,
     config: EvaluationConfig,
 ) -> dict[str, Any]:
-    """The good training images that the model finds most unusual, for somebody to look at.
-
-    See `decodiff_pipeline.evaluation.training_review.review_training_images`.
-    """
+    """See `evaluation.training_review.review_training_images`."""
     from decodiff_pipeline.evaluation import training_review
 
     return training_review.review_training_images(
@@ -90,18 +64,49 @@ def review_training_images(
     )
 
 
+def make_monitoring_reference(
+    model: Any,
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    predictions: PredictionStore,
+    config: ReferenceConfig,
+) -> dict[str, Any]:
+    """See `monitoring.reference.make_reference`."""
+    from decodiff_pipeline.monitoring.reference import make_reference
+
+    seen = images.of(manifest, model.bit_depths)
+    return make_reference(_on_device(model), manifest, seen, predictions, config)
+
+
 def measure_synthetic_localisation(
     model: Any, manifest: pd.DataFrame, images: ImageFolder, config: EvaluationConfig
 ) -> dict[str, Any]:
-    """Pixel metrics on synthetic defects, for the categories that have no masks.
-
-    See `synthetic_localisation.measure_synthetic_localisation`.
-    """
+    """See `evaluation.synthetic_localisation.measure_synthetic_localisation`."""
     from decodiff_pipeline.evaluation import synthetic_localisation
 
     return synthetic_localisation.measure_synthetic_localisation(
         _on_device(model), manifest, images.of(manifest, model.bit_depths), config
     )
+
+
+def fit_thresholds(predictions: PredictionStore, config: EvaluationConfig) -> dict[str, Any]:
+    """See `evaluation.thresholds.fit_thresholds`."""
+    from decodiff_pipeline.evaluation import thresholds
+
+    return thresholds.fit_thresholds(predictions, config.false_positive_rate)
+
+
+def measure_baselines(
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    geometry: PreprocessConfig,
+    predictions: PredictionStore,
+    config: EvaluationConfig,
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """See `evaluation.baselines.measure_baselines`."""
+    from decodiff_pipeline.evaluation import baselines
+
+    return baselines.measure_baselines(manifest, images.of(manifest), geometry, predictions, config)
 
 
 def compute_metrics(
@@ -117,10 +122,7 @@ def compute_metrics(
     training: TrainingConfig,
     scoring: ScoringConfig,
 ) -> tuple[dict[str, Any], dict[str, Any], pd.DataFrame]:
-    """All metrics of all categories with their intervals, curves, and a row for each image.
-
-    See `decodiff_pipeline.evaluation.assessment.Assessment`.
-    """
+    """All metrics of all categories with their intervals, curves, and a row for each image."""
     from decodiff_pipeline.evaluation.assessment import assess
     from decodiff_pipeline.metrics.summary import spread
 
@@ -138,24 +140,108 @@ def compute_metrics(
     return found.metrics | ({"seeds": seeds} if seeds else {}), found.curves, found.record
 
 
-def make_monitoring_reference(
-    model: Any,
+def compare_models(
+    record: pd.DataFrame, metrics: dict[str, Any], references: Any, config: EvaluationConfig
+) -> dict[str, Any]:
+    """Whether the model is better than the champion, or than that of a revision.
+
+    Args:
+        record: The new ``evaluation_record``.
+        metrics: The new ``metrics.json``.
+        references: A `datasets.reference.EvaluationReferences`.
+        config: Which of them is meant.
+    """
+    from decodiff_pipeline.evaluation.comparison import compare
+
+    return compare(record, metrics, references.load(config.compare_with))
+
+
+def draw_report(
+    metrics: dict[str, Any],
+    thresholds: dict[str, Any],
+    curves: dict[str, Any],
+    comparison: dict[str, Any],
+    training_review: dict[str, Any],
+    predictions: PredictionStore,
     manifest: pd.DataFrame,
     images: ImageFolder,
-    predictions: PredictionStore,
-    config: ReferenceConfig,
-) -> dict[str, Any]:
-    """What good images that training did not see are like, for the monitoring.
+    provenance: dict[str, Any],
+    config: EvaluationConfig,
+) -> tuple[dict[str, Any], str]:
+    """Pictures of telling images, and everything that was found as one HTML page.
 
-    See `decodiff_pipeline.monitoring.reference.make_reference`.
+    Raises:
+        DataError: The metrics were measured by another protocol or at another resolution.
     """
-    from decodiff_pipeline.monitoring.reference import make_reference
+    from decodiff_pipeline.evaluation.protocols import labelled, require_same_protocol
+    from decodiff_pipeline.reporting import figures, report
 
-    seen = images.of(manifest, model.bit_depths)
-    return make_reference(_on_device(model), manifest, seen, predictions, config)
+    images = images.of(manifest)
+    require_same_protocol(metrics, "metrics", config.protocol, config.resolution)
+    index = labelled(predictions.index(), images, predictions.geometry(), config.protocol)
+    given = report.ReportInput(
+        metrics,
+        thresholds,
+        index,
+        predictions,
+        images,
+        curves=curves,
+        identity=_identity(predictions, manifest, provenance),
+        training_review=training_review,
+        comparison=comparison,
+        gallery_images=config.gallery_images,
+    )
+    drawn = figures.draw_figures(index, predictions, images, thresholds, config)
+    return drawn, report.render_report(given)
+
+
+def summarise(
+    metrics: dict[str, Any],
+    comparison: dict[str, Any],
+    predictions: PredictionStore,
+    manifest: pd.DataFrame,
+    provenance: dict[str, Any],
+) -> tuple[str, pd.DataFrame]:
+    """The results as a comment for a pull request, and as a table."""
+    from decodiff_pipeline.reporting.markdown import render_summary
+    from decodiff_pipeline.reporting.tables import metrics_table
+
+    identity = _identity(predictions, manifest, provenance)
+    return render_summary(metrics, comparison, identity), metrics_table(metrics)
+
+
+def name_run(provenance: dict[str, Any]) -> dict[str, str | None]:
+    """The MLflow run that measured, in a file of its own: no stage may depend on a random id."""
+    return {"mlflow_run_id": provenance["mlflow_run_id"]}
+
+
+def tabulate(
+    record: pd.DataFrame, curves: dict[str, Any], thresholds: dict[str, Any]
+) -> tuple[Any, ...]:
+    """The test images as a table, and the rows that `dvc plots` draws."""
+    from decodiff_pipeline.reporting import tables
+
+    return (
+        tables.scores_table(record, thresholds),
+        *(tables.curve_rows(curves, name) for name in tables.CURVES),
+        tables.score_rows(record),
+        tables.confusion_rows(record, thresholds),
+    )
 
 
 def _on_device(model: Any) -> Any:
     from decodiff_pipeline.deco.device import resolve_device
 
     return model.to(resolve_device())
+
+
+def _identity(
+    predictions: PredictionStore, manifest: pd.DataFrame, provenance: dict[str, Any]
+) -> dict[str, Any]:
+    from decodiff_pipeline.data.provenance import data_digest
+
+    return {
+        "model": predictions.about().get("network_sha256"),
+        "data": data_digest(manifest),
+        **provenance,
+    }

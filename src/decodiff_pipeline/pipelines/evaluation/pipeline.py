@@ -7,7 +7,7 @@ from typing import Any
 
 from kedro.pipeline import Node, Pipeline, node, pipeline
 
-from decodiff_pipeline.pipelines.evaluation import nodes, report_nodes
+from decodiff_pipeline.pipelines.evaluation import nodes
 
 CONFIG = "params:evaluation"
 SOURCE = ("decodiff_model", "validated_manifest", "raw_images")
@@ -53,11 +53,11 @@ def _showing() -> list[Node]:
     tabulated = ["evaluation_record", "curves", "thresholds"]
     tables = ["scores_table", *(f"plot_{name}" for name in PLOTS)]
     return [
-        _node(report_nodes.compare_models, compared, "comparison"),
-        _node(report_nodes.draw_report, shown, ["figures", "report"]),
-        _node(report_nodes.summarise, summarised, ["evaluation_summary", "metrics_table"]),
-        _node(report_nodes.name_run, ["provenance"], "evaluation_run"),
-        _node(report_nodes.tabulate, tabulated, tables),
+        _node(nodes.compare_models, compared, "comparison"),
+        _node(nodes.draw_report, shown, ["figures", "report"]),
+        _node(nodes.summarise, summarised, ["evaluation_summary", "metrics_table"]),
+        _node(nodes.name_run, ["provenance"], "evaluation_run"),
+        _node(nodes.tabulate, tabulated, tables),
     ]
 
 

@@ -22,21 +22,14 @@ def infer(
     config: InferenceConfig,
     data: DataConfig,
 ) -> pd.DataFrame:
-    """Score what is new or changed, on the GPU where there is one, and decide on every image.
-
-    See `decodiff_pipeline.inference.run.infer`.
-    """
+    """See `inference.run.infer`."""
     from decodiff_pipeline.inference import run
 
     return run.infer(source, model_folder, onnx_folder, thresholds, store, config, data.max_pixels)
 
 
 def report_unreadable(results: pd.DataFrame) -> None:
-    """End the run with an error that counts the images that could not be read.
-
-    Raises:
-        DataError: There are such images.
-    """
+    """See `inference.results.require_readable`."""
     from decodiff_pipeline.inference.results import require_readable
 
     require_readable(results)

@@ -20,10 +20,7 @@ def measure_recent(
     config: MonitoringConfig,
     data: DataConfig,
 ) -> pd.DataFrame:
-    """Score and measure recent images, on the GPU where there is one.
-
-    See `decodiff_pipeline.monitoring.recent.measure_recent`.
-    """
+    """See `monitoring.recent.measure_recent`."""
     from decodiff_pipeline.deco.device import resolve_device
     from decodiff_pipeline.monitoring import recent
 
@@ -34,14 +31,11 @@ def measure_recent(
 def judge(
     reference: ReferenceFile, recent: pd.DataFrame, source: RecentSource, config: MonitoringConfig
 ) -> tuple[dict[str, Any], str]:
-    """Say whether anything has changed, for programs and for people.
-
-    See `decodiff_pipeline.monitoring.judgement.judge`.
-    """
-    from decodiff_pipeline.monitoring import judgement, report
+    """Say whether anything has changed, for programs and for people."""
+    from decodiff_pipeline.monitoring import judgement
 
     answer = judgement.judge(reference.load(), recent, config)
-    return answer, report.render_report(answer, source)
+    return answer, judgement.render_report(answer, source)
 
 
 def fail_on_drift(monitoring: dict[str, Any], _report: str, config: MonitoringConfig) -> None:
