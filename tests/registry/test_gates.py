@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pandas as pd
 import pytest
 from pydantic import ValidationError
 
@@ -14,6 +15,7 @@ from decodiff_pipeline.registry.gate_inputs import (
     GateInputs,
     ModelComparison,
     PairedDifference,
+    ThresholdFit,
 )
 from decodiff_pipeline.registry.gates import (
     Gate,
@@ -22,6 +24,7 @@ from decodiff_pipeline.registry.gates import (
     failed,
     judge,
 )
+from decodiff_pipeline.registry.model_comparison import recalls
 from decodiff_pipeline.serving.serving_check import ServingResult
 
 ANSWERS = ServingResult(None, True, 1e-6, 80.0, 30.0)
@@ -159,6 +162,39 @@ def test_thresholds_are_blamed_only_where_chance_does_not_explain_it() -> None:
     # Few calibration images: as many false positives are no wonder.
     few = FalsePositives(30, 100, promised=0.05, n_calibration=19)
     assert chance_of_as_many(few) > chance_of_as_many(FalsePositives(30, 100, **promise))
+
+
+def test_a_threshold_fitted_to_too_few_images_is_refused() -> None:
+    def fitted(n: int, target: float | None = 0.05) -> GateInputs:
+        promised = max(1 / (n + 1), target or 0) if n else None
+        return evidence(thresholds={"mono": ThresholdFit(n, promised, target)})
+
+    assert failures(fitted(19)) == []
+    assert failures(fitted(18)) == [("target rate", "mono")]
+    text = the_gate("target rate", judge(fitted(18), PromotionConfig())).explanation
+    assert "0.053 at best; at most 0.050 is asked, for which 19 images are needed" in text
+    both = [("calibration", "mono"), ("target rate", "mono")]
+    assert failures(fitted(3)) == both
+    assert failures(fitted(0)) == both[:1]
+    assert failures(fitted(12, target=None)) == []
+    loose = PromotionConfig(min_calibration_images=3, false_positive_rate=0.25)
+    assert failures(fitted(3), loose) == []
+
+
+def test_what_misses_most_defects_is_refused() -> None:
+    tests = pd.DataFrame({"category": "mono", "label": ["defective"] * 10 + ["good"]})
+    tests["score"] = [0.9] * 2 + [0.1] * 9
+    found = recalls(tests, {"categories": {"mono": {"threshold": 0.5}}})
+    assert found == {"mono": 0.2}
+    blind = evidence(metrics={"mono": {"image_auroc": 0.9, "recall": found["mono"]}})
+    assert failures(blind) == [("floor", "mono")]
+    text = the_gate("floor", failed(judge(blind, PromotionConfig()))).explanation
+    assert text == "0.200; at least 0.250 is asked"
+    allowed = PromotionConfig(category_floors={"mono": {"recall": 0.1}})
+    assert failures(blind, allowed) == []
+    # What is found says nothing of good images.
+    alone = evidence(metrics={"mono": {"image_auroc": None, "recall": 1.0}})
+    assert failures(alone) == [("evidence", "all")]
 
 
 def test_the_chance_is_that_of_exchangeable_scores() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.registry import model_comparison
-from decodiff_pipeline.registry.gate_inputs import GateInputs
+from decodiff_pipeline.registry.gate_inputs import RECALL, GateInputs
 from decodiff_pipeline.registry.version_evaluation import (
     ChangedFiles,
     EvaluationContext,
@@ -44,12 +44,14 @@ def evaluate_challenger(
         return GateInputs(ServingResult(error=str(error)))
     samples = model_comparison.samples_of(ours.tests, pixels=config.needs_pixels())
     pca = model_comparison.pca_samples(ours.tests, context.manifest, context.images, set(samples))
+    recalls = model_comparison.recalls(ours.tests, ours.thresholds)
     inputs = GateInputs(
         serving=_served(challenger, ours, context),
         metrics={
-            name: model_comparison.metrics_of(sample, evaluation)
+            name: {**model_comparison.metrics_of(sample, evaluation), RECALL: recalls.get(name)}
             for name, sample in samples.items()
         },
+        thresholds=model_comparison.threshold_fits(ours.thresholds),
         false_positives=model_comparison.false_positives(ours.tests, ours.thresholds),
         baseline=model_comparison.compare(samples, pca, config, evaluation),
         rolled_back=challenger.tags.get(ROLLED_BACK) or None,

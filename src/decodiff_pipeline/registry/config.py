@@ -24,6 +24,7 @@ ImageMetric = Literal["image_auroc", "image_ap", "image_f1max"]
 Metric = Literal[
     ImageMetric, "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro", "pixel_aupro_5"
 ]
+FloorMetric = Literal[Metric, "recall"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Change = Annotated[float, Field(ge=-1, le=1)]
 Sentence = Annotated[
@@ -128,10 +129,16 @@ class PromotionConfig(BaseModel):
         challenger: Alias or number of the version that is judged.
         override_reason: Promotes in spite of failed gates, with this reason in the log.
         fail_on_refusal: Whether a refusal ends the run with exit code 1.
-        floors: Least value by metric in every category.
+        floors: Least value by metric in every category. ``recall`` is the share of defective test
+            images at or above the threshold.
         category_floors: ``floors`` of single categories: ``{category: {metric: value}}``.
         champion: What is asked beside the champion.
         baseline: What is asked beside the PCA; image metrics alone.
+        min_calibration_images: Least number of images that the threshold of a category is fitted
+            to.
+        false_positive_rate: Largest false-positive rate that the calibration images of a category
+            may be able to hold: n of them hold 1 / (n + 1) at best. ``None`` takes the rate that
+            the thresholds were fitted for (``evaluation.false_positive_rate``).
         false_positive_significance: Chance that a version whose thresholds keep their promise is
             refused for its false positives, over all categories together.
         may_lose: Categories of the champion that the version need not know.
@@ -147,14 +154,16 @@ class PromotionConfig(BaseModel):
     challenger: Text = Field(default="challenger", min_length=1)
     override_reason: Sentence | None = None
     fail_on_refusal: bool = False
-    floors: dict[Metric, Share] = {"image_auroc": 0.6}
-    category_floors: dict[Text, dict[Metric, Share]] = {}
+    floors: dict[FloorMetric, Share] = {"image_auroc": 0.6, "recall": 0.25}
+    category_floors: dict[Text, dict[FloorMetric, Share]] = {}
     champion: ComparisonGates = ComparisonGates(
         improvement={"image_auroc": 0.0}, regression={"image_auroc": 0.01, "pixel_aupro": 0.02}
     )
     baseline: ComparisonGates = ComparisonGates(
         improvement={"image_auroc": 0.001}, regression={"image_auroc": 0.0}
     )
+    min_calibration_images: int = Field(default=10, ge=0)
+    false_positive_rate: float | None = Field(default=None, gt=0, le=1)
     false_positive_significance: float = Field(default=0.01, gt=0, lt=1)
     may_lose: tuple[Text, ...] = ()
     unloadable_champion: Literal["judge_alone", "refuse"] = "refuse"
@@ -169,7 +178,7 @@ class PromotionConfig(BaseModel):
             raise ValueError(f"baseline: {pixel[0]} is of pixels; name image metrics alone")
         return self
 
-    def least(self, category: str) -> dict[Metric, float]:
+    def least(self, category: str) -> dict[FloorMetric, float]:
         """Least value by metric in a category."""
         return self.floors | self.category_floors.get(category, {})
 

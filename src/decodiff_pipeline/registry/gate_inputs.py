@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.serving.serving_check import ServingResult
 
+RECALL = "recall"  # of defective test images, at the threshold that is served
+
 
 @dataclass(frozen=True)
 class PairedDifference:
@@ -56,12 +58,28 @@ class FalsePositives:
 
 
 @dataclass(frozen=True)
+class ThresholdFit:
+    """What the threshold of a category was fitted to.
+
+    Attributes:
+        n_calibration: Images that the threshold was fitted to.
+        promised: Expected share of good images at or above it, at most; ``None`` without one.
+        target: Rate that was asked for; ``None`` where the version does not say.
+    """
+
+    n_calibration: int
+    promised: float | None
+    target: float | None
+
+
+@dataclass(frozen=True)
 class GateInputs:
     """Everything that the verdict follows from.
 
     Attributes:
         serving: From the fresh process.
         metrics: Of the challenger, by category.
+        thresholds: Of the challenger, by category.
         false_positives: By category; where there is no threshold or no good image, absent.
         baseline: The challenger beside the PCA.
         champion: The challenger beside the champion; ``None`` where there is none to compare with.
@@ -72,6 +90,7 @@ class GateInputs:
 
     serving: ServingResult
     metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    thresholds: Mapping[str, ThresholdFit] = field(default_factory=dict)
     false_positives: Mapping[str, FalsePositives] = field(default_factory=dict)
     baseline: ModelComparison | None = None
     champion: ModelComparison | None = None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+from decodiff_pipeline.registry.gate_inputs import RECALL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +75,7 @@ def judge(inputs: GateInputs, config: PromotionConfig) -> list[Gate]:
         return gates
     gates += _serving(inputs.serving, config.serving)
     gates += _floors(inputs, config)
+    gates += _threshold_fits(inputs, config)
     gates += _false_positives(inputs, config.false_positive_significance)
     if inputs.baseline is not None:
         gates += _compared("PCA", inputs.baseline, config.baseline)
@@ -131,7 +135,7 @@ def _serving(serving: ServingResult, limits: ServingGates) -> Iterator[Gate]:
 def _floors(inputs: GateInputs, config: PromotionConfig) -> Iterator[Gate]:
     measured = False
     for category, metrics in sorted(inputs.metrics.items()):
-        measured |= any(value is not None for value in metrics.values())
+        measured |= any(metrics[name] is not None for name in metrics if name != RECALL)
         for metric, limit in config.least(category).items():
             value = metrics.get(metric)
             if value is None:
@@ -142,6 +146,29 @@ def _floors(inputs: GateInputs, config: PromotionConfig) -> Iterator[Gate]:
     if not measured:
         text = "no category has good and defective test images, so nothing can be measured"
         yield Gate("evidence", ALL, "any", None, None, None, False, text)
+
+
+def _threshold_fits(inputs: GateInputs, config: PromotionConfig) -> Iterator[Gate]:
+    least = config.min_calibration_images
+    for category, fit in sorted(inputs.thresholds.items()):
+        n = fit.n_calibration
+        text = f"the threshold is fitted to {n} good images; at least {least} are asked"
+        yield Gate("calibration", category, "images", n, None, least, n >= least, text)
+        limit = config.false_positive_rate or fit.target
+        if fit.promised is None or limit is None:
+            continue
+        passed = fit.promised <= limit + 1e-9  # 1 / 20 is 0.05
+        text = (
+            f"{n} calibration images hold a false-positive rate of {fit.promised:.3f} at best; "
+            f"at most {limit:.3f} is asked"
+        )
+        if not passed:
+            text += (
+                f", for which {math.ceil(1 / limit - 1 - 1e-9)} images are needed, or a larger "
+                "promotion.false_positive_rate"
+            )
+        metric = "false_positive_rate"
+        yield Gate("target rate", category, metric, fit.promised, fit.target, limit, passed, text)
 
 
 def _false_positives(inputs: GateInputs, significance: float) -> Iterator[Gate]:

@@ -17,6 +17,7 @@ from decodiff_pipeline.registry.gate_inputs import (
     FalsePositives,
     ModelComparison,
     PairedDifference,
+    ThresholdFit,
 )
 
 if TYPE_CHECKING:
@@ -136,6 +137,32 @@ def false_positives(
             flagged, len(rows), float(promised), int(entry.get("n_calibration", 0))
         )
     return found
+
+
+def recalls(tests: pd.DataFrame, thresholds: Mapping[str, Any]) -> dict[str, float]:
+    """Share of the defective test images that each category's threshold finds.
+
+    Arguments are as for `false_positives`. A category without a threshold or without defective
+    test images is absent.
+    """
+    found = {}
+    for category, rows in tests[tests["label"] == "defective"].groupby("category", sort=True):
+        threshold = thresholds["categories"].get(category, {}).get("threshold")
+        if threshold is not None:
+            found[str(category)] = float((rows["score"].to_numpy(np.float64) >= threshold).mean())
+    return found
+
+
+def threshold_fits(thresholds: Mapping[str, Any]) -> dict[str, ThresholdFit]:
+    """How many images each category's threshold was fitted to, and for which rate."""
+    return {
+        category: ThresholdFit(
+            int(entry.get("n_calibration", 0)),
+            entry.get("promised_false_positive_rate"),
+            thresholds.get("false_positive_rate"),
+        )
+        for category, entry in thresholds["categories"].items()
+    }
 
 
 def _mean(rows: list[dict[str, float | None]]) -> dict[str, float]:
