@@ -59,6 +59,18 @@ def test_a_renamed_image_keeps_its_split_and_a_copy_shares_it(mvtec_tree: Path) 
     assert (divided["split"].to_numpy() == before[divided["sha256"]].to_numpy()).all()
 
 
+def test_a_category_without_good_images_gets_no_word_of_them(
+    mvtec_tree: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.rmtree(mvtec_tree / "bolt/test/good")
+    build_manifest(ImageFolder(mvtec_tree), MVTEC)
+    assert "go to test" in caplog.text
+    caplog.clear()
+    shutil.rmtree(mvtec_tree / "bolt/train/good")
+    build_manifest(ImageFolder(mvtec_tree), MVTEC)
+    assert "go to test" not in caplog.text
+
+
 def test_unreadable_images_and_masks_are_rows_that_say_why(mvtec_tree: Path) -> None:
     base = mvtec_tree / "bolt"
     (base / "train/good/000.png").write_bytes(b"")

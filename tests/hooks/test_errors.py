@@ -74,8 +74,11 @@ def test_every_wrong_parameter_is_named_where_it_is_set(kedro: Kedro, project: P
     ],
 )
 def test_an_error_of_a_node(kedro: Kedro, fail: str, sentence: str) -> None:
-    (line,) = last_lines(kedro("run", "--pipelines", "untracked", f"--params=training.fail={fail}"))
+    result = kedro("run", "--pipelines", "untracked", f"--params=training.fail={fail}")
+    (line,) = last_lines(result)
     assert line.startswith(sentence)
+    assert (result.stderr + result.stdout).count(line.removeprefix("Error: ")) == 1
+    assert "previous command" not in result.stderr + result.stdout  # Kedro's --from-nodes
 
 
 @pytest.mark.parametrize(

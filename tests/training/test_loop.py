@@ -106,7 +106,10 @@ def test_a_training_from_before_the_choice_of_an_optimizer_goes_on(
 
 
 def test_a_kill_while_saving_leaves_the_checkpoint_before(
-    tiny_run: TinyRun, whole: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    tiny_run: TinyRun,
+    whole: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     training = tiny_run()
     fsync = os.fsync
@@ -120,6 +123,7 @@ def test_a_kill_while_saving_leaves_the_checkpoint_before(
         patch.setattr(os, "fsync", dying_fsync)
         training.run()
     assert training.store.steps() == [2]
+    assert "after step 4 of 6; the same command goes on from step 2" in caplog.text
     resumed = tiny_run()
     resumed.run()
     assert state_digest(resumed) == whole()

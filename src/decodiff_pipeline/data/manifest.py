@@ -275,14 +275,14 @@ def _splits(manifest: pd.DataFrame, config: DataConfig) -> pd.Series:
         test = group[split[group.index] == splits.TEST]
         labels = set(test["label"])
         needs_good = DEFECTIVE in labels and GOOD not in labels
-        if needs_good and config.test_fraction > 0:
+        rows = group.index[split[group.index] == ""]
+        if needs_good and config.test_fraction > 0 and len(rows):
             logger.warning(
                 "category %s has defective test images and no good one: %g of its good images "
                 "(data.test_fraction) go to test.",
                 category,
                 config.test_fraction,
             )
-        rows = group.index[split[group.index] == ""]
         keys = _split_keys(manifest.loc[rows])
         test_fraction = config.test_fraction if needs_good else 0.0
         split[rows] = keys.map(splits.assign_splits(keys, test_fraction=test_fraction, **options))

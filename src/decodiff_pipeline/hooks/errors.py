@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 TRACEBACK_VARIABLE = "DECODIFF_TRACEBACK"
 VALIDATION_LOGGER = "kedro.validation.parameter_validator"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# The message of a node's error is printed at the end. Kedro's advice to go on at a node would judge
+# the old validation report again after the images were corrected: the same command is enough.
+HIDDEN_LEVELS = {
+    "kedro.pipeline.node": logging.ERROR,
+    "kedro.runner.sequential_runner": logging.WARNING,
+}
 UNKNOWN_PIPELINE = "Failed to find the pipeline named"
 
 
@@ -56,6 +62,8 @@ class ErrorHooks:
         logging.getLogger(VALIDATION_LOGGER).setLevel(logging.CRITICAL)
         if not self._installed:
             self._installed = True
+            for name in HIDDEN_LEVELS:
+                logging.getLogger(name).addFilter(_is_shown)
             self._previous_hook = sys.excepthook
             sys.excepthook = self._show
 
@@ -111,6 +119,10 @@ class ErrorHooks:
             return Path(path).relative_to(self._project).as_posix()
         except ValueError:
             return str(path)
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    return record.levelno < HIDDEN_LEVELS[record.name]
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

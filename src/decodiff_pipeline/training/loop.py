@@ -105,7 +105,15 @@ class TrainingRun:
             else:
                 self.total = self.total or self._planned().steps
             self.file.restart(checkpoint.log if checkpoint is not None else [])
-            self._train()
+            try:
+                self._train()
+            except (KeyboardInterrupt, SystemExit):
+                logger.warning(
+                    "training was interrupted after step %d of %d; the same command goes on from "
+                    "step %d, the newest checkpoint (training.checkpoint_every is %d)",
+                    self.step, self.total, self._newest(), self.config.checkpoint_every,
+                )  # fmt: skip
+                raise
         return self._result()
 
     def _train(self) -> None:
@@ -140,13 +148,17 @@ class TrainingRun:
         return loss, seen
 
     def _diverged(self, name: str, value: float, step: int) -> ModelError:
-        good = max({*self.store.steps()} - {*self.obsolete}, default=None)
+        good = self._newest()
         kept = f"the last good checkpoint in {self.store.path} is that of step {good}"
         return ModelError(
             f"the {name} is {value} at step {step}; "
             f"{kept if good else 'there is no checkpoint yet'}; lower training.learning_rate "
             f"(now {self.config.learning_rate}) and set training.resume to never"
         )
+
+    def _newest(self) -> int:
+        """The step of this training's newest checkpoint, 0 without one."""
+        return max({*self.store.steps()} - {*self.obsolete}, default=0)
 
     def _rate(self) -> float:
         return learning_rate(

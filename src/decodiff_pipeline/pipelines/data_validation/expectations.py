@@ -60,7 +60,8 @@ def category_expectations(config: ValidationConfig) -> list[Any]:
                   "Every category in data.categories has images: correct the name, or take it "
                   "out."),
         _at_least("train", train, "enough_train_images",
-                  f"{every} {train[1]} good train images: {fewer} {train[0]}."),
+                  f"{every} {train[1]} good train images: {fewer} {train[0]}, "
+                  "or leave the category out with data.exclude."),
         _at_least("val", held_out, "enough_val_images",
                   f"{every} {held_out[1]} good val images, which held-out loss and fitted limits "
                   f"need: {fewer} {held_out[0]}, or raise data.val_fraction.", severity=WARNING),
