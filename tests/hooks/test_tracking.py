@@ -225,6 +225,4 @@ def test_an_unknown_kind_of_metadata_stops_the_run_before_it_starts(tmp_path: Pa
     catalog = DataCatalog.from_config({"report": entry})
     pipeline = Pipeline([Node(lambda: "<p>", None, "report", name="write")])
     with pytest.raises(ConfigurationError, match=r"'report' has metadata.mlflow: 'picture'"):
-        TrackingHooks(tracked=["training"]).before_pipeline_run(
-            {"pipeline_names": ["training"]}, pipeline, catalog
-        )
+        TrackingHooks().before_pipeline_run({"pipeline_names": ["training"]}, pipeline, catalog)

@@ -63,5 +63,5 @@ def test_a_torn_line_does_not_swallow_the_next(tmp_path: Path) -> None:
     log = AppendedLinesDataset(filepath=str(path))
     log.save({"i": 3})
     assert json.loads(path.read_text().splitlines()[-1]) == {"i": 3}
-    with pytest.raises(DatasetError, match="no JSON"):
+    with pytest.raises(DatasetError, match="not JSON"):
         log.load()

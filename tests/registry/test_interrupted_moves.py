@@ -28,18 +28,18 @@ def registry(store: str, tmp_path: Path) -> Registry:
     for _ in range(3):
         registry.client.create_model_version(NAME, str(tmp_path / "files"))
     for number in ("1", "2"):
-        promoted(registry, number, tmp_path)
+        promoted(registry, number)
     assert registry.aliases() == {"champion": "2", "previous": "1"}
     return registry
 
 
-def promoted(registry: Registry, number: str, folder: Path) -> dict[str, Any]:
+def promoted(registry: Registry, number: str) -> dict[str, Any]:
     judgement = Judgement(registry.version(number), registry.champion(), [], [], "")
-    return promote(judgement, PromotionConfig(), folder)
+    return promote(judgement, PromotionConfig(), {})
 
 
-def rolled_back(folder: Path, reason: str = "false alarms") -> dict[str, Any]:
-    return roll_back(NAME, RollbackConfig(reason=reason), folder)
+def rolled_back(reason: str = "false alarms") -> dict[str, Any]:
+    return roll_back(NAME, RollbackConfig(reason=reason), {})
 
 
 @pytest.fixture
@@ -64,57 +64,57 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], pytest.MonkeyPatc
 
 
 def test_a_promotion_cut_off_before_the_champion_moves_nothing(
-    registry: Registry, broken: Any, tmp_path: Path
+    registry: Registry, broken: Any
 ) -> None:
     outage = broken("champion")
     with pytest.raises(ModelError, match="timed out"):
-        promoted(registry, "3", tmp_path)
+        promoted(registry, "3")
     outage.undo()
     assert registry.aliases() == {"champion": "2", "previous": "1"}
 
 
 def test_a_champion_that_moved_is_logged_and_can_be_rolled_back(
-    registry: Registry, broken: Any, tmp_path: Path
+    registry: Registry, broken: Any
 ) -> None:
     outage = broken("previous")
-    line = promoted(registry, "3", tmp_path)
+    line = promoted(registry, "3")
     outage.undo()
     assert line["outcome"] == "promoted"
     assert "the alias previous was not set to version 2" in line["notes"][-1]
     registry.point("previous", "3")  # at its worst
-    assert rolled_back(tmp_path)["to_version"] == "2"
+    assert rolled_back()["to_version"] == "2"
     assert registry.aliases() == {"champion": "2", "previous": "1"}
 
 
 def test_a_server_that_answers_too_late_has_moved_the_alias(
-    registry: Registry, broken: Any, tmp_path: Path
+    registry: Registry, broken: Any
 ) -> None:
     outage = broken("champion", late=True)
-    assert promoted(registry, "3", tmp_path)["outcome"] == "promoted"
+    assert promoted(registry, "3")["outcome"] == "promoted"
     outage.undo()
     assert registry.aliases() == {"champion": "3", "previous": "2"}
 
 
 def test_a_rollback_cut_off_half_way_is_logged_and_the_withdrawn_version_known(
-    registry: Registry, broken: Any, tmp_path: Path
+    registry: Registry, broken: Any
 ) -> None:
-    promoted(registry, "3", tmp_path)
+    promoted(registry, "3")
     outage = broken("previous")
-    line = rolled_back(tmp_path)
+    line = rolled_back()
     outage.undo()
     assert (line["from_version"], line["to_version"]) == ("3", "2")
     assert "the alias previous was not set to version 1" in line["notes"][-1]
     assert registry.version("3").tags["rollback.reason"] == "false alarms"
-    assert rolled_back(tmp_path)["to_version"] == "1"
+    assert rolled_back()["to_version"] == "1"
 
 
 def test_a_registry_that_is_away_costs_no_previous(
-    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    promoted(registry, "3", tmp_path)
+    promoted(registry, "3")
     get = mlflow.MlflowClient.get_model_version
 
     def away(self: Any, name: str, number: str) -> Any:
@@ -125,20 +125,20 @@ def test_a_registry_that_is_away_costs_no_previous(
     with monkeypatch.context() as outage:
         outage.setattr(mlflow.MlflowClient, "get_model_version", away)
         with pytest.raises(ModelError, match="503"):
-            rolled_back(tmp_path)
+            rolled_back()
     assert registry.aliases() == {"champion": "3", "previous": "2"}
     registry.client.delete_model_version(NAME, "1")
-    assert rolled_back(tmp_path)["to_version"] == "2"
+    assert rolled_back()["to_version"] == "2"
     assert registry.aliases() == {"champion": "2"}
 
 
-def test_no_rollback_brings_back_what_was_withdrawn(registry: Registry, tmp_path: Path) -> None:
-    promoted(registry, "3", tmp_path)
-    promoted(registry, "1", tmp_path)
-    assert rolled_back(tmp_path, "1 is bad")["to_version"] == "3"
-    assert rolled_back(tmp_path, "3 is bad")["to_version"] == "2"
+def test_no_rollback_brings_back_what_was_withdrawn(registry: Registry) -> None:
+    promoted(registry, "3")
+    promoted(registry, "1")
+    assert rolled_back("1 is bad")["to_version"] == "3"
+    assert rolled_back("3 is bad")["to_version"] == "2"
     with pytest.raises(ModelError, match="no previous champion"):
-        rolled_back(tmp_path, "2 is bad")
+        rolled_back("2 is bad")
     assert registry.aliases() == {"champion": "2"}
 
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 NAME = "decodiff"
+PROVENANCE = dict.fromkeys(("git_commit", "git_dirty", "dvc_revision", "mlflow_run_id"))
 # The images are so plain that the PCA finds every defect too.
 NO_PCA = ComparisonGates()
 
@@ -125,10 +126,10 @@ def failures(line: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def test_the_first_version_promotes_itself_and_answers_in_a_fresh_process(
-    versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
+    versions: Callable[[str], str], judged: Callable[..., Judgement]
 ) -> None:
     sharp = versions("sharp")
-    done = promote(judged(sharp), settings(), tmp_path)
+    done = promote(judged(sharp), settings(), PROVENANCE)
     assert (done["outcome"], done["from_version"], done["to_version"]) == ("promoted", None, sharp)
     assert aliases() == {"champion": sharp}
     assert any("no champion yet" in note for note in done["notes"])
@@ -143,11 +144,11 @@ def test_the_first_version_promotes_itself_and_answers_in_a_fresh_process(
 
 @pytest.mark.usefixtures("served_here")
 def test_a_better_version_takes_over_and_again_nothing_moves(
-    versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
+    versions: Callable[[str], str], judged: Callable[..., Judgement]
 ) -> None:
     blind, sharp = versions("blind to nuts"), versions("sharp")
     set_champion(blind)
-    done = promote(judged(sharp), settings(), tmp_path)
+    done = promote(judged(sharp), settings(), PROVENANCE)
     assert done["outcome"] == "promoted", failures(done)
     assert aliases() == {"champion": sharp, "previous": blind}
     assert tags(sharp)["promotion.replaced"] == blind
@@ -157,7 +158,7 @@ def test_a_better_version_takes_over_and_again_nothing_moves(
     assert 0 < pixels.pop("pin") <= 1  # by the masks there are
     assert pixels == {"nut": None, "ring": None}
 
-    again = promote(judged(sharp), settings(override_reason="so be it"), tmp_path)
+    again = promote(judged(sharp), settings(override_reason="so be it"), PROVENANCE)
     assert (again["outcome"], again["gates"]) == ("unchanged", [])
     assert aliases() == {"champion": sharp, "previous": blind}
     assert "nothing moved" in headline(again)
@@ -215,13 +216,13 @@ def test_each_run_has_a_work_folder_and_clears_those_of_killed_ones(tmp_path: Pa
 
 @pytest.mark.usefixtures("served_here")
 def test_a_better_mean_that_loses_a_category_is_refused_but_for_a_reason(
-    versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
+    versions: Callable[[str], str], judged: Callable[..., Judgement]
 ) -> None:
     champion, challenger = versions("blind to pins and rings"), versions("blind to nuts")
     set_champion(champion)
     images = ComparisonGates(improvement={"image_auroc": 0.0}, regression={"image_auroc": 0.01})
     judgement = judged(challenger, floors={}, champion=images)
-    done = promote(judgement, settings(), tmp_path)
+    done = promote(judgement, settings(), PROVENANCE)
     assert done["outcome"] == "refused"
     assert failures(done) == [("no loss against champion", "nut")]
     gain = next(g for g in done["gates"] if g["name"] == "gain over champion")
@@ -238,7 +239,7 @@ def test_a_better_mean_that_loses_a_category_is_refused_but_for_a_reason(
     with pytest.raises(PromotionRefused, match="is refused"):
         stop_if_refused(done, settings(fail_on_refusal=True))
 
-    forced = promote(judgement, settings(override_reason="nuts are not made here"), tmp_path)
+    forced = promote(judgement, settings(override_reason="nuts are not made here"), PROVENANCE)
     assert (forced["outcome"], forced["reason"]) == ("overridden", "nuts are not made here")
     assert aliases() == {"champion": challenger, "previous": champion}
     assert tags(challenger)["promotion.reason"] == "nuts are not made here"
@@ -246,11 +247,11 @@ def test_a_better_mean_that_loses_a_category_is_refused_but_for_a_reason(
 
 @pytest.mark.usefixtures("served_here")
 def test_a_version_that_does_not_beat_the_pca_is_refused(
-    versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
+    versions: Callable[[str], str], judged: Callable[..., Judgement]
 ) -> None:
     number = versions("blind to nuts")
     done = promote(
-        judged(number, floors={}, baseline=PromotionConfig().baseline), settings(), tmp_path
+        judged(number, floors={}, baseline=PromotionConfig().baseline), settings(), PROVENANCE
     )
     assert ("no loss against PCA", "nut") in failures(done)
     assert (done["outcome"], aliases()) == ("refused", {})
@@ -258,12 +259,12 @@ def test_a_version_that_does_not_beat_the_pca_is_refused(
 
 @pytest.mark.usefixtures("served_here")
 def test_a_champion_that_moved_since_the_judgement_is_left_alone(
-    versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
+    versions: Callable[[str], str], judged: Callable[..., Judgement]
 ) -> None:
     sharp = versions("sharp")
     judgement = judged(sharp)
     set_champion(versions("without rings"))
-    done = promote(judgement, settings(override_reason="now or never"), tmp_path)
+    done = promote(judgement, settings(override_reason="now or never"), PROVENANCE)
     assert done["outcome"] == "outdated"
     assert any("run kedro run --pipelines promotion again" in note for note in done["notes"])
     assert aliases() == {"champion": versions("without rings")}
@@ -271,20 +272,20 @@ def test_a_champion_that_moved_since_the_judgement_is_left_alone(
 
 @pytest.mark.usefixtures("served_here")
 def test_a_lost_category_is_refused_and_a_new_one_is_judged_alone(
-    versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
+    versions: Callable[[str], str], judged: Callable[..., Judgement]
 ) -> None:
     sharp, fewer = versions("sharp"), versions("without rings")
     set_champion(sharp)
     config = {"champion": ComparisonGates(regression={"image_auroc": 0.5})}
-    done = promote(judged(fewer, **config), settings(), tmp_path)
+    done = promote(judged(fewer, **config), settings(), PROVENANCE)
     assert (done["outcome"], failures(done)) == ("refused", [("category kept", "ring")])
     compared = {g["category"] for g in done["gates"] if g["name"] == "no loss against champion"}
     assert compared == {"nut", "pin"}
     assert any("unknown to the challenger" in note for note in done["notes"])
-    done = promote(judged(fewer, may_lose=("ring",), **config), settings(), tmp_path)
+    done = promote(judged(fewer, may_lose=("ring",), **config), settings(), PROVENANCE)
     assert done["outcome"] == "promoted"
 
-    done = promote(judged(sharp, **config), settings(), tmp_path)
+    done = promote(judged(sharp, **config), settings(), PROVENANCE)
     assert done["outcome"] == "promoted"
     assert any("new with the challenger" in n and n.endswith("ring") for n in done["notes"])
     assert {g["category"] for g in done["gates"] if g["name"] == "floor"} == {"nut", "pin", "ring"}
@@ -292,7 +293,7 @@ def test_a_lost_category_is_refused_and_a_new_one_is_judged_alone(
 
 @pytest.mark.usefixtures("served_here")
 def test_a_champion_whose_files_are_gone_stays_unless_told_otherwise(
-    line: Any, versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
+    line: Any, versions: Callable[[str], str], judged: Callable[..., Judgement]
 ) -> None:
     champion = versions("blind to nuts")
     set_champion(champion)
@@ -304,8 +305,8 @@ def test_a_champion_whose_files_are_gone_stays_unless_told_otherwise(
         loose = judged(versions("sharp"), unloadable_champion="judge_alone")
     finally:
         folder.with_name("elsewhere").rename(folder)
-    assert promote(strict, settings(), tmp_path)["outcome"] == "refused"
-    done = promote(loose, settings(), tmp_path)
+    assert promote(strict, settings(), PROVENANCE)["outcome"] == "refused"
+    done = promote(loose, settings(), PROVENANCE)
     assert done["outcome"] == "promoted"
     gate = next(g for g in done["gates"] if g["name"] == "champion loads")
     assert "judged without it" in gate["explanation"]
@@ -337,12 +338,12 @@ def test_a_store_that_is_away_decides_nothing(
 
 @pytest.mark.usefixtures("served_here")
 def test_data_that_changed_since_is_judged_on_as_it_is_now_and_said(
-    line: Any, versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
+    line: Any, versions: Callable[[str], str], judged: Callable[..., Judgement]
 ) -> None:
     set_champion(versions("blind to nuts"))
     fewer = line.manifest[~line.manifest["path"].str.endswith("test/good/0.png")]
     found = judged(versions("sharp"), manifest=fewer, registered="99")
-    done = promote(found, settings(), tmp_path)
+    done = promote(found, settings(), PROVENANCE)
     assert done["outcome"] == "promoted"
     assert any("not version 99, which was registered here last" in n for n in done["notes"])
     assert any("the champion (version" in n and "other data" in n for n in done["notes"])
@@ -351,7 +352,7 @@ def test_data_that_changed_since_is_judged_on_as_it_is_now_and_said(
 
 
 def test_changed_files_are_not_served_and_no_reason_overrides_that(
-    line: Any, versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
+    line: Any, versions: Callable[[str], str], judged: Callable[..., Judgement]
 ) -> None:
     sharp = versions("sharp")
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/{sharp}"))
@@ -367,7 +368,7 @@ def test_changed_files_are_not_served_and_no_reason_overrides_that(
     finally:
         index.write_bytes(original)
     assert (serving.files_as_registered, scores) == (False, [])
-    done = promote(judgement, settings(override_reason="it will do"), tmp_path)
+    done = promote(judgement, settings(override_reason="it will do"), PROVENANCE)
     assert (done["outcome"], failures(done)) == ("refused", [("serving files", "all")])
     assert aliases() == {}
 
@@ -394,22 +395,21 @@ def test_without_a_challenger_the_sentence_says_what_to_do(
 def test_rolling_back_goes_back_and_what_was_withdrawn_stays_away(
     versions: Callable[[str], str],
     judged: Callable[..., Judgement],
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first, second, third = "1", "2", "3"
     for number in (first, second, third):
         found = judgement_of(number)
-        assert promote(found, settings(), tmp_path)["outcome"] == "promoted"
+        assert promote(found, settings(), PROVENANCE)["outcome"] == "promoted"
     assert aliases() == {"champion": third, "previous": second}
     with pytest.raises(ConfigurationError, match=r"rollback\.reason is empty"):
-        roll_back(NAME, RollbackConfig(), tmp_path)
+        roll_back(NAME, RollbackConfig(), PROVENANCE)
 
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_SERVER_URL", "https://example.org")
     monkeypatch.setenv("GITHUB_REPOSITORY", "a/b")
     monkeypatch.setenv("GITHUB_RUN_ID", "7")
-    done = roll_back(NAME, RollbackConfig(reason="false alarms"), tmp_path)
+    done = roll_back(NAME, RollbackConfig(reason="false alarms"), PROVENANCE)
     assert (done["from_version"], done["to_version"]) == (third, second)
     assert done["by"]["run_url"] == "https://example.org/a/b/actions/runs/7"
     # Not the withdrawn one: rolling back twice does not bring it back.
@@ -417,42 +417,40 @@ def test_rolling_back_goes_back_and_what_was_withdrawn_stays_away(
     assert tags(third)["rollback.reason"] == "false alarms"
     assert "champion again" in render_table(done)
 
-    monkeypatch.setattr(challenger_evaluation, "_scored", never)
-    roll_back(NAME, RollbackConfig(reason="again"), tmp_path)
+    monkeypatch.setattr(challenger_evaluation, "evaluate_version", never)
+    roll_back(NAME, RollbackConfig(reason="again"), PROVENANCE)
     assert aliases() == {"champion": first}
     with pytest.raises(ModelError, match="no previous champion"):
-        roll_back(NAME, RollbackConfig(reason="and again"), tmp_path)
+        roll_back(NAME, RollbackConfig(reason="and again"), PROVENANCE)
 
 
 @pytest.mark.usefixtures("served_here")
 def test_a_version_that_was_rolled_back_needs_an_override(
-    versions: Callable[[str], str], judged: Callable[..., Judgement], tmp_path: Path
+    versions: Callable[[str], str], judged: Callable[..., Judgement]
 ) -> None:
     blind, sharp = versions("blind to nuts"), versions("sharp")
     set_champion(blind)
-    promote(judged(sharp), settings(), tmp_path)
-    roll_back(NAME, RollbackConfig(reason="false alarms"), tmp_path)
+    promote(judged(sharp), settings(), PROVENANCE)
+    roll_back(NAME, RollbackConfig(reason="false alarms"), PROVENANCE)
     refused = judged(sharp)
-    assert failures(promote(refused, settings(), tmp_path)) == [("not rolled back", "all")]
-    done = promote(refused, settings(override_reason="it was the lamp"), tmp_path)
+    assert failures(promote(refused, settings(), PROVENANCE)) == [("not rolled back", "all")]
+    done = promote(refused, settings(override_reason="it was the lamp"), PROVENANCE)
     assert (done["outcome"], aliases()["champion"]) == ("overridden", sharp)
     assert not tags(sharp)["rollback.reason"]
 
 
 def test_two_promotions_at_once_leave_one_champion_and_one_refusal(
-    versions: Callable[[str], str], tmp_path: Path
+    versions: Callable[[str], str],
 ) -> None:
     script = """
 import sys
-from pathlib import Path
-from decodiff_pipeline.registry.version_evaluation import EvaluationContext
 from decodiff_pipeline.registry.versions import Registry
 from decodiff_pipeline.registry.promotion import Judgement, promote
 from decodiff_pipeline.registry.config import PromotionConfig
 registry = Registry("decodiff")
 judgement = Judgement(registry.version(sys.argv[1]), None, [], [], "")
 sys.stdout.write("ready\\n"); sys.stdout.flush(); sys.stdin.readline()
-sys.stdout.write(promote(judgement, PromotionConfig(), Path())["outcome"])
+sys.stdout.write(promote(judgement, PromotionConfig(), {})["outcome"])
 """
     environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
     running = [
@@ -477,15 +475,14 @@ sys.stdout.write(promote(judgement, PromotionConfig(), Path())["outcome"])
     assert aliases() == {"champion": ("1", "2")[outcomes.index("promoted")]}
 
 
-def test_rolling_back_imports_no_torch(versions: Callable[[str], str], tmp_path: Path) -> None:
+def test_rolling_back_imports_no_torch(versions: Callable[[str], str]) -> None:
     for number in ("1", "2"):
-        promote(judgement_of(number), settings(), tmp_path)
+        promote(judgement_of(number), settings(), PROVENANCE)
     script = """
 import sys
-from pathlib import Path
 from decodiff_pipeline.registry.config import RollbackConfig
 from decodiff_pipeline.registry.rollback import roll_back
-roll_back("decodiff", RollbackConfig(reason="false alarms"), Path())
+roll_back("decodiff", RollbackConfig(reason="false alarms"), {})
 sys.stdout.write(str(sorted({"torch", "diffusers", "sklearn"} & set(sys.modules))))
 """
     environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -13,6 +12,7 @@ from kedro.io import AbstractDataset, DatasetError
 from decodiff_pipeline.data.provenance import git_output
 from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.evaluation.comparison import EarlierEvaluation
+from decodiff_pipeline.tracking.mlflow_values import artifact_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,7 +142,7 @@ class EvaluationReferences:
         def read(path: Path) -> bytes:
             if path.name not in logged:
                 raise FileNotFoundError(path.name)
-            return _artifact(version.run_id, path.name)
+            return artifact_bytes(version.run_id, path.name)
 
         return _reference(name, read, self._record, self._metrics)
 
@@ -170,6 +170,8 @@ def _reference(
     name: str, read: Callable[[Path], bytes], record_path: Path, metrics_path: Path
 ) -> EarlierEvaluation:
     """What can be read of an evaluation, and a sentence on what cannot."""
+    import pandas as pd
+
     record: pd.DataFrame | None = None
     metrics: dict[str, Any] | None = None
     lacking = []
@@ -178,17 +180,11 @@ def _reference(
     except Exception as error:
         lacking.append(f"no {metrics_path.name} ({type(error).__name__})")
     try:
-        record = _table(read(record_path))
+        record = pd.read_parquet(io.BytesIO(read(record_path)))
     except Exception as error:
         lacking.append(f"no {record_path.name} ({type(error).__name__})")
     missing = f"{name} has {' and '.join(lacking)}" if lacking else None
     return EarlierEvaluation(name, record, metrics, missing)
-
-
-def _table(content: bytes) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.read_parquet(io.BytesIO(content))
 
 
 def _file_of_revision(root: Path, path: str, commit: str) -> bytes:
@@ -197,11 +193,3 @@ def _file_of_revision(root: Path, path: str, commit: str) -> bytes:
 
     with dvc.api.open(path, repo=str(root), rev=commit, mode="rb") as file:
         return file.read()
-
-
-def _artifact(run_id: str, name: str) -> bytes:
-    from mlflow.artifacts import download_artifacts
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = download_artifacts(run_id=run_id, artifact_path=name, dst_path=folder)
-        return Path(path).read_bytes()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
+
+from decodiff_pipeline.tracking.mlflow_values import artifact_bytes
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -26,6 +27,7 @@ INDIFFERENT = (
     "training.checkpoint_every",
     "training.keep_checkpoints",
 )
+FREE = frozenset((*SEEDS, *INDIFFERENT))
 COMPARED = ("training", "scoring", "preprocessing", "autoencoder", "latent_cache")
 MEASURED_BY = (
     "evaluation.protocol",
@@ -83,7 +85,7 @@ class SiblingRunsDataset(AbstractDataset[NoReturn, dict[int, dict[str, Any]]]):
             if seed is None or int(seed) in found or not are_seed_replicates(run, own):
                 continue
             if self._filename in {file.path for file in client.list_artifacts(run.info.run_id)}:
-                found[int(seed)] = _json_artifact(run.info.run_id, self._filename)
+                found[int(seed)] = json.loads(artifact_bytes(run.info.run_id, self._filename))
         return found
 
     def save(self, data: NoReturn) -> NoReturn:
@@ -111,26 +113,13 @@ def are_seed_replicates(run: Run, own: Run) -> bool:
     return all(
         theirs[key] == ours[key]
         for key in theirs.keys() & ours.keys()
-        if key in MEASURED_BY or (key.split(".")[0] in COMPARED and key not in _FREE)
+        if key in MEASURED_BY or (key.split(".")[0] in COMPARED and key not in FREE)
     )
-
-
-_FREE = frozenset((*SEEDS, *INDIFFERENT))
 
 
 def _of_training(parameters: dict[str, str]) -> dict[str, str]:
     return {
         key: value
         for key, value in parameters.items()
-        if key.startswith("training.") and key not in _FREE
+        if key.startswith("training.") and key not in FREE
     }
-
-
-def _json_artifact(run_id: str, name: str) -> dict[str, Any]:
-    import json
-
-    from mlflow.artifacts import download_artifacts
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = download_artifacts(run_id=run_id, artifact_path=name, dst_path=folder)
-        return json.loads(Path(path).read_text(encoding="utf-8"))

@@ -6,11 +6,8 @@ from typing import TYPE_CHECKING
 
 from kedro.framework.hooks import hook_impl
 
-from decodiff_pipeline.deco.config import PreprocessConfig, require_places
-from decodiff_pipeline.deco.weights import AutoencoderConfig, locate
-from decodiff_pipeline.evaluation.config import EvaluationConfig
-from decodiff_pipeline.training.config import TrainingConfig
-from decodiff_pipeline.training.scoring import ScoringConfig
+from decodiff_pipeline.deco.config import require_places
+from decodiff_pipeline.deco.weights import locate
 
 if TYPE_CHECKING:
     from kedro.io import DataCatalog
@@ -35,20 +32,14 @@ class PreflightHooks:
             ModelError: The weights that training is to start from cannot be had or do not fit.
         """
         if {SCORING, PREPROCESSING} <= pipeline.inputs():
-            scoring, geometry = catalog.load(SCORING), catalog.load(PREPROCESSING)
-            if isinstance(scoring, ScoringConfig) and isinstance(geometry, PreprocessConfig):
-                require_places(scoring.discrepancy, geometry)
+            require_places(catalog.load(SCORING).discrepancy, catalog.load(PREPROCESSING))
         if AUTOENCODER in pipeline.inputs():
-            config = catalog.load(AUTOENCODER)
-            if isinstance(config, AutoencoderConfig):
-                locate(config)
+            locate(catalog.load(AUTOENCODER))
         if {EVALUATION, REFERENCES} <= pipeline.inputs():
-            evaluation = catalog.load(EVALUATION)
-            if isinstance(evaluation, EvaluationConfig):
-                catalog.load(REFERENCES).check(evaluation.compare_with)
+            catalog.load(REFERENCES).check(catalog.load(EVALUATION).compare_with)
         if {TRAINING, CHAMPION_MODEL, AUTOENCODER} <= pipeline.inputs():
             training = catalog.load(TRAINING)
-            if isinstance(training, TrainingConfig) and training.init_from is not None:
+            if training.init_from is not None:
                 from decodiff_pipeline.training.initial_weights import check_initial_weights
 
                 check_initial_weights(

@@ -30,10 +30,10 @@ class SummaryHooks:
     Only what the run has written is shown, so a run of the data validation alone prints nothing.
 
     Args:
-        tracking: The tracking hook of the same run; ``None`` shows no MLflow run.
+        tracking: The tracking hook of the same run.
     """
 
-    def __init__(self, tracking: TrackingHooks | None = None) -> None:
+    def __init__(self, tracking: TrackingHooks) -> None:
         self._tracking = tracking
         self._project = Path()
 
@@ -58,19 +58,19 @@ class SummaryHooks:
         if "metrics" in written:
             from decodiff_pipeline.reporting.summary import render_table
 
-            blocks.append(render_table(_read(catalog, "metrics")))
+            blocks.append(render_table(catalog.load("metrics")))
         pages = {"report": "report", "visibility": "visibility_html"}
         blocks += [
             self._page(label, name, catalog) for label, name in pages.items() if name in written
         ]
         blocks += self._run()
         if "registration" in written:
-            blocks.append(_model(_read(catalog, "registration")))
+            blocks.append(_model(catalog.load("registration")))
         for name in ("promotion", "rollback"):
             if name in written:
                 from decodiff_pipeline.registry import promotion_report
 
-                blocks.append(promotion_report.render_table(_read(catalog, name)))
+                blocks.append(promotion_report.render_table(catalog.load(name)))
         return blocks
 
     def _page(self, label: str, name: str, catalog: DataCatalog) -> str:
@@ -79,7 +79,7 @@ class SummaryHooks:
         return _entry(label, str(shown), f"python -m webbrowser -t {path.as_uri()}")
 
     def _run(self) -> list[str]:
-        tracker = None if self._tracking is None else self._tracking.tracker
+        tracker = self._tracking.tracker
         if tracker is None or tracker.run_id is None:
             return []
         name = f"{tracker.run_id} in experiment {tracker.experiment!r}"
@@ -100,11 +100,6 @@ def _model(registration: dict[str, Any]) -> str:
 
 def _entry(label: str, value: str, command: str) -> str:
     return f"{label + ':':<12}{value}\n{'':<12}{command}"
-
-
-def _read(catalog: DataCatalog, name: str) -> Any:
-    dataset = catalog.get(name)
-    return {} if dataset is None else dataset.load()
 
 
 def _activation() -> list[str]:

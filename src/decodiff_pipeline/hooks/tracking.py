@@ -59,14 +59,10 @@ class TrackingHooks:
     when the manifest is first saved or loaded. The run's id is in the environment as
     ``MLFLOW_RUN_ID`` while it lasts, so that nodes and the processes they start can log to the
     same run.
-
-    Args:
-        tracked: Names of the pipelines that get a run.
     """
 
-    def __init__(self, tracked: Iterable[str] = TRACKED) -> None:
+    def __init__(self) -> None:
         self.tracker: Tracker | None = None
-        self._tracked = frozenset(tracked)
         self._names: list[str] = []
         self._project = Path()
         self._dataset = ""
@@ -91,7 +87,7 @@ class TrackingHooks:
         """Start the run; only here is MLflow imported."""
         self.tracker = None
         self._names = run_params.get("pipeline_names") or ["__default__"]
-        if self._tracked.isdisjoint(self._names):
+        if TRACKED.isdisjoint(self._names):
             return
         self._logged = logged_data.marked_for_mlflow(pipeline, catalog)
         prepare_environment()

@@ -9,11 +9,8 @@ import platform
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from decodiff_pipeline.data.provenance import dvc_revision, git_state
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 # Name of the service, variable that only it sets, and what makes the address of the run.
 SERVICES = (
@@ -43,23 +40,19 @@ def actor(environment: Mapping[str, str] = os.environ) -> dict[str, str | None]:
     return {"user": _user(), "host": platform.system().lower(), "run_url": None}
 
 
-def record(action: str, project: Path, **facts: Any) -> dict[str, Any]:
+def record(action: str, provenance: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
     """A line of the audit log.
 
     Args:
         action: ``promotion`` or ``rollback``.
-        project: A folder of the repository.
+        provenance: Code, data and run; see `datasets.provenance.ProvenanceDataset`.
         **facts: What was done; see `promotion.promote` and `rollback.roll_back`.
     """
-    git = git_state(project)
     return {
         "action": action,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "by": actor(),
-        "mlflow_run_id": os.environ.get("MLFLOW_RUN_ID"),
-        "git_commit": git.commit,
-        "git_dirty": git.dirty,
-        "dvc_revision": dvc_revision(project),
+        **provenance,
         **facts,
     }
 

@@ -84,7 +84,7 @@ def metrics_of(sample: Sample, config: EvaluationConfig) -> dict[str, float | No
 def compare(
     ours: Samples, theirs: Samples, config: PromotionConfig, evaluation: EvaluationConfig
 ) -> ModelComparison:
-    """PairedDifference differences in every category that both have, and of the mean over these.
+    """Paired differences in every category that both have, and of the mean over these.
 
     Args:
         ours: Of the challenger.

@@ -10,17 +10,10 @@ from decodiff_pipeline.data.provenance import data_digest
 from decodiff_pipeline.registry import audit
 from decodiff_pipeline.registry.challenger_evaluation import evaluate_challenger
 from decodiff_pipeline.registry.gates import Gate, as_rows, can_be_overridden, failed, judge
-from decodiff_pipeline.registry.versions import (
-    CHAMPION,
-    REPLACED,
-    ROLLED_BACK,
-    Registry,
-    Version,
-)
+from decodiff_pipeline.registry.versions import CHAMPION, REPLACED, ROLLED_BACK, Registry, Version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from decodiff_pipeline.registry.config import PromotionConfig
     from decodiff_pipeline.registry.version_evaluation import EvaluationContext
@@ -79,13 +72,15 @@ def judge_challenger(
     return Judgement(challenger, champion, judge(inputs, context.config), notes, digest)
 
 
-def promote(judgement: Judgement, config: PromotionConfig, project: Path) -> dict[str, Any]:
+def promote(
+    judgement: Judgement, config: PromotionConfig, provenance: Mapping[str, Any]
+) -> dict[str, Any]:
     """Move ``champion`` if the gates are passed or overridden and nobody moved it meanwhile.
 
     Args:
         judgement: From `judge_challenger`.
         config: For the reason of an override.
-        project: A folder of the repository, for the state of the code.
+        provenance: For the audit log.
 
     Returns:
         The line of the audit log. ``outcome``: ``promoted``, ``overridden``, ``refused``,
@@ -107,7 +102,7 @@ def promote(judgement: Judgement, config: PromotionConfig, project: Path) -> dic
             notes += registry.set_champion(challenger.number, current)
         line = audit.record(
             "promotion",
-            project,
+            provenance,
             name=challenger.name,
             outcome=outcome,
             from_version=before,
@@ -119,7 +114,9 @@ def promote(judgement: Judgement, config: PromotionConfig, project: Path) -> dic
             challenger=_identity(challenger),
             champion=judgement.champion and _identity(judgement.champion),
         )
-        _tag(registry, line)
+        if outcome != "unchanged":
+            moved = {ROLLED_BACK: ""} if outcome in MOVED else {}
+            registry.tag(challenger.number, audit.as_tags(line) | moved)
     return line
 
 
@@ -143,14 +140,6 @@ def _outcome(
         notes.append("a version that does not answer as it was registered is not overridden")
         return "refused"
     return "overridden"
-
-
-def _tag(registry: Registry, line: Mapping[str, Any]) -> None:
-    """Write the outcome to the version."""
-    if line["outcome"] == "unchanged":
-        return
-    moved = {ROLLED_BACK: ""} if line["outcome"] in MOVED else {}
-    registry.tag(line["to_version"], audit.as_tags(line) | moved)
 
 
 def _identity(version: Version) -> dict[str, str | None]:

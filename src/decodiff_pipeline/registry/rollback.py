@@ -20,14 +20,13 @@ from decodiff_pipeline.tracking.mlflow_values import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from decodiff_pipeline.registry.config import RollbackConfig
 
 logger = logging.getLogger(__name__)
 
 
-def roll_back(name: str, config: RollbackConfig, project: Path) -> dict[str, Any]:
+def roll_back(name: str, config: RollbackConfig, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Make ``previous`` the champion again.
 
     ``previous`` goes on to the version that this one had replaced in its time, never to the one
@@ -37,7 +36,7 @@ def roll_back(name: str, config: RollbackConfig, project: Path) -> dict[str, Any
     Args:
         name: Of the registered model.
         config: The reason.
-        project: A folder of the repository, for the state of the code.
+        provenance: For the audit log.
 
     Returns:
         The line of the audit log, with ``outcome`` ``rolled back``.
@@ -63,7 +62,7 @@ def roll_back(name: str, config: RollbackConfig, project: Path) -> dict[str, Any
         notes = registry.set_champion(restored, before)
         line = audit.record(
             "rollback",
-            project,
+            provenance,
             name=name,
             outcome="rolled back",
             from_version=withdrawn,

@@ -101,7 +101,8 @@ def evaluate_version(version: Version, context: EvaluationContext) -> VersionEva
         if changed:
             msg = f"the files of {version.uri} differ from its tags {' and '.join(changed)}"
             raise ChangedFiles(msg)
-        model = _loaded(logged_folder(local))
+        model = load_pipeline(logged_folder(local), "restore its files, or register it again")
+        model.to(resolve_device())
         table = _record(model, version, context)
     return VersionEvaluation(tuple(model.categories), thresholds, table[table["split"] == "test"])
 
@@ -117,18 +118,24 @@ def _record(model: DeCoDiffPipeline, version: Version, context: EvaluationContex
     if tests.empty:
         return pd.DataFrame(columns=list(record.COLUMNS))
     images = context.images.of(tests, model.bit_depths)
+
+    def scored(rows: pd.DataFrame, folder: Path) -> PredictionStore:
+        store = PredictionStore(folder)
+        score_images(model, rows, images, store, config)
+        return store
+
     wanted = record.identity(describe(model, tests, config), known, images, config)
     client = MlflowClient()
     stored = find_record(client, version.run_id, wanted)
     with work_folder(context.folder) as folder:
         if stored is not None:
             sample = sample_rows(tests, context.config.serving.images)
-            scores = _scored(model, sample, images, folder / "sample", config).index()
+            scores = scored(sample, folder / "sample").index()
             if _agrees(stored, scores, context.config.serving.tolerance):
                 logger.info("%s: the evaluation stored with it is used", version.uri)
                 return stored
             logger.warning("%s: the evaluation stored with it has other scores", version.uri)
-        store = _scored(model, tests, images, folder / "predictions", config)
+        store = scored(tests, folder / "predictions")
         made = assessment.image_record(store, known, images, config)
     try:
         keep_record(client, version.run_id, made)
@@ -137,27 +144,10 @@ def _record(model: DeCoDiffPipeline, version: Version, context: EvaluationContex
     return made
 
 
-def _scored(
-    model: DeCoDiffPipeline,
-    rows: pd.DataFrame,
-    images: ImageFolder,
-    folder: Path,
-    config: EvaluationConfig,
-) -> PredictionStore:
-    store = PredictionStore(folder)
-    score_images(model, rows, images, store, config)
-    return store
-
-
 def _agrees(stored: pd.DataFrame, found: pd.DataFrame, tolerance: float) -> bool:
     """Whether the stored scores of some images are those found now."""
     before = stored.set_index("path")["score"].reindex(found["path"]).to_numpy()
     return bool((np.abs(found["score"].to_numpy() - before) <= tolerance).all())
-
-
-def _loaded(folder: Path) -> DeCoDiffPipeline:
-    model = load_pipeline(folder, "restore its files, or register it again")
-    return model.to(resolve_device())
 
 
 @contextmanager

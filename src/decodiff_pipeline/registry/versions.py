@@ -41,8 +41,6 @@ class Version:
     """A version in the registry.
 
     Attributes:
-        name: Of the registered model.
-        number: Of the version.
         tags: What it was made of and what became of it.
         run_id: Of the run that made it.
     """
@@ -101,8 +99,7 @@ class Registry:
             )
             raise ModelError(msg)
         with self._explained("read"):
-            found = self.client.get_model_version(self.name, number)
-        return Version(self.name, str(found.version), dict(found.tags), str(found.run_id))
+            return _version(self.client, self.name, number)
 
     def champion(self) -> Version | None:
         """The version that is served, if there is one."""
@@ -191,9 +188,11 @@ def find_champion(name: str) -> Version | None:
         if error.error_code == UNKNOWN:
             return None
         raise
-    if number is None:
-        return None
-    found = client.get_model_version(name, str(number))
+    return None if number is None else _version(client, name, str(number))
+
+
+def _version(client: MlflowClient, name: str, number: str) -> Version:
+    found = client.get_model_version(name, number)
     return Version(name, str(found.version), dict(found.tags), str(found.run_id))
 
 

@@ -86,7 +86,7 @@ class Scorer:
         max_pixels: int = MAX_PIXELS,
         batch_size: int = 16,
     ) -> None:
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self._thresholds = thresholds
         self._overrides = overrides or {}
         self._max_images = max_images
@@ -94,11 +94,6 @@ class Scorer:
         self._batch_size = batch_size
         # A server calls from many threads, and the pipeline's scheduler holds state.
         self._computed = DynamicBatcher(self._compute, lambda job: len(job.categories), batch_size)
-
-    @property
-    def pipeline(self) -> DeCoDiffPipeline:
-        """The trained pipeline."""
-        return self._pipeline
 
     @classmethod
     def from_folder(
@@ -148,29 +143,33 @@ class Scorer:
                 is not within 0…1.
             ImageError: An image is damaged, too large or of an unknown format.
         """
-        spelling = {nfc(name): name for name in self._pipeline.categories}
+        spelling = {nfc(name): name for name in self.pipeline.categories}
         categories = [spelling.get(nfc(name), name) for name in categories]
         self._check(images, categories, map_bits, threshold)
         sizes, tensors = [], []
-        depths = self._pipeline.bit_depths
+        depths = self.pipeline.bit_depths
         for index, (data, category) in enumerate(zip(images, categories, strict=True)):
             # One after the other: only the model's squares of each image are kept.
             name = Path(f"image {index}")
             found = decode(data, name, self._max_pixels, "registration.max_pixels")
             image = found.eight_bit(name, depths.get(category, FULL_DEPTH))
             sizes.append(image.size)
-            tensors.append(self._pipeline.preprocess([image]))
+            tensors.append(self.pipeline.preprocess([image]))
         scored = self._computed(_Job(torch.cat(tensors), list(categories), sizes))
         answers = []
         for category, (score, anomaly_map), size in zip(categories, scored, sizes, strict=True):
             limit, origin = self._threshold(category, threshold)
-            png = self._map(anomaly_map, size, map_bits)
+            png = None
+            if map_bits:
+                png = encode_map(
+                    to_original(anomaly_map, size, self.pipeline.preprocessing), map_bits
+                )
             answers.append(Answer(score, limit, origin, decide(score, limit), png, size))
         return answers
 
     def _compute(self, jobs: Sequence[_Job]) -> list[list[tuple[float, np.ndarray]]]:
         """Score and map of each image of each job."""
-        output = self._pipeline(
+        output = self.pipeline(
             torch.cat([job.squares for job in jobs]),
             [category for job in jobs for category in job.categories],
             batch_size=self._batch_size,
@@ -189,7 +188,7 @@ class Scorer:
         if not 0 < len(images) <= self._max_images:
             msg = f"the request holds {len(images)} images; send 1 to {self._max_images} at once"
             raise ModelError(msg)
-        known = self._pipeline.categories
+        known = self.pipeline.categories
         for index, category in enumerate(categories):
             if category not in known:
                 msg = (
@@ -211,11 +210,6 @@ class Scorer:
             return self._overrides[category], "override"
         fitted = threshold_of(self._thresholds, category)
         return fitted, None if fitted is None else "fitted"
-
-    def _map(self, anomaly_map: np.ndarray, size: tuple[int, int], bits: int) -> bytes | None:
-        if not bits:
-            return None
-        return encode_map(to_original(anomaly_map, size, self._pipeline.preprocessing), bits)
 
 
 def load_pipeline(folder: Path, onnx: Path | None = None) -> DeCoDiffPipeline:

@@ -79,13 +79,8 @@ def logged_folder(model: Path) -> Path:
     return found[0].parent
 
 
-def digests_of(model: Path) -> dict[str, str]:
-    """SHA-256 of the pipeline and of the thresholds within a downloaded model, by tag."""
+def differing(model: Path, tags: Mapping[str, str]) -> list[str]:
+    """Which `DIGESTS` of a downloaded model are not those of a version's tags."""
     thresholds = json.loads((model / "artifacts" / "thresholds.json").read_text(encoding="utf-8"))
     values = (folder_sha256(logged_folder(model)), sha256_of(thresholds))
-    return dict(zip(DIGESTS, values, strict=True))
-
-
-def differing(model: Path, tags: Mapping[str, str]) -> list[str]:
-    """Which digests of a downloaded model are not those of a version's tags."""
-    return [tag for tag, digest in digests_of(model).items() if tags.get(tag) != digest]
+    return [tag for tag, value in zip(DIGESTS, values, strict=True) if tags.get(tag) != value]

@@ -184,16 +184,6 @@ def _timed(
     return times, scores
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Read the request, write the answer.
-
-    Returns:
-        The exit status.
-    """
-    request = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
-    Path(arguments[1]).write_text(json.dumps(answer_request(request)), encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    asked_for = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    Path(sys.argv[2]).write_text(json.dumps(answer_request(asked_for)), encoding="utf-8")

@@ -60,7 +60,7 @@ class Record:
         number: Counts up within a run.
         kind: ``params``, ``metrics``, ``tags``, ``input``, ``artifact`` or ``end``.
         what: For messages.
-        data: Plain JSON values, as `delivery.send` takes them.
+        data: Plain JSON values, as `uploader.send` takes them.
     """
 
     number: int

@@ -6,7 +6,9 @@ import json
 import logging
 import math
 import os
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.data.category_names import metric_key
@@ -77,6 +79,15 @@ def as_registered() -> Iterator[None]:
         yield
     finally:
         os.environ.update(kept)
+
+
+def artifact_bytes(run_id: str, name: str) -> bytes:
+    """A file among a run's artifacts."""
+    from mlflow.artifacts import download_artifacts
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = download_artifacts(run_id=run_id, artifact_path=name, dst_path=folder)
+        return Path(path).read_bytes()
 
 
 def flatten(tree: Mapping[str, Any], separator: str) -> dict[str, Any]:

@@ -76,9 +76,9 @@ class Tracker:
             tags=_tags(tags),
         )
         self._journal = Journal.start(unsent, header)
-        self._delivery = MlflowUploader(self._journal, tracking_uri, fresh=True)
+        self._uploader = MlflowUploader(self._journal, tracking_uri, fresh=True)
         self._lock = threading.RLock()
-        self._once: set[str] = set()
+        self._data_logged = False
         self._tables: list[str] = []
         self._is_server = not tracking_uri.startswith(SQLITE)
         self._born = time.monotonic()
@@ -175,9 +175,9 @@ class Tracker:
                 `hooks.logged_data.describe_manifest`.
         """
         with self._lock:
-            if "data" in self._once:
+            if self._data_logged:
                 return
-            self._once.add("data")
+            self._data_logged = True
             digest, described = describe()
             self._send("tags", "tag data_digest", {"data_digest": digest})
             self._send("input", "data set", described)
@@ -209,9 +209,9 @@ class Tracker:
     def _send_the_rest(self) -> None:
         try:
             if len(self._journal.pending) > 1:  # may be too much: the status first
-                self._delivery.send_end()
+                self._uploader.send_end()
             limit = SECONDS_AT_END if self._is_server else float("inf")
-            self._delivery.send(deadline=time.monotonic() + limit)
+            self._uploader.send(deadline=time.monotonic() + limit)
         except Exception as error:
             logger.info("MLflow is still away: %s", first_line(error))
 
@@ -241,7 +241,7 @@ class Tracker:
             self._journal.keep_files()
             return
         try:
-            self._delivery.send(deadline=start + self._time_left())
+            self._uploader.send(deadline=start + self._time_left())
         except Exception as error:
             # MLflow lets its own errors, those of requests and those of SQLAlchemy through.
             what = self._journal.pending[0].what if self.run_id else "the run itself"

@@ -59,11 +59,11 @@ def upload(path: Path, tracking_uri: str | None = None) -> str:
 
 
 def _deliver(journal: Journal, uri: str) -> None:
-    delivery = MlflowUploader(journal, uri, fresh=False)
+    uploader = MlflowUploader(journal, uri, fresh=False)
     try:
-        delivery.find_run()
+        uploader.find_run()
         with patience():
-            delivery.send()
+            uploader.send()
     except DecodiffError:
         raise
     except Exception as error:

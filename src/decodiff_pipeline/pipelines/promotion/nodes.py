@@ -30,7 +30,7 @@ def judge_challenger(
 
 
 def move_champion(
-    judgement: Any, folder: Path, promotion: PromotionConfig
+    judgement: Any, provenance: dict[str, Any], promotion: PromotionConfig
 ) -> tuple[dict[str, Any], dict[str, Any], str]:
     """Move the alias if the gates are passed or overridden.
 
@@ -40,7 +40,7 @@ def move_champion(
     from decodiff_pipeline.registry.promotion import promote
     from decodiff_pipeline.registry.promotion_report import render_markdown
 
-    line = promote(judgement, promotion, folder)
+    line = promote(judgement, promotion, provenance)
     return line, line, render_markdown(line)
 
 

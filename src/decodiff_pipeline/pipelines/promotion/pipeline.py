@@ -27,7 +27,7 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             Node(
                 move_champion,
-                ["promotion_judgement", FOLDER, PARAMETERS],
+                ["promotion_judgement", "provenance", PARAMETERS],
                 ["promotion", "promotion_log", "promotion_summary"],
                 name="move_champion",
             ),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from decodiff_pipeline.registry.config import RegistrationConfig, RollbackConfig
 
 
 def roll_back(
-    folder: Path, registration: RegistrationConfig, rollback: RollbackConfig
+    provenance: dict[str, Any], registration: RegistrationConfig, rollback: RollbackConfig
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """See `decodiff_pipeline.registry.rollback.roll_back`.
 
@@ -18,5 +17,5 @@ def roll_back(
     """
     from decodiff_pipeline.registry import rollback as registry
 
-    line = registry.roll_back(registration.model_name, rollback, folder)
+    line = registry.roll_back(registration.model_name, rollback, provenance)
     return line, line

@@ -13,7 +13,7 @@ def create_pipeline(**_: object) -> Pipeline:
         [
             Node(
                 roll_back,
-                ["promotion_store", "params:registration", "params:rollback"],
+                ["provenance", "params:registration", "params:rollback"],
                 ["rollback", "promotion_log"],
                 name="roll_back",
             )
