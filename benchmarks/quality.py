@@ -32,12 +32,9 @@ from decodiff_pipeline.deco.released_network import released_name
 from decodiff_pipeline.deco.unet import PRESETS
 from decodiff_pipeline.deco.weights import digest
 from decodiff_pipeline.evaluation.assessment import assess
-from decodiff_pipeline.evaluation.baselines import (
-    AutoencoderBaseline,
-    measure_baselines,
-    score_test_images,
-)
+from decodiff_pipeline.evaluation.baselines import AutoencoderBaseline, measure_baselines
 from decodiff_pipeline.evaluation.predictions import PredictionStore
+from decodiff_pipeline.evaluation.scoring import score_images
 from decodiff_pipeline.metrics.summary import mean_over_categories
 from decodiff_pipeline.training.checkpoints import CheckpointStore
 from decodiff_pipeline.training.config import TrainingConfig
@@ -188,7 +185,8 @@ class Benchmark:
 
     def _scored(self, model: DeCoDiffPipeline, folder: Path) -> PredictionStore:
         store, seen = PredictionStore(folder), self.raw.of(self.manifest, model.bit_depths)
-        score_test_images(model, self.manifest, seen, store, self.parameters["evaluation"])
+        test = self.manifest[self.manifest["split"] == "test"]
+        score_images(model, test, seen, store, self.parameters["evaluation"])
         return store
 
 
