@@ -16,13 +16,13 @@ from decodiff_pipeline.deco.geometry import as_seen, seen, to_original
 from decodiff_pipeline.evaluation.assessment import assess, plain_metrics
 from decodiff_pipeline.evaluation.baselines import pca_baseline
 from decodiff_pipeline.evaluation.config import EvaluationConfig
-from decodiff_pipeline.evaluation.ground_truth import (
-    NativeMaps,
+from decodiff_pipeline.evaluation.predictions import PredictionStore
+from decodiff_pipeline.evaluation.protocols import (
     cropped_defects,
     mask_by,
+    native_maps,
     native_mask,
 )
-from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.evaluation.scoring import score_images
 from decodiff_pipeline.evaluation.thresholds import fit_thresholds
 from decodiff_pipeline.reporting.figures import draw_figures
@@ -178,7 +178,7 @@ def test_native_compares_with_the_masks_as_they_are() -> None:
     mask = np.zeros((96, 128), bool)
     mask[40, 50] = True  # one pixel of an image twice as wide as what the model saw
     assert native_mask(mask, geometry).sum() == 1
-    maps = NativeMaps([np.zeros((32, 32), np.float32)], [size], geometry)
+    maps = native_maps([np.zeros((32, 32), np.float32)], [size], geometry)
     assert maps[0].shape == native_mask(mask, geometry).shape == (48, 64)
 
 

@@ -11,7 +11,7 @@ import pytest
 from scipy import ndimage
 
 from decodiff_pipeline.deco.config import PreprocessConfig
-from decodiff_pipeline.evaluation.ground_truth import released_mask
+from decodiff_pipeline.evaluation.protocols import released_mask
 from decodiff_pipeline.metrics.exact import image_metrics, pixel_metrics
 from decodiff_pipeline.metrics.released_aupro import (
     released_aupro,

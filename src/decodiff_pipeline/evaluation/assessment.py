@@ -11,8 +11,9 @@ import pandas as pd
 from decodiff_pipeline.data.duplicates import duplicate_of, near_duplicate_of
 from decodiff_pipeline.evaluation import record
 from decodiff_pipeline.evaluation.category_evaluator import CategoryEvaluator, defective, scores
-from decodiff_pipeline.evaluation.ground_truth import cropped_defects, cropped_share
 from decodiff_pipeline.evaluation.protocols import (
+    cropped_defects,
+    cropped_share,
     labelled,
     require_same_protocol,
     warn_of_other_sizes,
@@ -63,10 +64,8 @@ def assess(
     """Compare predictions with the truth.
 
     Args:
-        predictions: The scored images.
         manifest: The validated manifest, for the near-duplicates outside test.
         images: The raw images, for the masks.
-        thresholds: As `thresholds.fit_thresholds` returns them.
         config: Protocol, resolution, limit of AUPRO, and what to resample.
         baseline: As `baselines.measure_baselines` returns it; empty without any.
         synthetic: By category, as `synthetic_localisation` measures it.

@@ -40,9 +40,6 @@ def measure_baselines(
     """Metrics of both baselines in every category, and their scores.
 
     Args:
-        manifest: The validated manifest.
-        images: The raw images.
-        geometry: The model's.
         autoencoder: Test images as the autoencoder baseline scored them.
         config: Protocol and limit of AUPRO.
 

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from decodiff_pipeline.evaluation.ground_truth import with_ground_truth
-from decodiff_pipeline.evaluation.protocols import compared, measure_pixels
-from decodiff_pipeline.metrics.exact import Metrics, image_metrics
+from decodiff_pipeline.evaluation.protocols import compared, measure_pixels, with_ground_truth
+from decodiff_pipeline.metrics.exact import Metrics, OnDemand, image_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,9 +25,7 @@ class CategoryEvaluator:
     """Good and defective test images of one category, as a protocol labels them.
 
     Args:
-        category: Its name.
         index: Of the predictions, labelled by the protocol (`protocols.labelled`).
-        predictions: The scored images.
         images: The raw images, for the masks.
         config: Protocol and limit of AUPRO.
     """
@@ -86,7 +83,8 @@ class CategoryEvaluator:
     ) -> tuple[Maps, pd.DataFrame, ImageFolder, PreprocessConfig, EvaluationConfig]:
         """What `protocols.compared` takes, of the rows that every pixel's truth is known of."""
         known = with_ground_truth(rows)
-        maps = _Chosen(self._predictions.maps(self._category), known["row"].to_numpy())
+        stored, numbers = self._predictions.maps(self._category), known["row"].tolist()
+        maps = OnDemand(len(numbers), lambda index: stored[numbers[index]])
         return maps, known, self._images, self._predictions.geometry(), self._config
 
 
@@ -98,17 +96,3 @@ def scores(rows: pd.DataFrame) -> np.ndarray:
 def defective(rows: pd.DataFrame) -> np.ndarray:
     """Which images are defective, bool (N,)."""
     return (rows["label"] == "defective").to_numpy()
-
-
-class _Chosen:
-    """Some maps of a category, each read when it is asked for."""
-
-    def __init__(self, maps: Maps, rows: np.ndarray) -> None:
-        self._maps = maps
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self._maps[int(self._rows[index])]

@@ -63,7 +63,6 @@ def compare(
     of an image have other sizes.
 
     Args:
-        record: The new ``evaluation_record``.
         metrics: The new ``metrics.json``; its ``confidence``, ``resamples`` and ``aupro_limit``
             hold for the comparison.
         reference: The earlier evaluation; ``None`` where none was asked for.

@@ -12,12 +12,17 @@ from scipy import ndimage
 
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.geometry import plan
-from decodiff_pipeline.evaluation.ground_truth import image_sizes, with_ground_truth
-from decodiff_pipeline.evaluation.protocols import labelled, measure_pixels
+from decodiff_pipeline.evaluation.protocols import (
+    image_sizes,
+    labelled,
+    measure_pixels,
+    with_ground_truth,
+)
 from decodiff_pipeline.metrics.exact import (
     IMAGE_METRICS,
     PIXEL_METRICS,
     Metrics,
+    OnDemand,
     image_metrics,
     pixel_metrics,
 )
@@ -63,8 +68,6 @@ def pca_baseline(
     """Fit and score the PCA of every category.
 
     Args:
-        manifest: The validated manifest.
-        images: The raw images.
         geometry: The model's; the masks are those that the model's maps are compared with.
         config: Protocol, resolution and limit of AUPRO.
     """
@@ -92,7 +95,6 @@ def error_maps(rows: pd.DataFrame, images: ImageFolder) -> tuple[pd.DataFrame, n
 
     Args:
         rows: The category's rows of the manifest.
-        images: The raw images.
 
     Returns:
         The rows of the good and defective test images, and a map for each, float32 (N, 64, 64);
@@ -147,7 +149,7 @@ def _scores(
     """The maximum of each map; where only the crop decides on the label, that within it."""
     if config.protocol == "strict" or not geometry.crops:
         return maps.max((1, 2))
-    cropped = _Enlarged(maps, rows, geometry)
+    cropped = _enlarged(maps, rows, geometry)
     return np.array([cropped[i].max() for i in range(len(cropped))])
 
 
@@ -162,13 +164,13 @@ def _pixel_metrics(
     if not (known["label"] == "defective").any():
         return dict.fromkeys((*PIXEL_METRICS, "pixel_ap_touched_masks"))
     maps = maps[test.index.get_indexer(known.index)]
-    measured = measure_pixels(_Enlarged(maps, known, geometry), known, images, geometry, config)
+    measured = measure_pixels(_enlarged(maps, known, geometry), known, images, geometry, config)
     touched = [
         None if pd.isna(path) else _touched(images.read_mask(str(path)))
         for path in known["mask_path"]
     ]
     whole = PreprocessConfig(resize=TOUCHED_SIDE, image_size=TOUCHED_SIDE)
-    reference = pixel_metrics(_Enlarged(maps, known, whole), touched, limit=config.aupro_limit)
+    reference = pixel_metrics(_enlarged(maps, known, whole), touched, limit=config.aupro_limit)
     return measured | {"pixel_ap_touched_masks": reference["pixel_ap"]}
 
 
@@ -178,21 +180,17 @@ def _touched(mask: np.ndarray) -> np.ndarray:
     return np.asarray(small) > 0
 
 
-class _Enlarged:
-    """Small maps, each brought (bilinear) to the size of the model's when it is asked for."""
+def _enlarged(
+    maps: np.ndarray, rows: pd.DataFrame, geometry: PreprocessConfig
+) -> OnDemand[np.ndarray]:
+    """Small maps, each brought (bilinear) to the size of the model's."""
+    # To stretch makes all images alike.
+    sizes = [(1, 1)] * len(maps) if geometry.fit == "stretch" else image_sizes(rows)
 
-    def __init__(self, maps: np.ndarray, rows: pd.DataFrame, geometry: PreprocessConfig) -> None:
-        self._maps = maps
-        # To stretch makes all images alike.
-        stretched = geometry.fit == "stretch"
-        self._sizes = [(1, 1)] * len(maps) if stretched else image_sizes(rows)
-        self._geometry = geometry
-
-    def __len__(self) -> int:
-        return len(self._maps)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        down, across = where = plan(self._sizes[index], self._geometry)
-        small = Image.fromarray(self._maps[index])
+    def enlarge(index: int) -> np.ndarray:
+        down, across = where = plan(sizes[index], geometry)
+        small = Image.fromarray(maps[index])
         large = small.resize((across.scaled, down.scaled), Image.Resampling.BILINEAR)
         return np.asarray(large)[where.content]
+
+    return OnDemand(len(maps), enlarge)

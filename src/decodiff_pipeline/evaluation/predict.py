@@ -152,7 +152,6 @@ def predict(
     """Run a model over images, whatever their categories.
 
     Args:
-        model: The trained pipeline.
         images: Read as needed, as `read_ahead` does.
         bar: Advanced by the images that are done.
         batch_size: Images computed at once.

@@ -49,9 +49,6 @@ class PredictionStore:
     other; `index.parquet` has a row per image: the manifest's columns, `score` (float32), `row`,
     its number in its category, and where its pixels are, `map_offset`, `map_height` and
     `map_width`; `about.json` says which model made them.
-
-    Args:
-        path: The folder.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,21 +1,23 @@
-"""Which label and which mask an image has, and what its pixels are measured by: two protocols."""
+"""Two protocols: which label and which mask an image has, and how its pixels are measured."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
 
 from decodiff_pipeline.commands import kedro_run
+from decodiff_pipeline.deco.geometry import plan, to_original
+from decodiff_pipeline.deco.preprocess import resize_mask
 from decodiff_pipeline.errors import DataError
-from decodiff_pipeline.evaluation.ground_truth import GroundTruth, NativeMaps, image_sizes
-from decodiff_pipeline.metrics.exact import PIXEL_METRICS, Metrics, pixel_metrics
+from decodiff_pipeline.metrics.exact import PIXEL_METRICS, Metrics, OnDemand, pixel_metrics
 from decodiff_pipeline.metrics.released_aupro import released_pixel_metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
-    import pandas as pd
+    from collections.abc import Mapping, Sequence
 
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.deco.config import PreprocessConfig
@@ -34,8 +36,6 @@ def labelled(
 
     Args:
         rows: Manifest rows, or those of `PredictionStore.index`.
-        images: Where the masks are.
-        geometry: How images are fitted into squares.
         protocol: ``strict`` takes the labels as they are, so those of the whole images.
             ``released`` calls a defective test image good whose mask has no pixel in the crop; one
             without a mask keeps its label.
@@ -48,10 +48,17 @@ def labelled(
     judged = rows[
         (rows["split"] == "test") & (rows["label"] == "defective") & rows["mask_path"].notna()
     ]
-    truth = GroundTruth(judged, images, geometry, protocol)
+    truth = ground_truth(judged, images, geometry, protocol)
     masks = (truth[i] for i in range(len(truth)))
     hidden = judged.index[[mask is None or not mask.any() for mask in masks]]
     return rows.assign(label=rows["label"].mask(rows.index.isin(hidden), "good"))
+
+
+def with_ground_truth(rows: pd.DataFrame) -> pd.DataFrame:
+    """The images of which every pixel's truth is known: good ones, and defects with a mask."""
+    good = rows["label"] == "good"
+    masked = (rows["label"] == "defective") & rows["mask_path"].notna()
+    return rows[good | masked]
 
 
 def compared(
@@ -65,18 +72,15 @@ def compared(
 
     Args:
         maps: Anomaly maps as the model gives them, one for each row.
-        rows: Images of which every pixel's truth is known (`masks.with_ground_truth`), labelled.
-        images: Where the masks are.
-        geometry: How images were fitted into squares.
+        rows: Images of which every pixel's truth is known (`with_ground_truth`), labelled.
         config: Protocol and resolution.
 
     Returns:
-        Maps and masks at the size of the model's maps, or of the part of the images that the model
-        saw.
+        Both at the size of the model's maps, or of the part of the images that the model saw.
     """
     if config.resolution == "native":
-        maps = NativeMaps(maps, image_sizes(rows), geometry)
-    return maps, GroundTruth(rows, images, geometry, config.protocol, config.resolution)
+        maps = native_maps(maps, image_sizes(rows), geometry)
+    return maps, ground_truth(rows, images, geometry, config.protocol, config.resolution)
 
 
 def measure_pixels(
@@ -86,14 +90,7 @@ def measure_pixels(
     geometry: PreprocessConfig,
     config: EvaluationConfig,
 ) -> Metrics:
-    """Pixel metrics of one category by the protocol of the configuration.
-
-    Args:
-        maps: See `compared`.
-        rows: The same.
-        images: The same.
-        geometry: The same.
-        config: Protocol, resolution and limit of AUPRO.
+    """Pixel metrics of one category by the protocol of the configuration; see `compared`.
 
     Returns:
         See `metrics.pixel_metrics`; all ``None`` where no row is defective.
@@ -102,6 +99,125 @@ def measure_pixels(
         return dict.fromkeys(PIXEL_METRICS)
     measure = pixel_metrics if config.protocol == "strict" else released_pixel_metrics
     return measure(*compared(maps, rows, images, geometry, config), limit=config.aupro_limit)
+
+
+def ground_truth(
+    rows: pd.DataFrame,
+    images: ImageFolder,
+    geometry: PreprocessConfig,
+    protocol: Protocol = "strict",
+    resolution: Resolution = "model",
+) -> Masks:
+    """Masks of some images, bool (h, w), ``None`` for a good one.
+
+    Args:
+        rows: Manifest rows, as `with_ground_truth` returns them.
+        images: Where the masks are.
+        geometry: How images were fitted into squares.
+        protocol: How masks are resized.
+        resolution: ``native`` for masks as they are, but for what the model did not see.
+    """
+    named = rows["mask_path"].where(rows["label"] == "defective")
+    paths = [None if pd.isna(path) else str(path) for path in named]
+
+    def read(index: int) -> np.ndarray | None:
+        path = paths[index]
+        if path is None:
+            return None
+        mask = images.read_mask(path)
+        if resolution == "native":
+            return native_mask(mask, geometry)
+        return mask_by(protocol, mask, geometry)
+
+    return OnDemand(len(paths), read)
+
+
+def native_maps(
+    maps: Maps, sizes: Sequence[tuple[int, int]], geometry: PreprocessConfig
+) -> OnDemand[np.ndarray]:
+    """Maps brought to the pixels of their images, float32, of what the model saw of them.
+
+    Args:
+        maps: Anomaly maps as the model gives them.
+        sizes: Width and height of each image in pixels.
+        geometry: How images were fitted into squares.
+    """
+
+    def enlarge(index: int) -> np.ndarray:
+        whole = to_original(maps[index], sizes[index], geometry)
+        return whole[plan(sizes[index], geometry).seen]
+
+    return OnDemand(len(sizes), enlarge)
+
+
+def image_sizes(rows: pd.DataFrame) -> list[tuple[int, int]]:
+    """Width and height of images in pixels, from their manifest rows."""
+    return [(int(width), int(height)) for width, height in zip(rows["width"], rows["height"])]
+
+
+def mask_by(protocol: Protocol, mask: np.ndarray, geometry: PreprocessConfig) -> np.ndarray:
+    """Bring a mask, bool (H, W), to the size of the maps: `resize_mask` or `released_mask`."""
+    return (resize_mask if protocol == "strict" else released_mask)(mask, geometry)
+
+
+def released_mask(mask: np.ndarray, geometry: PreprocessConfig) -> np.ndarray:
+    """Resize a mask (bicubic, as an 8-bit picture), crop it, and keep every pixel above zero.
+
+    Args:
+        mask: bool (H, W), True on the defect.
+
+    Returns:
+        bool (h, w), as the map; a defect is up to some pixels larger on each side.
+    """
+    height, width = mask.shape
+    down, across = where = plan((width, height), geometry)
+    picture = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
+    resized = picture.resize((across.scaled, down.scaled), Image.Resampling.BICUBIC)
+    return np.asarray(resized)[where.content] > 0
+
+
+def native_mask(mask: np.ndarray, geometry: PreprocessConfig) -> np.ndarray:
+    """Of a mask, bool (H, W), the box of pixels that the model saw."""
+    height, width = mask.shape
+    return mask[plan((width, height), geometry).seen]
+
+
+def cropped_share(geometry: PreprocessConfig, rows: pd.DataFrame) -> float:
+    """Share of the images' area that is cropped off, their mean, within 0…1."""
+    if not geometry.crops:
+        return 0.0
+    # To stretch makes all images alike.
+    sizes = (image_sizes(rows) if geometry.fit == "crop" else []) or [(1, 1)]
+    plans = [plan(size, geometry) for size in sizes]
+    shown = [np.prod(each.map_shape) / (each.down.scaled * each.across.scaled) for each in plans]
+    return float(1 - np.mean(shown))
+
+
+def cropped_defects(
+    rows: pd.DataFrame, images: ImageFolder, geometry: PreprocessConfig
+) -> dict[str, Any] | None:
+    """Measure in the original masks what of the defects lies outside the crop.
+
+    A pixel is outside where its centre is, once the image is resized.
+
+    Args:
+        rows: Test images of one category, with the labels of the manifest.
+
+    Returns:
+        ``pixel_share`` of all defective pixels that is outside, within 0…1, and ``n_images``
+        whose every defective pixel is; ``None`` without a crop or without masks.
+    """
+    masked = rows[(rows["label"] == "defective") & rows["mask_path"].notna()]
+    if not geometry.crops or masked.empty:
+        return None
+    total = outside = hidden = 0
+    for path in masked["mask_path"]:
+        mask = images.read_mask(str(path))
+        pixels, seen = int(mask.sum()), int(native_mask(mask, geometry).sum())
+        total += pixels
+        outside += pixels - seen
+        hidden += seen == 0
+    return {"pixel_share": outside / total if total else None, "n_images": hidden}
 
 
 def require_same_protocol(

@@ -45,10 +45,6 @@ def score_images(
     The store is replaced as a whole once everything is scored.
 
     Args:
-        model: The trained pipeline.
-        manifest: The validated manifest.
-        images: The raw images.
-        store: Where the predictions go.
         config: Batch size and number of reverse steps.
 
     Raises:
@@ -92,9 +88,7 @@ def predictions_of(
     """The predictions of a manifest's rows, in their order.
 
     Args:
-        model: The trained pipeline.
         rows: All of categories that the model knows.
-        images: The raw images.
         config: Batch size and number of reverse steps.
         name: Of the progress bar.
 
@@ -119,7 +113,6 @@ def describe(
     """Facts that identify the model and the images, JSON-ready.
 
     Args:
-        model: The trained pipeline.
         manifest: The rows that are scored.
         config: The number of reverse steps, where it is not the model's own.
     """

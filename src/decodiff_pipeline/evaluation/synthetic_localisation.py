@@ -44,9 +44,6 @@ def measure_synthetic_localisation(
     same defects always. One category at a time is kept, in a temporary folder.
 
     Args:
-        model: The trained pipeline.
-        manifest: The validated manifest.
-        images: The raw images.
         config: ``synthetic_images``, batch size, number of reverse steps, protocol, AUPRO limit.
 
     Returns:

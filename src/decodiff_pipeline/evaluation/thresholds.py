@@ -22,7 +22,6 @@ def fit_thresholds(predictions: PredictionStore, false_positive_rate: float) -> 
     thresholds are one.
 
     Args:
-        predictions: The scored images.
         false_positive_rate: Share of good images that may be flagged, in (0, 1).
 
     Returns:

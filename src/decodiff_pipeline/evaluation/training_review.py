@@ -41,9 +41,6 @@ def review_training_images(
     with the smallest digests are scored: the same ones always, spread like any random choice.
 
     Args:
-        model: The trained pipeline.
-        manifest: The validated manifest.
-        images: The raw images.
         predictions: The scored images, for the scores of the calibration ones.
         config: ``review_images``, ``review_limit``, batch size and number of reverse steps.
 

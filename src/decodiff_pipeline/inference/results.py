@@ -93,7 +93,6 @@ def log_summary(results: pd.DataFrame, scored: int, folder: Path) -> None:
     Args:
         results: As `tabulate` returns them.
         scored: Images that the model saw in this run.
-        folder: Where everything is.
     """
     unreadable = int(results["error"].notna().sum())
     logger.info(

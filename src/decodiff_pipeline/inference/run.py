@@ -6,7 +6,8 @@ import io
 import json
 import logging
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -77,12 +78,10 @@ def infer(
     """Score what is new or changed, write its maps and overlays, and decide on every image.
 
     Args:
-        source: The images.
         model: The pipeline as ``save_pretrained`` wrote it.
         onnx: Its ONNX export, which only the backend ``onnxruntime`` needs.
         thresholds: As the evaluation writes them.
         store: Where maps, overlays and the journal go.
-        config: What to keep, and thresholds in place of the fitted ones.
         max_pixels: Largest width times height of an image.
 
     Returns:
@@ -105,16 +104,9 @@ def infer(
     check_overrides(config.thresholds, known, "inference.thresholds")
     check_overrides(config.pixel_thresholds, known, "inference.pixel_thresholds")
     limits = _limits({item.category for item in items}, thresholds, config)
+    load = partial(load_pipeline, model, export)
     with store.writing() as journal:
-        run = _Run(
-            source,
-            lambda: load_pipeline(model, export),
-            digest,
-            limits,
-            journal,
-            config,
-            max_pixels,
-        )
+        run = _Run(source, load, digest, limits, journal, config, max_pixels)
         run.score(items)
         rows = journal.finish([item.path for item in items])
     results = tabulate(rows, limits)
@@ -146,29 +138,24 @@ def model_categories(model: Path) -> list[str]:
         ) from error
 
 
+@dataclass
 class _Run:
     """Scores images and writes what comes of it."""
 
-    def __init__(
-        self,
-        source: InferenceSource,
-        load: Callable[[], DeCoDiffPipeline],
-        digest: str,
-        limits: Mapping[str, Limits],
-        journal: Journal,
-        config: InferenceConfig,
-        max_pixels: int,
-    ) -> None:
-        self._source, self._load, self._digest = source, load, digest
-        self._limits, self._journal, self._config = limits, journal, config
-        self._max_pixels = max_pixels
-        self._loaded: DeCoDiffPipeline | None = None
-        self._lock = Lock()
-        self.scored = 0
+    source: InferenceSource
+    load: Callable[[], DeCoDiffPipeline]
+    digest: str
+    limits: Mapping[str, Limits]
+    journal: Journal
+    config: InferenceConfig
+    max_pixels: int
+    scored: int = 0
+    loaded: DeCoDiffPipeline | None = None
+    lock: Lock = field(default_factory=Lock)
 
     def score(self, items: Sequence[Item]) -> None:
         """Score the images that are new or changed, and record each batch once it is written."""
-        size = self._config.batch_size
+        size = self.config.batch_size
         with (
             progress(len(items), "inference") as bar,
             closing(read_ahead(self._read, items, AHEAD)) as found,
@@ -178,7 +165,7 @@ class _Run:
             if first is None:
                 return
             for batch in predict(self._model(), chain([first], images), bar, batch_size=size):
-                self._journal.record([self._write(one) for one in batch])
+                self.journal.record([self._write(one) for one in batch])
                 self.scored += len(batch)
 
     def _readable(
@@ -189,17 +176,17 @@ class _Run:
                 yield one
                 continue
             if one is not None:
-                self._journal.record([one])
+                self.journal.record([one])
             bar.update()
 
     def _read(self, item: Item) -> ModelInput | Row | None:
         """An image for the model; ``None`` where it is done, its row where it cannot be read."""
         try:
-            data, sha256 = self._source.read(item, self._max_pixels)
+            data, sha256 = self.source.read(item, self.max_pixels)
             if self._is_done(item, sha256):
                 return None
-            path = self._source.root / item.path
-            found = decode(data, path, self._max_pixels)
+            path = self.source.root / item.path
+            found = decode(data, path, self.max_pixels)
             model = self._model()
             image = found.eight_bit(path, model.bit_depths.get(item.category, FULL_DEPTH))
             given = model_input(image, item.path, item.category, model.preprocessing)
@@ -207,23 +194,23 @@ class _Run:
             return self._row(item, error=str(error))
         if found.note:
             logger.warning("%s: %s; its pixels are scored as they are.", path, found.note)
-        if not self._config.overlays:
+        if not self.config.overlays:
             return replace(given, about=Loaded(item, sha256, None))
         pixels = image.width * image.height
         return replace(given, about=Loaded(item, sha256, image), kept_pixels=pixels)
 
     def _model(self) -> DeCoDiffPipeline:
         """The model, loaded once there is something to score."""
-        with self._lock:
-            if self._loaded is None:
-                self._loaded = self._load()
-        return self._loaded
+        with self.lock:
+            if self.loaded is None:
+                self.loaded = self.load()
+        return self.loaded
 
     def _write(self, found: Prediction) -> Row:
         item, sha256, image = found.image.about
         size, score = found.image.size, float(found.score)
         full = to_original(found.anomaly_map, size, self._model().preprocessing)
-        limit = self._limits[item.category].pixel
+        limit = self.limits[item.category].pixel
         row = self._row(item) | {
             "sha256": sha256,
             "width": size[0],
@@ -234,29 +221,29 @@ class _Run:
         }
         row |= self._files(item)
         if row["map"] is not None:
-            self._journal.save(row["map"], _encoded(full, self._config.maps))
+            self.journal.save(row["map"], _encoded(full, self.config.maps))
         if row["overlay"] is not None and image is not None:
             overlay = draw_overlay(image, full, limit)
-            self._journal.save(row["overlay"], encode_overlay(overlay))
+            self.journal.save(row["overlay"], encode_overlay(overlay))
         return row
 
     def _is_done(self, item: Item, sha256: str) -> bool:
-        row = self._journal.rows.get(item.path)
+        row = self.journal.rows.get(item.path)
         if row is None:
             return False
         wanted = self._row(item) | self._files(item)
-        wanted |= {"sha256": sha256, "pixel_threshold": self._limits[item.category].pixel}
+        wanted |= {"sha256": sha256, "pixel_threshold": self.limits[item.category].pixel}
         decisive = ("category", "sha256", "model_sha256", "pixel_threshold", "map", "overlay")
         return (
             row["error"] is None
             and all(row[key] == wanted[key] for key in decisive)
-            and self._journal.is_there(row["map"])
-            and self._journal.is_there(row["overlay"])
+            and self.journal.is_there(row["map"])
+            and self.journal.is_there(row["overlay"])
         )
 
     def _files(self, item: Item) -> Row:
-        overlay = overlay_name(item.path) if self._config.overlays else None
-        return {"map": map_name(item.path, self._config.maps), "overlay": overlay}
+        overlay = overlay_name(item.path) if self.config.overlays else None
+        return {"map": map_name(item.path, self.config.maps), "overlay": overlay}
 
     def _row(self, item: Item, error: str | None = None) -> Row:
         measured = ("sha256", "width", "height", "score", "pixel_threshold", "flagged_pixels")
@@ -264,7 +251,7 @@ class _Run:
             "path": item.path,
             "category": item.category,
             **dict.fromkeys([*measured, "map", "overlay"]),
-            "model_sha256": self._digest,
+            "model_sha256": self.digest,
             "error": error,
         }
 

@@ -31,9 +31,6 @@ class InferenceStore:
 
     ``maps/`` and ``overlays/`` hold a file for each image under the image's own path, with a
     suffix appended. ``journal.jsonl`` has a line for each image whose files are complete.
-
-    Args:
-        path: The folder.
     """
 
     def __init__(self, path: Path) -> None:

@@ -20,8 +20,9 @@ from decodiff_pipeline.metrics.exact import (
     AUPRO_5_LIMIT,
     AUPRO_LIMIT,
     PIXEL_METRICS,
+    overlap_area,
+    ranking,
 )
-from decodiff_pipeline.metrics.ranking import overlap_area, ranking
 from decodiff_pipeline.metrics.threshold_counts import MAX_WORKERS, NOT_A_NUMBER, defective_pixels
 
 if TYPE_CHECKING:
@@ -118,7 +119,6 @@ def binned_metrics(
     Args:
         histograms: Of N images.
         weights: How often each image counts: (N,), or (R, N) for R resamples; once by default.
-        limit: Of ``pixel_aupro``.
 
     Returns:
         `metrics.PIXEL_METRICS` as float64 (R,), or () without an axis of resamples; NaN where

@@ -14,8 +14,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from decodiff_pipeline.metrics.binned import Histograms, binned_metrics
-from decodiff_pipeline.metrics.exact import AUPRO_LIMIT, IMAGE_METRICS, PIXEL_METRICS
-from decodiff_pipeline.metrics.ranking import ranking
+from decodiff_pipeline.metrics.exact import AUPRO_LIMIT, IMAGE_METRICS, PIXEL_METRICS, ranking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -87,8 +86,6 @@ def resample(
     Args:
         samples: One a category. Whose ``defective`` are equal get the same resamples.
         resamples: R.
-        seed: Of the resamples.
-        limit: Of ``pixel_aupro``.
 
     Returns:
         One for each of `METRICS`.
@@ -205,7 +202,6 @@ def mean_intervals(
         resamples: How many; more make the ends depend less on the seed.
         confidence: Nominal coverage, in (0, 1).
         seed: Of the resamples; the same seed gives the same intervals.
-        limit: Of ``pixel_aupro``.
 
     Returns:
         For each image and pixel metric ``(low, high)``; ``None`` where there is nothing to
@@ -238,8 +234,6 @@ def mean_paired_differences(
         champions: The other's, of the same images in the same order.
         resamples: See `mean_intervals`; the p-value is at least 2 / (resamples + 1).
         confidence: A difference is decided where the p-value is at most 1 - confidence.
-        seed: See `mean_intervals`.
-        limit: See `mean_intervals`.
 
     Returns:
         For each metric the difference; ``None`` where one of the models has no metric, or fewer

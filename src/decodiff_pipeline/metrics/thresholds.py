@@ -57,7 +57,6 @@ def conformal_p_value(score: float, calibration: np.ndarray) -> float | None:
     not seen, a share of at most p has a p-value of at most p.
 
     Args:
-        score: Of the image.
         calibration: Scores of n good images.
 
     Returns:

@@ -83,7 +83,7 @@ def _compared(
         enough = True
         found = compare(np.asarray(reference, float), recent)
         if found is not None:
-            features[feature] = _test(found, len(reference), len(recent))
+            features[feature] = _test(feature, found, len(reference), len(recent))
     return {
         "status": STABLE if enough else TOO_FEW,
         "images": len(readable),
@@ -93,9 +93,9 @@ def _compared(
     }
 
 
-def _test(found: Comparison, reference: int, recent: int) -> dict[str, Any]:
+def _test(feature: str, found: Comparison, reference: int, recent: int) -> dict[str, Any]:
     return {
-        "label": "",
+        "label": label(feature),
         "n_reference": reference,
         "n": recent,
         "median_reference": found.medians[0],
@@ -113,18 +113,15 @@ def _test(found: Comparison, reference: int, recent: int) -> dict[str, Any]:
 def _correct(categories: dict[str, dict[str, Any]], config: MonitoringConfig) -> None:
     """Fill in what depends on all tests together."""
     tests = [
-        (category, name, test)
+        (category, test)
         for category in categories.values()
-        for name, test in category["features"].items()
+        for test in category["features"].values()
     ]
-    adjusted = holm([test["p_value"] for _, _, test in tests])
-    for (category, name, test), p_value in zip(tests, adjusted, strict=True):
+    adjusted = holm([test["p_value"] for _, test in tests])
+    for (category, test), p_value in zip(tests, adjusted, strict=True):
         certain = p_value <= config.false_alarm_rate
-        test |= {
-            "label": label(name),
-            "p_adjusted": float(p_value),
-            "drift": bool(certain and test["distance"] >= config.min_distance),
-        }
+        test["p_adjusted"] = float(p_value)
+        test["drift"] = bool(certain and test["distance"] >= config.min_distance)
         if test["drift"]:
             category["status"] = DRIFT
 

@@ -43,9 +43,7 @@ def measure_recent(
     """Measure recent images; one that cannot be read, or is of an unknown category, is a row too.
 
     Args:
-        model: The trained pipeline.
         reference: As `make_reference` returned it.
-        source: The images.
         config: Category, most images, batch size.
         max_pixels: Largest width times height of an image.
 

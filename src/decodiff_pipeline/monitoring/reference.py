@@ -85,9 +85,6 @@ def make_reference(
     units are fitted to the val images.
 
     Args:
-        model: The trained pipeline.
-        manifest: The validated manifest.
-        images: The raw images.
         predictions: The calibration images' scores.
         config: How much is kept.
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from decodiff_pipeline.deco.geometry import as_seen
-from decodiff_pipeline.evaluation.ground_truth import mask_by
 from decodiff_pipeline.evaluation.predictions import file_stem
+from decodiff_pipeline.evaluation.protocols import mask_by
 from decodiff_pipeline.reporting.gallery import verdict
 
 if TYPE_CHECKING:
@@ -51,9 +51,6 @@ def draw_figures(
 
     Args:
         index: Of the predictions, labelled by the protocol (`protocols.labelled`).
-        predictions: The scored images.
-        images: The raw images.
-        thresholds: As `thresholds.fit_thresholds` returns them.
         config: Protocol of the masks, and how many images of each group.
 
     Returns:

@@ -29,7 +29,6 @@ def verdict(label: str, score: float, threshold: float | None) -> str:
 
     Args:
         label: "good", "defective" or "uncertain".
-        score: Of the image.
         threshold: From which score on an image is flagged.
     """
     if threshold is None or label == "uncertain":
@@ -107,9 +106,6 @@ def make_gallery(
 
     Args:
         index: Of the predictions, labelled by the protocol (`protocols.labelled`).
-        predictions: The scored images.
-        images: The raw images.
-        thresholds: As `thresholds.fit_thresholds` returns them.
         limit: Images at most.
     """
     rows = index[index["split"] == "test"]

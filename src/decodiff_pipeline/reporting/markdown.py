@@ -35,7 +35,6 @@ def render_summary(
     others are counted only, so that the page fits into a comment.
 
     Args:
-        metrics: As in ``metrics.json``.
         comparison: As `comparison.compare` returns it.
         identity: Names and values for the line that says what was evaluated; ``None`` is left
             out.

@@ -43,10 +43,7 @@ class ReportInput:
 
     Attributes:
         metrics: The content of ``metrics.json``; only ``categories`` must be there.
-        thresholds: As `thresholds.fit_thresholds` returns them.
         index: Of the predictions, labelled by the protocol (`protocols.labelled`).
-        predictions: The scored images.
-        images: The raw images.
         curves: The content of ``curves.json``.
         identity: What was evaluated: model, data, Git, DVC; names and values of any depth.
         training_review: The content of ``training_review.json``.

@@ -42,9 +42,6 @@ IMAGE_COLUMNS = ("category", "path", "label", "defect_type", "score", "near_dupl
 def metrics_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
     """A row for each category and one for the mean.
 
-    Args:
-        metrics: As in ``metrics.json``.
-
     Returns:
         ``category``; each metric that was measured, its interval's ends (``…_low``, ``…_high``)
         and the baselines' figures (``…_pca``); how many images there are and what the threshold
@@ -53,7 +50,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
     baselines = {
         name: {**found, "mean": mean_over_categories(found)}
         for name in ("pca", "autoencoder")
-        if (found := _baseline(metrics, name))
+        if (found := metrics.get("baseline", {}).get(name))
     }
     rows = []
     for category, row in [*metrics["categories"].items(), ("mean", metrics.get("mean", {}))]:
@@ -72,10 +69,6 @@ def metrics_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
 def scores_table(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.DataFrame:
     """A row for each good or defective test image, the most anomalous first in its category.
 
-    Args:
-        record: The ``evaluation_record``.
-        thresholds: As in ``thresholds.json``.
-
     Returns:
         Category, path, label, type of defect, score, threshold, what the threshold makes of the
         image (``predicted``) and whether that is ``wrong``.
@@ -87,15 +80,10 @@ def scores_table(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.Data
     return table.sort_values(["category", "score"], ascending=[True, False]).reset_index(drop=True)
 
 
-def _baseline(metrics: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    return metrics.get("baseline", {}).get(name) or {}
-
-
 def curve_rows(curves: Mapping[str, Mapping[str, Any]], name: str) -> Rows:
     """The points of one curve of all categories.
 
     Args:
-        curves: As in ``curves.json``.
         name: A key of `CURVES`.
 
     Returns:
@@ -113,9 +101,6 @@ def curve_rows(curves: Mapping[str, Mapping[str, Any]], name: str) -> Rows:
 
 def score_rows(record: pd.DataFrame) -> Rows:
     """Histograms of the image scores of the test images.
-
-    Args:
-        record: The ``evaluation_record``.
 
     Returns:
         Rows with ``category``, ``label``, ``score`` (the middle of one of `SCORE_BINS` bins over
@@ -146,10 +131,6 @@ def score_rows(record: pd.DataFrame) -> Rows:
 def confusion_rows(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> Rows:
     """A row for each test image of a category that has a threshold.
 
-    Args:
-        record: The ``evaluation_record``.
-        thresholds: As in ``thresholds.json``.
-
     Returns:
         Rows with ``category``, ``actual`` and ``predicted``, both ``good`` or ``defective``.
     """
@@ -164,10 +145,6 @@ def confusion_rows(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> Rows:
 
 def with_decisions(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.DataFrame:
     """Good and defective test images with their ``threshold`` and what it makes of them.
-
-    Args:
-        record: The ``evaluation_record``.
-        thresholds: As in ``thresholds.json``.
 
     Returns:
         The rows with two more columns, which are empty where there is no threshold.

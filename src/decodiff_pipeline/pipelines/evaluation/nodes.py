@@ -146,7 +146,6 @@ def compare_models(
     """Whether the model is better than the champion, or than that of a revision.
 
     Args:
-        record: The new ``evaluation_record``.
         metrics: The new ``metrics.json``.
         references: A `datasets.reference.EvaluationReferences`.
         config: Which of them is meant.
