@@ -13,8 +13,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.evaluation.assessment import assess
+from decodiff_pipeline.evaluation.baselines import pca_baseline
 from decodiff_pipeline.evaluation.config import EvaluationConfig
-from decodiff_pipeline.evaluation.pca_baseline import pca_baseline
 from decodiff_pipeline.evaluation.thresholds import fit_thresholds
 from decodiff_pipeline.metrics.exact import IMAGE_METRICS, PIXEL_METRICS
 from decodiff_pipeline.metrics.summary import mean_over_categories

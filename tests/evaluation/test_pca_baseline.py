@@ -12,8 +12,8 @@ import pytest
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.manifest import DataConfig, build_manifest
 from decodiff_pipeline.deco.config import PreprocessConfig
+from decodiff_pipeline.evaluation.baselines import pca_baseline, reconstruction_errors
 from decodiff_pipeline.evaluation.config import EvaluationConfig
-from decodiff_pipeline.evaluation.pca_baseline import pca_baseline, reconstruction_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

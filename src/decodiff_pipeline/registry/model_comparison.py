@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from decodiff_pipeline.evaluation import record
-from decodiff_pipeline.evaluation.pca_baseline import error_maps
+from decodiff_pipeline.evaluation.baselines import error_maps
 from decodiff_pipeline.metrics.binned import binned_metrics
 from decodiff_pipeline.metrics.bootstrap import Sample, mean_paired_differences
 from decodiff_pipeline.metrics.exact import image_metrics
