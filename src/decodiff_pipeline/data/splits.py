@@ -1,7 +1,7 @@
 """Assigns good images to train, val and calibration, by their content.
 
 A split follows from the seed and the image's SHA-256 alone: a renamed image stays where it was,
-equal images land together, and a new image moves no other (but for the guarantee below).
+equal images land together, and a new image moves no other (but for the minimum below).
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ CALIBRATION = "calibration"
 TEST = "test"
 EXCLUDED = "excluded"
 SPLITS = (TRAIN, VAL, CALIBRATION, TEST, EXCLUDED)
+FEW = 100  # images, below which the hash alone may leave next to none to val or calibration
+LEAST_SHARE = 0.1
 
 
 def unit_hash(seed: int | str, sha256: str) -> float:
@@ -38,8 +40,9 @@ def assign_splits(
 
     The number u in [0, 1) of an image is `unit_hash(seed, digest)`: below `val_fraction` it goes
     to val, below `val_fraction + calibration_fraction` to calibration, else to train. Test is
-    drawn first, with a hash of its own. A split that is wanted and would be empty gets the one
-    image closest to it, train before the others, as long as there are images to share.
+    drawn first, with a hash of its own. A split that is wanted and would be empty gets the train
+    image of the smallest u. Of fewer than `FEW` images, val and calibration get at least their
+    fraction each (a tenth where that is less), rounded down: train images in the order of u.
 
     Args:
         digests: SHA-256 of each image, repeats allowed.
@@ -62,13 +65,13 @@ def assign_splits(
             splits[digest] = CALIBRATION
     if splits and TRAIN not in splits.values():  # nothing can be learnt without a train image
         splits[max(splits, key=lambda digest: unit_hash(seed, digest))] = TRAIN
-    for split, fraction, key in (
-        (TEST, test_fraction, f"{seed}:{TEST}"),
-        (VAL, val_fraction, seed),
-        (CALIBRATION, calibration_fraction, seed),
-    ):
+    if test_fraction > 0:
+        _fill(splits, TEST, f"{seed}:{TEST}", 1)
+    count = sum(split != TEST for split in splits.values())
+    for split, fraction in ((VAL, val_fraction), (CALIBRATION, calibration_fraction)):
         if fraction > 0:
-            _fill(splits, split, key)
+            share = min(fraction, LEAST_SHARE) if count < FEW else 0.0
+            _fill(splits, split, seed, max(1, int(share * count)))
     return splits
 
 
@@ -91,8 +94,10 @@ def divide_held_out(
     return {digest: VAL if i < n_val else CALIBRATION for i, digest in enumerate(order)}
 
 
-def _fill(splits: dict[str, str], split: str, seed: int | str) -> None:
-    """Moves the train image that came closest to an empty `split`, unless only two are left."""
+def _fill(splits: dict[str, str], split: str, seed: int | str, least: int) -> None:
+    """Moves train images into `split` until it has `least`; two stay in train."""
     train = [digest for digest, name in splits.items() if name == TRAIN]
-    if split not in splits.values() and len(train) > 2:  # noqa: PLR2004
-        splits[min(train, key=lambda digest: unit_hash(seed, digest))] = split
+    train.sort(key=lambda digest: unit_hash(seed, digest))
+    missing = least - sum(name == split for name in splits.values())
+    for digest in train[: max(0, min(missing, len(train) - 2))]:
+        splits[digest] = split
