@@ -80,6 +80,25 @@ def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert provenance.git_state(tmp_path) == provenance.GitState(clean.commit, True)
 
 
+def test_the_commit_of_a_repository_around_the_project_is_not_its_own(tmp_path: Path) -> None:
+    project = tmp_path / "vendor" / "project"
+    model = project / "data" / "06_models"
+    model.mkdir(parents=True)
+    git(tmp_path, "init", "-q")
+    (tmp_path / "pyproject.toml").touch()
+    (project / "pyproject.toml").touch()
+    git(tmp_path, "add", "pyproject.toml")
+    git(tmp_path, "commit", "-q", "-m", "another project")
+    nothing = provenance.GitState(None, None)
+    assert [provenance.git_state(folder) for folder in (project, model)] == [nothing] * 2
+    assert provenance.git_state(tmp_path).commit
+
+    git(tmp_path, "add", "vendor")
+    git(tmp_path, "commit", "-q", "-m", "one repository for both")
+    assert provenance.git_state(model).commit == provenance.git_state(tmp_path).commit
+    assert provenance.git_state(model).commit
+
+
 def test_dvc_revision_is_found_from_a_folder_within_the_project(tmp_path: Path) -> None:
     model = tmp_path / "data" / "06_models"
     model.mkdir(parents=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 IDENTIFYING_COLUMNS = ("category", "split", "label", "path", "sha256")
 GIT_SECONDS = 10
+PROJECT_FILE = "pyproject.toml"
 MADE_BY_RUNS = (":(top,exclude)data", ":(top,exclude)dvc.lock")
 
 
@@ -32,9 +33,12 @@ class GitState:
 
 
 def git_state(folder: Path) -> GitState:
-    """Commit of the repository that a folder lies in, and whether it has been changed since."""
+    """Commit of the project that a folder lies in, and whether it has been changed since.
+
+    A project that lies in another project's repository, which does not track it, has none.
+    """
     commit = git_output(folder, "rev-parse", "HEAD")
-    if not commit:
+    if not commit or not _is_tracked(folder):
         return GitState(None, None)
     if "DVC_EXP_NAME" in os.environ:
         # In DVC's copy for a queued experiment, Git takes files that were changed for unchanged.
@@ -42,6 +46,17 @@ def git_state(folder: Path) -> GitState:
     changed = ("status", "--porcelain", "--untracked-files=no", "--", ":(top)", *MADE_BY_RUNS)
     changes = git_output(folder, *changed)
     return GitState(commit, None if changes is None else bool(changes))
+
+
+def _is_tracked(folder: Path) -> bool:
+    """Whether the repository tracks the project: the closest folder with a ``pyproject.toml``."""
+    absolute = folder.absolute()
+    for parent in (absolute, *absolute.parents):
+        if (parent / PROJECT_FILE).is_file():
+            return bool(git_output(parent, "ls-files", "--", PROJECT_FILE))
+        if (parent / ".git").exists():
+            break
+    return True
 
 
 def dvc_revision(folder: Path) -> str | None:
