@@ -6,6 +6,7 @@ import json
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
 
@@ -13,8 +14,6 @@ from decodiff_pipeline.hooks import SummaryHooks, TrackingHooks
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 METRICS = {
     "dataset": "elpv",
@@ -41,7 +40,14 @@ def shown(
     """Prints the summary of a run that wrote these data sets."""
     entries = {
         name: {"type": "json.JSONDataset", "filepath": str(project / f"{name}.json")}
-        for name in ("metrics", "report", "registration", "rollback")
+        for name in (
+            "metrics",
+            "report",
+            "registration",
+            "rollback",
+            "monitoring",
+            "monitoring_report",
+        )
     }
     for name, data in written.items():
         (project / f"{name}.json").write_text(json.dumps(data))
@@ -90,6 +96,26 @@ def test_a_model_registered_before_is_said_to_be(
 ) -> None:
     text = shown(tmp_path, {"registration": REGISTRATION | {"new": False}}, None, capsys)
     assert "no new version" in text
+
+
+@pytest.mark.parametrize(
+    ("statuses", "verdict"),
+    [
+        (["no drift", "drift"], "drift"),
+        (["no drift", "too few to say"], "no drift"),
+        (["too few to say"], "too few to say"),
+        ([], "too few to say"),
+    ],
+)
+def test_the_monitoring_ends_with_its_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], statuses: list[str], verdict: str
+) -> None:
+    categories = {str(number): {"status": status} for number, status in enumerate(statuses)}
+    answer = {"categories": categories, "why": ["mono: 50 images differ.", "2 cannot be read."]}
+    text = shown(tmp_path, {"monitoring": answer, "monitoring_report": {}}, None, capsys)
+    assert f"monitoring: {verdict}\nmono: 50 images differ.\n2 cannot be read.\n" in text
+    assert "monitoring_report.json\n" in text
+    assert f"python -m webbrowser -t {(tmp_path / 'monitoring_report.json').as_uri()}" in text
 
 
 def test_a_rollback_shows_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

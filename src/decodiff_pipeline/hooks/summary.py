@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class SummaryHooks:
-    """Print metrics per category and the way to the report, the MLflow run and the model.
+    """Print metrics, the verdict on drift, and the way to the report, MLflow run and model.
 
     Only what the run has written is shown, so a run of the data validation alone prints nothing.
 
@@ -59,7 +59,15 @@ class SummaryHooks:
             from decodiff_pipeline.reporting.summary import render_table
 
             blocks.append(render_table(catalog.load("metrics")))
-        pages = {"report": "report", "visibility": "visibility_html"}
+        if "monitoring" in written:
+            from decodiff_pipeline.monitoring.judgement import render_text
+
+            blocks.append(render_text(catalog.load("monitoring")))
+        pages = {
+            "report": "report",
+            "visibility": "visibility_html",
+            "drift": "monitoring_report",
+        }
         blocks += [
             self._page(label, name, catalog) for label, name in pages.items() if name in written
         ]

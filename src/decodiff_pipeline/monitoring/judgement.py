@@ -69,6 +69,17 @@ def judge(
     return {"retrain": answer["retrain"], "why": _why(answer), **answer}
 
 
+def render_text(answer: Mapping[str, Any]) -> str:
+    """The verdict for a terminal: whether anything drifts, and why.
+
+    Args:
+        answer: As `judge` returned it.
+    """
+    found = {category["status"] for category in answer["categories"].values()}
+    verdict = next((status for status in (DRIFT, STABLE) if status in found), TOO_FEW)
+    return "\n".join([f"monitoring: {verdict}", *answer["why"]])
+
+
 def _compared(
     values: Mapping[str, list[float]], rows: pd.DataFrame, config: MonitoringConfig
 ) -> dict[str, Any]:
