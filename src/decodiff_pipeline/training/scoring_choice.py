@@ -32,7 +32,7 @@ CANDIDATES = tuple(
     ImageScoreConfig(source, share, *level)
     for source, share, level in product(SOURCES, TOP_SHARES, LEVELS)
 )
-# The given setting stays unless another is better by this much: less is chance.
+# The given weight stays unless another is better by this much.
 MARGIN = 0.005
 # Weight, in images, of the mean over the categories beside a category's own AUROC.
 PRIOR_IMAGES = 10
@@ -130,6 +130,8 @@ def choose_image_scores(
 
     A category has the score with the largest AUROC there and over all categories, weighted by n
     and 10 where it has n good images: few images leave it close to what suits all categories.
+    A score replaces another only where it is better by more than the standard error of the AUROC.
+    Synthetic defects do not tell closer candidates apart (docs/scoring.md).
 
     Args:
         config: How maps are made; its image score stays unless another one is clearly better.
@@ -144,11 +146,15 @@ def choose_image_scores(
     present = np.unique(maps.category_ids)
     own = np.array([auroc(scores, maps, category) for category in present])
     mean = own.mean(axis=0)
-    common = _clearly_best(mean)
+    of_mean = _standard_error(mean, len(maps.sources))
+    common = _clearly_best(mean, 0, of_mean)
     chosen, reached = {}, []
     for category, found in zip(present, own, strict=True):
         share = 1 / (1 + PRIOR_IMAGES / np.sum(maps.category_ids == category))
-        best = _clearly_best(share * found + (1 - share) * mean, common)
+        error = np.hypot(
+            share * _standard_error(found, len(maps.of(category)[1])), (1 - share) * of_mean
+        )
+        best = _clearly_best(share * found + (1 - share) * mean, common, error)
         reached.append(found[best])
         if best != common:
             chosen[categories[category]] = candidates[best]
@@ -156,9 +162,14 @@ def choose_image_scores(
     return replace(config, **fields, image_scores=chosen), float(np.mean(reached))
 
 
-def _clearly_best(values: np.ndarray, given: int = 0) -> int:
+def _standard_error(aurocs: np.ndarray, defects: int) -> np.ndarray:
+    """That of a share of ``defects``: of each AUROC, which is a mean over as many defects."""
+    return np.sqrt(aurocs * (1 - aurocs) / max(1, defects))
+
+
+def _clearly_best(values: np.ndarray, given: int, errors: np.ndarray) -> int:
     best = int(values.argmax())
-    return best if values[best] > values[given] + MARGIN else given
+    return best if values[best] > values[given] + errors[given] else given
 
 
 def image_auroc(config: DiscrepancyConfig, maps: Drawn, categories: Sequence[str]) -> float:
