@@ -46,7 +46,7 @@ def table(catalog: Any) -> Iterator[str]:
     manifest, images = catalog.load("validated_manifest"), catalog.load("raw_images")
     record = catalog.load("evaluation_record")
     masks = manifest.set_index("path")["mask_path"]
-    yield "| category | visible from, px | found below | found from there on | good images flagged |"
+    yield "| category | visible from, px | found below | found from there on | good flagged |"
     yield "|---|---|---|---|---|"
     for category, rows in record[record["split"] == "test"].groupby("category"):
         threshold = thresholds["categories"][category]["image"]
