@@ -63,10 +63,10 @@ def test_train_is_never_empty_and_few_images_still_fill_each_split(count: int) -
 def test_few_images_are_shared_by_count_and_more_by_hash_alone() -> None:
     for seed in range(200):
         for count in (20, 60, 99):
-            shared = Counter(default(digests(count), seed=seed).values())
+            shared = Counter(default(digests(count), seed=seed, version=2).values())
             assert min(shared["val"], shared["calibration"]) >= count // 10
         hashed = {name: unit_hash(seed, name) for name in digests(100)}
-        for name, split in default(list(hashed), seed=seed).items():
+        for name, split in default(list(hashed), seed=seed, version=2).items():
             u = hashed[name]
             assert split == ("val" if u < 0.1 else "calibration" if u < 0.2 else "train")
 
@@ -76,12 +76,14 @@ def test_the_next_images_by_hash_fill_up_a_split() -> None:
     by_hash = sorted(names, key=lambda name: unit_hash(8, name))
     drawn = {s: sum(lo <= unit_hash(8, n) < lo + 0.1 for n in names) for s, lo in
              (("val", 0.0), ("calibration", 0.1))}  # fmt: skip
-    splits = default(names, seed=8)
+    splits = default(names, seed=8, version=2)
     assert Counter(splits.values())["train"] == 60 - sum(max(6, n) for n in drawn.values())
     assert drawn == {"val": 4, "calibration": 2}
     held_out = sum(max(6, n) for n in drawn.values())
     assert {splits[name] for name in by_hash[held_out:]} == {"train"}
-    assert default(names[::-1], seed=8) == splits
+    assert default(names[::-1], seed=8, version=2) == splits
+    kept = Counter(default(names, seed=8).values())  # earlier data sets keep their assignment
+    assert (kept["val"], kept["calibration"]) == (4, 2)
 
 
 def test_a_share_of_zero_leaves_its_split_empty() -> None:

@@ -100,6 +100,8 @@ class DataConfig(BaseModel):
         calibration_fraction: Share of them that goes to calibration.
         test_fraction: Share of the good images that goes to test, in a category that has defective
             test images and no good one.
+        split_version: 2 gives val and calibration of fewer than 100 images a tenth each by count,
+            for new data sets; 1 keeps the assignment that earlier ones have.
         exclude: What is left out: a glob pattern of paths relative to the raw root, or
             ``{path: pattern, reason: why}``.
         workers: Threads that read images; None for one a core, at most 8.
@@ -116,6 +118,7 @@ class DataConfig(BaseModel):
     val_fraction: float = Field(default=0.1, ge=0, lt=1)
     calibration_fraction: float = Field(default=0.1, ge=0, lt=1)
     test_fraction: float = Field(default=0.2, ge=0, lt=1)
+    split_version: Literal[1, 2] = 1
     exclude: tuple[Exclusion, ...] = ()
     workers: int | None = Field(default=None, ge=1)
     bit_depth: Literal["auto", 8, 10, 12, 14, 16] = "auto"
@@ -285,7 +288,10 @@ def _splits(manifest: pd.DataFrame, config: DataConfig) -> pd.Series:
             )
         keys = _split_keys(manifest.loc[rows])
         test_fraction = config.test_fraction if needs_good else 0.0
-        split[rows] = keys.map(splits.assign_splits(keys, test_fraction=test_fraction, **options))
+        assigned = splits.assign_splits(
+            keys, test_fraction=test_fraction, version=config.split_version, **options
+        )
+        split[rows] = keys.map(assigned)
         held_out = group.index[split[group.index] == HELD_OUT]
         keys = manifest.loc[held_out, "sha256"].where(lambda s: s != "", manifest["path"])
         split[held_out] = keys.map(splits.divide_held_out(keys, **options))

@@ -35,14 +35,16 @@ def assign_splits(
     val_fraction: float,
     calibration_fraction: float,
     test_fraction: float = 0.0,
+    version: int = 1,
 ) -> dict[str, str]:
     """Splits the good images of one category.
 
     The number u in [0, 1) of an image is `unit_hash(seed, digest)`: below `val_fraction` it goes
     to val, below `val_fraction + calibration_fraction` to calibration, else to train. Test is
     drawn first, with a hash of its own. A split that is wanted and would be empty gets the train
-    image of the smallest u. Of fewer than `FEW` images, val and calibration get at least their
-    fraction each (a tenth where that is less), rounded down: train images in the order of u.
+    image of the smallest u. In version 2, of fewer than `FEW` images, val and calibration get at
+    least their fraction each (a tenth where that is less), rounded down: train images in the order
+    of u.
 
     Args:
         digests: SHA-256 of each image, repeats allowed.
@@ -50,6 +52,7 @@ def assign_splits(
         val_fraction: Share of the images that are not test, in [0, 1).
         calibration_fraction: As `val_fraction`; their sum is below 1.
         test_fraction: Share of all images, in [0, 1).
+        version: Of this rule, 1 or 2.
 
     Returns:
         The split of each digest.
@@ -70,7 +73,7 @@ def assign_splits(
     count = sum(split != TEST for split in splits.values())
     for split, fraction in ((VAL, val_fraction), (CALIBRATION, calibration_fraction)):
         if fraction > 0:
-            share = min(fraction, LEAST_SHARE) if count < FEW else 0.0
+            share = min(fraction, LEAST_SHARE) if version > 1 and count < FEW else 0.0
             _fill(splits, split, seed, max(1, int(share * count)))
     return splits
 

@@ -53,7 +53,8 @@ def dataset_file(dataset: str) -> str:
 def data_file(data: DataConfig, why: str) -> str:
     """``parameters_data.yml``, with the reason for the layout."""
     values = data.model_dump(mode="json", exclude_unset=True)
-    return _render({"data": values}, {"data.layout": why})
+    counts = "val and calibration of few images are counted, not left to chance"
+    return _render({"data": values}, {"data.layout": why, "data.split_version": counts})
 
 
 def caching_file(

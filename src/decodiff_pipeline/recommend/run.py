@@ -68,7 +68,8 @@ def recommend(target: Target, base: Base, minutes: float) -> list[str]:
     logger.info("layout %s: %s", layout.layout, layout.why)
     others = [f"{one.layout} knows {one.known}" for one in fits if one is not layout]
     logger.info("the other layouts: %s", ", ".join(others))
-    data = base.data.model_copy(update={"layout": layout.layout, "categories": None, "exclude": ()})
+    chosen = {"layout": layout.layout, "categories": None, "exclude": (), "split_version": 2}
+    data = base.data.model_copy(update=chosen)
     images = ImageFolder(target.root)
     manifest = build_manifest(images, data)
     images = images.of(manifest)
