@@ -83,8 +83,8 @@ def check_serving(
         timeout_s: When to give up.
 
     Returns:
-        What came of it, the difference from the evaluation still open; the scores in the order of
-        ``rows``, none where it does not answer.
+        The result, without the difference from the evaluation; the scores in the order of ``rows``,
+        none where it does not answer.
     """
     import mlflow
 
@@ -97,20 +97,12 @@ def check_serving(
     with tempfile.TemporaryDirectory() as folder:
         asked, answered = Path(folder, "request.json"), Path(folder, "answer.json")
         asked.write_text(json.dumps(request), encoding="utf-8")
-        # Without the run's id: nothing that the process does is the run's. And without what a
-        # server is told by variables: thresholds of its own, say.
-        environment = {
-            key: value
-            for key, value in os.environ.items()
-            if key != "MLFLOW_RUN_ID" and not key.startswith(OF_A_SERVER)
-        }
-        environment["MLFLOW_TRACKING_URI"] = mlflow.get_tracking_uri()
         try:
             done = subprocess.run(  # noqa: S603 - this interpreter and module, no shell
                 [sys.executable, "-m", MODULE, str(asked), str(answered)],
                 capture_output=True,
                 text=True,
-                env=environment,
+                env=_environment(mlflow.get_tracking_uri()),
                 timeout=timeout_s,
                 check=False,
             )
@@ -124,6 +116,16 @@ def check_serving(
         answer = json.loads(answered.read_text(encoding="utf-8"))
     scores = answer.pop("scores", [])
     return ServingResult(**answer), scores
+
+
+def _environment(tracking_uri: str) -> dict[str, str]:
+    """Variables of the process, without the run's id and without those that configure a server."""
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key != "MLFLOW_RUN_ID" and not key.startswith(OF_A_SERVER)
+    }
+    return kept | {"MLFLOW_TRACKING_URI": tracking_uri}
 
 
 def answer_request(request: Mapping[str, Any]) -> dict[str, Any]:
