@@ -49,7 +49,7 @@ def table(catalog: Any) -> Iterator[str]:
     yield "| category | visible from, px | found below | found from there on | good flagged |"
     yield "|---|---|---|---|---|"
     for category, rows in record[record["split"] == "test"].groupby("category"):
-        threshold = thresholds["categories"][category]["image"]
+        threshold = thresholds["categories"][category]["threshold"]
         row = smallest_row(report["defects"][category], f"grey_{config.contrast}")
         limit = (row["width"] * row["height"]) ** 0.5 if row else np.inf
         defective = rows[rows["path"].map(masks).notna()]
