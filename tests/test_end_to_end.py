@@ -118,7 +118,7 @@ def test_reports_and_figures_are_self_contained(ran: Path) -> None:
 def test_each_stage_runs_alone_and_finds_its_work_done(ran: Path) -> None:
     result = kedro(ran, "run", "--env", "bolts", "--pipelines", "latent_caching")
     assert result.returncode == 0, result.stderr
-    assert " 0 of them to encode" in result.stdout + result.stderr
+    assert " 0 of them are not cached yet" in result.stdout + result.stderr
     result = kedro(ran, "run", "--env", "bolts", "--pipelines", "training")
     assert result.returncode == 0, result.stderr
     assert "resuming at step 4 of 4" in result.stdout + result.stderr

@@ -64,6 +64,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "promotion": {
             "baseline": {"improvement": {}, "regression": {}}, "floors": {}, "resamples": 300,
             "min_calibration_images": 0, "false_positive_rate": 1,
+            "false_positive_significance": 1e-12,
             "champion": {
                 "improvement": {"pixel_aupro": 0.0}, "regression": {"pixel_aupro": 0.2},
                 "by_category": {"nut": {"pixel_aupro": 0.02}}, "within_noise": "refuse",
