@@ -5,7 +5,7 @@
 
 Data and artifacts come from the DVC remote, `dvc repro` makes anew what a change of data,
 parameters or code has made stale, the artifacts go back to the remote, and the newest version
-stands before the gates of the promotion. What came of it is a Markdown page for a pull request.
+stands before the gates of the promotion. The result is a Markdown page for a pull request.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the model says of squares, put together to what it says of the images they are from."""
+"""Puts the maps and reconstructions of squares together to those of their images."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def assemble(
     geometry: PreprocessConfig,
     scores: Sequence[ImageScoreConfig],
 ) -> DeCoDiffOutput:
-    """Stitch the squares of each image, and score the image by what comes of it.
+    """Stitch the squares of each image, and score the stitched image.
 
     The score is taken from the stitched map, not from the best tile: it stays the largest value
     (or the mean of the largest) of the map that is shown, of one square and of many.

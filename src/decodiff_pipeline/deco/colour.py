@@ -1,4 +1,4 @@
-"""Any image turned upright, as 8-bit grey or RGB: the same file is the same to every reader.
+"""Converts any image to 8-bit grey or RGB and applies its EXIF orientation, for every reader.
 
 | image | becomes |
 |---|---|
@@ -22,7 +22,7 @@ from PIL import ExifTags, Image
 from decodiff_pipeline.errors import ImageError, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
 GREY_16_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
@@ -73,6 +73,29 @@ def to_eight_bit(
         "or as 8-bit RGB."
     )
     raise ImageError(msg)
+
+
+def to_category_depth(
+    images: list[Image.Image], category: str | Sequence[str], depths: Mapping[str, int]
+) -> list[Image.Image]:
+    """Converts images to 8 bits where their categories use fewer than 16.
+
+    Args:
+        images: Upright images.
+        category: One for all images, or one for each; with another number of them the images are
+            returned as they are.
+        depths: Category → used bits of its 16-bit images, where it is fewer than 16.
+
+    Raises:
+        ImageError: As `to_eight_bit`.
+    """
+    names = [category] * len(images) if isinstance(category, str) else category
+    if not depths or len(names) != len(images):
+        return images
+    return [
+        to_eight_bit(image, f"image {number}", depths[name]) if name in depths else image
+        for number, (image, name) in enumerate(zip(images, names, strict=True))
+    ]
 
 
 def apply_orientation(images: Image.Image | Iterable[Image.Image]) -> list[Image.Image]:

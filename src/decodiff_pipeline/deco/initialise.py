@@ -31,7 +31,7 @@ LDM_PREFIX = "model.diffusion_model."
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """What became of every tensor. A category's row of the embedding is ``name[category]``.
+    """Which tensors were loaded. A category's row of the embedding is ``name[category]``.
 
     Attributes:
         used: Tensors of the source that the network now has, by the source's names.

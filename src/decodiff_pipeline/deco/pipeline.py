@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 
 from decodiff_pipeline.deco.assembly import DeCoDiffOutput, assemble
 from decodiff_pipeline.deco.autoencoder import decode, encode
-from decodiff_pipeline.deco.colour import apply_orientation, to_eight_bit
+from decodiff_pipeline.deco.colour import apply_orientation, to_category_depth
 from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig, require_places
 from decodiff_pipeline.deco.device import keep_freed_memory, resolve_device
 from decodiff_pipeline.deco.discrepancy import (
@@ -103,7 +103,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
     def for_inference(self) -> Self:
         """Bring autoencoder and network into the configured precision and the faster layout.
 
-        Loading a saved model does it. The process keeps freed memory from then on (`.memory`).
+        Loading a saved model does it. The process keeps freed memory from then on.
         """
         keep_freed_memory()
         self.vae.to(memory_format=torch.channels_last)  # half as fast again on a CPU
@@ -187,7 +187,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
             sizes = sizes or [(self.image_size, self.image_size)] * len(images)
             batches = images.split(batch_size)
         else:
-            pictures = self._by_depth(apply_orientation(images), category)
+            pictures = to_category_depth(apply_orientation(images), category, self.bit_depths)
             sizes = [picture.size for picture in pictures]
             batches = self._batches(pictures, batch_size)
         own = self._category_ids(category, len(sizes))
@@ -306,19 +306,6 @@ class DeCoDiffPipeline(DiffusionPipeline):
                 maps, scored = self._maps(found.pixel, found.latent, ids)
                 bar.update(len(batch))
                 yield from zip(maps, scored, to_uint8(found.reconstructed), strict=True)
-
-    def _by_depth(
-        self, images: list[Image.Image], category: str | Sequence[str]
-    ) -> list[Image.Image]:
-        """Images as 8 bits where their categories use less than 16."""
-        depths = self.bit_depths
-        if not depths or not images:
-            return images
-        names = [category] * len(images) if isinstance(category, str) else category
-        return [
-            to_eight_bit(image, f"image {number}", depths[name]) if name in depths else image
-            for number, (image, name) in enumerate(zip(images, names, strict=False))
-        ]
 
     def _squares(self, images: Iterable[Image.Image]) -> Iterator[np.ndarray]:
         return chain.from_iterable(squares(image, self.preprocessing) for image in images)

@@ -88,7 +88,7 @@ def require_readable(results: pd.DataFrame) -> None:
 
 
 def log_summary(results: pd.DataFrame, scored: int, folder: Path) -> None:
-    """Say what came of a run.
+    """Log how many images a run scored, and their decisions.
 
     Args:
         results: As `tabulate` returns them.

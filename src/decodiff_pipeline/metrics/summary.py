@@ -52,12 +52,12 @@ def measured(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def spread(
-    siblings: Mapping[int, Mapping[str, Any]], metrics: Mapping[str, Any], seed: int
+    replicates: Mapping[int, Mapping[str, Any]], metrics: Mapping[str, Any], seed: int
 ) -> dict[str, dict[str, Spread]]:
     """Metrics over runs that differ by their seeds alone.
 
     Args:
-        siblings: The ``metrics.json`` of other runs, by seed.
+        replicates: The ``metrics.json`` of other runs, by seed.
         metrics: That of this run, which stands for its own seed.
         seed: This run's.
 
@@ -68,7 +68,7 @@ def spread(
         run alone, and a run with other categories does not count.
     """
     names = set(metrics["categories"])
-    runs = {**siblings, seed: metrics}
+    runs = {**replicates, seed: metrics}
     rows = [
         {**run["categories"], MEAN: run.get("mean", {})}
         for _, run in sorted(runs.items())

@@ -1,4 +1,4 @@
-"""What became of a promotion or a rollback, for a terminal and as Markdown."""
+"""The outcome of a promotion or a rollback, for a terminal and as Markdown."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Version:
     """A version in the registry.
 
     Attributes:
-        tags: What it was made of and what became of it.
+        tags: Its provenance and the decisions on it.
         run_id: Of the run that made it.
     """
 

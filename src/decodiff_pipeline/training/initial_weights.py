@@ -158,7 +158,7 @@ def incompatibilities(
 
 
 def load_weights(unet: DeCoDiffUNet, init_from: str) -> InitialWeights:
-    """Copy the weights of a file or folder into a network, and log what became of them.
+    """Copy the weights of a file or folder into a network, and log how many tensors it took.
 
     Raises:
         ConfigurationError: There is nothing at that path.

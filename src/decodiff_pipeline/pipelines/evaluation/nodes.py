@@ -117,7 +117,7 @@ def compute_metrics(
     baseline: dict[str, Any],
     baseline_scores: pd.DataFrame,
     synthetic: dict[str, Any],
-    siblings: dict[int, dict[str, Any]],
+    replicates: dict[int, dict[str, Any]],
     config: EvaluationConfig,
     training: TrainingConfig,
     scoring: ScoringConfig,
@@ -136,7 +136,7 @@ def compute_metrics(
         synthetic=synthetic,
         pca_scores=dict(zip(baseline_scores["path"], baseline_scores["pca_score"], strict=True)),
     )
-    seeds = spread(siblings, found.metrics, training.seed)
+    seeds = spread(replicates, found.metrics, training.seed)
     return found.metrics | ({"seeds": seeds} if seeds else {}), found.curves, found.record
 
 
