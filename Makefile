@@ -24,7 +24,7 @@ export MLFLOW_HTTP_REQUEST_TIMEOUT ?= 5
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv data demo summary report ui serve test test-slow check format bench dvc-yaml parameters lock clean
+.PHONY: help venv data demo summary report ui serve test test-slow check docs format bench dvc-yaml parameters lock clean
 
 help:  ## show the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -97,6 +97,9 @@ check: $(STAMP)  ## ruff, mypy, import contracts, dvc.yaml, reference of paramet
 	$(PY) docs/parameters.py --check
 	$(VENV)/bin/zizmor --offline --quiet .github
 
+docs: $(STAMP)  ## build the documentation's site into build/site; a warning is an error
+	$(PY) -m sphinx --quiet --fail-on-warning --keep-going docs build/site
+
 format: $(STAMP)  ## let ruff fix and format the code
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
@@ -118,7 +121,7 @@ lock:  ## resolve requirements.lock anew (needs uv); LOCK_ARGS="--upgrade" for n
 	sed -i -E 's/^(torch==[0-9.]+)$$/\1+cpu/' requirements.lock
 	uv pip compile --quiet --no-header --python-version 3.11 \
 		$(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu) \
-		--extra demo --extra autoencoder --extra onnx --extra dev $(LOCK_ARGS) \
+		--extra demo --extra autoencoder --extra onnx --extra docs --extra dev $(LOCK_ARGS) \
 		pyproject.toml --output-file requirements.lock
 	sed -i -E 's/^(torch==[0-9.]+)\+cpu$$/\1/' requirements.lock
 	@! grep -nE '^(nvidia|cuda|triton)' requirements.lock

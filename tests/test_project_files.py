@@ -108,7 +108,7 @@ def test_the_lock_satisfies_every_requirement_of_the_demo_and_the_tests() -> Non
     }
     project = tomllib.loads(text("pyproject.toml"))["project"]
     extras = project["optional-dependencies"]
-    locked = ("demo", "autoencoder", "onnx", "dev")
+    locked = ("demo", "autoencoder", "onnx", "docs", "dev")
     wanted = [*project["dependencies"], *(line for name in locked for line in extras[name])]
     for line in wanted:
         requirement = Requirement(line)
