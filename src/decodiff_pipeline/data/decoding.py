@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import io
 import re
+import struct
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from decodiff_pipeline.data.png_chunks import SIGNATURE, is_sixteen_bit_colour, pixel_chunks
 from decodiff_pipeline.deco.colour import (
     FULL_DEPTH,
     GREY_16_BIT,
@@ -27,6 +28,7 @@ from decodiff_pipeline.deco.colour import (
 from decodiff_pipeline.errors import ImageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
@@ -37,6 +39,14 @@ JPEG_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
 JPEG_END = b"\xff\xd9"
 LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd9")  # libjpeg's words
 READ_AHEAD = 16  # bytes that libjpeg may have taken in beyond those that it decoded
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PIXEL_CHUNKS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")  # beside the critical ones
+EXIF_CHUNK = b"eXIf"
+TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
+# Keywords of the texts that may hold the orientation.
+ORIENTATION_KEYWORDS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
+MAX_PNG_TEXT = 2**20  # bytes of such a text, once decompressed
+CHUNK_FRAME = 12  # bytes of a chunk that are not data: length, name, checksum
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,7 @@ class _Refused(ImageError):
 
 def _decoded(data: bytes, path: Path, max_pixels: int, setting: str) -> ImageFile:
     note = ""
-    if data.startswith(SIGNATURE):
+    if data.startswith(PNG_SIGNATURE):
         data, note = pixel_chunks(data)
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     _check_header(image, path, max_pixels, setting)
@@ -196,6 +206,66 @@ def jpeg_damage(data: bytes) -> str:
         padded = left_over is not None and 0 <= zeros - int(left_over[1]) <= READ_AHEAD
         return "" if padded else str(error)
     return ""
+
+
+def pixel_chunks(data: bytes) -> tuple[bytes, str]:
+    """Reduces a PNG file to what decides its pixels and their orientation.
+
+    Returns:
+        A PNG file of the critical chunks, those of transparency and frames, and the metadata that
+        may hold an orientation; and a sentence on a chunk of metadata that was left out because
+        its checksum is wrong, "" for none.
+
+    Raises:
+        ImageError: A chunk of the pixels has a wrong checksum, or the file has no end.
+    """
+    kept, note = [PNG_SIGNATURE], ""
+    for kind, content, whole in _png_chunks(data):
+        sound = zlib.crc32(kind + content) == int.from_bytes(whole[-4:], "big")
+        named = kind.decode("latin-1")
+        if kind in PIXEL_CHUNKS or kind[:1].isupper():
+            if not sound:
+                raise ImageError(f"the checksum of its chunk {named} is wrong")
+            kept.append(whole)
+        elif not sound:
+            note = f"its metadata are damaged: the checksum of the chunk {named} is wrong"
+        elif kind == EXIF_CHUNK or (kind in TEXT_CHUNKS and _may_orient(kind, content)):
+            kept.append(whole)
+        if kind == b"IEND":
+            return b"".join(kept), note
+    raise ImageError("it ends before its last chunk, IEND")
+
+
+def is_sixteen_bit_colour(data: bytes) -> bool:
+    """Whether a PNG file has 16 bits a channel and colour: Pillow reads the upper eight alone."""
+    depth, colour = data[24:26]
+    return depth == 16 and colour in {2, 6}  # noqa: PLR2004 - RGB and RGBA of the PNG standard
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Name, content and all bytes of each chunk that the file holds in full."""
+    at = len(PNG_SIGNATURE)
+    while at + CHUNK_FRAME <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + CHUNK_FRAME + length
+        if end > len(data):
+            return
+        yield kind, data[at + 8 : end - 4], data[at:end]
+        at = end
+
+
+def _may_orient(kind: bytes, content: bytes) -> bool:
+    if not content.startswith(ORIENTATION_KEYWORDS) or len(content) > MAX_PNG_TEXT:
+        return False
+    if kind != b"zTXt":  # a compressed iTXt keeps its two flags behind the keyword
+        _, _, rest = content.partition(b"\0")
+        return kind == b"tEXt" or rest[:1] == b"\0"
+    try:
+        inflate = zlib.decompressobj()
+        inflate.decompress(content.partition(b"\0")[2][1:], MAX_PNG_TEXT)
+    except zlib.error:
+        return False
+    return not inflate.unconsumed_tail
 
 
 def suffix_of(data: bytes) -> str:

@@ -18,11 +18,10 @@ from decodiff_pipeline.data.decoding import MAX_PIXELS
 from decodiff_pipeline.data.duplicates import pictures_of
 from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.data.images import ImageFolder  # noqa: TC001 - Kedro resolves annotations
-from decodiff_pipeline.data.layouts import Record, get_layout, layout_names
+from decodiff_pipeline.data.layouts import Record, get_layout, layout_names, list_records
 from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD, HELD_OUT
 from decodiff_pipeline.data.listing import find_files
 from decodiff_pipeline.data.measuring import measure
-from decodiff_pipeline.data.records import list_records
 from decodiff_pipeline.deco.colour import FULL_DEPTH
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.text import Text, as_text

@@ -4,7 +4,6 @@ Those that only some pipelines need are imported from their modules, so that the
 dvc.yaml do not depend on what they import.
 """
 
-from decodiff_pipeline.datasets.diffusers_model import DiffusersDataset
-from decodiff_pipeline.datasets.handle import HandleDataset
+from decodiff_pipeline.datasets.folders import DiffusersDataset, HandleDataset
 
 __all__ = ["DiffusersDataset", "HandleDataset"]

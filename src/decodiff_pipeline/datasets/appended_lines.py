@@ -8,7 +8,7 @@ from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
 
-from decodiff_pipeline.data.append_lines import append_lines
+from decodiff_pipeline.data.atomic import append_lines
 
 
 class AppendedLinesDataset(AbstractDataset[Any, Any]):
@@ -34,8 +34,9 @@ class AppendedLinesDataset(AbstractDataset[Any, Any]):
         try:
             return [json.loads(line) for line in lines if line.strip()]
         except ValueError as error:
-            msg = f"{self._filepath} has a line that is not JSON ({error}); move it elsewhere"
-            raise DatasetError(msg) from error
+            raise DatasetError(
+                f"{self._filepath} has a line that is not JSON ({error}); move it elsewhere"
+            ) from error
 
     def save(self, data: Any) -> None:
         """Append one line in one write, and wait until it is on the disk.

@@ -150,11 +150,10 @@ class EvaluationReferences:
         verified = ("rev-parse", "--verify", "--quiet", "--end-of-options")
         commit = git_output(self._root(), *verified, f"{revision}^{{commit}}")
         if not commit:
-            msg = (
+            raise ConfigurationError(
                 f"evaluation.compare_with is {revision!r}, and Git knows no such revision in "
                 f"{self._root()}: correct it or fetch it, or set it to {CHAMPION!r} or null"
             )
-            raise ConfigurationError(msg)
         return commit
 
     def _root(self) -> Path:

@@ -30,14 +30,14 @@ def load_autoencoder(config: AutoencoderConfig) -> Autoencoder:
     try:
         model = AutoModel.from_pretrained(str(folder), use_safetensors=True)
     except (OSError, ValueError, AttributeError, SafetensorError) as error:
-        msg = f"autoencoder.source {config.source!r} cannot be loaded from {folder}: {error}"
-        raise ConfigurationError(msg) from error
+        raise ConfigurationError(
+            f"autoencoder.source {config.source!r} cannot be loaded from {folder}: {error}"
+        ) from error
     if not isinstance(model, AutoencoderKL | AutoencoderTiny):
-        msg = (
+        raise ConfigurationError(
             f"autoencoder.source {config.source!r} is a {type(model).__name__}; "
             "use an AutoencoderTiny or an AutoencoderKL"
         )
-        raise ConfigurationError(msg)
     return model.eval().requires_grad_(False)
 
 

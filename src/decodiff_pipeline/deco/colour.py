@@ -68,11 +68,10 @@ def to_eight_bit(
         return image
     if image.mode in OTHER:
         return image.convert("RGB")
-    msg = (
+    raise ImageError(
         f"{name} has mode {image.mode}, which is not converted: save it as 8-bit or 16-bit grey "
         "or as 8-bit RGB."
     )
-    raise ImageError(msg)
 
 
 def to_category_depth(
@@ -107,11 +106,10 @@ def apply_orientation(images: Image.Image | Iterable[Image.Image]) -> list[Image
     listed: list[Any] = [images] if isinstance(images, Image.Image) else list(images)
     for number, image in enumerate(listed):
         if not isinstance(image, Image.Image):
-            msg = (
+            raise ModelError(
                 f"image {number} is of type {type(image).__name__}; give PIL images, as "
                 "Image.open(path) and Image.fromarray(array) make them"
             )
-            raise ModelError(msg)
     return [_turned(image) for image in listed]
 
 
@@ -164,11 +162,10 @@ def scaled_to_eight_bit(
     """
     largest, found = 2**bits - 1, int(values.max(initial=0))
     if found > largest:
-        msg = (
+        raise ImageError(
             f"{name} has 16-bit values up to {found}, above {largest}, the largest of {bits} bits "
             "(data.bit_depth): check the camera's settings, or set data.bit_depth and train again."
         )
-        raise ImageError(msg)
     return ((values.astype(np.uint32) * 255 + largest // 2) // largest).astype(np.uint8)
 
 
@@ -182,8 +179,7 @@ def _require_visible(layers: Image.Image, name: object) -> None:
     alpha = int(np.asarray(layers.getchannel("A")).max())
     if alpha <= UNSEEN_ALPHA:
         told = "0" if alpha == 0 else f"at most {alpha} of 255"
-        msg = (
+        raise ImageError(
             f"{name} has an alpha channel that is {told} everywhere, so all of it is transparent: "
             "save it without the alpha channel."
         )
-        raise ImageError(msg)

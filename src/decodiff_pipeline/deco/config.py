@@ -40,23 +40,23 @@ class PreprocessConfig:
 
     def __post_init__(self) -> None:
         if self.image_size < SIZE_UNIT or self.image_size % SIZE_UNIT:
-            msg = f"preprocessing.image_size is {self.image_size}; use a multiple of 32"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(
+                f"preprocessing.image_size is {self.image_size}; use a multiple of 32"
+            )
         if self.resize < self.image_size:
-            msg = (
+            raise ConfigurationError(
                 f"preprocessing.resize is {self.resize}, smaller than image_size "
                 f"{self.image_size}; make it equal (no crop) or larger (centre crop)"
             )
-            raise ConfigurationError(msg)
         if self.fit == "letterbox" and self.resize != self.image_size:
-            msg = (
+            raise ConfigurationError(
                 f"preprocessing.resize is {self.resize} and image_size {self.image_size}, but "
                 "fit letterbox shows the whole image: make them equal"
             )
-            raise ConfigurationError(msg)
         if not 0 <= self.overlap <= MAX_OVERLAP:
-            msg = f"preprocessing.overlap is {self.overlap}; it must lie within 0…{MAX_OVERLAP}"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(
+                f"preprocessing.overlap is {self.overlap}; it must lie within 0…{MAX_OVERLAP}"
+            )
 
     @property
     def crops(self) -> bool:
@@ -100,25 +100,23 @@ class CorruptionConfig:
 
     def __post_init__(self) -> None:
         if len(self.patch_sizes) != len(self.patch_probabilities):
-            msg = (
+            raise ConfigurationError(
                 f"{len(self.patch_sizes)} patch_sizes but "
                 f"{len(self.patch_probabilities)} patch_probabilities; give one for each"
             )
-            raise ConfigurationError(msg)
         if not self.patch_sizes or min(self.patch_sizes) < 1:
-            msg = f"patch_sizes are {_listed(self.patch_sizes)}; give at least one, each at least 1"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(
+                f"patch_sizes are {_listed(self.patch_sizes)}; give at least one, each at least 1"
+            )
         valid = all(math.isfinite(value) and value >= 0 for value in self.patch_probabilities)
         if not valid or sum(self.patch_probabilities) <= 0:
-            msg = (
+            raise ConfigurationError(
                 f"patch_probabilities are {_listed(self.patch_probabilities)}; "
                 "none may be negative, and they must not all be 0"
             )
-            raise ConfigurationError(msg)
         for name in ("max_mask_ratio", "max_shuffle_ratio"):
             if not 0 <= getattr(self, name) <= 1:
-                msg = f"{name} is {getattr(self, name)}; it must lie within 0…1"
-                raise ConfigurationError(msg)
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; it must lie within 0…1")
 
     def sizes_for(self, latent_size: int) -> dict[int, float]:
         """Patch sizes that divide a latent of this side, with their probabilities.
@@ -139,11 +137,10 @@ class CorruptionConfig:
                 usable[size] = usable.get(size, 0.0) + probability
         total = sum(usable.values())
         if total <= 0:
-            msg = (
+            raise ConfigurationError(
                 f"none of the patch sizes {_listed(sizes)} with a probability above 0 divides a "
                 f"latent of side {latent_size}; give one that does"
             )
-            raise ConfigurationError(msg)
         return {size: probability / total for size, probability in usable.items()}
 
 
@@ -174,8 +171,9 @@ class ImageScoreConfig:
     def _require_shares(self, *names: str) -> None:
         for name in names:
             if not 0 <= getattr(self, name) <= 1:
-                msg = f"discrepancy.{name} is {getattr(self, name)}; it must lie within 0…1"
-                raise ConfigurationError(msg)
+                raise ConfigurationError(
+                    f"discrepancy.{name} is {getattr(self, name)}; it must lie within 0…1"
+                )
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -215,13 +213,15 @@ class DiscrepancyConfig(ImageScoreConfig):
         for name in ("pixel_limit", "latent_limit"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
-                msg = f"discrepancy.{name} is {value}; it must be positive and finite"
-                raise ConfigurationError(msg)
+                raise ConfigurationError(
+                    f"discrepancy.{name} is {value}; it must be positive and finite"
+                )
         for name in ("pixel_sigma", "latent_sigma"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                msg = f"discrepancy.{name} is {value}; it must be 0 (no smoothing) or positive"
-                raise ConfigurationError(msg)
+                raise ConfigurationError(
+                    f"discrepancy.{name} is {value}; it must be 0 (no smoothing) or positive"
+                )
         self._require_shares("pixel_weight", "top_share", "level_power", "level_sigma")
 
     def image_score(self, category: str) -> ImageScoreConfig:
@@ -254,8 +254,7 @@ def require_places(discrepancy: DiscrepancyConfig, preprocess: PreprocessConfig)
         ConfigurationError: Discrepancies are to be normalised by position, but images are tiled.
     """
     if discrepancy.normalisation == "position" and preprocess.fit == "tile":
-        msg = (
+        raise ConfigurationError(
             "scoring.discrepancy.normalisation is 'position', but with preprocessing.fit 'tile' "
             "a position shows another part of the object in every tile; set the former to none"
         )
-        raise ConfigurationError(msg)

@@ -83,12 +83,11 @@ def convert(
         tell(f"entries not read: {', '.join(checkpoint.unread)}")
     vae = None if autoencoder is None else load_autoencoder(autoencoder)
     if vae is not None and vae.config.latent_channels != unet.config.in_channels:
-        msg = (
+        raise ConfigurationError(
             f"the autoencoder {autoencoder and autoencoder.source!r} makes "
             f"{vae.config.latent_channels} latent channels, but {source} needs "
             f"{unet.config.in_channels}; name the autoencoder it was trained with"
         )
-        raise ConfigurationError(msg)
     _save(unet, vae, geometry, target)
     tell(f"written: {target} ({'network and scheduler' if vae is None else 'a whole model'})")
 
@@ -118,8 +117,7 @@ def convert_back(
         torch.save(content, temporary)
         temporary.replace(target)
     except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
-        msg = f"{target} cannot be written ({error})"
-        raise ModelError(msg) from error
+        raise ModelError(f"{target} cannot be written ({error})") from error
     finally:
         temporary.unlink(missing_ok=True)
     tell(describe(unet))
@@ -137,8 +135,9 @@ def _geometry(checkpoint: ReleasedCheckpoint) -> PreprocessConfig:
             image_size=checkpoint.integer("center_size", 256) if cropped else resize,
         )
     except ConfigurationError as error:
-        msg = f"the image sizes in the args of {checkpoint.path} do not work: {error}"
-        raise ModelError(msg) from error
+        raise ModelError(
+            f"the image sizes in the args of {checkpoint.path} do not work: {error}"
+        ) from error
 
 
 def _released_args(unet: DeCoDiffUNet, source: Path) -> argparse.Namespace:
@@ -148,8 +147,9 @@ def _released_args(unet: DeCoDiffUNet, source: Path) -> argparse.Namespace:
     if (source / "model_index.json").is_file():
         geometry = DeCoDiffPipeline.load_config(str(source))["preprocess"]
     if (fit := geometry.get("fit", "stretch")) != "stretch":
-        msg = f"{source} has preprocessing.fit {fit!r}, but the released code can only stretch"
-        raise ModelError(msg)
+        raise ModelError(
+            f"{source} has preprocessing.fit {fit!r}, but the released code can only stretch"
+        )
     orders = {names: dataset for dataset, names in CLASS_ORDERS.items()}
     return argparse.Namespace(
         dataset=orders.get(unet.categories),
@@ -166,8 +166,9 @@ def _released_args(unet: DeCoDiffUNet, source: Path) -> argparse.Namespace:
 def _refuse_taken(target: Path) -> None:
     empty_folder = target.is_dir() and not any(target.iterdir())
     if target.exists() and not empty_folder:
-        msg = f"{target} exists already; remove it or name another, nothing is overwritten"
-        raise ModelError(msg)
+        raise ModelError(
+            f"{target} exists already; remove it or name another, nothing is overwritten"
+        )
 
 
 def _save(unet: DeCoDiffUNet, vae: Any, geometry: PreprocessConfig, target: Path) -> None:
@@ -183,8 +184,7 @@ def _save(unet: DeCoDiffUNet, vae: Any, geometry: PreprocessConfig, target: Path
             model.save_pretrained(str(temporary))
         temporary.rename(target)
     except (OSError, SafetensorError) as error:
-        msg = f"{target} cannot be written ({error})"
-        raise ModelError(msg) from error
+        raise ModelError(f"{target} cannot be written ({error})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -31,8 +31,9 @@ def folder_sha256(folder: Path) -> str:
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if not files:
-        msg = f"{folder} holds no file; run `{kedro_run('training')}` to write the model"
-        raise ModelError(msg)
+        raise ModelError(
+            f"{folder} holds no file; run `{kedro_run('training')}` to write the model"
+        )
     return sha256_of([(p.relative_to(folder).as_posix(), file_sha256(p)) for p in files])
 
 

@@ -116,12 +116,11 @@ def plan(size: tuple[int, int], config: PreprocessConfig) -> Plan:
     reference = {"stretch": None, "letterbox": max(size)}.get(config.fit, min(size))
     scaled = [max(1, round(length * config.resize / (reference or length))) for length in size]
     if max(scaled) > MAX_ASPECT * config.resize:
-        msg = (
+        raise ImageError(
             f"an image of {size[0]}x{size[1]} pixels is too narrow for preprocessing.fit "
             f"{config.fit!r}, which scales the shorter side to {config.resize}: cut it into pieces "
             "or use letterbox or stretch"
         )
-        raise ImageError(msg)
     across, down = (_axis(*lengths, config) for lengths in zip(size, scaled, strict=True))
     return Plan(down, across)
 

@@ -170,8 +170,9 @@ def _latent_diffusion(state: dict[str, torch.Tensor], path: Path, sha256: str) -
         if name.startswith(LDM_PREFIX) or name == embedding
     }
     if not any(name.startswith(LDM_PREFIX) for name in own):
-        msg = f"{path} has no tensors named {LDM_PREFIX}*; it is not a latent-diffusion checkpoint"
-        raise ModelError(msg)
+        raise ModelError(
+            f"{path} has no tensors named {LDM_PREFIX}*; it is not a latent-diffusion checkpoint"
+        )
     other = tuple(name for name in state if name not in own)
     return _Source(own, other, label, None, NORM_GROUPS, None, sha256)
 
@@ -181,18 +182,16 @@ def _check_design(unet: DeCoDiffUNet, stored: _Source, source: Path) -> None:
     for key in ("norm_groups", "num_heads"):
         wanted, found = unet.config[key], getattr(stored, key)
         if found is not None and found != wanted:
-            msg = (
+            raise ModelError(
                 f"{source} is of a network with {key}={found}, but this one has {wanted}; choose "
                 "the training.preset that it was trained with"
             )
-            raise ModelError(msg)
     standardised = stored.statistics is not None
     if standardised != (unet.config.latent_mean is not None):
-        msg = (
+        raise ModelError(
             f"{source} was trained on latents {'' if standardised else 'not '}standardised; "
             f"set training.standardise_latents to {str(standardised).lower()}"
         )
-        raise ModelError(msg)
 
 
 def _embedding(unet: DeCoDiffUNet, stored: _Source) -> tuple[torch.Tensor, InitialWeights]:

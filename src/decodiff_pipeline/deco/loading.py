@@ -30,8 +30,7 @@ def load_pretrained(kind: Any, folder: Path, cure: str | None = None) -> Any:
         raise
     except Exception as error:
         cure = cure or f"run {kedro_run('training')} to make it again"
-        msg = f"the model in {folder} cannot be loaded ({error}); {cure}"
-        raise ModelError(msg) from error
+        raise ModelError(f"the model in {folder} cannot be loaded ({error}); {cure}") from error
 
 
 def load_pipeline(folder: Path, cure: str | None = None) -> DeCoDiffPipeline:

@@ -82,8 +82,9 @@ class DeCoDiffPipeline(DiffusionPipeline):
         geometry = PreprocessConfig(**(preprocess or {}))
         require_places(scoring, geometry)
         if scoring.normalisation == "position" and reference is None:
-            msg = "discrepancy.normalisation is 'position', which needs a DiscrepancyReference"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(
+                "discrepancy.normalisation is 'position', which needs a DiscrepancyReference"
+            )
         unet.eval()  # dropout must not blur a score, whatever state training left the network in
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler, reference=reference)
         self.register_to_config(
@@ -180,8 +181,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
                 converted.
         """
         if batch_size < 1:
-            msg = f"batch_size is {batch_size}; it must be at least 1"
-            raise ModelError(msg)
+            raise ModelError(f"batch_size is {batch_size}; it must be at least 1")
         batches: Iterable[torch.Tensor]
         if isinstance(images, torch.Tensor):
             sizes = sizes or [(self.image_size, self.image_size)] * len(images)
@@ -193,8 +193,9 @@ class DeCoDiffPipeline(DiffusionPipeline):
         own = self._category_ids(category, len(sizes))
         ids = self._per_square(own, sizes)
         if isinstance(images, torch.Tensor) and len(images) != len(ids):
-            msg = f"{len(sizes)} images of these sizes have {len(ids)} squares, not {len(images)}"
-            raise ModelError(msg)
+            raise ModelError(
+                f"{len(sizes)} images of these sizes have {len(ids)} squares, not {len(images)}"
+            )
         scored = self._scored(batches, ids, num_inference_steps)
         return assemble(scored, sizes, self.preprocessing, self._image_scores(own))
 
@@ -324,6 +325,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
     def _category_ids(self, category: str | Sequence[str], count: int) -> torch.Tensor:
         names = [category] * count if isinstance(category, str) else list(category)
         if not count or len(names) != count:
-            msg = f"{count} images with {len(names)} categories; give one category for each image"
-            raise ModelError(msg)
+            raise ModelError(
+                f"{count} images with {len(names)} categories; give one category for each image"
+            )
         return self.unet.category_ids(names)

@@ -56,8 +56,7 @@ class ReleasedCheckpoint:
         """
         value = getattr(self.args, option, default)
         if not isinstance(value, int):
-            msg = f"{self.path}: args.{option} is {value!r}, not a whole number"
-            raise ModelError(msg)
+            raise ModelError(f"{self.path}: args.{option} is {value!r}, not a whole number")
         return value
 
 
@@ -90,11 +89,10 @@ def released_from(content: dict[str, object], path: Path, sha256: str) -> Releas
     model = content.get("model")
     if not isinstance(model, dict) or not all(isinstance(name, str) for name in model):
         keys = ", ".join(sorted(str(key) for key in content)[:5]) or "nothing"
-        msg = (
+        raise ModelError(
             f"{path} has no dictionary of tensors under 'model' (found: {keys}); name a "
             "checkpoint of the released train_DeCo_Diff.py"
         )
-        raise ModelError(msg)
     args = content.get("args")
     return ReleasedCheckpoint(
         path=path,
@@ -114,11 +112,10 @@ def embedding_rows(checkpoint: ReleasedCheckpoint) -> int:
     for name, dimensions in TELLING.items():
         tensor = checkpoint.tensors.get(name)
         if not isinstance(tensor, torch.Tensor) or tensor.ndim != dimensions:
-            msg = (
+            raise ModelError(
                 f"{checkpoint.path} has no tensor {name} of {dimensions} dimensions; it is not "
                 "a checkpoint of the released network"
             )
-            raise ModelError(msg)
     return checkpoint.tensors[released_name(EMBEDDING)].shape[0]
 
 
@@ -144,11 +141,13 @@ def resolve_heads(
     heads = known or given or (own if isinstance(own, int) else None)
     sizes = f"{checkpoint.path} with {base_channels} channels and context {context_dim}"
     if heads is None or heads < 1:
-        msg = f"{sizes} is none of the released sizes; give its number of heads with --heads"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(
+            f"{sizes} is none of the released sizes; give its number of heads with --heads"
+        )
     if given is not None and given != heads:
-        msg = f"--heads {given} contradicts {sizes}, which has {heads}; leave --heads out"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(
+            f"--heads {given} contradicts {sizes}, which has {heads}; leave --heads out"
+        )
     return heads
 
 
@@ -219,11 +218,10 @@ def resolve_categories(
     by_number = {len(order): name for name, order in CLASS_ORDERS.items()}
     chosen = dataset or (said if said in CLASS_ORDERS else by_number.get(rows))
     if chosen is None:
-        msg = (
+        raise ConfigurationError(
             f"nothing in {checkpoint.path} names its {rows} categories; give them "
             "with --categories a,b,c in the order of the embedding, or --dataset mvtec or visa"
         )
-        raise ConfigurationError(msg)
     order = CLASS_ORDERS[chosen]
     surplus = [f"unused_{row}" for row in range(len(order), rows)]
     return NamedCategories(
@@ -235,9 +233,8 @@ def resolve_categories(
 def _fitting(names: Sequence[str], rows: int, checkpoint: ReleasedCheckpoint) -> tuple[str, ...]:
     found = tuple(name.strip() for name in names)
     if len(found) != rows or len(set(found)) != rows or not all(found):
-        msg = (
+        raise ConfigurationError(
             f"{checkpoint.path} has {rows} categories, but {len(set(found) - {''})} distinct "
             f"names are given ({', '.join(found[:5])}, …); give one for each row with --categories"
         )
-        raise ConfigurationError(msg)
     return found

@@ -124,17 +124,15 @@ def released_tensors(unet: DeCoDiffUNet) -> dict[str, torch.Tensor]:
             normalisation, or standardised latents.
     """
     if unet.config.norm_groups != NORM_GROUPS:
-        msg = (
+        raise ModelError(
             f"the network has norm_groups={unet.config.norm_groups}, but the released code knows "
             f"only {NORM_GROUPS}; train with training.preset XS, S, M, L or XL to export it"
         )
-        raise ModelError(msg)
     if unet.config.latent_mean or unet.config.latent_std:
-        msg = (
+        raise ModelError(
             "the network works on standardised latents, which the released code does not know; "
             "train with training.standardise_latents: false to export it"
         )
-        raise ModelError(msg)
     return {
         released_name(name): tensor.detach().float().cpu().contiguous()
         for name, tensor in unet.state_dict().items()

@@ -66,8 +66,9 @@ class DeCoDiffScheduler(SchedulerMixin, ConfigMixin):
     @register_to_config
     def __init__(self, num_train_timesteps: int = 10, reverse_step: str = "constant") -> None:
         if reverse_step not in REVERSE_STEPS:
-            msg = f"reverse_step is {reverse_step!r}; it must be one of {', '.join(REVERSE_STEPS)}"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(
+                f"reverse_step is {reverse_step!r}; it must be one of {', '.join(REVERSE_STEPS)}"
+            )
 
         def alpha_bar(progress: float) -> float:
             angle = (progress + COSINE_OFFSET) / (1 + COSINE_OFFSET) * math.pi / 2
@@ -105,26 +106,27 @@ class DeCoDiffScheduler(SchedulerMixin, ConfigMixin):
         """
         total = self.config.num_train_timesteps
         if (num_inference_steps is None) == (timesteps is None):
-            msg = "give either num_inference_steps or timesteps, not both or neither"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(
+                "give either num_inference_steps or timesteps, not both or neither"
+            )
         if num_inference_steps is not None:
             timesteps = self._strided(num_inference_steps)
         chosen = [int(t) for t in timesteps or ()]
         decreasing = all(a > b for a, b in itertools.pairwise(chosen))
         if not chosen or not decreasing or chosen[0] >= total or chosen[-1] < 0:
-            msg = f"timesteps {chosen} must decrease strictly within {total - 1}…0"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(
+                f"timesteps {chosen} must decrease strictly within {total - 1}…0"
+            )
         self.timesteps = torch.tensor(chosen, device=device)
 
     def _strided(self, number: int) -> list[int]:
         total = self.config.num_train_timesteps
         strides = {len(range(0, total, stride)): stride for stride in range(total - 1, 0, -1)}
         if number not in strides:
-            msg = (
+            raise ConfigurationError(
                 f"{number} reverse steps do not fit a {total}-step schedule by a stride; "
                 f"choose one of {sorted(strides)}"
             )
-            raise ConfigurationError(msg)
         return list(range(0, total, strides[number]))[::-1]
 
     def noise_scale(self, timesteps: torch.Tensor | int, like: torch.Tensor) -> torch.Tensor:
@@ -214,8 +216,7 @@ class DeCoDiffScheduler(SchedulerMixin, ConfigMixin):
         """
         steps = self.timesteps.tolist()
         if int(timestep) not in steps:
-            msg = f"timestep {int(timestep)} is not one of the chosen {steps}"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(f"timestep {int(timestep)} is not one of the chosen {steps}")
         following = steps[steps.index(int(timestep)) + 1 :]
         clean = sample - self.noise_scale(int(timestep), sample) * model_output
         previous = clean

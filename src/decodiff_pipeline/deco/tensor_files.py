@@ -41,8 +41,9 @@ def weights_sha256(path: Path) -> str:
     try:
         return file_sha256(path)
     except OSError as error:
-        msg = f"{path} cannot be read ({error.strerror}); name a checkpoint file"
-        raise ModelError(msg) from error
+        raise ModelError(
+            f"{path} cannot be read ({error.strerror}); name a checkpoint file"
+        ) from error
 
 
 def read_torch(path: Path) -> dict[str, Any]:
@@ -73,8 +74,9 @@ def read_torch(path: Path) -> dict[str, Any]:
             )
         raise ModelError(msg) from error
     if not isinstance(content, dict):
-        msg = f"{path} holds a {type(content).__name__}, not the dictionary of a checkpoint"
-        raise ModelError(msg)
+        raise ModelError(
+            f"{path} holds a {type(content).__name__}, not the dictionary of a checkpoint"
+        )
     return content
 
 
@@ -96,8 +98,9 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        msg = f"{path} is not a readable safetensors file ({error}); copy or convert it again"
-        raise ModelError(msg) from error
+        raise ModelError(
+            f"{path} is not a readable safetensors file ({error}); copy or convert it again"
+        ) from error
 
 
 def network_folder(folder: Path) -> Path:
@@ -109,11 +112,10 @@ def network_folder(folder: Path) -> Path:
     for candidate in (folder / "unet", folder):
         if (candidate / CONFIG_FILE).is_file() and (candidate / WEIGHTS_FILE).is_file():
             return candidate
-    msg = (
+    raise ModelError(
         f"{folder} holds no network: neither it nor {folder / 'unet'} has {CONFIG_FILE} and "
         f"{WEIGHTS_FILE}; name a saved model or its unet folder"
     )
-    raise ModelError(msg)
 
 
 def read_network_folder(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -144,8 +146,9 @@ def read_network_config(folder: Path) -> dict[str, Any]:
             if not isinstance(config[key], int) or config[key] < 1:
                 raise ValueError(f"{key}: {config[key]!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        msg = f"{path} does not describe a DeCoDiffUNet ({error!r}); name a folder that does"
-        raise ModelError(msg) from error
+        raise ModelError(
+            f"{path} does not describe a DeCoDiffUNet ({error!r}); name a folder that does"
+        ) from error
     return config
 
 
@@ -179,12 +182,11 @@ def check_tensors(
     }
     complaints = [f"{len(names)} {kind}: {_few(names)}" for kind, names in wrong.items() if names]
     if complaints:
-        msg = (
+        raise ModelError(
             f"{source} does not hold this network's {len(expected)} tensors ("
             f"{'; '.join(complaints)}); nothing was taken from it, name a checkpoint of a network "
             "of the same sizes"
         )
-        raise ModelError(msg)
 
 
 def _few(names: list[str]) -> str:

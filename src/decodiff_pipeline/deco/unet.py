@@ -174,8 +174,9 @@ class DeCoDiffUNet(ModelMixin, ConfigMixin):
         known = {name: row for row, name in enumerate(self.categories)}
         unknown = sorted(set(names) - set(known))
         if unknown:
-            msg = f"unknown category {unknown[0]!r}; this model knows {', '.join(known)}"
-            raise ModelError(msg)
+            raise ModelError(
+                f"unknown category {unknown[0]!r}; this model knows {', '.join(known)}"
+            )
         return torch.tensor([known[name] for name in names])
 
     def standardise(self, latents: torch.Tensor) -> torch.Tensor:
@@ -236,8 +237,9 @@ def build_unet(
         ConfigurationError: The preset is unknown or does not fit the latent size.
     """
     if preset not in PRESETS:
-        msg = f"unknown network preset {preset!r}; choose one of {', '.join(PRESETS)}"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(
+            f"unknown network preset {preset!r}; choose one of {', '.join(PRESETS)}"
+        )
     size = PRESETS[preset]
     return DeCoDiffUNet(
         categories=list(categories),
@@ -259,16 +261,17 @@ def _check_sizes(
     norm_groups: int,
 ) -> None:
     if not categories or len(set(categories)) != len(categories):
-        msg = f"categories must be distinct and at least one, not {list(categories)}"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(
+            f"categories must be distinct and at least one, not {list(categories)}"
+        )
     if sample_size % 4:
-        msg = f"latents of side {sample_size} cannot be halved twice; use a multiple of 4"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(
+            f"latents of side {sample_size} cannot be halved twice; use a multiple of 4"
+        )
     head_width = base_channels // max(num_heads, 1)
     # Some channels may be left over (XL has 12 heads of 26), but not enough for one more head.
     if base_channels % norm_groups or not head_width or base_channels // head_width != num_heads:
-        msg = (
+        raise ConfigurationError(
             f"base_channels={base_channels} with num_heads={num_heads} does not work: channels "
             f"must be a multiple of norm_groups={norm_groups} and make that many heads"
         )
-        raise ConfigurationError(msg)

@@ -54,8 +54,9 @@ def locate(config: AutoencoderConfig) -> Path:
     folder = root / config.subfolder if config.subfolder else root
     missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
     if missing:
-        msg = f"autoencoder.source {config.source!r}: {folder} has no {' and no '.join(missing)}"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(
+            f"autoencoder.source {config.source!r}: {folder} has no {' and no '.join(missing)}"
+        )
     return folder
 
 
@@ -93,9 +94,8 @@ def _from_hub(config: AutoencoderConfig) -> Path:
         return Path(snapshot_download(**wanted))
     except Exception as error:
         command = " ".join(["hf download", config.source, *wanted["allow_patterns"]])
-        msg = (
+        raise ConfigurationError(
             f"autoencoder.source {config.source!r} is neither {EMBEDDED!r} nor a "
             f"folder, and the hub gave no such weights ({type(error).__name__}); run `{command}` "
             "where there is a network, or name a folder that holds them"
-        )
-        raise ConfigurationError(msg) from error
+        ) from error

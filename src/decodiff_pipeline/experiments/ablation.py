@@ -97,18 +97,16 @@ class AblationData:
         certain = self.manifest["label"].isin(["good", "defective"])
         rows = self.manifest[certain & (self.manifest["split"] == "test")]
         if not {"good", "defective"} <= set(rows["label"]):
-            msg = (
+            raise DataError(
                 "the test split needs good and defective images to compare variants by; see the "
                 "validation report for what the manifest holds"
             )
-            raise DataError(msg)
         untrained = sorted(set(rows["category"]) - trained)
         if untrained:
-            msg = (
+            raise DataError(
                 f"category {untrained[0]!r} has test images but no good train image; leave it out "
                 "with data.categories or data.exclude"
             )
-            raise DataError(msg)
         return rows.sort_values("category", kind="stable")
 
     def network_identity(self, training: TrainingConfig) -> dict[str, Any]:

@@ -169,11 +169,9 @@ def _resolved(base: Parameters, overrides: Mapping[str, Any], where: str) -> Par
         key = ".".join([where, *(str(part) for part in first["loc"])])
         message = first["msg"].removeprefix("Value error, ")
         given = f" is {first['input']!r};" if first["loc"] else ":"
-        msg = f"{key}{given} {message[:1].lower() + message[1:]}"
-        raise ConfigurationError(msg) from error
+        raise ConfigurationError(f"{key}{given} {message[:1].lower() + message[1:]}") from error
     except ConfigurationError as error:
-        msg = f"{where}: {error}"
-        raise ConfigurationError(msg) from error
+        raise ConfigurationError(f"{where}: {error}") from error
 
 
 def _merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,8 +189,7 @@ def _check_names(overrides: Mapping[str, Any], model: Any, where: str) -> None:
         if key not in fields:
             close = get_close_matches(str(key), list(fields), n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(fields)}"
-            msg = f"ablation: {where}: there is no parameter {key!r}; {hint}"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(f"ablation: {where}: there is no parameter {key!r}; {hint}")
         if isinstance(value, dict) and hasattr(fields[key].annotation, "__pydantic_fields__"):
             _check_names(value, fields[key].annotation, f"{where}.{key}")
 
@@ -200,5 +197,6 @@ def _check_names(overrides: Mapping[str, Any], model: Any, where: str) -> None:
 def _no_repetition(names: list[Any], where: str) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        msg = f"ablation: {where} has {repeated[0]!r} twice; give each a name or number of its own"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(
+            f"ablation: {where} has {repeated[0]!r} twice; give each a name or number of its own"
+        )

@@ -39,8 +39,9 @@ class AblationStore:
         try:
             return json.loads(file.read_text(encoding="utf-8"))["metrics"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            msg = f"the result {file} is damaged ({error}); delete it to have it computed again"
-            raise CheckpointError(msg) from error
+            raise CheckpointError(
+                f"the result {file} is damaged ({error}); delete it to have it computed again"
+            ) from error
 
     def save_result(self, key: str, metrics: dict[str, Any], identity: dict[str, Any]) -> None:
         """Write figures, with what they are of for whoever looks into the folder.
@@ -54,11 +55,10 @@ class AblationStore:
                 content = {"metrics": metrics, "identity": identity}
                 temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
         except OSError as error:
-            msg = (
+            raise CheckpointError(
                 f"the result {file} cannot be written ({error.strerror or error}); make room on "
                 "the disk and run again: finished variants are kept"
-            )
-            raise CheckpointError(msg) from error
+            ) from error
 
     def network(self, key: str) -> CheckpointStore:
         """Where a network's training keeps its state."""

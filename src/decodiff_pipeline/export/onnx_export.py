@@ -110,10 +110,9 @@ def export(
             text = json.dumps(record, indent=2) + "\n"
             (folder / RECORD).write_text(text, encoding="utf-8")
     except OSError as error:
-        msg = (
+        raise ModelError(
             f"{target} cannot be written ({error.strerror or error}); correct that and run it again"
-        )
-        raise ModelError(msg) from error
+        ) from error
     return record
 
 
@@ -135,12 +134,12 @@ def _record(
 
 def _check_target(model: Path, target: Path) -> None:
     if target.resolve().is_relative_to(model.resolve()):
-        msg = f"{target} lies in the model {model}, which it would change; name another folder"
-        raise ModelError(msg)
+        raise ModelError(
+            f"{target} lies in the model {model}, which it would change; name another folder"
+        )
     taken = target.is_file() or (target.is_dir() and any(target.iterdir()))
     if taken and not (target / RECORD).is_file():
-        msg = f"{target} exists and is not an ONNX export; name another folder"
-        raise ModelError(msg)
+        raise ModelError(f"{target} exists and is not an ONNX export; name another folder")
 
 
 def _examples(pipeline: DeCoDiffPipeline) -> dict[Part, tuple[nn.Module, dict[str, torch.Tensor]]]:
@@ -183,18 +182,18 @@ def _export_part(
         raise
     except Exception as error:  # whatever an operator that cannot be exported raises
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        msg = (
+        raise ModelError(
             f"torch {torch.__version__} cannot export the {path.stem} ({reason}); use the backend "
             "torch, or other versions of torch and onnxscript"
-        )
-        raise ModelError(msg) from error
+        ) from error
 
 
 def _read_images(folder: Path) -> list[Image.Image]:
     files = list_images(folder, recursive=True)
     if not files:
-        msg = f"--images {folder} holds no image; name a folder with some, or leave it out"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(
+            f"--images {folder} holds no image; name a folder with some, or leave it out"
+        )
     return [read_image(path) for path in files[:: -(-len(files) // MAX_IMAGES)]]
 
 

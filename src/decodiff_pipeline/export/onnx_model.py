@@ -35,11 +35,10 @@ def require_packages(*names: str) -> None:
     """
     missing = [name for name in names if find_spec(name) is None]
     if missing:
-        msg = (
+        raise ConfigurationError(
             f"not installed, but needed for ONNX: {', '.join(missing)}; "
             "pip install 'decodiff-pipeline[onnx]'"
         )
-        raise ConfigurationError(msg)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -57,8 +56,7 @@ def read_record(folder: Path) -> dict[str, Any]:
             raise ValueError(f"it lists no {', '.join(sorted(missing))}")
         record["source_sha256"][:1], dict(record["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        msg = f"{path} cannot be read ({error}); {_cure(folder)}"
-        raise ModelError(msg) from error
+        raise ModelError(f"{path} cannot be read ({error}); {_cure(folder)}") from error
     return record
 
 
@@ -76,16 +74,14 @@ def check_export(folder: Path, source_sha256: str) -> None:
     require_packages("onnxruntime")
     record = read_record(folder)
     if record["source_sha256"] != source_sha256:
-        msg = (
+        raise ModelError(
             f"{folder} was exported from another model (SHA-256 "
             f"{record['source_sha256'][:12]}…, not {source_sha256[:12]}…); {_cure(folder)}"
         )
-        raise ModelError(msg)
     for name, sha256 in record["files"].items():
         path = folder / name
         if not path.is_file() or file_sha256(path) != sha256:
-            msg = f"{path} is missing or was changed since its export; {_cure(folder)}"
-            raise ModelError(msg)
+            raise ModelError(f"{path} is missing or was changed since its export; {_cure(folder)}")
 
 
 def use_onnx(pipeline: DeCoDiffPipeline, folder: Path, source: Path) -> None:
@@ -114,11 +110,10 @@ def refuse_bfloat16(pipeline: DeCoDiffPipeline, source: Path) -> None:
         ConfigurationError: The model computes in bfloat16.
     """
     if pipeline.config.bfloat16:
-        msg = (
+        raise ConfigurationError(
             f"the model in {source} computes in bfloat16 but ONNX would in float32; use the "
             "backend torch, or evaluate it again with scoring.bfloat16=false"
         )
-        raise ConfigurationError(msg)
 
 
 def attach(pipeline: DeCoDiffPipeline, folder: Path) -> None:
@@ -171,8 +166,9 @@ class Session:
                 str(self._path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's own classes, of which there is no public base
-            msg = f"ONNX Runtime cannot load {self._path} ({error}); {_cure(folder)}"
-            raise ModelError(msg) from error
+            raise ModelError(
+                f"ONNX Runtime cannot load {self._path} ({error}); {_cure(folder)}"
+            ) from error
         self._shapes = {i.name: tuple(i.shape[1:]) for i in self._session.get_inputs()}
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
@@ -187,12 +183,11 @@ class Session:
         feeds: dict[str, np.ndarray] = {}
         for (name, shape), tensor in zip(self._shapes.items(), inputs, strict=True):
             if tuple(tensor.shape[1:]) != shape:
-                msg = (
+                raise ModelError(
                     f"{self._path} was exported for {name} of shape (batch, "
                     f"{', '.join(map(str, shape))}), not {tuple(tensor.shape)}; export a model of "
                     "that size, or use the backend torch"
                 )
-                raise ModelError(msg)
             feeds[name] = np.ascontiguousarray(tensor.detach().numpy())
         return torch.from_numpy(self._session.run(None, feeds)[0])
 

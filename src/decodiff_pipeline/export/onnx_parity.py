@@ -32,8 +32,7 @@ def check_tolerance(tolerance: float) -> None:
         ConfigurationError: It does not lie between 0 and 1.
     """
     if not 0 < tolerance < 1:
-        msg = f"the tolerance is {tolerance}; it must lie between 0 and 1"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(f"the tolerance is {tolerance}; it must lie between 0 and 1")
 
 
 def parity(
@@ -60,12 +59,11 @@ def parity(
     differences = {name: _difference(found[name], expected[name]) for name in expected}
     worst = max(differences, key=lambda name: differences[name])
     if not differences[worst] <= tolerance:
-        msg = (
+        raise ModelError(
             f"ONNX Runtime and torch differ by {differences[worst]:.2g} in the {worst}, more than "
             f"the tolerance {tolerance:g}; nothing was written: use the backend torch, or other "
             "versions of onnxruntime and onnxscript"
         )
-        raise ModelError(msg)
     return {"tolerance": tolerance, "images": len(images), "differences": differences}
 
 

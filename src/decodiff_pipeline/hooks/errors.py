@@ -81,11 +81,10 @@ class ErrorHooks:
                 continue
             writer = _pipeline_that_writes(name)
             if writer is not None:
-                msg = (
+                raise DataError(
                     f"{self._relative(path)} ({name}) does not exist yet; "
                     f"`{kedro_run(writer)}` writes it"
                 )
-                raise DataError(msg)
 
     def _show(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None

@@ -41,11 +41,10 @@ def marked_for_mlflow(pipeline: Pipeline, catalog: DataCatalog) -> dict[str, Mar
         kinds = [kinds] if isinstance(kinds, str) else kinds
         for kind in kinds:
             if kind not in KINDS:
-                msg = (
+                raise ConfigurationError(
                     f"catalog entry {name!r} has metadata.mlflow: {kind!r}; "
                     f"it must be one of {', '.join(KINDS)}, or a list of them"
                 )
-                raise ConfigurationError(msg)
         if kinds:
             marked[name] = (kinds, Path(config.get("filepath") or config["path"]))
     return marked

@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decodiff_pipeline.data.append_lines import append_lines
-from decodiff_pipeline.data.atomic import replacing
+from decodiff_pipeline.data.atomic import append_lines, replacing
 from decodiff_pipeline.data.decoding import suffix_of
 from decodiff_pipeline.errors import ConfigurationError
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from decodiff_pipeline.data.append_lines import append_atomically
-from decodiff_pipeline.data.atomic import replacing, replacing_folder
+from decodiff_pipeline.data.atomic import append_atomically, replacing, replacing_folder
 from decodiff_pipeline.errors import TrackingError
 
 if TYPE_CHECKING:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.data.category_names import check_names
+from decodiff_pipeline.data.file_names import in_system_folder, require_utf8
 from decodiff_pipeline.data.layouts.base import Layout, Place, Record
-from decodiff_pipeline.errors import ConfigurationError
+from decodiff_pipeline.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
-__all__ = ["Layout", "Place", "Record", "get_layout", "layout_names"]
+__all__ = ["Layout", "Place", "Record", "get_layout", "layout_names", "list_records"]
+
+logger = logging.getLogger(__name__)
 
 for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
     importlib.import_module(_module.name)
@@ -41,3 +47,62 @@ def _layouts(parent: Any = Layout) -> Iterator[type[Layout]]:
     for layout in parent.__subclasses__():
         yield layout
         yield from _layouts(layout)
+
+
+def list_records(root: Path, layout: Layout, categories: Sequence[str] | None) -> list[Record]:
+    """Lists the images of the wanted categories, without files of the system.
+
+    Args:
+        categories: Names in the normal form NFC; None for all that are there.
+
+    Raises:
+        DataError: The root is not there, holds nothing of the layout, or lacks a wanted category;
+            a category has a name that stands for something else; or a name is not UTF-8.
+    """
+    if not root.is_dir():
+        raise layout.nothing_here(root, f"the raw data folder {root} does not exist")
+    available = layout.categories(root)
+    if not available:
+        raise layout.nothing_here(root, f"no category found in {root}{_other_layout(root)}")
+    wanted = available if categories is None else categories
+    if missing := sorted(set(wanted) - set(available)):
+        raise DataError(
+            f"data.categories names {', '.join(missing)}, not found in {root} by the layout "
+            f"'{layout.name}'; there are: {', '.join(available)}."
+        )
+    check_names(wanted, root)
+    records = [record for category in wanted for record in layout.records(root, category)]
+    if not records:
+        raise layout.nothing_here(root, f"no image found in {root}")
+    return _of_users(records, root)
+
+
+def _other_layout(root: Path) -> str:
+    """Names a layout that does find categories, for a message; "" for none."""
+    for name in layout_names():
+        try:
+            found = get_layout(name).categories(root)
+        except DataError:
+            continue
+        if found:
+            return f" (the layout '{name}' finds {', '.join(found)} there)"
+    return ""
+
+
+def _of_users(records: Iterable[Record], root: Path) -> list[Record]:
+    """Leaves out what a table names of the system's own files; refuses names that are not UTF-8."""
+    kept: list[Record] = []
+    system: list[Record] = []
+    for record in records:
+        require_utf8(record.path, root)
+        require_utf8(record.mask_path or "", root)
+        (system if in_system_folder(record.path) else kept).append(record)
+    if system:
+        logger.warning(
+            "%d images that the table in %s names are files of the operating system or a network "
+            "drive and are left out, the first is %s",
+            len(system),
+            root,
+            system[0].path,
+        )
+    return kept

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from decodiff_pipeline.data.append_lines import append_lines
+from decodiff_pipeline.data.atomic import append_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
