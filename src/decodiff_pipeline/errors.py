@@ -49,3 +49,7 @@ class RetrainingFailed(DecodiffError):
 
 class TrackingError(DecodiffError):
     """What a run left for MLflow cannot be sent."""
+
+
+class ComputeError(DecodiffError):
+    """A worker process was ended, or has failed in an unexpected way."""

@@ -22,23 +22,36 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of the GNU C library
 NEVER_TRIM = 2**31 - 1
 
 
-def resolve_device(name: Device = "auto") -> str:
+_preferred = ["auto"]
+
+
+def prefer_device(name: str) -> None:
+    """Say what :func:`resolve_device` makes of ``auto`` in this process from now on.
+
+    Args:
+        name: A :data:`Device`, or one GPU, such as ``cuda:1``.
+    """
+    _preferred[0] = name
+
+
+def resolve_device(name: str = "auto") -> str:
     """The device that PyTorch is given.
 
     Args:
-        name: ``auto`` for the GPU where CUDA has one, else the CPU. Apple's ``mps`` is taken on
-            request alone.
+        name: A :data:`Device`. ``auto`` is what :func:`prefer_device` was told; without that the
+            GPU where CUDA has one, else the CPU. Apple's ``mps`` is taken on request alone.
 
     Raises:
         ConfigurationError: There is no such device here.
     """
     import torch
 
+    name = _preferred[0] if name == "auto" else name
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     there = {"cpu": lambda: True, "cuda": torch.cuda.is_available}
     there["mps"] = torch.backends.mps.is_available
-    if not there[name]():
+    if not there[name.split(":")[0]]():
         raise ConfigurationError(f"there is no device {name!r} here; use 'auto' or 'cpu'")
     return name
 

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 from kedro.framework.hooks import hook_impl
 
+from decodiff_pipeline.compute.config import ComputeConfig
 from decodiff_pipeline.deco.config import require_places
+from decodiff_pipeline.deco.device import prefer_device
 from decodiff_pipeline.deco.weights import locate
 
 if TYPE_CHECKING:
     from kedro.io import DataCatalog
     from kedro.pipeline import Pipeline
 
+COMPUTE = "params:compute"
 AUTOENCODER = "params:autoencoder"
 EVALUATION = "params:evaluation"
 REFERENCES = "reference_evaluations"
@@ -27,10 +30,14 @@ class PreflightHooks:
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Locate the weights, downloading them if the hub has to be asked; look up the revision.
 
+        The device of ``compute`` becomes that of everything in the run.
+
         Raises:
             ConfigurationError: One of them is not there, or scoring does not suit preprocessing.
             ModelError: The weights that training is to start from cannot be had or do not fit.
         """
+        if COMPUTE in catalog:
+            prefer_device(ComputeConfig.model_validate(catalog.load(COMPUTE)).device)
         if {SCORING, PREPROCESSING} <= pipeline.inputs():
             require_places(catalog.load(SCORING).discrepancy, catalog.load(PREPROCESSING))
         if AUTOENCODER in pipeline.inputs():

@@ -1,0 +1,110 @@
+"""The parameters `compute`, and what they come to on this machine."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from decodiff_pipeline.deco.device import Device, resolve_device
+from decodiff_pipeline.errors import ConfigurationError
+
+CGROUP = Path("/sys/fs/cgroup")
+Count = int | Literal["auto"]
+
+
+class ComputeConfig(BaseModel):
+    """How much of the machine a run uses.
+
+    Attributes:
+        device: What computes; ``auto`` is the GPU where CUDA has one, else the processor.
+        processes: Worker processes that share the work of a stage. ``auto`` is one per GPU; on
+            the processor one per core where the work is long enough and the network small. 1
+            computes in the process of ``kedro run`` itself.
+        threads: Threads of each process. ``auto`` divides the cores among several processes, and
+            leaves it to torch where there is one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    device: Device = "auto"
+    processes: Count = Field(default="auto", ge=1)
+    threads: Count = Field(default="auto", ge=1)
+
+
+class Workers(NamedTuple):
+    """What a stage runs on.
+
+    Attributes:
+        device: As :func:`~decodiff_pipeline.deco.device.resolve_device` names it.
+        processes: How many.
+        threads: Of each process; None for as many as torch takes.
+    """
+
+    device: str
+    processes: int
+    threads: int | None
+
+
+def plan(config: ComputeConfig, *, most: int, worth: bool = True, what: str = "images") -> Workers:
+    """Decide how a stage is divided.
+
+    Args:
+        most: The largest number of processes that all have something to do.
+        worth: Whether several processes are faster on the processor: starting them takes some
+            seconds, and a large network uses all cores by itself.
+        what: Unit of ``most``, for the message.
+
+    Raises:
+        ConfigurationError: There is no such device, or there are more processes than cores, GPUs
+            or parts of the work.
+    """
+    device = resolve_device(config.device)
+    units, places = ("core", available_cores()) if device == "cpu" else ("GPU", _gpus(device))
+    if config.processes == "auto":
+        processes = min(places, most) if worth or device != "cpu" else 1
+        processes = max(1, processes)
+    else:
+        processes = config.processes
+        limit, cause = min((places, f"{units}s for this run"), (most, what))
+        if processes > max(1, limit):
+            msg = (
+                f"compute.processes is {processes}, but there are {limit} {cause}; set it to at "
+                f"most {max(1, limit)}, or to auto"
+            )
+            raise ConfigurationError(msg)
+    threads = None if config.threads == "auto" else config.threads
+    if threads is None and processes > 1:
+        threads = max(1, available_cores() // processes)
+    return Workers(device, processes, threads)
+
+
+def available_cores() -> int:
+    """Cores that this process may use: its CPU affinity, within the quota of its cgroup."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(cores, math.floor(_cgroup_quota())))
+
+
+def _cgroup_quota() -> float:
+    """Cores' worth of time that the cgroup grants; infinity without a limit."""
+    try:
+        if (CGROUP / "cpu.max").is_file():
+            quota, period = (CGROUP / "cpu.max").read_text().split()
+        else:
+            quota, period = (
+                (CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text().strip()
+                for name in ("quota", "period")
+            )
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    except (OSError, ValueError):  # no cgroup, or "max"
+        return math.inf
+
+
+def _gpus(device: str) -> int:
+    import torch
+
+    return torch.cuda.device_count() if device.startswith("cuda") else 1
