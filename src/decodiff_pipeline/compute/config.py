@@ -86,7 +86,7 @@ def available_cores() -> int:
     """Cores that this process may use: its CPU affinity, within the quota of its cgroup."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(cores, math.floor(_cgroup_quota())))
+    return max(1, int(min(cores, _cgroup_quota())))
 
 
 def _cgroup_quota() -> float:
