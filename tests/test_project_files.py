@@ -27,68 +27,10 @@ def text(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def make_targets() -> set[str]:
-    """Targets that the Makefile has a recipe for."""
-    return set(re.findall(r"^([a-z][a-z-]*):", text("Makefile"), flags=re.MULTILINE))
-
-
 @pytest.mark.parametrize("command", ["make check", "make test"])
 def test_ci_runs_the_commands_that_the_readme_names(command: str) -> None:
     assert command in text(".ci/run").splitlines()
     assert command in text("README.md")
-
-
-def test_every_make_target_in_the_documentation_exists() -> None:
-    code = [
-        span
-        for content in pages().values()
-        for span in re.findall(r"```.*?```|`[^`]+`", content, re.DOTALL)
-    ]
-    named = {target for span in code for target in re.findall(r"\bmake ([a-z][a-z-]*)", span)}
-    assert {"demo", "test"} <= named
-    assert named <= make_targets()
-
-
-def pages() -> dict[Path, str]:
-    """The README and every page of the documentation."""
-    paths = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    return {path: path.read_text(encoding="utf-8") for path in paths}
-
-
-def anchors(page: str) -> set[str]:
-    """The names that GitHub gives to a page's headings."""
-    headings = re.findall(r"^#+ (.*)$", page, flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
-
-
-def test_every_link_in_the_documentation_leads_somewhere() -> None:
-    for page, content in pages().items():
-        prose = re.sub(r"```.*?```", "", content, flags=re.DOTALL)
-        for link in re.findall(r"\]\(([^)\s]+)\)", prose):
-            if "://" in link:
-                continue
-            name, _, anchor = link.partition("#")
-            target = (page.parent / name).resolve() if name else page
-            assert target.exists(), f"{page.name}: {link}"
-            if anchor:
-                assert anchor in anchors(target.read_text(encoding="utf-8")), f"{page.name}: {link}"
-
-
-def test_every_program_and_pipeline_in_the_documentation_exists() -> None:
-    folders = {path.parent.name for path in ROOT.glob("src/*/pipelines/*/pipeline.py")}
-    folders |= {path.parent.name for path in ROOT.glob("src/*/pipelines/*/__init__.py")}
-    for page, content in pages().items():
-        for module in re.findall(r"\b((?:decodiff_pipeline|benchmarks)(?:\.\w+)+)", content):
-            parts = module.split(".")
-            found = [
-                (base / "/".join(parts[:end])).with_suffix(".py").is_file()
-                for base in (ROOT, ROOT / "src")
-                for end in range(2, len(parts) + 1)
-            ]
-            assert any(found), f"{page.name}: {module}"
-        for named in re.findall(r"--pipelines ([\w,]+)", content):
-            unknown = set(named.split(",")) - folders - {"NAME"}
-            assert not unknown, f"{page.name}: {unknown}"
 
 
 def test_the_lock_installs_anywhere_and_without_cuda() -> None:

@@ -1,0 +1,133 @@
+"""The commands, parameters, files and links in the documentation exist."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from kedro.framework.startup import bootstrap_project
+from kedro.validation.parameter_validator import ParameterValidator
+from omegaconf import OmegaConf
+from tests.documented_commands import (
+    KEPT,
+    ROOT,
+    blocks,
+    check,
+    commands,
+    has,
+    models,
+    pages,
+    parameters,
+    spans,
+    split,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGES = pages()
+FILES = (".json", ".jsonl", ".html", ".md", ".py", ".yml", ".parquet", ".png", ".onnx")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _project() -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(ROOT)
+    bootstrap_project(ROOT)
+    yield
+    os.chdir(before)
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules.*:RuntimeWarning")
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_would_start(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = []
+    for words in commands(PAGES[page]):
+        try:
+            check(words, monkeypatch)
+        except (Exception, SystemExit) as error:
+            wrong.append(f"{' '.join(words)}\n    {type(error).__name__}: {error}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules.*:RuntimeWarning")
+@pytest.mark.parametrize(
+    "command",
+    [
+        "kedro run --pipelines trainig",
+        "kedro run --env mvtec --pipelines train --params training.stepps=5",
+        "kedro run --pipelines train --params training.steps=many",
+        "kedro run --pipelines rollback --params training.steps=5",
+        "kedro run --pipelines evaluation --from-nodes no_such_node",
+        "kedro run --no-such-option",
+        "for seed in a b; do kedro run --params training.seed=$seed; done",
+        "python -m decodiff_pipeline.export.onnx_export --model a --into b",
+        "python -m decodiff_pipeline.data.acquire folder source",
+        "python -m decodiff_pipeline.no_such_module",
+        "python -m benchmarks no_such_benchmark",
+        "MLFLOW_TRACKING_URI=x mlflow models serve --no-such-option",
+        "dvc exp run evaluation -S conf/base/parameters_training.yml:training.step=5",
+        "dvc exp run --no-such-option",
+        "make no-such-target",
+        "pip install 'decodiff-pipeline[no-such-extra]'",
+        "tail -f benchmarks/no_such_file.json",
+        "kedor run",
+    ],
+)
+def test_a_wrong_command_is_found(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (words,) = [words for words in split(command) if words[0] not in {"for", "done"}]
+    with pytest.raises((Exception, SystemExit)):
+        check(words, monkeypatch)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_parameters_and_files_named_in_prose_exist(page: str) -> None:
+    groups = models()
+    for code in spans(PAGES[page]):
+        key = re.match(r"([a-z_]+)\.([a-z_]+(?:\.[a-z_]+)*)(?=[=:]|$)", code)
+        if key and key[1] in groups and not code.endswith(FILES):
+            assert has(groups[key[1]], key[2].split(".")), f"there is no parameter {code}"
+        if KEPT.match(code) and not re.search(r"[<*… ]", code):
+            assert (ROOT / code.partition(":")[0]).exists(), f"there is no {code}"
+        for variable in re.findall(r"DECODIFF_\w+", code):
+            assert variable in known_variables(), variable
+
+
+def known_variables() -> set[str]:
+    sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    text = "".join(path.read_text("utf-8") for path in sources)
+    return set(re.findall(r"DECODIFF_\w+", text))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_yaml_that_is_shown_is_valid(page: str) -> None:
+    for block in blocks(PAGES[page], "yaml"):
+        shown: Any = yaml.safe_load(block)
+        given = {name: value for name, value in shown.items() if name in models()}
+        merged = OmegaConf.merge(parameters("base", {}), given)
+        validator = ParameterValidator({})
+        validator._apply_validation(
+            OmegaConf.to_container(merged), {name: models()[name] for name in given}
+        )
+
+
+def anchors(page: str) -> set[str]:
+    """The names that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page: str) -> None:
+    prose = re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = ROOT / page if not name else (ROOT / page).parent / name
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text("utf-8")), link
