@@ -56,6 +56,26 @@ def test_no_map_where_none_is_asked_for(scorer: Scorer, png: bytes) -> None:
     assert answer.map is None
 
 
+def test_detections_need_no_map(tiny_model: Path, png: bytes) -> None:
+    pipeline = DeCoDiffPipeline.from_pretrained(tiny_model)
+    limit = float(np.asarray(pipeline(Image.open(io.BytesIO(png)), "mono").anomaly_maps).max()) / 2
+    scorer = Scorer(
+        pipeline,
+        {"categories": {"mono": {"pixel_threshold": limit}, "poly": {"pixel_threshold": 1.0}}},
+    )
+    (mono,) = scorer.score([png], ["mono"])
+    (without_map,) = scorer.score([png], ["mono"], map_bits=0)
+    assert mono.detections
+    assert without_map.detections == mono.detections
+    assert mono.detections[0].mean_score >= limit
+    (fewer,) = scorer.score([png], ["mono"], min_area=mono.detections[0].area + 1)
+    assert fewer.detections == []
+    (poly,) = scorer.score([png], ["poly"], map_bits=0)
+    assert (poly.pixel_threshold, poly.detections) == (1.0, [])
+    with pytest.raises(ModelError, match="min_area is 0; it must be at least 1 pixel"):
+        scorer.score([png], ["mono"], min_area=0)
+
+
 def test_bad_requests_are_one_sentence(scorer: Scorer, png: bytes) -> None:
     with pytest.raises(ModelError, match=r"image 1 has the unknown category 'wood'.*mono, poly"):
         scorer.score([png, png], ["mono", "wood"])

@@ -22,7 +22,9 @@ class InferenceConfig(BaseModel):
         category: Category of all images; ``None`` for the manifest's column, or the first folder
             of a path.
         maps: ``png16`` (grey, value / 65535), ``tiff`` (float32), or ``none``.
-        overlays: Whether to draw each image with its heat map and the outline of what is flagged.
+        overlays: Whether to draw each image with its heat map and the outlines and boxes of what
+            is flagged.
+        min_area: Connected flagged regions of fewer pixels of the image are no detections.
         batch_size: Images computed at once.
         backend: What computes network and autoencoder: ``torch``, or ``onnxruntime`` on the CPU
             with the model's ONNX export (docs/onnx.md).
@@ -37,6 +39,7 @@ class InferenceConfig(BaseModel):
     category: Text | None = None
     maps: MapFormat = "png16"
     overlays: bool = True
+    min_area: int = Field(default=1, ge=1)
     batch_size: int = Field(default=16, ge=1)
     backend: Backend = "torch"
     thresholds: dict[Text, Threshold] = Field(default_factory=dict)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
@@ -32,6 +33,7 @@ COLUMNS = {
     "pixel_threshold": "Float64",
     "flagged_pixels": "Int64",  # pixels of the map, in the image's size, from the threshold on
     "flagged_share": "Float64",  # of all pixels of the image
+    "detections": "str",  # JSON: a list of `deco.detections.Detection`, the largest first
     "map": "str",  # posix, relative to the folder of the results; null where none was wanted
     "overlay": "str",
     "model_sha256": "str",  # as registered: over the files of the pipeline with their names
@@ -63,12 +65,51 @@ def tabulate(rows: Sequence[Row], limits: Mapping[str, Limits]) -> pd.DataFrame:
 
 def _judged(row: Row, threshold: float | None) -> Row:
     if row["error"] is not None:
-        return dict.fromkeys(("threshold", "decision", "flagged_share"))
+        return dict.fromkeys(("threshold", "decision", "flagged_share", "detections"))
     flagged, pixels = row["flagged_pixels"], row["width"] * row["height"]
+    detections = row["detections"]
     return {
         "threshold": threshold,
         "decision": decide(row["score"], threshold),
         "flagged_share": None if flagged is None else flagged / pixels,
+        "detections": None if detections is None else json.dumps(detections),
+    }
+
+
+def as_coco(results: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """The detections in the format of COCO's annotation files.
+
+    Args:
+        results: As `tabulate` returns them.
+
+    Returns:
+        ``images`` that could be scored, ``categories`` and ``annotations``: ``bbox`` is x, y,
+        width and height in the image's pixels, ``score`` the mean of the map.
+    """
+    scored = results[results["error"].isna()]
+    categories = {name: number for number, name in enumerate(sorted(set(scored["category"])), 1)}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, row in enumerate(scored.to_dict("records"), start=1):
+        size = {name: int(row[name]) for name in ("width", "height")}
+        images.append({"id": number, "file_name": row["path"], **size})
+        for found in json.loads(row["detections"]) if isinstance(row["detections"], str) else []:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": categories[row["category"]],
+                    "bbox": [found[name] for name in ("x", "y", "width", "height")],
+                    "area": found["area"],
+                    "score": found["mean_score"],
+                    "segmentation": [],
+                    "iscrowd": 0,
+                }
+            )
+    return {
+        "images": images,
+        "categories": [{"id": number, "name": name} for name, number in categories.items()],
+        "annotations": annotations,
     }
 
 

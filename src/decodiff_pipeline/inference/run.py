@@ -19,6 +19,7 @@ from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.data.decoding import MAX_PIXELS, decode
 from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.deco.colour import FULL_DEPTH
+from decodiff_pipeline.deco.detections import find_detections
 from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.deco.geometry import to_original
 from decodiff_pipeline.errors import ConfigurationError, ImageError, ModelError
@@ -211,6 +212,7 @@ class _Run:
         size, score = found.image.size, float(found.score)
         full = to_original(found.anomaly_map, size, self._model().preprocessing)
         limit = self.limits[item.category].pixel
+        detections = None if limit is None else find_detections(full, limit, self.config.min_area)
         row = self._row(item) | {
             "sha256": sha256,
             "width": size[0],
@@ -218,12 +220,13 @@ class _Run:
             "score": score,
             "pixel_threshold": limit,
             "flagged_pixels": None if limit is None else int((full >= limit).sum()),
+            "detections": None if detections is None else [one._asdict() for one in detections],
         }
         row |= self._files(item)
         if row["map"] is not None:
             self.journal.save(row["map"], _encoded(full, self.config.maps))
         if row["overlay"] is not None and image is not None:
-            overlay = draw_overlay(image, full, limit)
+            overlay = draw_overlay(image, full, limit, detections or ())
             self.journal.save(row["overlay"], encode_overlay(overlay))
         return row
 
@@ -233,10 +236,10 @@ class _Run:
             return False
         wanted = self._row(item) | self._files(item)
         wanted |= {"sha256": sha256, "pixel_threshold": self.limits[item.category].pixel}
-        decisive = ("category", "sha256", "model_sha256", "pixel_threshold", "map", "overlay")
+        decisive = ("category", "sha256", "model_sha256", "pixel_threshold", "min_area")
         return (
             row["error"] is None
-            and all(row[key] == wanted[key] for key in decisive)
+            and all(row.get(key) == wanted[key] for key in (*decisive, "map", "overlay"))
             and self.journal.is_there(row["map"])
             and self.journal.is_there(row["overlay"])
         )
@@ -246,12 +249,16 @@ class _Run:
         return {"map": map_name(item.path, self.config.maps), "overlay": overlay}
 
     def _row(self, item: Item, error: str | None = None) -> Row:
-        measured = ("sha256", "width", "height", "score", "pixel_threshold", "flagged_pixels")
+        measured = (
+            *("sha256", "width", "height", "score"),
+            *("pixel_threshold", "flagged_pixels", "detections"),
+        )
         return {
             "path": item.path,
             "category": item.category,
             **dict.fromkeys([*measured, "map", "overlay"]),
             "model_sha256": self.digest,
+            "min_area": self.config.min_area,
             "error": error,
         }
 

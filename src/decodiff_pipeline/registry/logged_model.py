@@ -189,7 +189,13 @@ def check_model(info: ModelInfo, model: TrainedModel) -> None:
 def _signature() -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import AnyType
+    from mlflow.types.schema import AnyType, Array, Object, Property
+
+    pixels = ("x", "y", "width", "height", "area")
+    detection = Object(
+        [Property(name, DataType.long) for name in pixels]
+        + [Property("mean_score", DataType.double)]
+    )
 
     return ModelSignature(
         # A binary column would be decoded by MLflow, which drops what is not base64.
@@ -202,6 +208,8 @@ def _signature() -> Any:
                 ColSpec(DataType.string, "threshold_from", required=False),
                 ColSpec(DataType.string, "decision", required=False),
                 ColSpec(DataType.string, "map", required=False),
+                ColSpec(DataType.double, "pixel_threshold", required=False),
+                ColSpec(Array(detection), "detections", required=False),
                 ColSpec(DataType.string, "model_version", required=False),
                 ColSpec(DataType.string, "model_sha256"),
                 ColSpec(DataType.string, "request_id"),
@@ -211,6 +219,7 @@ def _signature() -> Any:
             [
                 ParamSpec("map_bits", DataType.long, 8),
                 ParamSpec("threshold", DataType.double, None),
+                ParamSpec("min_area", DataType.long, 1),
             ]
         ),
     )

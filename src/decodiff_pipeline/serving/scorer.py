@@ -17,6 +17,7 @@ from decodiff_pipeline.data.decoding import MAX_PIXELS, decode
 from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.deco import loading
 from decodiff_pipeline.deco.colour import FULL_DEPTH
+from decodiff_pipeline.deco.detections import find_detections
 from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.deco.geometry import to_original
 from decodiff_pipeline.errors import ConfigurationError, ModelError
@@ -26,6 +27,7 @@ from decodiff_pipeline.serving.dynamic_batching import DynamicBatcher
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from decodiff_pipeline.deco.detections import Detection
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 
 MAP_SCALES = {0: 0, 8: 255, 16: 65535}
@@ -45,6 +47,10 @@ class Answer:
         map: PNG of the anomaly map in the image's own size, grey, 0…1 as 0…255 or 0…65535;
             ``None`` if no map was asked for. What the model's crop cuts off is 0.
         size: Width and height of the image in pixels.
+        pixel_threshold: Value of the map from which on a pixel is flagged; ``None`` where the
+            category had no calibration images.
+        detections: Connected flagged regions in the image's own pixels, the largest first;
+            ``None`` without a pixel threshold.
     """
 
     score: float
@@ -53,6 +59,8 @@ class Answer:
     decision: str | None
     map: bytes | None
     size: tuple[int, int]
+    pixel_threshold: float | None = None
+    detections: list[Detection] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,7 @@ class Scorer:
         *,
         map_bits: int = 8,
         threshold: float | None = None,
+        min_area: int = 1,
     ) -> list[Answer]:
         """Score encoded images.
 
@@ -134,18 +143,22 @@ class Scorer:
             categories: The category of each image.
             map_bits: Depth of the map's PNG: 8, 16, or 0 for no map.
             threshold: Of these images, in place of their categories' own.
+            min_area: Flagged regions of fewer pixels are no detections.
 
         Returns:
             An answer for each image, in their order.
 
         Raises:
-            ModelError: There are too many images or none, a category is unknown, or the threshold
-                is not within 0…1.
+            ModelError: There are too many images or none, a category is unknown, the threshold is
+                not within 0…1, or ``min_area`` is below 1.
             ImageError: An image is damaged, too large or of an unknown format.
         """
         spelling = {nfc(name): name for name in self.pipeline.categories}
         categories = [spelling.get(nfc(name), name) for name in categories]
         self._check(images, categories, map_bits, threshold)
+        if min_area < 1:
+            msg = f"min_area is {min_area}; it must be at least 1 pixel"
+            raise ModelError(msg)
         sizes, tensors = [], []
         depths = self.pipeline.bit_depths
         for index, (data, category) in enumerate(zip(images, categories, strict=True)):
@@ -159,13 +172,30 @@ class Scorer:
         answers = []
         for category, (score, anomaly_map), size in zip(categories, scored, sizes, strict=True):
             limit, origin = self._threshold(category, threshold)
-            png = None
-            if map_bits:
-                png = encode_map(
-                    to_original(anomaly_map, size, self.pipeline.preprocessing), map_bits
-                )
-            answers.append(Answer(score, limit, origin, decide(score, limit), png, size))
+            pixel = threshold_of(self._thresholds, category, "pixel_threshold")
+            png, detections = self._located(anomaly_map, size, pixel, map_bits, min_area)
+            decision = decide(score, limit)
+            answers.append(Answer(score, limit, origin, decision, png, size, pixel, detections))
         return answers
+
+    def _located(
+        self,
+        anomaly_map: np.ndarray,
+        size: tuple[int, int],
+        pixel_threshold: float | None,
+        map_bits: int,
+        min_area: int,
+    ) -> tuple[bytes | None, list[Detection] | None]:
+        """The map's PNG and its detections, each ``None`` where there is none."""
+        # Interpolation does not exceed the largest value, so most good images are not enlarged.
+        flagged = pixel_threshold is not None and anomaly_map.max() >= pixel_threshold
+        if not (map_bits or flagged):
+            return None, None if pixel_threshold is None else []
+        full = to_original(anomaly_map, size, self.pipeline.preprocessing)
+        detections = None
+        if pixel_threshold is not None:
+            detections = find_detections(full, pixel_threshold, min_area)
+        return encode_map(full, map_bits) if map_bits else None, detections
 
     def _compute(self, jobs: Sequence[_Job]) -> list[list[tuple[float, np.ndarray]]]:
         """Score and map of each image of each job."""

@@ -71,12 +71,14 @@ class ServedModel(PythonModel):
             context: MLflow's, not used.
             model_input: Columns ``image`` (bytes, or text in base64) and ``category``.
             params: ``map_bits``: 8 (default), 16, or 0 for no map. ``threshold``: of all images in
-                the request; ``None`` (default) for their categories' own.
+                the request; ``None`` (default) for their categories' own. ``min_area``: pixels
+                that a flagged region has at least to be a detection; 1 by default.
 
         Returns:
             A row for each image: ``category``, ``score``, ``threshold``, ``threshold_from``,
-            ``decision``, ``map`` (PNG in base64, of the image's own size), ``model_version``
-            (``name/version``, or ``None``), ``model_sha256`` and ``request_id``.
+            ``decision``, ``map`` (PNG in base64, of the image's own size), ``pixel_threshold``,
+            ``detections`` (a list of the fields of `deco.detections.Detection`),
+            ``model_version`` (``name/version``, or ``None``), ``model_sha256`` and ``request_id``.
 
         Raises:
             MlflowException: The request cannot be answered; the text says which image and why.
@@ -102,7 +104,7 @@ class ServedModel(PythonModel):
 
 
 def _known(params: dict[str, Any]) -> dict[str, Any]:
-    kinds = {"map_bits": int, "threshold": float}
+    kinds = {"map_bits": int, "threshold": float, "min_area": int}
     return {
         name: kind(params[name]) for name, kind in kinds.items() if params.get(name) is not None
     }
@@ -118,6 +120,8 @@ def _table(categories: list[str], answers: list[Any], told: dict[str, str | None
                 "threshold_from": answer.threshold_from,
                 "decision": answer.decision,
                 "map": answer.map and base64.b64encode(answer.map).decode("ascii"),
+                "pixel_threshold": answer.pixel_threshold,
+                "detections": answer.detections and [one._asdict() for one in answer.detections],
                 **told,
             }
             for category, answer in zip(categories, answers, strict=True)

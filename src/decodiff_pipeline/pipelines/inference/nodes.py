@@ -28,6 +28,13 @@ def infer(
     return run.infer(source, model_folder, onnx_folder, thresholds, store, config, data.max_pixels)
 
 
+def export_results(results: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The results for a spreadsheet, and their detections as COCO JSON."""
+    from decodiff_pipeline.inference.results import as_coco
+
+    return results, as_coco(results)
+
+
 def report_unreadable(results: pd.DataFrame) -> None:
     """See `inference.results.require_readable`."""
     from decodiff_pipeline.inference.results import require_readable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node, pipeline
 
-from decodiff_pipeline.pipelines.inference.nodes import infer, report_unreadable
+from decodiff_pipeline.pipelines.inference.nodes import export_results, infer, report_unreadable
 
 
 def create_pipeline(**_: object) -> Pipeline:
@@ -17,6 +17,12 @@ def create_pipeline(**_: object) -> Pipeline:
                 ["inference_source", *model, "inference_store", "params:inference", "params:data"],
                 "inference_results",
                 name="infer",
+            ),
+            node(
+                export_results,
+                "inference_results",
+                ["inference_table", "inference_detections"],
+                name="export_results",
             ),
             # Separate from `infer`, so that the results are on disk when it stops the run.
             node(report_unreadable, "inference_results", None, name="report_unreadable"),
