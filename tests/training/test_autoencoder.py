@@ -129,6 +129,42 @@ def test_scaled_latents_have_unit_deviation() -> None:
     assert 0.5 < float(latents.std()) < 2
 
 
+def test_the_encoder_learns_the_teacher_s_latents(tmp_path: Path) -> None:
+    teacher, _ = train_autoencoder({"procedural": ProceduralImages(1, size=64)}, small(seed=1))
+    teacher.register_to_config(scaling_factor=1.0)
+    teacher.save_pretrained(tmp_path)
+    source = {"procedural": ProceduralImages(0, size=64)}
+    crops = draw_pool(source, small(), np.random.default_rng(5)).float() / 127.5 - 1
+
+    def agreement(weight: float) -> float:
+        pupil, _ = train_autoencoder(source, small(teacher=str(tmp_path), teacher_weight=weight))
+        with torch.no_grad():
+            latents = [model.encode(crops).latents.flatten() for model in (pupil, teacher)]
+        return float(torch.corrcoef(torch.stack(latents))[0, 1])
+
+    assert agreement(2.0) > agreement(0.0) + 0.3
+
+
+def test_a_fit_goes_on_from_saved_weights(tmp_path: Path) -> None:
+    source = {"procedural": ProceduralImages(0, size=64)}
+    first, _ = train_autoencoder(source, small(steps=5))
+    first.save_pretrained(tmp_path)
+    still = small(init_from=str(tmp_path), seed=1, steps=1, learning_rate=1e-9)
+    later, _ = train_autoencoder(source, still)
+    for name, weight in weights(first).items():
+        torch.testing.assert_close(weights(later)[name], weight)
+
+
+def test_other_latents_and_another_network_are_refused(tmp_path: Path) -> None:
+    source = {"procedural": ProceduralImages(0, size=64)}
+    first, _ = train_autoencoder(source, small(steps=1))
+    first.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="has 4 channels at 1/8 of the size, the fit has 8"):
+        train_autoencoder(source, small(teacher=str(tmp_path), latent_channels=8))
+    with pytest.raises(ModelError, match="not an AutoencoderTiny of width 16"):
+        train_autoencoder(source, small(init_from=str(tmp_path), width=16))
+
+
 def test_crops_are_never_taken_from_enlarged_large_images() -> None:
     class Stripes:
         """One-pixel stripes: any enlargement or reduction would blur them to grey."""

@@ -3,7 +3,8 @@
 The objective is the root mean squared error of each image plus that of its colour alone. The mean
 PSNR is no objective: its gradient goes with the inverse of the error, so that images which are good
 already get all of it, and the coloured ones none. Noise on the latents keeps the decoder smooth,
-and a penalty on latents beyond its soft clip at 3 keeps every channel in use.
+and a penalty on latents beyond its soft clip at 3 keeps every channel in use. A teacher's latents
+can be a target beside the images: a detector learns latents of that structure faster.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from diffusers import AutoencoderTiny
 from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from PIL import Image
 
+from decodiff_pipeline.deco.autoencoder import encode, load_autoencoder, reduction
 from decodiff_pipeline.deco.device import resolve_bfloat16, resolve_device
+from decodiff_pipeline.deco.weights import AutoencoderConfig
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.training.muon import Muon
 from decodiff_pipeline.training.schedule import learning_rate
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from decodiff_pipeline.data.image_sources import ImageSource
+    from decodiff_pipeline.deco.autoencoder import Autoencoder
     from decodiff_pipeline.training.autoencoder_config import AutoencoderTrainingConfig
 
     Row = dict[str, float]
@@ -40,6 +44,7 @@ USABLE = (1e-6, 1e6)
 RGB = 3
 LATENT_RANGE = 3  # where the decoder's soft clip ends: a channel that drifts out of it is lost
 ADAMW_SHARE = 0.5  # of the learning rate
+TEACHER_EVERY = 4  # steps: the teacher takes longer to encode a batch than the fit to learn from it
 
 
 def train_autoencoder(
@@ -61,12 +66,14 @@ def train_autoencoder(
         over training crops), ``learning_rate``, ``seconds`` and ``crops_per_second``.
 
     Raises:
-        ModelError: The loss, or the scale of the latents, is no longer a number.
+        ModelError: The loss, or the scale of the latents, is no longer a number; ``init_from`` has
+            another network; or the teacher has other latents.
     """
     device = torch.device(resolve_device(config.device))
-    model = new_autoencoder(config).to(device, memory_format=torch.channels_last)
-    average = new_autoencoder(config).to(device)
+    model = initial_autoencoder(config).to(device, memory_format=torch.channels_last)
+    average = initial_autoencoder(config).to(device)
     optimizers = new_optimizers(model, config)
+    teacher = _load_teacher(model, config, device)
     random = torch.Generator(device).manual_seed(config.seed)
     log: list[Row] = []
     window, started = [], time.monotonic()
@@ -77,7 +84,11 @@ def train_autoencoder(
         for optimizer, share in zip(optimizers, (1.0, ADAMW_SHARE), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * share
-        window.append(_train_step(model, optimizers, images, config, random))
+        target = None
+        if teacher is not None and step % TEACHER_EVERY == 0:
+            with _autocast(config, device):
+                target = encode(teacher, images)[0].float()
+        window.append(_train_step(model, optimizers, images, config, random, target))
         _update_average(average, model, min(config.ema_decay, (1 + step) / (10 + step)))
         if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
             log.append(_row(step + 1, window, rate, time.monotonic() - started, config))
@@ -87,6 +98,25 @@ def train_autoencoder(
     average = average.to("cpu").eval()
     _set_scaling_factor(average, sources, config)
     return average, log
+
+
+def initial_autoencoder(config: AutoencoderTrainingConfig) -> AutoencoderTiny:
+    """Returns the autoencoder that ``config.init_from`` names, in training mode and float32."""
+    model = new_autoencoder(config)
+    if config.init_from == "scratch":
+        return model
+    start = load_autoencoder(AutoencoderConfig(config.init_from))
+    weights = start.state_dict()
+    shapes = {name: weight.shape for name, weight in weights.items()}
+    if shapes != {name: weight.shape for name, weight in model.state_dict().items()}:
+        msg = (
+            f"autoencoder_training.init_from {config.init_from!r} is not an AutoencoderTiny of "
+            f"width {config.width}, blocks {list(config.blocks)} and {config.latent_channels} "
+            "latent channels; set these to its own, or init_from to scratch"
+        )
+        raise ModelError(msg)
+    model.load_state_dict(weights)
+    return model
 
 
 def new_autoencoder(config: AutoencoderTrainingConfig) -> AutoencoderTiny:
@@ -102,6 +132,24 @@ def new_autoencoder(config: AutoencoderTrainingConfig) -> AutoencoderTiny:
         )
         _initialise(model)
     return model
+
+
+def _load_teacher(
+    model: AutoencoderTiny, config: AutoencoderTrainingConfig, device: torch.device
+) -> Autoencoder | None:
+    if config.teacher is None:
+        return None
+    teacher = load_autoencoder(AutoencoderConfig(config.teacher)).to(device)
+    theirs = int(teacher.config.latent_channels), reduction(teacher)
+    ours = config.latent_channels, reduction(model)
+    if theirs != ours:
+        msg = (
+            f"autoencoder_training.teacher {config.teacher!r} has {theirs[0]} channels at "
+            f"1/{theirs[1]} of the size, the fit has {ours[0]} at 1/{ours[1]}; set "
+            f"latent_channels and blocks to the teacher's"
+        )
+        raise ModelError(msg)
+    return teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def new_optimizers(
@@ -225,8 +273,9 @@ def _train_step(
     images: torch.Tensor,
     config: AutoencoderTrainingConfig,
     random: torch.Generator,
+    target: torch.Tensor | None = None,
 ) -> tuple[float, float]:
-    """One update; returns the loss and the mean PSNR in dB."""
+    """One update; returns the loss and the mean PSNR in dB. ``target``: latents of the teacher."""
     with _autocast(config, images.device):
         latents = model.encoder(images)
         noise = torch.randn(latents.shape, generator=random, device=latents.device)
@@ -235,6 +284,8 @@ def _train_step(
     chroma = error - error.mean(dim=1, keepdim=True)
     beyond = (latents.float().abs() - LATENT_RANGE).relu().square().mean()
     loss = _rms(error) + config.chroma_weight * _rms(chroma) + beyond
+    if target is not None:
+        loss = loss + config.teacher_weight * _rms(latents.float() - target)
     if not torch.isfinite(loss):
         msg = (
             f"the autoencoder's loss is {loss:.4g} with learning_rate {config.learning_rate} "

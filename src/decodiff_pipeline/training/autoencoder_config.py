@@ -17,6 +17,8 @@ class AutoencoderTrainingConfig(BaseModel):
 
     sources: dict[Literal["manifest", "procedural", "permissive"], float] = {"manifest": 1.0}
     """Share of the images drawn from each source; shares are normalised."""
+    init_from: str = "scratch"
+    """scratch: random weights; or embedded, a folder or a hub id: an autoencoder to go on from."""
     latent_channels: int = Field(4, ge=1, le=64)
     """Channels of the latents."""
     width: int = Field(48, ge=8, le=256)
@@ -45,6 +47,10 @@ class AutoencoderTrainingConfig(BaseModel):
     """Weight of the error in colour (less its mean over the channels) beside the whole error."""
     latent_noise: float = Field(0.05, ge=0, le=1)
     """Deviation of the noise added to the latents, in units of the decoder's range of -3 to 3."""
+    teacher: str | None = None
+    """Autoencoder, by hub id or folder, whose latents are a target of the encoder."""
+    teacher_weight: float = Field(0.25, ge=0)
+    """Weight of the deviation from the teacher's latents, in every fourth step."""
     steps: int = Field(4000, ge=1)
     """Optimiser steps."""
     batch_size: int = Field(8, ge=1)
