@@ -40,7 +40,7 @@ class ParameterErrors:
             error: A ``ParameterValidationError``.
         """
         from kedro.framework.project import pipelines
-        from kedro.validation.type_extractor import TypeExtractor
+        from kedro.validation import TypeExtractor
 
         # Of the pipelines that were asked for.
         models = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()

@@ -1,11 +1,11 @@
-"""CPU, memory, disk, network and GPU while a run lasts."""
+"""MLflow's own system metrics (CPU, memory, disk, network, GPU) while a run lasts."""
 
 from __future__ import annotations
 
 import logging
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.tracking.mlflow_values import first_line
 
@@ -15,74 +15,43 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SWITCH = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
-INTERVAL = 10  # seconds between two samples
-SAMPLES = 3  # to average for one point of the charts
-PATIENCE = 20.0  # seconds to wait for the last point
+SAMPLES = 3  # of 10 s each, averaged for one point of the charts
+PATIENCE = 20.0  # seconds to wait for MLflow's thread, which may be waiting for a server
 
 
 class SystemMetrics:
-    """A thread with MLflow's own monitors whose points go the tracker's way.
-
-    MLflow's thread sends by itself: it stops for good at the first failure, and its end waits for
-    the server without a limit. Here a point is a record like any other.
+    """MLflow's monitor on the run of a tracker; none where MLflow does not answer.
 
     Args:
-        tracker: Of the run.
+        tracker: Of the run, which is started.
     """
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._monitor: Any = None
 
     def start(self) -> None:
         """Begin, unless ``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING`` is ``false``."""
-        if os.environ.get(SWITCH, "").lower() in {"false", "0"}:
+        off = os.environ.get(SWITCH, "").lower() in {"false", "0"}
+        if off or self._tracker.run_id is None:
             return
+        logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
         try:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-            # Without a run's id or address, for it is never started.
             self._monitor = SystemMetricsMonitor(
-                "", sampling_interval=INTERVAL, samples_before_logging=SAMPLES
+                self._tracker.run_id,
+                samples_before_logging=SAMPLES,
+                tracking_uri=self._tracker.tracking_uri,
             )
-            self._monitor.collect_metrics()  # the first use of the CPU is that since the last call
-            self._clear()
-        except Exception as error:
+            self._monitor.start()
+        except Exception as error:  # such as psutil not installed
             logger.warning("system metrics are not logged: %s", first_line(error))
-            return
-        self._thread = threading.Thread(target=self._watch, daemon=True, name="system metrics")
-        self._thread.start()
+            self._monitor = None
 
     def stop(self) -> None:
-        """Log what was sampled last, and end the thread."""
-        self._over.set()
-        if self._thread is not None:
-            self._thread.join(PATIENCE)
-
-    def _watch(self) -> None:
-        step = samples = 0
-        try:
-            while not self._over.wait(self._monitor.sampling_interval):
-                self._monitor.collect_metrics()
-                samples += 1
-                if samples % self._monitor.samples_before_logging == 0:
-                    self._log(step)
-                    step += 1
-            self._monitor.collect_metrics()
-            self._log(step)
-        except Exception as error:
-            logger.warning("system metrics are not logged any more: %s", first_line(error))
-
-    def _log(self, step: int) -> None:
-        metrics: dict[str, float] = {}
-        for monitor in self._monitor.monitors:
-            metrics |= monitor.aggregate_metrics()
-        node = f"{self._monitor.node_id}/" if self._monitor.node_id else ""
-        tree = {f"system/{node}{name}": value for name, value in metrics.items()}
-        self._tracker.log_metrics(tree, "the system", step=step)
-        self._clear()
-
-    def _clear(self) -> None:
-        for monitor in self._monitor.monitors:
-            monitor.clear_metrics()
+        """End MLflow's thread, or leave it to itself where a server does not answer."""
+        if self._monitor is not None:
+            ending = threading.Thread(target=self._monitor.finish, daemon=True)
+            ending.start()
+            ending.join(PATIENCE)
