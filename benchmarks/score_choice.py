@@ -21,8 +21,8 @@ from kedro.framework.startup import bootstrap_project
 from scipy.stats import spearmanr
 
 from decodiff_pipeline.data.synthetic_defects import VERSION
+from decodiff_pipeline.experiments.discrepancy_cache import cache_discrepancies
 from decodiff_pipeline.metrics.exact import image_metrics
-from decodiff_pipeline.training.replay import record
 from decodiff_pipeline.training.scoring_choice import (
     CANDIDATES,
     Drawn,
@@ -120,7 +120,7 @@ def measured_on_test(
     ids = rows["category"].map(numbers).to_numpy(copy=True)
     nothing = np.zeros(0, int)
     with tempfile.TemporaryDirectory() as name:
-        found = record(model, rows, images, Path(name), batch_size=32)
+        found = cache_discrepancies(model, rows, images, Path(name), batch_size=32)
         pixel, latent = np.array(found.pixel), np.array(found.latent)
     if config.normalisation == "position":
         pixel, latent = model.reference.normalise(ids.tolist(), pixel, latent)

@@ -25,13 +25,14 @@ from decodiff_pipeline.evaluation.assessment import plain_metrics
 from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.evaluation.scoring import score_images
+from decodiff_pipeline.experiments import discrepancy_cache
 from decodiff_pipeline.experiments.ablation import AblationData, run_ablation
 from decodiff_pipeline.experiments.ablation_config import AblationConfig, plan
 from decodiff_pipeline.experiments.ablation_report import draw, render_table, summarise
 from decodiff_pipeline.experiments.ablation_store import AblationStore
 from decodiff_pipeline.metrics.summary import METRICS
 from decodiff_pipeline.pipelines.ablation import create_pipeline
-from decodiff_pipeline.training import replay, setup
+from decodiff_pipeline.training import setup
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.scoring import ScoringConfig
 
@@ -92,7 +93,7 @@ class Work:
         self.trained: list[TrainingConfig] = []
         self.passes = 0
         self.dies_at: int | None = None
-        set_up_training, record = setup.set_up_training, replay.record
+        set_up_training, record = setup.set_up_training, discrepancy_cache.cache_discrepancies
 
         def counted_run(*arguments: Any, config: TrainingConfig, **options: Any) -> Any:
             if len(self.trained) == self.dies_at:
@@ -105,7 +106,7 @@ class Work:
             return record(*arguments)
 
         patch.setattr(setup, "set_up_training", counted_run)
-        patch.setattr(replay, "record", counted_pass)
+        patch.setattr(discrepancy_cache, "cache_discrepancies", counted_pass)
 
 
 @pytest.fixture
@@ -151,16 +152,16 @@ def test_every_network_is_trained_once_and_resumed_where_it_was_interrupted(
     assert len(draw(summary).axes) == 3 * 3  # studies not skipped, metrics
 
 
-def test_a_replayed_variant_has_the_figures_of_the_model_itself(
+def test_a_variant_from_the_cache_has_the_figures_of_the_model_itself(
     tmp_path: Path, data: AblationData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    models, measure = [], replay.measure
+    models, measure = [], discrepancy_cache.measure_from_cache
 
     def noted(model: Any, *rest: Any) -> Any:
         models.append(model)
         return measure(model, *rest)
 
-    monkeypatch.setattr(replay, "measure", noted)
+    monkeypatch.setattr(discrepancy_cache, "measure_from_cache", noted)
     config = ablation(studies=STUDIES[1:2])
     outcome = run_ablation(data, AblationStore(tmp_path), config, TRAINING, SCORING)
     for model, (variant, results) in zip(models, outcome, strict=True):
@@ -176,13 +177,13 @@ def test_a_replayed_variant_has_the_figures_of_the_model_itself(
 def test_a_variant_in_bfloat16_leaves_the_others_in_float32(
     tmp_path: Path, data: AblationData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, record = [], replay.record
+    seen, record = [], discrepancy_cache.cache_discrepancies
 
     def noted(model: Any, *rest: Any) -> Any:
         seen.append((model.config.num_inference_steps, model.unet.dtype, model.vae.dtype))
         return record(model, *rest)
 
-    monkeypatch.setattr(replay, "record", noted)
+    monkeypatch.setattr(discrepancy_cache, "cache_discrepancies", noted)
     variants = [
         {"name": "bf16", "scoring": {"bfloat16": True}},
         {"name": "three", "scoring": {"num_inference_steps": 3}},

@@ -105,7 +105,7 @@ def run(root: Path, model: GreyModel, manifest: pd.DataFrame, protocol: Protocol
         "params:preprocessing": GEOMETRY,
         "params:training": TrainingConfig(steps=1, seed=1),
         "params:scoring": ScoringConfig(),
-        "sibling_runs": {
+        "seed_replicates": {
             seed: {"categories": {"plate": {"image_auroc": auroc}}}
             for seed, auroc in ((0, 0.5), (1, 0.1))
         },

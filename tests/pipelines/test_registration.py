@@ -32,7 +32,7 @@ def test_the_champion_is_looked_for_under_the_name_that_models_are_registered_by
     assert files == (METRICS_FILE, RECORD_FILE)
     assert references["metrics"] == catalog["metrics"]["filepath"]
     assert references["filepath"] == catalog["evaluation_record"]["filepath"]
-    assert catalog["sibling_runs"]["filename"] == METRICS_FILE
+    assert catalog["seed_replicates"]["filename"] == METRICS_FILE
 
 
 def test_the_shipped_parameters_are_the_documented_defaults() -> None:

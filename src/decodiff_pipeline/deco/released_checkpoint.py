@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     from decodiff_pipeline.deco.unet import DeCoDiffUNet
 
 MATRIX = 2
-TELLING = {released_name(EMBEDDING): MATRIX, "time_embed.0.weight": MATRIX}
-TELLING["input_blocks.0.0.weight"] = 4
+# Tensors whose shapes tell the network's sizes, and how many dimensions they have.
+SIZE_TENSORS = {
+    released_name(EMBEDDING): MATRIX,
+    "time_embed.0.weight": MATRIX,
+    "input_blocks.0.0.weight": 4,
+}
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def embedding_rows(checkpoint: ReleasedCheckpoint) -> int:
     Raises:
         ModelError: They are not.
     """
-    for name, dimensions in TELLING.items():
+    for name, dimensions in SIZE_TENSORS.items():
         tensor = checkpoint.tensors.get(name)
         if not isinstance(tensor, torch.Tensor) or tensor.ndim != dimensions:
             raise ModelError(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from decodiff_pipeline.evaluation.predictions import PredictionStore
     from decodiff_pipeline.metrics.bootstrap import Sample
 
-PROMISE = ("threshold", "pixel_threshold", "promised_false_positive_rate")
+THRESHOLD_KEYS = ("threshold", "pixel_threshold", "promised_false_positive_rate")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def assess(
     categories = {}
     for name, evaluator in judged.items():
         original = index[(index["category"] == name) & (index["split"] == "test")]
-        limits = {key: thresholds["categories"].get(name, {}).get(key) for key in PROMISE}
+        limits = {key: thresholds["categories"].get(name, {}).get(key) for key in THRESHOLD_KEYS}
         categories[name] = {
             **_category(evaluator, limits, samples[name], table["near_duplicate"], config),
             **_left_out(original, by_protocol.loc[original.index], limits["threshold"]),

@@ -207,7 +207,10 @@ def _compute(
 ) -> None:
     """Train one network and score it in all the ways that are asked for."""
     from decodiff_pipeline.deco.autoencoder import load_autoencoder
-    from decodiff_pipeline.training.replay import measure, record
+    from decodiff_pipeline.experiments.discrepancy_cache import (
+        cache_discrepancies,
+        measure_from_cache,
+    )
     from decodiff_pipeline.training.setup import set_up_training
     from decodiff_pipeline.training.state import trained_network
 
@@ -227,12 +230,14 @@ def _compute(
         # Anew for each pass: a model in bfloat16 leaves nothing else of its parts.
         autoencoder, unet = load_autoencoder(data.autoencoder), trained_network(checkpoints)
         with store.scratch() as folder:
-            recording = None
+            cached = None
             for key, job in passed.items():
                 model = _model(data, autoencoder, unet, job.scoring)
-                if recording is None:
-                    recording = record(model, rows, data.images, folder, data.evaluation.batch_size)
-                metrics = measure(model, recording, data.images, folder, data.evaluation)
+                if cached is None:
+                    cached = cache_discrepancies(
+                        model, rows, data.images, folder, data.evaluation.batch_size
+                    )
+                metrics = measure_from_cache(model, cached, data.images, folder, data.evaluation)
                 store.save_result(key, metrics, data.result_identity(job))
 
 

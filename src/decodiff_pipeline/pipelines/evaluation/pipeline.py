@@ -35,7 +35,7 @@ def _scoring() -> list[Node]:
 def _measuring() -> list[Node]:
     inputs = [*DATA, "params:preprocessing", "baseline_predictions", CONFIG]
     baselines = ["baseline_metrics", "baseline_scores"]
-    found = ["thresholds", *baselines, "synthetic_metrics", "sibling_runs"]
+    found = ["thresholds", *baselines, "synthetic_metrics", "seed_replicates"]
     trained = ["params:training", "params:scoring"]
     measured = ["metrics", "curves", "evaluation_record"]
     return [

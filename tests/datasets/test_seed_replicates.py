@@ -61,10 +61,10 @@ def runs(store: str, tmp_path: Path) -> Runs:
 
 def load() -> dict[int, Any]:
     entry = {
-        "type": "decodiff_pipeline.datasets.siblings.SiblingRunsDataset",
+        "type": "decodiff_pipeline.datasets.seed_replicates.SeedReplicatesDataset",
         "filename": "metrics.json",
     }
-    return DataCatalog.from_config({"siblings": entry}).load("siblings")
+    return DataCatalog.from_config({"replicates": entry}).load("replicates")
 
 
 def aurocs() -> dict[int, float]:
@@ -72,7 +72,7 @@ def aurocs() -> dict[int, float]:
     return {seed: found[seed]["categories"]["plate"]["image_auroc"] for seed in found}
 
 
-def test_finished_runs_with_other_seeds_are_siblings(
+def test_finished_runs_with_other_seeds_are_seed_replicates(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = {"status": "FINISHED"}

@@ -29,7 +29,7 @@ COUNTS = ("n_good", "n_defective", "n_masks")
 
 
 @dataclass(frozen=True)
-class Recording:
+class CachedDiscrepancies:
     """What a model's forward pass found in some images, before anything is made of it.
 
     Attributes:
@@ -47,9 +47,9 @@ class Recording:
     latent: np.ndarray
 
 
-def record(
+def cache_discrepancies(
     model: DeCoDiffPipeline, rows: pd.DataFrame, images: ImageFolder, folder: Path, batch_size: int
-) -> Recording:
+) -> CachedDiscrepancies:
     """Run a model over images, in constant memory.
 
     Args:
@@ -88,7 +88,7 @@ def record(
         np.memmap(files[name], "<f4", mode="r").reshape(-1, *shape)
         for name, shape in shapes.items()
     )
-    return Recording(rows, sizes, np.array(starts), *loaded)
+    return CachedDiscrepancies(rows, sizes, np.array(starts), *loaded)
 
 
 def _require_numbers(found: Discrepancies, path: str) -> None:
@@ -100,18 +100,18 @@ def _require_numbers(found: Discrepancies, path: str) -> None:
         raise ModelError(msg)
 
 
-def measure(
+def measure_from_cache(
     model: DeCoDiffPipeline,
-    recording: Recording,
+    cached: CachedDiscrepancies,
     images: ImageFolder,
     folder: Path,
     config: EvaluationConfig,
 ) -> dict[str, Any]:
-    """Score a recording as a model would have scored the images, and judge the scores.
+    """Score cached discrepancies as a model would have scored the images, and judge the scores.
 
     Args:
         model: Whose limits, reference, fusion and image score are used.
-        recording: From a model with the same network and reverse steps.
+        cached: From a model with the same network and reverse steps.
         images: The raw images, for the masks.
         folder: Where the maps are while they are judged.
         config: Protocol, limit of AUPRO and batch size.
@@ -121,7 +121,7 @@ def measure(
         images.
     """
     store = PredictionStore(folder / "predictions")
-    places = recording.rows.assign(place=range(len(recording.rows)))
+    places = cached.rows.assign(place=range(len(cached.rows)))
     with store.writing({"preprocessing": model.preprocessing.facts()}) as writer:
         for number, category in enumerate(model.categories):
             own = places[places["category"] == category]
@@ -130,13 +130,13 @@ def measure(
                     batch = own.iloc[start : start + config.batch_size]
                     chosen = batch["place"].tolist()
                     squares = np.concatenate(
-                        [np.arange(*recording.starts[place : place + 2]) for place in chosen]
+                        [np.arange(*cached.starts[place : place + 2]) for place in chosen]
                     )
                     maps, scores = model.maps_and_scores(
-                        recording.pixel[squares],
-                        recording.latent[squares],
+                        cached.pixel[squares],
+                        cached.latent[squares],
                         torch.full([len(batch)], number),
-                        [recording.sizes[place] for place in chosen],
+                        [cached.sizes[place] for place in chosen],
                     )
                     nothing = [np.broadcast_to(np.uint8(0), (*each.shape, 3)) for each in maps]
                     file.append(batch, maps=maps, scores=scores, reconstructions=nothing)
