@@ -1,21 +1,43 @@
-"""The commands that messages tell the user to type."""
+"""The command line that this run was started with, and those that messages tell to type."""
 
 from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 _active: str | None = None
+_overrides: Mapping[str, Any] = {}
 
 
-def use_environment(name: str | None) -> None:
-    """Name the Kedro environment of this run; `None` for the default one.
+def use_environment(name: str | None, overrides: Mapping[str, Any] | None = None) -> None:
+    """Name what this run was started with; Kedro hands it to hooks alone.
 
     Args:
-        name: As ``kedro run --env`` took it.
+        name: Environment, as ``kedro run --env`` took it; `None` for the default one.
+        overrides: Parameters, as ``kedro run --params`` took them: a tree.
     """
-    global _active  # noqa: PLW0603 - Kedro hands the environment to hooks alone
-    _active = name
+    global _active, _overrides
+    _active, _overrides = name, overrides or {}
+
+
+def environment() -> str | None:
+    """The Kedro environment of this run; `None` for the default one."""
+    return _active or os.environ.get("KEDRO_ENV") or None
+
+
+def overrides() -> dict[str, Any]:
+    """Values of this run's ``--params`` by dotted name."""
+    return dict(_leaves(_overrides))
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def kedro_run(pipelines: str | None = None, *arguments: str) -> str:
@@ -27,10 +49,9 @@ def kedro_run(pipelines: str | None = None, *arguments: str) -> str:
         pipelines: Names with commas; `None` for the default pipeline.
         arguments: What follows, as the shell takes it.
     """
-    environment = _active or os.environ.get("KEDRO_ENV")
     command = ["kedro run"]
-    if environment:
-        command.append(f"--env {shlex.quote(environment)}")
+    if name := environment():
+        command.append(f"--env {shlex.quote(name)}")
     if pipelines:
         command.append(f"--pipelines {pipelines}")
     return " ".join([*command, *arguments])

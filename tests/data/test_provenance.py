@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from decodiff_pipeline.data import provenance
-from decodiff_pipeline.deco.digests import file_sha256, folder_sha256
+from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
@@ -97,12 +97,3 @@ def test_the_commit_of_a_repository_around_the_project_is_not_its_own(tmp_path: 
     git(tmp_path, "commit", "-q", "-m", "one repository for both")
     assert provenance.git_state(model).commit == provenance.git_state(tmp_path).commit
     assert provenance.git_state(model).commit
-
-
-def test_dvc_revision_is_found_from_a_folder_within_the_project(tmp_path: Path) -> None:
-    model = tmp_path / "data" / "06_models"
-    model.mkdir(parents=True)
-    (tmp_path / ".git").mkdir()
-    assert provenance.dvc_revision(model) is None
-    (tmp_path / "dvc.lock").write_text("schema: '2.0'")
-    assert provenance.dvc_revision(model) == file_sha256(tmp_path / "dvc.lock")

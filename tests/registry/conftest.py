@@ -157,5 +157,7 @@ def register_version(model: Path, raw: Path, manifest: pd.DataFrame) -> str:
     entry = {"threshold": 2.0, "promised_false_positive_rate": 0.05, "n_calibration": 19}
     thresholds = {"categories": dict.fromkeys(CATEGORIES, entry)}
     config = RegistrationConfig(model_name="decodiff")
-    done = register_model(model, thresholds, {}, {}, manifest, ImageFolder(raw), manifest, config)
+    done = register_model(
+        model, thresholds, {}, {}, manifest, ImageFolder(raw), manifest, {}, {}, config
+    )
     return str(done["version"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,12 @@ import torch
 from PIL import Image
 
 from decodiff_pipeline.data.images import ImageFolder
-from decodiff_pipeline.deco.digests import folder_sha256
+from decodiff_pipeline.deco.digests import folder_sha256, sha256_of
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.pipelines.registration.nodes import register_model
 from decodiff_pipeline.registry import registration
 from decodiff_pipeline.registry.config import RegistrationConfig
+from decodiff_pipeline.tracking.mlflow_values import artifact_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +52,8 @@ def register(
             "manifest": manifest,
             "images": ImageFolder(raw),
             "record": manifest,
+            "model_record": {},
+            "provenance": {},
             "registration": RegistrationConfig(),
         }
         return register_model(**{**inputs, **changes})
@@ -117,6 +121,36 @@ def test_the_same_model_gets_no_second_version(register: Callable[..., dict[str,
     assert (other["version"], other["new"]) == ("2", True)
 
 
+def test_a_version_is_tagged_with_what_made_it(
+    register: Callable[..., dict[str, Any]], tiny_model: Path, store: str
+) -> None:
+    import mlflow
+
+    made = {
+        "model_sha256": folder_sha256(tiny_model),
+        "git_commit": "c0ffee",
+        "git_dirty": True,
+        "parameter_overrides": "training.steps",
+        "parameters": {"training": {"steps": 150}},
+    }
+    now = {"git_commit": "decaf", "git_dirty": False, "dvc_revision": "of another run",
+           "parameter_overrides": "registration.batch_size"}  # fmt: skip
+    result = register(model_record=made, provenance=now)
+    client = mlflow.MlflowClient(store)
+    tags = client.get_model_version("decodiff", "1").tags
+    assert (tags["git_commit"], tags["git_dirty"]) == ("c0ffee", "True")
+    assert tags["parameter_overrides"] == "registration.batch_size, training.steps"
+    assert tags["parameters_sha256"] == sha256_of(made["parameters"])
+    assert "dvc_revision" not in tags
+    assert json.loads(artifact_bytes(result["run_id"], "parameters.json")) == made["parameters"]
+
+    other = register(
+        model_record={**made, "model_sha256": "of another model"},
+        thresholds={"categories": {"mono": {"threshold": 0.06}}},
+    )
+    assert not {"git_commit", "parameters_sha256", "parameter_overrides"} & set(other["tags"])
+
+
 def test_a_run_that_is_going_on_keeps_running_and_its_experiment_gets_the_model(
     register: Callable[..., dict[str, Any]],
     store: str,
@@ -128,11 +162,10 @@ def test_a_run_that_is_going_on_keeps_running_and_its_experiment_gets_the_model(
     client = mlflow.MlflowClient(store)
     experiment = client.create_experiment("elpv", (tmp_path / "elpv").as_uri())
     run = client.create_run(experiment)
-    monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
     # As in a project whose `Default` was deleted; without a name, MLflow takes `Default`.
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
     client.delete_experiment("0")
-    result = register()
+    result = register(provenance={"mlflow_run_id": run.info.run_id})
     assert result["run_id"] == run.info.run_id
     assert client.get_run(run.info.run_id).info.status == "RUNNING"
     logged = client.get_logged_model(result["model_id"])

@@ -1,4 +1,4 @@
-"""What a result was made of: commit, DVC revision, data digest."""
+"""What a result was made of: commit, data digest, code."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from decodiff_pipeline.data.bit_depth import pixel_identities
 from decodiff_pipeline.deco.digests import file_sha256, sha256_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
 
 IDENTIFYING_COLUMNS = ("category", "split", "label", "path", "sha256")
 GIT_SECONDS = 10
 PROJECT_FILE = "pyproject.toml"
-MADE_BY_RUNS = (":(top,exclude)data", ":(top,exclude)dvc.lock")
+MADE_BY_RUNS = (
+    ":(top,exclude)data",
+    ":(top,exclude)dvc.lock",
+    ":(top,exclude)conf/*/dvc.lock",
+)
 
 
 @dataclass(frozen=True)
@@ -59,26 +63,19 @@ def _is_tracked(folder: Path) -> bool:
     return True
 
 
-def dvc_revision(folder: Path) -> str | None:
-    """SHA-256 of ``dvc.lock``, which names every artifact by its content.
-
-    Returns:
-        ``None`` where the project has no ``dvc.lock`` (yet).
-    """
-    absolute = folder.absolute()
-    for parent in (absolute, *absolute.parents):
-        if (parent / "dvc.lock").is_file():
-            return file_sha256(parent / "dvc.lock")
-        if (parent / ".git").exists() or (parent / "dvc.yaml").exists():
-            return None
-    return None
-
-
 def data_digest(manifest: pd.DataFrame) -> str:
     """SHA-256 of what a data set consists of, whatever the order of its rows."""
     identified = manifest.assign(sha256=pixel_identities(manifest))
     rows = identified[list(IDENTIFYING_COLUMNS)].astype(str)
     return sha256_of(sorted(rows.itertuples(index=False, name=None)))
+
+
+@cache
+def code_sha256(*names: str) -> str:
+    """SHA-256 over the source of some packages within this one."""
+    package = Path(__file__).parents[1]
+    files = sorted(file for name in names for file in (package / name).rglob("*.py"))
+    return sha256_of([(file.relative_to(package).as_posix(), file_sha256(file)) for file in files])
 
 
 def git_output(folder: Path, *arguments: str) -> str | None:

@@ -50,7 +50,13 @@ class DiffusersDataset(AbstractDataset[Any, Any]):
         return load_pretrained(getattr(import_module(module), name), self._filepath)
 
     def save(self, data: Any) -> None:
-        """Write the model beside the old one, then put it in its place."""
+        """Write the model beside the old one, then put it in its place.
+
+        Args:
+            data: The model, or the folder itself, whose model stays as it is then.
+        """
+        if data == self._filepath:
+            return
         from decodiff_pipeline.data.atomic import replacing_folder
 
         with replacing_folder(self._filepath) as temporary:

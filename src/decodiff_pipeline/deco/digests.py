@@ -1,4 +1,4 @@
-"""SHA-256 of files, folders and JSON values; importing this costs no torch."""
+"""SHA-256 of files, folders, JSON values and networks; importing this costs no torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from decodiff_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from torch import nn
 
 
 def file_sha256(path: Path) -> str:
@@ -41,3 +43,14 @@ def sha256_of(value: Any) -> str:
     """SHA-256 of a JSON value, whatever the order of its keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def network_sha256(network: nn.Module) -> str:
+    """SHA-256 over the names, types and bytes of a network's weights."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, weights in sorted(network.state_dict().items()):
+        digest.update(f"{name} {weights.dtype} {tuple(weights.shape)}".encode())
+        digest.update(weights.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

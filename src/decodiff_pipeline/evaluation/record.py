@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from decodiff_pipeline.data.images import read_bytes
-from decodiff_pipeline.data.provenance import data_digest
-from decodiff_pipeline.deco.digests import file_sha256, sha256_of
+from decodiff_pipeline.data.provenance import code_sha256, data_digest
+from decodiff_pipeline.deco.digests import sha256_of
 from decodiff_pipeline.evaluation.category_evaluator import CERTAIN
 from decodiff_pipeline.metrics import binned
 from decodiff_pipeline.metrics.bootstrap import Sample
@@ -83,17 +81,9 @@ def identity(
         "masks": sha256_of(sorted(masks)),
         "protocol": config.protocol,
         "resolution": config.resolution,
-        "code": scoring_code_sha256(),
+        "code": code_sha256(*SCORING_CODE),
     }
     return json.loads(json.dumps(found))
-
-
-@cache
-def scoring_code_sha256() -> str:
-    """SHA-256 over the source of the packages that decide on a score."""
-    package = Path(__file__).parents[1]
-    files = sorted(file for name in SCORING_CODE for file in (package / name).rglob("*.py"))
-    return sha256_of([(file.relative_to(package).as_posix(), file_sha256(file)) for file in files])
 
 
 def certain(record: pd.DataFrame, category: str | None = None) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import numpy as np
 
 from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.data.bit_depth import pixel_identities
+from decodiff_pipeline.deco.digests import network_sha256
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.evaluation.predict import (
     ModelInput,
@@ -127,7 +128,7 @@ def describe(
     network = getattr(model, "unet", None)
     if network is not None:
         about["parameters"] = sum(weights.numel() for weights in network.parameters())
-        about["network_sha256"] = _network_digest(network)
+        about["network_sha256"] = network_sha256(network)
     return about
 
 
@@ -135,13 +136,3 @@ def _images_digest(manifest: pd.DataFrame) -> str:
     pixels = zip(manifest["path"], pixel_identities(manifest), strict=True)
     lines = sorted(f"{path}\t{identity}" for path, identity in pixels)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _network_digest(network: Any) -> str:
-    import torch
-
-    digest = hashlib.sha256()
-    for name, weights in sorted(network.state_dict().items()):
-        digest.update(f"{name} {weights.dtype} {tuple(weights.shape)}".encode())
-        digest.update(weights.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

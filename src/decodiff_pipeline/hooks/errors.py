@@ -54,7 +54,7 @@ class ErrorHooks:
     def after_context_created(self, context: KedroContext) -> None:
         """Replace the exception hook: parameters are validated right after this."""
         self._project = Path(context.project_path)
-        use_environment(context.env)
+        use_environment(context.env, context.config_loader.runtime_params)
         self._parameters = ParameterErrors(context)
         if os.environ.get(TRACEBACK_VARIABLE):
             return

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.framework.hooks import hook_impl
 
-from decodiff_pipeline.data.provenance import dvc_revision, git_state
+from decodiff_pipeline.commands import overrides
+from decodiff_pipeline.data.provenance import git_state
+from decodiff_pipeline.dvc_lock import dvc_revision
 from decodiff_pipeline.hooks import logged_data
 from decodiff_pipeline.hooks.run_end import RunEnd
 from decodiff_pipeline.hooks.system_metrics import SystemMetrics
@@ -149,6 +151,7 @@ class TrackingHooks:
 
     def _tags(self, run_params: Mapping[str, Any]) -> dict[str, str]:
         git = git_state(self._project)
+        untrained = TRAINING.isdisjoint(self._names)  # what a training makes is in no lock yet
         tags = {
             "pipeline": "+".join(self._names),
             "env": self._env,
@@ -158,7 +161,8 @@ class TrackingHooks:
             "git_dirty": git.dirty,
             "mlflow.source.git.commit": git.commit,
             "mlflow.source.name": f"kedro run --pipelines {','.join(self._names)}",
-            "dvc_revision": dvc_revision(self._project),
+            "dvc_revision": dvc_revision(self._project, self._env) if untrained else None,
+            "parameter_overrides": ", ".join(sorted(overrides())) or None,
             **{name.lower(): os.environ.get(name) for name in DVC_EXPERIMENT},
         }
         return {key: str(value) for key, value in tags.items() if value is not None}

@@ -52,7 +52,7 @@ def record(action: str, provenance: Mapping[str, Any], **facts: Any) -> dict[str
         "action": action,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "by": actor(),
-        **provenance,
+        **{key: value for key, value in provenance.items() if key != "registered_version"},
         **facts,
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,7 @@ class TrainedModel:
         example: An encoded image and its category.
         record: The evaluation's row for each image, which later models are compared by.
         reference: What the monitoring compares recent images with, as the evaluation writes it.
+        parameters: Groups of parameters that it was trained and fitted with; empty if not known.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class TrainedModel:
     example: tuple[bytes, str]
     record: pd.DataFrame
     reference: Mapping[str, Any] | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def serving_tags(model: TrainedModel, config: RegistrationConfig) -> dict[str, str]:

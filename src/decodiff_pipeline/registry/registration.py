@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.commands import kedro_run
-from decodiff_pipeline.data.provenance import data_digest, dvc_revision, git_state
+from decodiff_pipeline.data.provenance import data_digest
 from decodiff_pipeline.deco import weights
 from decodiff_pipeline.deco.digests import folder_sha256, sha256_of
 from decodiff_pipeline.errors import ModelError
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+PARAMETERS_FILE = "parameters.json"
 SERVING_PORT = 5001  # 5000 is `mlflow ui`'s
 EXAMPLE_SIDE = 512
 
@@ -66,7 +66,9 @@ class RegisteredVersion:
         return f"models:/{self.name}/{self.version}"
 
 
-def register(model: TrainedModel, config: RegistrationConfig) -> dict[str, Any]:
+def register(
+    model: TrainedModel, config: RegistrationConfig, tracked_run: str | None = None
+) -> dict[str, Any]:
     """Log a model, check that it answers, and register it as a new version.
 
     If the newest version has the same files, thresholds and limits, no version is added: that
@@ -75,6 +77,7 @@ def register(model: TrainedModel, config: RegistrationConfig) -> dict[str, Any]:
     Args:
         model: What to register.
         config: Where, and with which limits.
+        tracked_run: The run that registers; without one, a run is made.
 
     Returns:
         ``name``, ``version``, ``new``, ``alias``, ``run_id``, ``model_id``, ``model_uri``,
@@ -91,7 +94,7 @@ def register(model: TrainedModel, config: RegistrationConfig) -> dict[str, Any]:
     client = mlflow.MlflowClient()
     tags = {**model.tags, **serving_tags(model, config)}
     try:
-        with patience(), _run() as run_id:
+        with patience(), _run(tracked_run) as run_id:
             found = _same_version(client, config.model_name, tags)
             if found is not None:
                 logger.info("%s is this very model already; no version was added", found.uri)
@@ -123,28 +126,40 @@ def register(model: TrainedModel, config: RegistrationConfig) -> dict[str, Any]:
 
 
 def identity_tags(
-    folder: Path, thresholds: Mapping[str, Any], manifest: pd.DataFrame
+    folder: Path,
+    thresholds: Mapping[str, Any],
+    manifest: pd.DataFrame,
+    record: Mapping[str, Any],
+    provenance: Mapping[str, Any],
 ) -> dict[str, str]:
-    """Tags that say what a model was made of.
+    """Tags that say what a model was made of, as far as it is known.
+
+    ``dvc_revision`` is none of them: ``dvc.lock`` is written later (`decodiff_pipeline.record`).
 
     Args:
-        folder: The saved pipeline, within the repository if there is one.
+        folder: The saved pipeline.
         thresholds: As the evaluation writes them.
         manifest: Of the data it was trained and evaluated on.
+        record: As `training.model_record.make_record` wrote it; of another model it counts for
+            nothing.
+        provenance: Code and ``--params`` of this run.
 
     Raises:
         ModelError: The folder holds no complete pipeline.
     """
-    git = git_state(folder)
     sha256 = folder_sha256(folder)
+    known = record if record.get("model_sha256") == sha256 else {}
+    names = [by.get("parameter_overrides") for by in (known, provenance)]
+    overrides = sorted({name for text in names if text for name in text.split(", ")})
     tags = {
         "model_sha256": sha256,
         "thresholds_sha256": sha256_of(dict(thresholds)),
         "data_digest": data_digest(manifest),
         "autoencoder_digest": weights.digest(weights.AutoencoderConfig(str(folder), "vae")),
-        "git_commit": git.commit,
-        "git_dirty": git.dirty,
-        "dvc_revision": dvc_revision(folder),
+        "git_commit": known.get("git_commit"),
+        "git_dirty": known.get("git_dirty"),
+        "parameters_sha256": sha256_of(known["parameters"]) if known else None,
+        "parameter_overrides": ", ".join(overrides) or None,
     }
     return {key: str(value) for key, value in tags.items() if value is not None}
 
@@ -165,13 +180,11 @@ def example_of(manifest: pd.DataFrame, images: ImageFolder) -> tuple[bytes, str]
 
 
 @contextmanager
-def _run() -> Iterator[str]:
-    """The run that the tracking hook started, or one of its own where it did not."""
+def _run(tracked: str | None) -> Iterator[str]:
     import mlflow
 
-    run_id = os.environ.get("MLFLOW_RUN_ID")
-    if run_id:
-        yield run_id
+    if tracked:
+        yield tracked
         return
     with mlflow.start_run(run_name="registration") as run:
         yield run.info.run_id
@@ -203,6 +216,7 @@ def _keep_evaluation(client: MlflowClient, model: TrainedModel, run_id: str, *, 
     """Log what later models are compared by, since the evaluation may have been another run."""
     if RECORD_FILE not in {found.path for found in client.list_artifacts(run_id)}:
         client.log_dict(run_id, dict(model.metrics), METRICS_FILE)
+        client.log_dict(run_id, dict(model.parameters), PARAMETERS_FILE)
         log_record(client, run_id, model.record)
     elif not new:  # that of the run may be of other data
         keep_record(client, run_id, model.record)

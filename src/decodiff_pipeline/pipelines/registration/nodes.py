@@ -19,6 +19,8 @@ def register_model(
     manifest: pd.DataFrame,
     images: ImageFolder,
     record: pd.DataFrame,
+    model_record: dict[str, Any],
+    provenance: dict[str, Any],
     registration: RegistrationConfig,
 ) -> dict[str, Any]:
     """Register the trained pipeline as a version with its identity, thresholds and metrics.
@@ -30,7 +32,7 @@ def register_model(
     from decodiff_pipeline.registry.logged_model import TrainedModel
     from decodiff_pipeline.registry.registration import example_of, identity_tags, register
 
-    tags = identity_tags(model_folder, thresholds, manifest)
+    tags = identity_tags(model_folder, thresholds, manifest, model_record, provenance)
     dataset = {"dataset": registration.dataset} if registration.dataset else {}
     model = TrainedModel(
         folder=model_folder,
@@ -40,5 +42,6 @@ def register_model(
         example=example_of(manifest, images.of(manifest)),
         record=record,
         reference=reference,
+        parameters=model_record["parameters"] if "parameters_sha256" in tags else {},
     )
-    return register(model, registration)
+    return register(model, registration, provenance.get("mlflow_run_id"))

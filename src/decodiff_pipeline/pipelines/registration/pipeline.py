@@ -21,6 +21,8 @@ def create_pipeline(**_: object) -> Pipeline:
                     "manifest": "validated_manifest",
                     "images": "raw_images",
                     "record": "evaluation_record",
+                    "model_record": "model_record",
+                    "provenance": "provenance",
                     "registration": "params:registration",
                 },
                 outputs="registration",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,6 +17,8 @@ from decodiff_pipeline.training.champion import Champions
 from decodiff_pipeline.training.checkpoints import CheckpointStore
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.scoring import ScoringConfig
+
+logger = logging.getLogger(__name__)
 
 
 def train_network(
@@ -74,24 +78,62 @@ def assemble_model(
     geometry: PreprocessConfig,
     autoencoder: AutoencoderConfig,
     config: ScoringConfig,
-) -> Any:
+    folder: Path,
+    record: Path,
+) -> tuple[Any, str]:
     """Put autoencoder, network and scoring together; fit the scoring's units on val images.
 
+    Args:
+        folder: The model of the run before, which stays if it was made from the same.
+        record: What that one was made from.
+
     Returns:
-        A :class:`decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`.
+        A :class:`decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`, or ``folder`` where it stays;
+        and the SHA-256 of its inputs.
     """
     from decodiff_pipeline.deco.autoencoder import load_autoencoder
+    from decodiff_pipeline.training.model_record import inputs_sha256, is_made
     from decodiff_pipeline.training.scoring import build_model
     from decodiff_pipeline.training.state import trained_network
 
-    return build_model(
+    network = trained_network(checkpoints)
+    inputs = inputs_sha256(network, manifest, geometry, autoencoder, config)
+    if is_made(folder, record, inputs):
+        logger.info("%s was made from the same network, data and parameters: it stays", folder)
+        return folder, inputs
+    model = build_model(
         load_autoencoder(autoencoder),
-        trained_network(checkpoints),
+        network,
         manifest=manifest,
         images=images.of(manifest),
         geometry=geometry,
         config=config,
     )
+    return model, inputs
+
+
+def record_model(
+    inputs: str,
+    folder: Path,
+    record: Path,
+    provenance: dict[str, Any],
+    geometry: PreprocessConfig,
+    autoencoder: AutoencoderConfig,
+    latents: LatentCacheConfig,
+    training: TrainingConfig,
+    scoring: ScoringConfig,
+) -> dict[str, Any]:
+    """Code and parameters of the model; see `training.model_record.make_record`."""
+    from decodiff_pipeline.training.model_record import make_record
+
+    parameters = {
+        "preprocessing": geometry,
+        "autoencoder": autoencoder,
+        "latent_cache": latents,
+        "training": training,
+        "scoring": scoring,
+    }
+    return make_record(folder, record, inputs, provenance, parameters)
 
 
 def loss_rows(log: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node, pipeline
 
-from decodiff_pipeline.pipelines.training.nodes import assemble_model, loss_rows, train_network
+from decodiff_pipeline.pipelines.training.nodes import (
+    assemble_model,
+    loss_rows,
+    record_model,
+    train_network,
+)
 
 
 def create_pipeline(**_: object) -> Pipeline:
@@ -38,9 +43,27 @@ def create_pipeline(**_: object) -> Pipeline:
                     "params:preprocessing",
                     "params:autoencoder",
                     "params:scoring",
+                    "decodiff_model_folder",
+                    "model_record_store",
                 ],
-                outputs="decodiff_model",
+                outputs=["decodiff_model", "model_inputs"],
                 name="assemble_model",
+            ),
+            node(
+                record_model,
+                inputs=[
+                    "model_inputs",
+                    "decodiff_model_folder",
+                    "model_record_store",
+                    "provenance",
+                    "params:preprocessing",
+                    "params:autoencoder",
+                    "params:latent_cache",
+                    "params:training",
+                    "params:scoring",
+                ],
+                outputs="model_record",
+                name="record_model",
             ),
         ]
     )
