@@ -6,6 +6,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 DATASET := elpv
+MODEL := decodiff-$(DATASET)
 STAGES := data_validation latent_caching visibility training evaluation registration
 REPORT := data/08_reporting/$(DATASET)
 
@@ -72,11 +73,12 @@ ui serve: export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 # A single image gains nothing from further threads: docs/performance.md has the figures.
 serve: export OMP_NUM_THREADS ?= 1
 
-ui: $(STAMP)  ## open MLflow on this project's runs and models
-	$(VENV)/bin/mlflow ui --backend-store-uri "$(MLFLOW_TRACKING_URI)"
+# Commands without shell syntax: make starts them itself, so that what ends make ends the server.
+ui: $(STAMP)  ## open MLflow on the runs of this data set
+	@$(PY) -m decodiff_pipeline.tracking.ui $(DATASET)
 
-serve: $(STAMP)  ## answer images with the model registered last
-	$$($(PY) -c 'import json, sys; print(json.load(open(sys.argv[1]))["serve"])' $(REPORT)/registration.json)
+serve: $(STAMP)  ## answer images with the champion, or with the newest version if there is none
+	@$(PY) -m decodiff_pipeline.serving.server --model models:/$(MODEL)
 
 # A file stays with one process, since its tests share what is costly to make.
 test test-slow: export OMP_NUM_THREADS ?= 1

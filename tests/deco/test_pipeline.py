@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,6 +76,25 @@ def test_a_saved_model_scores_as_before(tmp_path: Path) -> None:
     expected, found = pipeline(images, "poly"), loaded(images, "poly")
     assert found.anomaly_maps == pytest.approx(expected.anomaly_maps, abs=1e-5)
     assert found.scores == pytest.approx(expected.scores, abs=1e-5)
+
+
+def test_thresholds_beside_a_model_decide_and_maps_come_in_the_images_own_size(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline, images = model(), photographs(2)
+    assert pipeline(images, "mono").decisions == [None, None]
+    pipeline.save_pretrained(tmp_path / "pipeline")
+    categories = {"mono": {"threshold": 0.0}, "poly": {"threshold": None}}
+    (tmp_path / "thresholds.json").write_text(json.dumps({"categories": categories}))
+    logging.getLogger("diffusers").addHandler(caplog.handler)
+    loaded = DeCoDiffPipeline.from_pretrained(tmp_path / "pipeline")
+    assert not caplog.records
+    output = loaded(images, ["mono", "poly"])
+    assert output.thresholds == [0.0, None]
+    assert output.decisions == ["defective", None]
+    assert [found.shape for found in output.full_size_maps] == [
+        image.size[::-1] for image in images
+    ]
 
 
 def test_loading_brings_a_model_into_its_precision(tmp_path: Path) -> None:

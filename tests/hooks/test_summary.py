@@ -30,7 +30,7 @@ REGISTRATION = {
     "version": "3",
     "new": True,
     "tracking_uri": "sqlite:////srv/mlflow.db",
-    "serve": "mlflow models serve --env-manager local -m models:/decodiff/3 -p 5001",
+    "serve": "python -m decodiff_pipeline.serving.server --model models:/decodiff/3",
 }
 
 
@@ -72,9 +72,10 @@ def test_a_full_run_shows_the_table_and_three_commands(
     assert "mono" in text
     assert "0.91" in text
     assert f"python -m webbrowser -t {(tmp_path / 'report.json').as_uri()}" in text
-    assert "mlflow ui --backend-store-uri sqlite:////srv/mlflow.db" in text
+    store = "MLFLOW_TRACKING_URI=sqlite:////srv/mlflow.db"
+    assert f"{store} python -m decodiff_pipeline.tracking.ui elpv" in text
     assert "decodiff version 3" in text
-    assert f"MLFLOW_TRACKING_URI=sqlite:////srv/mlflow.db {REGISTRATION['serve']}" in text
+    assert f"{store} {REGISTRATION['serve']}" in text
 
 
 def test_the_page_of_a_run_on_a_server_without_its_password(

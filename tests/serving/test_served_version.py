@@ -13,6 +13,7 @@ from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.pipelines.registration.nodes import register_model
 from decodiff_pipeline.registry.config import RegistrationConfig
 from decodiff_pipeline.serving.served_version import served_version
+from decodiff_pipeline.serving.server import chosen_version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 
 @pytest.mark.usefixtures("store")
 def test_number_of_a_version_by_alias_in_a_copy_and_after_a_change(
-    tiny_model: Path, raw: Path, manifest: pd.DataFrame, tmp_path: Path
+    tiny_model: Path,
+    raw: Path,
+    manifest: pd.DataFrame,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     import mlflow
 
@@ -38,6 +43,12 @@ def test_number_of_a_version_by_alias_in_a_copy_and_after_a_change(
         answer = mlflow.pyfunc.load_model(uri).predict(pd.DataFrame(rows))
         assert answer["model_version"].tolist() == [number]
         assert answer["model_sha256"].tolist() == [folder_sha256(tiny_model)]
+
+    assert chosen_version("models:/bolts@challenger") == "models:/bolts@challenger"
+    assert chosen_version("models:/bolts") == "models:/bolts/2"
+    mlflow.MlflowClient().set_registered_model_alias("bolts", "champion", "1")
+    assert chosen_version("models:/bolts") == "models:/bolts/1"
+    assert "serving bolts version 1, the champion" in capsys.readouterr().err
 
     fetched = tmp_path / "fetched"
     mlflow.artifacts.download_artifacts("models:/bolts@challenger", dst_path=str(fetched))

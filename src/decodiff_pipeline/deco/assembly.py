@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 from diffusers.utils import BaseOutput
 
+from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.discrepancy import image_scores
-from decodiff_pipeline.deco.geometry import square_count, stitch
+from decodiff_pipeline.deco.geometry import square_count, stitch, to_original
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from decodiff_pipeline.deco.config import ImageScoreConfig, PreprocessConfig
+    from decodiff_pipeline.deco.config import ImageScoreConfig
 
 
 @dataclass
@@ -24,19 +25,43 @@ class DeCoDiffOutput(BaseOutput):
 
     Maps and reconstructions are arrays where all have the same size, as they have where every
     image fills one square, and lists of arrays else: the map of an image that was padded has no
-    padding, and that of a tiled one is put together from its tiles.
-    :func:`decodiff_pipeline.deco.geometry.to_original` brings one to the pixels of its image.
+    padding, and that of a tiled one is put together from its tiles. `full_size_maps` has the maps
+    in the pixels of their images.
 
     Attributes:
         anomaly_maps: float32 (N, h, w), or (h, w) each, within 0…1; higher is more anomalous.
         scores: float32 (N,) within 0…1, one per image.
         reconstructions: uint8 (N, h, w, 3), or (h, w, 3) each, the images with their deviations
             corrected.
+        sizes: Width and height of each image in pixels.
+        geometry: How images were fitted into squares.
+        thresholds: Of each image's category; ``None`` where the model has none.
     """
 
     anomaly_maps: np.ndarray | list[np.ndarray]
     scores: np.ndarray
     reconstructions: np.ndarray | list[np.ndarray]
+    sizes: Sequence[tuple[int, int]] = ()
+    geometry: PreprocessConfig = field(default_factory=PreprocessConfig)
+    thresholds: Sequence[float | None] = ()
+
+    @property
+    def decisions(self) -> list[str | None]:
+        """``"defective"``, ``"good"`` or ``None`` for each image, as in `decide`."""
+        return [decide(*pair) for pair in zip(self.scores.tolist(), self.thresholds, strict=True)]
+
+    @property
+    def full_size_maps(self) -> list[np.ndarray]:
+        """float32 (H, W) each, in the image's own pixels; 0 where a crop has cut off."""
+        pairs = zip(self.anomaly_maps, self.sizes, strict=True)
+        return [to_original(found, size, self.geometry) for found, size in pairs]
+
+
+def decide(score: float, threshold: float | None) -> str | None:
+    """``"defective"`` from the threshold on, else ``"good"``; ``None`` without a threshold."""
+    if threshold is None:
+        return None
+    return "defective" if score >= threshold else "good"
 
 
 def assemble(
@@ -44,6 +69,7 @@ def assemble(
     sizes: Sequence[tuple[int, int]],
     geometry: PreprocessConfig,
     scores: Sequence[ImageScoreConfig],
+    thresholds: Sequence[float | None] = (),
 ) -> DeCoDiffOutput:
     """Stitch the squares of each image, and score the stitched image.
 
@@ -55,6 +81,7 @@ def assemble(
             reconstruction (S, S, 3), those of an image one after the other; read as needed.
         sizes: Width and height of each image in pixels.
         scores: How each image is scored.
+        thresholds: Of each image.
     """
     remaining, images = iter(squares), []
     for size, config in zip(sizes, scores, strict=True):
@@ -65,7 +92,9 @@ def assemble(
         score = image_scores(scored[None], config, geometry.image_size**2)
         images.append((whole, score[0], reconstruction))
     maps, found, reconstructions = zip(*images, strict=True)
-    return DeCoDiffOutput(_together(maps), np.array(found), _together(reconstructions))
+    return DeCoDiffOutput(
+        _together(maps), np.array(found), _together(reconstructions), sizes, geometry, thresholds
+    )
 
 
 def _together(arrays: Sequence[np.ndarray]) -> np.ndarray | list[np.ndarray]:

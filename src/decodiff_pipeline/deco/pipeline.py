@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -22,6 +23,7 @@ from decodiff_pipeline.deco.discrepancy import (
     smoothed,
 )
 from decodiff_pipeline.deco.geometry import square_count, squares
+from decodiff_pipeline.deco.loading import thresholds_beside, without_warnings
 from decodiff_pipeline.deco.preprocess import to_tensor, to_uint8
 
 # Imported for good: diffusers finds a saved model's parts among the imported modules only.
@@ -57,6 +59,9 @@ class DeCoDiffPipeline(DiffusionPipeline):
         scoring_fit: Record of what ``discrepancy`` was fitted on and what was measured there.
         bit_depths: Category → used bits of its 16-bit images, where it is less than 16.
 
+    Attributes:
+        thresholds: Category → score from which on an image is defective; not saved with the model.
+
     Raises:
         ConfigurationError: ``discrepancy`` asks for a reference that is not given, or for one by
             position of tiles.
@@ -78,6 +83,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
         bit_depths: dict[str, int] | None = None,
     ) -> None:
         super().__init__()
+        self.thresholds: dict[str, float | None] = {}
         scoring = DiscrepancyConfig(**(discrepancy or {}))
         geometry = PreprocessConfig(**(preprocess or {}))
         require_places(scoring, geometry)
@@ -98,8 +104,15 @@ class DeCoDiffPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
-        """Load a saved model, ready to score; arguments as diffusers' own."""
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs).for_inference()
+        """Load a saved model, ready to score; arguments as diffusers' own.
+
+        ``thresholds.json`` beside the model's folder, where evaluation and registration put it,
+        becomes :attr:`thresholds`.
+        """
+        with without_warnings():
+            loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        loaded.thresholds = thresholds_beside(Path(pretrained_model_name_or_path))
+        return loaded.for_inference()
 
     def for_inference(self) -> Self:
         """Bring autoencoder and network into the configured precision and the faster layout.
@@ -170,7 +183,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
                 of its squares was an image of its own, and a square one.
 
         Returns:
-            Maps, scores and reconstructions, in the order of the images.
+            Maps, scores, reconstructions and decisions, in the order of the images.
 
         Raises:
             ModelError: There is no image or something that is none, a category is unknown,
@@ -197,7 +210,8 @@ class DeCoDiffPipeline(DiffusionPipeline):
                 f"{len(sizes)} images of these sizes have {len(ids)} squares, not {len(images)}"
             )
         scored = self._scored(batches, ids, num_inference_steps)
-        return assemble(scored, sizes, self.preprocessing, self._image_scores(own))
+        limits = [self.thresholds.get(self.categories[number]) for number in own.tolist()]
+        return assemble(scored, sizes, self.preprocessing, self._image_scores(own), limits)
 
     @torch.no_grad()
     def correct(

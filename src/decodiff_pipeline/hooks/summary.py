@@ -94,16 +94,20 @@ class SummaryHooks:
         if not tracker.tracking_uri.startswith("sqlite:"):
             page = f"#/experiments/{tracker.experiment_id}/runs/{tracker.run_id}"
             return [_entry("MLflow run", name, f"{redact(tracker.tracking_uri)}/{page}")]
-        uri = shlex.quote(tracker.tracking_uri)
-        return [_entry("MLflow run", name, f"mlflow ui --backend-store-uri {uri}")]
+        command = f"python -m decodiff_pipeline.tracking.ui {shlex.quote(tracker.experiment)}"
+        return [_entry("MLflow run", name, f"{_store(tracker.tracking_uri)} {command}")]
 
 
 def _model(registration: dict[str, Any]) -> str:
     name = f"{registration['name']} version {registration['version']}"
     if not registration["new"]:
         name += " (the same model as before: no new version)"
-    store = f"MLFLOW_TRACKING_URI={shlex.quote(registration['tracking_uri'])}"
+    store = _store(registration["tracking_uri"])
     return _entry("model", name, f"{store} {registration['serve']}")
+
+
+def _store(uri: str) -> str:
+    return f"MLFLOW_TRACKING_URI={shlex.quote(uri)}"
 
 
 def _entry(label: str, value: str, command: str) -> str:
@@ -111,10 +115,7 @@ def _entry(label: str, value: str, command: str) -> str:
 
 
 def _activation() -> list[str]:
-    """The line to type first where this environment's tools are not on the PATH.
-
-    Calling them by path is not enough: ``mlflow models serve`` looks for uvicorn on the PATH.
-    """
+    """The line to type first where this environment's tools are not on the PATH."""
     tools = Path(sys.executable).parent
     found = shutil.which("mlflow")
     if found is not None and Path(found).parent.samefile(tools):

@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 PARAMETERS_FILE = "parameters.json"
 SERVING_PORT = 5001  # 5000 is `mlflow ui`'s
+SERVER = "python -m decodiff_pipeline.serving.server"
 EXAMPLE_SIDE = 512
 
 
@@ -121,7 +122,7 @@ def register(
         "sha256": tags["model_sha256"],
         "tags": tags,
         "tracking_uri": redact(mlflow.get_tracking_uri()),
-        "serve": f"mlflow models serve --env-manager local -m {registered.uri} -p {SERVING_PORT}",
+        "serve": f"{SERVER} --model {registered.uri} --port {SERVING_PORT}",
     }
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from decodiff_pipeline.data.decoding import MAX_PIXELS, decode
 from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.deco import loading
+from decodiff_pipeline.deco.assembly import decide
 from decodiff_pipeline.deco.colour import FULL_DEPTH
 from decodiff_pipeline.deco.detections import find_detections
 from decodiff_pipeline.deco.device import resolve_device
@@ -258,13 +259,6 @@ def load_pipeline(folder: Path, onnx: Path | None = None) -> DeCoDiffPipeline:
         use_onnx(pipeline, onnx, folder)
         return pipeline
     return pipeline.to(resolve_device())
-
-
-def decide(score: float, threshold: float | None) -> str | None:
-    """``"defective"`` from the threshold on, else ``"good"``; ``None`` without a threshold."""
-    if threshold is None:
-        return None
-    return "defective" if score >= threshold else "good"
 
 
 def threshold_of(

@@ -1,6 +1,6 @@
 """Serves a registered version as one process: `mlflow models serve` without the shell in between.
 
-python -m decodiff_pipeline.serving.server --model models:/decodiff-elpv@champion
+python -m decodiff_pipeline.serving.server --model models:/decodiff-elpv
 
 MLflow's own command stays the parent of the server and does not hand SIGTERM on to it; here the
 process becomes the server, so that a container's main process is what the signal stops.
@@ -15,6 +15,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import shlex
 import sys
 from http import HTTPStatus
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 MLFLOW_APP = "mlflow.pyfunc.scoring_server.app:app"
 NEEDED = "send a body of the type application/json with dataframe_records: image and category"
 APP = "decodiff_pipeline.serving.server:app"
+REGISTERED = re.compile(r"models:/([^/@]+)")  # a name without a version
 
 
 def server_command(
@@ -64,6 +66,29 @@ def server_command(
     environment.setdefault("OMP_NUM_THREADS", "1")
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return shlex.split(command.replace(MLFLOW_APP, APP)), environment
+
+
+def chosen_version(model: str) -> str:
+    """The URI of the version to serve where ``model`` is a name alone, else ``model`` itself.
+
+    Args:
+        model: As ``--model`` takes it. Of ``models:/name`` the champion is served, or the newest
+            version where there is no champion.
+    """
+    named = REGISTERED.fullmatch(model)
+    if named is None:
+        return model
+    from mlflow import MlflowClient
+
+    name, client = named[1], MlflowClient()
+    number = client.get_registered_model(name).aliases.get("champion")
+    what = "the champion"
+    if number is None:
+        found = client.search_model_versions(f"name = '{name}'")
+        number = max(int(version.version) for version in found)
+        what = "the newest one, since no version is champion"
+    sys.stderr.write(f"serving {name} version {number}, {what}\n")
+    return f"models:/{name}/{number}"
 
 
 def is_up(port: int) -> bool:
@@ -145,7 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--model",
         default=environment("MODEL_URI"),
-        help="models:/name@champion, or a folder with an MLflow model; default: $MODEL_URI",
+        help="models:/name (its champion, else its newest version), models:/name/version, or a "
+        "folder with an MLflow model; default: $MODEL_URI",
     )
     parser.add_argument("--host", default=environment("HOST", "127.0.0.1"), help="default: $HOST")
     parser.add_argument("--port", type=int, default=environment("PORT", "5001"), help="$PORT")
@@ -156,13 +182,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.check:
         sys.exit(None if is_up(options.port) else f"error: nothing answers on port {options.port}")
     if not options.model:
-        sys.exit("error: name a model: --model models:/name@champion, or MODEL_URI")
+        sys.exit("error: name a model: --model models:/name, or MODEL_URI")
     if options.workers < 1:
         sys.exit(f"error: --workers is {options.workers}; it must be at least 1")
     prepare_environment()
     try:
         command, variables = server_command(
-            options.model, options.host, options.port, options.workers, options.timeout
+            chosen_version(options.model),
+            options.host,
+            options.port,
+            options.workers,
+            options.timeout,
         )
     except Exception as error:  # MLflow and its stores raise whatever they like
         sys.exit(f"error: the model {options.model} cannot be fetched ({first_line(error)})")

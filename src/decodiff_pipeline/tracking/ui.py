@@ -1,0 +1,87 @@
+"""Opens MLflow's page on the runs of a data set.
+
+python -m decodiff_pipeline.tracking.ui elpv
+
+`mlflow ui` starts four servers and a dozen job runners for traces of language models, and opens on
+those. Here it is one server, and the page with the runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+import time
+import webbrowser
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from decodiff_pipeline.tracking.mlflow_values import first_line, prepare_environment
+from decodiff_pipeline.tracking.redaction import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SECONDS = 120  # until the server must answer
+
+
+def runs_page(uri: str, dataset: str) -> str:
+    """The part of the page's address behind the server: of the data set's runs, if it has any.
+
+    Raises:
+        Exception: What MLflow raises where the store cannot be read.
+    """
+    from mlflow import MlflowClient
+
+    experiment = MlflowClient(uri).get_experiment_by_name(dataset)
+    return f"#/experiments/{experiment.experiment_id}/runs" if experiment else "#/experiments"
+
+
+def _open_when_up(port: int, address: str) -> None:
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        connection = HTTPConnection("127.0.0.1", port, timeout=2)
+        try:
+            connection.request("GET", "/health")
+            connection.getresponse()
+        except (OSError, HTTPException):
+            time.sleep(0.5)
+        else:
+            webbrowser.open_new_tab(address)
+            return
+        finally:
+            connection.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve the page until the process is stopped, or say where it is on a server."""
+    parser = argparse.ArgumentParser(prog="python -m decodiff_pipeline.tracking.ui")
+    parser.description = "Open MLflow's page on the runs of a data set."
+    parser.add_argument("dataset", help="its name, which is the experiment's as well")
+    parser.add_argument("--port", type=int, default=5000)
+    options = parser.parse_args(arguments)
+    prepare_environment()
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    try:
+        page = runs_page(uri, options.dataset)
+    except Exception as error:  # whatever MLflow, requests or SQLAlchemy raise
+        sys.exit(f"error: MLflow at {redact(uri)} cannot be read ({first_line(error)})")
+    if uri.startswith(("http:", "https:")):
+        sys.stdout.write(f"{redact(uri).rstrip('/')}/{page}\n")
+        webbrowser.open_new_tab(f"{redact(uri).rstrip('/')}/{page}")
+        return
+    address = f"http://127.0.0.1:{options.port}/{page}"
+    sys.stdout.write(f"{address}   (Ctrl-C ends it)\n")
+    sys.stdout.flush()
+    threading.Thread(target=_open_when_up, args=(options.port, address), daemon=True).start()
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    from mlflow.cli import cli
+
+    # In this process, which hands the signals that end it on to the server.
+    cli(["ui", "--workers", "1", "--port", str(options.port), "--backend-store-uri", uri])
+
+
+if __name__ == "__main__":
+    main()
