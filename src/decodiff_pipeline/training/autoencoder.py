@@ -149,7 +149,7 @@ def _load_teacher(
             f"latent_channels and blocks to the teacher's"
         )
         raise ModelError(msg)
-    return teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return teacher.to(memory_format=torch.channels_last)
 
 
 def new_optimizers(
