@@ -22,14 +22,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from decodiff_pipeline.data.image_sources import PermissiveImages, ProceduralImages
+from decodiff_pipeline.autoencoder.image_sources import PermissiveImages, ProceduralImages
+from decodiff_pipeline.autoencoder.reconstruction import reconstruction_report
 from decodiff_pipeline.data.images import SUFFIXES, read_image
 from decodiff_pipeline.deco.autoencoder import decode, encode, load_autoencoder
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.preprocess import to_square, to_tensor
 from decodiff_pipeline.deco.weights import AutoencoderConfig
 from decodiff_pipeline.errors import DataError, DecodiffError
-from decodiff_pipeline.evaluation.reconstruction import reconstruction_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

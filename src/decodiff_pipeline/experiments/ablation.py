@@ -8,11 +8,11 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from decodiff_pipeline.autoencoder.config import LATENT_STRIDE
 from decodiff_pipeline.deco import weights
 from decodiff_pipeline.deco.config import require_places
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.experiments.ablation_config import plan
-from decodiff_pipeline.training.autoencoder_config import LATENT_STRIDE
 from decodiff_pipeline.training.initial_weights import initial_sha256
 from decodiff_pipeline.training.scoring import images_to_fit
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from decodiff_pipeline.autoencoder.config import AutoencoderTrainingConfig
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.config import PreprocessConfig
-from decodiff_pipeline.training.autoencoder_config import AutoencoderTrainingConfig
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.scoring import ScoringConfig
 from decodiff_pipeline.visibility.config import VisibilityConfig
@@ -20,7 +20,7 @@ from decodiff_pipeline.visibility.config import VisibilityConfig
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from decodiff_pipeline.data.image_sources import ImageSource
+    from decodiff_pipeline.autoencoder.image_sources import ImageSource
 
 
 def fit_autoencoder(
@@ -42,7 +42,7 @@ def fit_autoencoder(
     """
     from tqdm import tqdm
 
-    from decodiff_pipeline.training.autoencoder import train_autoencoder
+    from decodiff_pipeline.autoencoder.training import train_autoencoder
 
     sources = _sources(manifest, images.of(manifest), config)
     with tqdm(total=config.steps, unit="step", desc="autoencoder") as bar:
@@ -95,7 +95,7 @@ def measure_autoencoder(
 def _sources(
     manifest: pd.DataFrame, images: ImageFolder, config: AutoencoderTrainingConfig
 ) -> dict[str, ImageSource]:
-    from decodiff_pipeline.data.image_sources import (
+    from decodiff_pipeline.autoencoder.image_sources import (
         ManifestImages,
         PermissiveImages,
         ProceduralImages,

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from decodiff_pipeline.data.image_sources import ImageSource
+    from decodiff_pipeline.autoencoder.config import AutoencoderTrainingConfig
+    from decodiff_pipeline.autoencoder.image_sources import ImageSource
     from decodiff_pipeline.deco.autoencoder import Autoencoder
-    from decodiff_pipeline.training.autoencoder_config import AutoencoderTrainingConfig
 
     Row = dict[str, float]
 

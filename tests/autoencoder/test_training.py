@@ -10,24 +10,24 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from decodiff_pipeline.data.image_sources import ManifestImages, ProceduralImages
-from decodiff_pipeline.data.images import ImageFolder
-from decodiff_pipeline.deco.autoencoder import encode, reduction
-from decodiff_pipeline.deco.config import PreprocessConfig
-from decodiff_pipeline.errors import DataError, ImageError, ModelError
-from decodiff_pipeline.evaluation.reconstruction import (
+from decodiff_pipeline.autoencoder.config import AutoencoderTrainingConfig
+from decodiff_pipeline.autoencoder.image_sources import ManifestImages, ProceduralImages
+from decodiff_pipeline.autoencoder.reconstruction import (
     cie_lab,
     delta_e,
     has_colour,
     psnr,
     saturation_kept,
 )
-from decodiff_pipeline.pipelines.autoencoder.nodes import fit_autoencoder, measure_autoencoder
-from decodiff_pipeline.training.autoencoder import (
+from decodiff_pipeline.autoencoder.training import (
     draw_pool,
     train_autoencoder,
 )
-from decodiff_pipeline.training.autoencoder_config import AutoencoderTrainingConfig
+from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.deco.autoencoder import encode, reduction
+from decodiff_pipeline.deco.config import PreprocessConfig
+from decodiff_pipeline.errors import DataError, ImageError, ModelError
+from decodiff_pipeline.pipelines.autoencoder.nodes import fit_autoencoder, measure_autoencoder
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.muon import Muon, orthogonalise
 from decodiff_pipeline.training.scoring import ScoringConfig
@@ -95,7 +95,7 @@ def test_reconstruction_improves() -> None:
 
 def test_a_loss_that_is_no_number_stops_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "decodiff_pipeline.training.autoencoder._to_float",
+        "decodiff_pipeline.autoencoder.training._to_float",
         lambda images, device: torch.full(images.shape, torch.nan, device=device),
     )
     with pytest.raises(ModelError, match=r"loss is nan with learning_rate 0\.003.*lower it"):

@@ -12,6 +12,12 @@ import torch
 from PIL import Image, ImageDraw
 from sklearn.metrics import roc_auc_score
 
+from decodiff_pipeline.autoencoder.reconstruction import (
+    delta_e,
+    psnr,
+    reconstruction_report,
+    saturation_kept,
+)
 from decodiff_pipeline.data.images import read_image
 from decodiff_pipeline.data.latent_cache import LatentCache, LatentMoments
 from decodiff_pipeline.deco.autoencoder import decode, encode, load_autoencoder
@@ -24,12 +30,6 @@ from decodiff_pipeline.deco.weights import (
     WEIGHTS_FILE,
     AutoencoderConfig,
     locate,
-)
-from decodiff_pipeline.evaluation.reconstruction import (
-    delta_e,
-    psnr,
-    reconstruction_report,
-    saturation_kept,
 )
 from decodiff_pipeline.training.batches import Batch, LatentBatches
 from decodiff_pipeline.training.checkpoints import CheckpointStore

@@ -1,0 +1,1 @@
+"""Fitting an autoencoder, the images it is fitted to, and what it keeps of an image."""
