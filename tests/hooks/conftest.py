@@ -37,7 +37,7 @@ FILES = {
     "conf/local/.gitkeep": "",
     "conf/base/globals.yml": "dataset: toyset",
     "conf/base/catalog.yml": """
-        measured:
+        metrics:
           type: json.JSONDataset
           filepath: data/metrics.json
           metadata: {mlflow: [metrics, artifact]}
@@ -135,11 +135,12 @@ FILES = {
                     time.sleep(60)
                 finally:
                     Path("unwound").touch()
-            metrics = {"categories": {"mono": {"image_auroc": 0.9, "pixel_ap": None}}}
-            return metrics, [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
+            found = {"categories": {"mono": {"image_auroc": 0.9, "pixel_ap": None}}}
+            found |= {"mean": {"image_auroc": 0.9}, "confidence": 0.95}
+            return found, [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
 
 
-        def report(measured: dict) -> str:
+        def report(metrics: dict) -> str:
             return "<p>"
 
 
@@ -162,8 +163,8 @@ FILES = {
 
 
         def register_pipelines():
-            training = Pipeline([Node(train, "params:training", ["measured", "log"])])
-            evaluation = Pipeline([Node(report, "measured", "report")])
+            training = Pipeline([Node(train, "params:training", ["metrics", "log"])])
+            evaluation = Pipeline([Node(report, "metrics", "report")])
             return {
                 "training": training,
                 "untracked": training,
@@ -267,6 +268,7 @@ def history(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> H
         ("retrain", {}),
         DB_TOKEN=SECRET,
         DVC_EXP_NAME="brisk-newt",
+        DVC_STAGE="training",
         DVC_EXP_BASELINE_REV="0123abc",
     )
     output, _ = process.communicate(timeout=240)

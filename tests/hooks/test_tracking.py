@@ -44,6 +44,7 @@ def runs_in(project: Path) -> dict[str, Any]:
         f"{tags['pipeline']} {run.info.status} {tags.get('error', '').split(':')[0]}".strip(): run
         for run in found
         for tags in [run.data.tags]
+        if tags["pipeline"] != "dvc"
     }
 
 
@@ -60,20 +61,37 @@ def test_a_finished_run_has_what_the_catalog_says(history: History) -> None:
         "retrain FINISHED",
     }  # fmt: skip
     finished = runs["__default__ FINISHED"]
-    assert finished.data.metrics == {"mono/image_auroc": 0.9, "loss": 1.0}
+    charted = {"mono/image_auroc": 0.9, "mean/image_auroc": 0.9, "loss": 1.0}
+    assert finished.data.metrics == charted
+    assert finished.info.run_name == "all stages toyset: image AUROC 0.900"
+    assert "mono" in finished.data.tags["mlflow.note.content"]
+    assert "" not in finished.data.tags.values()
     assert finished.data.params["training.learning_rate"] == "0.2"
     assert finished.data.params["training.inner.size"] == "4"
     assert finished.data.tags["dataset"] == "toyset"
     names = {path.name for path in artifacts_of(history.project, finished).iterdir()}
     assert names == {"metrics.json", "report.html"}
     assert not list((history.project / "mlflow_unsent").iterdir())
-    for shown in (finished.info.run_id, "data/report.html", "mlflow ui --backend-store-uri"):
+    for shown in (finished.info.run_id, "data/report.html", "decodiff_pipeline.tracking.ui toyset"):
         assert shown in history.output
 
 
 def test_a_failed_run_has_its_error(history: History) -> None:
     failed = runs_in(history.project)["training FAILED DataError"]
     assert failed.data.tags["error"] == "DataError: raw/x.png is empty; copy it again"
+    assert failed.info.run_name == "training toyset: failed"
+
+
+def test_the_stages_of_a_dvc_process_are_under_one_run(history: History) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{history.project / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("toyset").experiment_id])
+    (parent,) = [run for run in runs if run.info.run_name == "dvc repro toyset"]
+    assert parent.info.status == "FINISHED"
+    children = [run for run in runs if run is not parent]
+    under = {run.data.tags["mlflow.parentRunId"] for run in children}
+    assert (len(children), under) == (4, {parent.info.run_id})
 
 
 @pytest.mark.usefixtures("tables")

@@ -15,7 +15,7 @@ from kedro.framework.hooks import hook_impl
 from decodiff_pipeline.commands import overrides
 from decodiff_pipeline.data.provenance import git_state
 from decodiff_pipeline.dvc_lock import dvc_revision
-from decodiff_pipeline.hooks import logged_data
+from decodiff_pipeline.hooks import dvc_parent, logged_data, outcome
 from decodiff_pipeline.hooks.run_end import RunEnd
 from decodiff_pipeline.hooks.system_metrics import SystemMetrics
 from decodiff_pipeline.tracking import journal
@@ -66,6 +66,7 @@ class TrackingHooks:
     def __init__(self) -> None:
         self.tracker: Tracker | None = None
         self._names: list[str] = []
+        self._saved: dict[str, Any] = {}
         self._project = Path()
         self._dataset = ""
         self._env = ""
@@ -91,6 +92,7 @@ class TrackingHooks:
         self._names = run_params.get("pipeline_names") or ["__default__"]
         if TRACKED.isdisjoint(self._names):
             return
+        self._saved = {}
         self._logged = logged_data.marked_for_mlflow(pipeline, catalog)
         prepare_environment()
         import mlflow
@@ -103,7 +105,7 @@ class TrackingHooks:
         self.tracker = Tracker(
             uri,
             self._dataset,
-            run_name=f"{'+'.join(self._names)} {run_params['run_id'][:19]}",
+            run_name=outcome.run_name(self._names, self._dataset),
             tags=self._tags(run_params),
             unsent=unsent,
         )
@@ -118,6 +120,8 @@ class TrackingHooks:
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
         """Log what the catalog marks for MLflow."""
+        if dataset_name in outcome.SHOWN:
+            self._saved[dataset_name] = data
         self._log(dataset_name, data, logged_data.KINDS)
 
     @hook_impl
@@ -165,7 +169,7 @@ class TrackingHooks:
             "parameter_overrides": ", ".join(sorted(overrides())) or None,
             **{name.lower(): os.environ.get(name) for name in DVC_EXPERIMENT},
         }
-        return {key: str(value) for key, value in tags.items() if value is not None}
+        return {key: str(value) for key, value in tags.items() if value not in (None, "")}
 
     def _describe(self, manifest: Any, path: Path) -> tuple[str, dict[str, Any]]:
         context = "evaluation" if TRAINING.isdisjoint(self._names) else "training"
@@ -193,8 +197,23 @@ class TrackingHooks:
             return
         with self._run_end.undisturbed(exiting=status == "KILLED"):
             self._system_metrics.stop()
-            tracker.finish(status, tags=tags)
+            tracker.finish(status, tags=self._last_tags(tracker, status) | dict(tags or {}))
             self._set_environment(**self._environment)
+
+    def _last_tags(self, tracker: Tracker, status: str) -> dict[str, str]:
+        """What the run is called and where it belongs, now that its outcome is known."""
+        name, found = outcome.run_name(self._names, self._dataset), {}
+        try:
+            found = outcome.tags(name, status, self._saved)
+            run, experiment = tracker.run_id, tracker.experiment_id
+            if run and experiment and status != "KILLED":  # which is to end at once
+                from mlflow import MlflowClient
+
+                client = MlflowClient(tracker.tracking_uri)
+                found |= dvc_parent.parent_tags(client, experiment, run, self._dataset)
+        except Exception as error:  # a run without a good name is a run
+            logger.info("the run's name in MLflow is not set: %s", first_line(error))
+        return found
 
     def _set_environment(self, **values: str | None) -> None:
         """Set or (``None``) remove variables, remembering what they were."""

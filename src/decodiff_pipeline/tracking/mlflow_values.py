@@ -28,6 +28,8 @@ INTERVALS = "intervals"
 # Of a category, what is read in tables and not as a chart over runs: a data set with 15 categories
 # would have thousands of charts.
 TABLES = frozenset({"confusion", "cropped_defects", "defect_types", "leakage", "uncertain"})
+# Settings of an evaluation, and the end of a training's history, which is a curve already.
+NOT_CHARTED = frozenset({"aupro_limit", "confidence", "last", "n_categories", "resamples"})
 
 # Telemetry off; and a server that is gone costs seconds, not the four minutes of the defaults.
 ENVIRONMENT = {
@@ -118,11 +120,12 @@ def numbers_in(tree: Mapping[str, Any]) -> dict[str, float]:
     ``mono/image_auroc``; by another protocol than the strict one it is
     ``released/mono/image_auroc``, and at another resolution than the model's
     ``native/mono/image_auroc``, since they must not share a chart. The ends of its interval are
-    ``mono/image_auroc_low`` and ``…_high``; what is in `TABLES` is left out, and so are nulls,
-    texts and lists.
+    ``mono/image_auroc_low`` and ``…_high``; what is in `TABLES` and `NOT_CHARTED` is left out, and
+    so are nulls, texts and lists.
     """
     how = [tree.get("protocol", STRICT), tree.get("resolution", MODEL)]
     prefix = "".join(f"{name}/" for name in how if name not in {STRICT, MODEL})
+    tree = {key: value for key, value in tree.items() if key not in NOT_CHARTED}
     categories = tree.get("categories")
     if isinstance(categories, dict):
         others = {key: tree[key] for key in tree if key not in ("categories", "mean", "seeds")}
@@ -137,7 +140,9 @@ def numbers_in(tree: Mapping[str, Any]) -> dict[str, float]:
 
 def _charted(row: Mapping[str, Any]) -> dict[str, Any]:
     """A category without `TABLES`, and with the ends of intervals beside what they belong to."""
-    charted = {key: value for key, value in row.items() if key not in {*TABLES, INTERVALS}}
+    charted = {
+        key: value for key, value in row.items() if key not in {*TABLES, *NOT_CHARTED, INTERVALS}
+    }
     for name, ends in (row.get(INTERVALS) or {}).items():
         if ends is not None:
             charted |= {f"{name}_low": ends[0], f"{name}_high": ends[1]}

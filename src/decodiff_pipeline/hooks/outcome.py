@@ -1,0 +1,64 @@
+"""What a run's name and description in MLflow say once it is over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NAME, DESCRIPTION = "mlflow.runName", "mlflow.note.content"
+DEFAULT = "__default__"
+ENDED = {"FAILED": "failed", "KILLED": "stopped"}
+FIGURES = {"image_auroc": "image AUROC", "pixel_ap": "pixel AP"}
+
+
+def run_name(pipelines: list[str], dataset: str) -> str:
+    """A run's name while it lasts: pipelines and data set."""
+    shown = "+".join("all stages" if name == DEFAULT else name for name in pipelines)
+    return f"{shown} {dataset}"
+
+
+def tags(name: str, status: str, saved: Mapping[str, Any]) -> dict[str, str]:
+    """Name and description of a run that is over, as MLflow's tags.
+
+    Args:
+        name: As `run_name` made it.
+        status: ``FINISHED``, ``FAILED`` or ``KILLED``.
+        saved: What the run saved, by the name of the data set.
+    """
+    if status != "FINISHED":
+        return {NAME: f"{name}: {ENDED[status]}"}
+    parts, text = _sentences(saved), []
+    if "metrics" in saved:
+        from decodiff_pipeline.reporting.summary import render_table
+
+        text.append(f"```\n{render_table(saved['metrics'])}\n```")
+        mean = saved["metrics"].get("mean") or {}
+        found = {label: mean.get(key) for key, label in FIGURES.items()}
+        figures = [f"{label} {value:.3f}" for label, value in found.items() if value is not None]
+        parts = [*figures, *parts]
+    found_tags = {NAME: f"{name}: {', '.join(parts) or 'done'}"}
+    text += _sentences(saved)
+    return found_tags | ({DESCRIPTION: "\n\n".join(text)} if text else {})
+
+
+def _sentences(saved: Mapping[str, Any]) -> list[str]:
+    """The outcome of a registration, promotion, rollback or monitoring."""
+    sentences = []
+    if "registration" in saved:
+        registered = saved["registration"]
+        sentences.append(f"version {registered['version']}")
+    for kind in ("promotion", "rollback"):
+        if kind in saved:
+            from decodiff_pipeline.registry.promotion_report import headline
+
+            sentences.append(headline(saved[kind]).partition(": ")[2])
+    if "monitoring" in saved:
+        from decodiff_pipeline.monitoring.judgement import render_text
+
+        sentences.append(render_text(saved["monitoring"]).splitlines()[0].partition(": ")[2])
+    return sentences
+
+
+SHOWN = frozenset({"metrics", "registration", "promotion", "rollback", "monitoring"})
