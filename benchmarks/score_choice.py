@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from scipy.stats import spearmanr
@@ -123,7 +124,8 @@ def measured_on_test(
         found = cache_discrepancies(model, rows, images, Path(name), batch_size=32)
         pixel, latent = np.array(found.pixel), np.array(found.latent)
     if config.normalisation == "position":
-        pixel, latent = model.reference.normalise(ids.tolist(), pixel, latent)
+        normalised = model.reference.normalise(*map(torch.from_numpy, (ids, pixel, latent)))
+        pixel, latent = (maps.numpy() for maps in normalised)
     maps = Drawn(ids, nothing, pixel, latent, nothing).smoothed(config)
     scores, defective = score_all(config, maps, CANDIDATES), (rows["label"] == "defective").array
     return np.array([

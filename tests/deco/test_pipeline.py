@@ -222,7 +222,7 @@ def test_discrepancies_beyond_the_limit_count_as_one() -> None:
         pixel_limit=0.5, latent_limit=0.1, pixel_sigma=0, latent_sigma=0, fusion="arithmetic"
     )
     maps = anomaly_maps(
-        *smoothed(np.full((1, 16, 16), 0.25), np.full((1, 2, 2), 7.0), config), config
+        *smoothed(torch.full((1, 16, 16), 0.25), torch.full((1, 2, 2), 7.0), config), config
     )
     assert maps == pytest.approx(np.full((1, 16, 16), (0.5 + 1) / 2))
 
@@ -325,7 +325,7 @@ def test_a_model_saved_before_scores_and_is_identified_as_it_was(tmp_path: Path)
     assert dict(loaded.config.discrepancy) == before
     found = loaded.discrepancies(loaded.preprocess(images), torch.tensor([0, 0]))
     _, latent = smoothed(found.pixel, found.latent, DiscrepancyConfig(**before))
-    top = np.sort(latent.reshape(2, -1))[:, -round(0.01 * latent[0].size) :].mean(1)
+    top = np.sort(latent.numpy().reshape(2, -1))[:, -round(0.01 * latent[0].numel()) :].mean(1)
     assert loaded(images, "mono").scores == pytest.approx(top, abs=1e-5)
 
 
@@ -336,11 +336,12 @@ def test_a_deviation_is_measured_against_what_is_usual_at_its_place() -> None:
     latent = pixel[:, ::8, ::8]
     reference = DiscrepancyReference(2, 64, 8)
     reference.fit(1, pixel, latent)
-    found, _ = reference.normalise([1] * 200, pixel, latent)
+    given = torch.from_numpy(pixel), torch.from_numpy(latent)
+    found, _ = reference.normalise(torch.ones(200, dtype=torch.int64), *given)
     assert found[..., :20].mean() == pytest.approx(1, abs=0.2)
     assert found[..., 44:].mean() == pytest.approx(1, abs=0.2)
-    untouched, _ = reference.normalise([0] * 200, pixel, latent)
-    assert untouched == pytest.approx(pixel)
+    untouched, _ = reference.normalise(torch.zeros(200, dtype=torch.int64), *given)
+    assert torch.equal(untouched, given[0])
 
 
 def test_the_reference_is_saved_with_the_model(tmp_path: Path) -> None:

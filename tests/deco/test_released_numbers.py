@@ -153,7 +153,9 @@ def test_the_maps_are_the_paper_s() -> None:
     pixel = random.random((2, 64, 64)).astype(np.float32)
     latent = 0.4 * random.random((2, 8, 8)).astype(np.float32)
     config = DiscrepancyConfig()
-    found = anomaly_maps(*smoothed(pixel, latent, config), config)
+    found = anomaly_maps(
+        *smoothed(torch.from_numpy(pixel), torch.from_numpy(latent), config), config
+    )
     for image, small, large in zip(found, latent, pixel, strict=True):
         of_pixels = plain_gaussian(np.clip(large, 0, 0.4) * 2.5, 3)
         of_latents = plain_enlarged(plain_gaussian(np.clip(small, 0, 0.2) * 5, 1), 8)

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from decodiff_pipeline.data.read_ahead import read_ahead
 from decodiff_pipeline.deco.preprocess import to_tensor
 from decodiff_pipeline.errors import DataError, ImageError, ModelError
-from decodiff_pipeline.evaluation.predict import model_input, read_ahead
+from decodiff_pipeline.evaluation.predict import model_input
 from decodiff_pipeline.evaluation.predictions import PredictionStore, file_stem
 from decodiff_pipeline.evaluation.scoring import score_images
 

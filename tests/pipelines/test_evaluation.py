@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
@@ -30,8 +31,6 @@ from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.scoring import ScoringConfig
 
 if TYPE_CHECKING:
-    import torch
-
     from decodiff_pipeline.deco.weights import AutoencoderConfig
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -48,8 +47,7 @@ class GreyModel(DeCoDiffPipeline):
     """Its map is the grey value; the rest is a real pipeline's."""
 
     def discrepancies(self, images: torch.Tensor, *_: Any) -> Discrepancies:
-        grey = ((images.mean(1) + 1) / 2).numpy()
-        return Discrepancies(grey, np.zeros((len(images), 4, 4), np.float32), images)
+        return Discrepancies((images.mean(1) + 1) / 2, torch.zeros(len(images), 4, 4), images)
 
 
 @pytest.fixture

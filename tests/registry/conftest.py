@@ -142,7 +142,7 @@ def save_model(
         paths = good["path"][good["category"] == category]
         images = pipeline.preprocess([Image.open(raw / path).convert("RGB") for path in paths])
         found = pipeline.discrepancies(images, torch.full((len(paths),), number))
-        pipeline.reference.fit(number, found.pixel, found.latent)
+        pipeline.reference.fit(number, found.pixel.numpy(), found.latent.numpy())
         if category in blind:
             pipeline.reference.pixel.data[number] /= 1e6
     pipeline.save_pretrained(folder)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from decodiff_pipeline.data.bit_depth import pixel_identities
 from decodiff_pipeline.data.latent_cache import LatentCache, LatentMoments, latent_key
+from decodiff_pipeline.data.read_ahead import read_ahead
 from decodiff_pipeline.data.synthetic_images import SyntheticImage, synthetic_images
 from decodiff_pipeline.data.transforms import AugmentationConfig, augmented_square
 from decodiff_pipeline.deco import weights
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-READERS = 4
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 # Room that must stay free beside the latents: index, logs, the next checkpoint.
 SPARE_BYTES = 256 * 2**20
@@ -243,9 +244,8 @@ def _drawn(
         image = images.read(item.path)
         return augmented_square(image, geometry, config.augmentation, item.sha256, item.view), {}
 
-    with ThreadPoolExecutor(READERS) as pool:
-        for batch in _chunks(items, config.batch_size):
-            drawn = list(pool.map(draw, batch))
+    with closing(read_ahead(draw, items, 2 * config.batch_size)) as found:
+        while drawn := list(islice(found, config.batch_size)):
             yield (
                 [square for square, _ in drawn],
                 {key: mask for _, masks in drawn for key, mask in masks.items()},

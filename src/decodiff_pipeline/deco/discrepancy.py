@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import torch
 from scipy import ndimage
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Sequence
 
     from decodiff_pipeline.deco.config import DiscrepancyConfig, ImageScoreConfig
 
-EQUAL = 0.5
+Maps = TypeVar("Maps", np.ndarray, torch.Tensor)
 SMALLEST = 1e-6  # of the levels that are divided by
 
 
@@ -28,12 +30,12 @@ class Discrepancies:
         reconstructed: dec(ẑ_0), float32 (N, 3, H, W), about within [-1, 1].
     """
 
-    pixel: np.ndarray
-    latent: np.ndarray
+    pixel: torch.Tensor
+    latent: torch.Tensor
     reconstructed: torch.Tensor
 
 
-def pixel_discrepancy(reconstructed: torch.Tensor, encoded: torch.Tensor) -> np.ndarray:
+def pixel_discrepancy(reconstructed: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
     """Largest difference over the colour channels.
 
     Args:
@@ -43,12 +45,12 @@ def pixel_discrepancy(reconstructed: torch.Tensor, encoded: torch.Tensor) -> np.
     Returns:
         float32 (N, H, W), not clipped.
     """
-    return (reconstructed - encoded).abs().amax(1).float().cpu().numpy()
+    return (reconstructed - encoded).abs().amax(1).float()
 
 
 def latent_discrepancy(
     corrected: torch.Tensor, latents: torch.Tensor, reduction: str = "mean"
-) -> np.ndarray:
+) -> torch.Tensor:
     """Difference over the latent channels.
 
     Args:
@@ -61,13 +63,13 @@ def latent_discrepancy(
     """
     difference = (corrected - latents).float()
     if reduction == "rms":
-        return difference.square().mean(1).sqrt().cpu().numpy()
-    return difference.abs().mean(1).cpu().numpy()
+        return difference.square().mean(1).sqrt()
+    return difference.abs().mean(1)
 
 
 def smoothed(
-    pixel: np.ndarray, latent: np.ndarray, config: DiscrepancyConfig
-) -> tuple[np.ndarray, np.ndarray]:
+    pixel: torch.Tensor, latent: torch.Tensor, config: DiscrepancyConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Clip and smooth the two discrepancies, and bring both to the size of the image.
 
     Source: the paper's section 3.4 and its released code.
@@ -80,18 +82,34 @@ def smoothed(
     Returns:
         Pixel and latent map, each float32 (N, H, W) within 0…1.
     """
-    in_space = (0, 1, 1)
-    pixel = np.clip(pixel / config.pixel_limit, 0, 1)
-    pixel = ndimage.gaussian_filter(pixel, np.multiply(in_space, config.pixel_sigma))
-    latent = np.clip(latent / config.latent_limit, 0, 1)
-    latent = ndimage.gaussian_filter(latent, np.multiply(in_space, config.latent_sigma))
-    factors = np.divide(pixel.shape, latent.shape)
+    pixel_map = (pixel / config.pixel_limit).clamp(0, 1)
+    latent_map = (latent / config.latent_limit).clamp(0, 1)
+    size = pixel.shape[1:]
+    return (
+        _filtered(pixel_map, config.pixel_sigma, size),
+        _filtered(latent_map, config.latent_sigma, size),
+    )
+
+
+def _filtered(maps: torch.Tensor, sigma: float, size: Sequence[int]) -> torch.Tensor:
+    """Gaussian filter, then bilinear interpolation to a size: float32 (N, h, w) → (N, H, W)."""
+    down, across = (
+        _filter_matrix(before, after, sigma).to(maps.device)
+        for before, after in zip(maps.shape[1:], size, strict=True)
+    )
+    return down @ (maps.float() @ across.T)
+
+
+@lru_cache(maxsize=16)
+def _filter_matrix(before: int, after: int, sigma: float) -> torch.Tensor:
+    """What :func:`_filtered` does along one side, as a matrix: float32 (after, before)."""
+    matrix = ndimage.gaussian_filter(np.eye(before), (sigma, 0))
     # mode="mirror" with grid_mode equals skimage's resize, which the published maps were made by.
-    latent = ndimage.zoom(latent, factors, order=1, mode="mirror", grid_mode=True)
-    return pixel, latent
+    matrix = ndimage.zoom(matrix, (after / before, 1), order=1, mode="mirror", grid_mode=True)
+    return torch.from_numpy(matrix).float()
 
 
-def anomaly_maps(pixel: np.ndarray, latent: np.ndarray, config: DiscrepancyConfig) -> np.ndarray:
+def anomaly_maps(pixel: Maps, latent: Maps, config: DiscrepancyConfig) -> Maps:
     """Combine the two maps (paper, section 3.4: the geometric mean).
 
     With w the weight of the pixel map: ``pixel**w · latent**(1-w)``, or, arithmetic,
@@ -112,14 +130,10 @@ def anomaly_maps(pixel: np.ndarray, latent: np.ndarray, config: DiscrepancyConfi
     weight = config.pixel_weight
     if config.fusion == "arithmetic":
         return weight * pixel + (1 - weight) * latent
-    if weight == EQUAL:
-        return np.sqrt(pixel * latent)  # half the time of two powers
     return pixel**weight * latent ** (1 - weight)
 
 
-def scored_map(
-    maps: np.ndarray, pixel: np.ndarray, latent: np.ndarray, config: ImageScoreConfig
-) -> np.ndarray:
+def scored_map(maps: Maps, pixel: Maps, latent: Maps, config: ImageScoreConfig) -> Maps:
     """That one of the three that the image score is taken from.
 
     Args:

@@ -267,8 +267,8 @@ class DeCoDiffPipeline(DiffusionPipeline):
 
     def maps_and_scores(
         self,
-        pixel: np.ndarray,
-        latent: np.ndarray,
+        pixel: torch.Tensor,
+        latent: torch.Tensor,
         category_ids: torch.Tensor,
         sizes: Sequence[tuple[int, int]],
     ) -> tuple[np.ndarray | list[np.ndarray], np.ndarray]:
@@ -292,19 +292,17 @@ class DeCoDiffPipeline(DiffusionPipeline):
         return output.anomaly_maps, output.scores
 
     def _maps(
-        self, pixel: np.ndarray, latent: np.ndarray, category_ids: torch.Tensor
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        self, pixel: torch.Tensor, latent: torch.Tensor, category_ids: torch.Tensor
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The maps of squares, and what their scores are taken from: float32 (M, H, W) both."""
         config = self.discrepancy
         if config.normalisation == "position":
-            pixel, latent = self.reference.normalise(category_ids.tolist(), pixel, latent)
+            pixel, latent = self.reference.normalise(category_ids, pixel, latent)
         pixel, latent = smoothed(pixel, latent, config)
         maps = anomaly_maps(pixel, latent, config)
-        scores = self._image_scores(category_ids)
-        return maps, [
-            scored_map(maps[number], pixel[number], latent[number], score)
-            for number, score in enumerate(scores)
-        ]
+        each = zip(maps, pixel, latent, self._image_scores(category_ids), strict=True)
+        scored = torch.stack([scored_map(*parts) for parts in each])
+        return maps.cpu().numpy(), scored.cpu().numpy()
 
     def _image_scores(self, category_ids: torch.Tensor) -> list[ImageScoreConfig]:
         config, names = self.discrepancy, self.categories

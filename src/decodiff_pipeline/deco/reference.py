@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from scipy import ndimage
 from torch import nn
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 SMOOTHING = 1.0  # in latent pixels
 # Weight, in images, of the category's overall mean beside that of a position.
@@ -56,20 +51,23 @@ class DiscrepancyReference(ModelMixin, ConfigMixin):
         self.latent.data[category] = _mean(latent, SMOOTHING)
 
     def normalise(
-        self, category_ids: Sequence[int], pixel: np.ndarray, latent: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, category_ids: torch.Tensor, pixel: torch.Tensor, latent: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Express discrepancies as multiples of what is usual at their place.
 
         Args:
+            category_ids: int64 (N,).
             pixel: Pixel discrepancies, float (N, H, W).
             latent: Latent discrepancies, float (N, h, w).
 
         Returns:
             The two, in the same shapes, about 1 on good images.
         """
-        ids = list(category_ids)
-        usual = (maps[ids].float().cpu().numpy() for maps in (self.pixel, self.latent))
-        return pixel / next(usual), latent / next(usual)
+        ids = category_ids.to(self.pixel.device)
+        return (
+            pixel / self.pixel.data[ids].to(pixel.device, torch.float32),
+            latent / self.latent.data[ids].to(latent.device, torch.float32),
+        )
 
 
 def _mean(values: np.ndarray, sigma: float) -> torch.Tensor:

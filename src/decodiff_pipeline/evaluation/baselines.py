@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from PIL import Image
 from scipy import ndimage
 
@@ -34,8 +35,6 @@ from decodiff_pipeline.metrics.exact import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    import torch
 
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.evaluation.config import EvaluationConfig
@@ -316,6 +315,6 @@ class AutoencoderBaseline(DeCoDiffPipeline):
         decoded = decode(self.vae, latents)
         return Discrepancies(
             pixel=pixel_discrepancy(decoded, images.to(decoded)),
-            latent=np.zeros((len(latents), *latents.shape[2:]), np.float32),
+            latent=torch.zeros_like(latents[:, 0], dtype=torch.float32),
             reconstructed=decoded,
         )

@@ -1,14 +1,12 @@
-"""The one loop that runs a model over images: read ahead in threads, computed in full batches."""
+"""The one loop that runs a model over images, in full batches."""
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from decodiff_pipeline.deco.geometry import squares
@@ -16,19 +14,18 @@ from decodiff_pipeline.deco.preprocess import to_tensor
 from decodiff_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    import torch
     from PIL import Image
 
     from decodiff_pipeline.deco.config import PreprocessConfig
+    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 
-READERS = 4
-AHEAD = 32  # images
 BATCH_PIXELS = 50_000_000  # of the originals that are kept; a batch ends there
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+NO_NUMBER = (
+    "the model gives NaN or infinity for {}; its weights are damaged or the training diverged: "
+    "train again, with a lower training.learning_rate"
+)
 
 
 class Output(Protocol):
@@ -115,32 +112,6 @@ def progress(total: int, name: str) -> tqdm:
     return tqdm(total=total, desc=name, unit="image")
 
 
-def read_ahead(
-    read: Callable[[Item], Result], items: Iterable[Item], ahead: int = AHEAD
-) -> Generator[Result, None, None]:
-    """Results in the order of the items, computed in threads while the caller does other things.
-
-    What ``read`` raises is raised when the item's turn comes.
-
-    Args:
-        read: Called once an item, from several threads.
-        items: What to read.
-        ahead: Most results that wait.
-    """
-    waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(read, item))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
 def predict(
     model: AnomalyModel,
     images: Iterable[ModelInput],
@@ -152,7 +123,7 @@ def predict(
     """Run a model over images, whatever their categories.
 
     Args:
-        images: Read as needed, as `read_ahead` does.
+        images: Read as needed, as `data.read_ahead` does.
         bar: Advanced by the images that are done.
         batch_size: Images computed at once.
         steps: Reverse steps; ``None`` for those the model was saved with.
@@ -180,6 +151,48 @@ def predict(
         bar.update(len(found))
 
 
+class Measured(NamedTuple):
+    """Discrepancies of the squares of a batch of images.
+
+    Attributes:
+        images: The images.
+        pixel: Of all their squares, float32 (M, H, W), finite.
+        latent: The same, float32 (M, h, w).
+    """
+
+    images: list[ModelInput]
+    pixel: np.ndarray
+    latent: np.ndarray
+
+
+def measure_discrepancies(
+    model: DeCoDiffPipeline, images: Iterable[ModelInput], bar: tqdm, *, batch_size: int
+) -> Iterator[Measured]:
+    """Run a model over images, as `predict` does, without making maps of what it finds.
+
+    Raises:
+        ModelError: The model gives a discrepancy that is no number.
+    """
+    for batch in _batches(images, batch_size):
+        squares = to_tensor([square for image in batch for square in image.squares])
+        ids = model.unet.category_ids([one.category for one in batch for _ in one.squares])
+        found = [
+            model.discrepancies(*parts)
+            for parts in zip(squares.split(batch_size), ids.split(batch_size), strict=True)
+        ]
+        pixel, latent = (
+            torch.cat(parts).cpu().numpy()
+            for parts in (
+                [part.pixel for part in found],
+                [part.latent for part in found],
+            )
+        )
+        if not (np.isfinite(pixel).all() and np.isfinite(latent).all()):
+            raise ModelError(NO_NUMBER.format(batch[0].path))
+        yield Measured(batch, pixel, latent)
+        bar.update(len(batch))
+
+
 def _batches(images: Iterable[ModelInput], size: int) -> Iterator[list[ModelInput]]:
     batch: list[ModelInput] = []
     for image in images:
@@ -194,7 +207,4 @@ def _batches(images: Iterable[ModelInput], size: int) -> Iterator[list[ModelInpu
 def _require_finite(found: Iterable[Prediction]) -> None:
     for one in found:
         if not (np.isfinite(one.score) and np.isfinite(one.anomaly_map).all()):
-            raise ModelError(
-                f"the model gives NaN or infinity for {one.image.path}; its weights are damaged "
-                "or the training diverged: train again, with a lower training.learning_rate"
-            )
+            raise ModelError(NO_NUMBER.format(one.image.path))

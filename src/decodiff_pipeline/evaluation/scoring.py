@@ -11,15 +11,10 @@ import numpy as np
 
 from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.data.bit_depth import pixel_identities
+from decodiff_pipeline.data.read_ahead import read_ahead
 from decodiff_pipeline.deco.digests import network_sha256
 from decodiff_pipeline.errors import ModelError
-from decodiff_pipeline.evaluation.predict import (
-    ModelInput,
-    model_input,
-    predict,
-    progress,
-    read_ahead,
-)
+from decodiff_pipeline.evaluation.predict import ModelInput, model_input, predict, progress
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from decodiff_pipeline.deco.geometry import square_count
-from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.data.read_ahead import read_ahead
 from decodiff_pipeline.evaluation.assessment import plain_metrics
+from decodiff_pipeline.evaluation.predict import (
+    ModelInput,
+    measure_discrepancies,
+    model_input,
+    progress,
+)
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.metrics.summary import METRICS
 
@@ -21,7 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from decodiff_pipeline.data.images import ImageFolder
-    from decodiff_pipeline.deco.discrepancy import Discrepancies
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
     from decodiff_pipeline.evaluation.config import EvaluationConfig
 
@@ -63,41 +67,32 @@ def cache_discrepancies(
         ImageError: An image cannot be read.
         ModelError: The model's output is no number.
     """
-    numbers = {category: number for number, category in enumerate(model.categories)}
+    geometry = model.preprocessing
+
+    def read(row: Any) -> ModelInput:
+        return model_input(images.read(row.path), row.path, row.category, geometry)
+
     sizes: list[tuple[int, int]] = []
-    starts, shapes = [0], {}
+    counts, shapes = [0], {}
     files = {name: folder / f"{name}.float32" for name in ("pixel", "latent")}
-    with files["pixel"].open("wb") as pixel, files["latent"].open("wb") as latent:
-        for start in tqdm(range(0, len(rows), batch_size), desc="scoring", unit="batches"):
-            batch = rows.iloc[start : start + batch_size]
-            pictures = [images.read(path) for path in batch["path"]]
-            counts = [square_count(picture.size, model.preprocessing) for picture in pictures]
-            ids = torch.tensor([numbers[name] for name in batch["category"]])
-            sizes += [picture.size for picture in pictures]
-            starts += [starts[-1] + int(end) for end in np.cumsum(counts)]
-            parts = model.preprocess(pictures).split(batch_size)
-            ids = ids.repeat_interleave(torch.tensor(counts))
-            for part, own in zip(parts, ids.split(batch_size), strict=True):
-                found = model.discrepancies(part, own)
-                _require_numbers(found, batch["path"].iloc[0])
-                shapes = {"pixel": found.pixel.shape[1:], "latent": found.latent.shape[1:]}
-                # Plain writes: a full disk is an error then, where a memory map is a crash.
-                pixel.write(np.ascontiguousarray(found.pixel, "<f4").data)
-                latent.write(np.ascontiguousarray(found.latent, "<f4").data)
+    with (
+        files["pixel"].open("wb") as pixel,
+        files["latent"].open("wb") as latent,
+        progress(len(rows), "scoring") as bar,
+        closing(read_ahead(read, rows.itertuples())) as inputs,
+    ):
+        for found in measure_discrepancies(model, inputs, bar, batch_size=batch_size):
+            sizes += [image.size for image in found.images]
+            counts += [len(image.squares) for image in found.images]
+            shapes = {"pixel": found.pixel.shape[1:], "latent": found.latent.shape[1:]}
+            # Plain writes: a full disk is an error then, where a memory map is a crash.
+            pixel.write(np.ascontiguousarray(found.pixel, "<f4").data)
+            latent.write(np.ascontiguousarray(found.latent, "<f4").data)
     loaded = (
         np.memmap(files[name], "<f4", mode="r").reshape(-1, *shape)
         for name, shape in shapes.items()
     )
-    return CachedDiscrepancies(rows, sizes, np.array(starts), *loaded)
-
-
-def _require_numbers(found: Discrepancies, path: str) -> None:
-    if not (np.isfinite(found.pixel).all() and np.isfinite(found.latent).all()):
-        msg = (
-            f"the model gives NaN or infinity near {path}; lower "
-            "training.learning_rate for this variant"
-        )
-        raise ModelError(msg)
+    return CachedDiscrepancies(rows, sizes, np.cumsum(counts), *loaded)
 
 
 def measure_from_cache(
@@ -133,8 +128,8 @@ def measure_from_cache(
                         [np.arange(*cached.starts[place : place + 2]) for place in chosen]
                     )
                     maps, scores = model.maps_and_scores(
-                        cached.pixel[squares],
-                        cached.latent[squares],
+                        torch.from_numpy(cached.pixel[squares]),
+                        torch.from_numpy(cached.latent[squares]),
                         torch.full([len(batch)], number),
                         [cached.sizes[place] for place in chosen],
                     )

@@ -18,18 +18,13 @@ from PIL import Image
 from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.data.decoding import MAX_PIXELS, decode
 from decodiff_pipeline.data.file_names import nfc
+from decodiff_pipeline.data.read_ahead import read_ahead
 from decodiff_pipeline.deco.colour import FULL_DEPTH
 from decodiff_pipeline.deco.detections import find_detections
 from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.deco.geometry import to_original
 from decodiff_pipeline.errors import ConfigurationError, ImageError, ModelError
-from decodiff_pipeline.evaluation.predict import (
-    ModelInput,
-    model_input,
-    predict,
-    progress,
-    read_ahead,
-)
+from decodiff_pipeline.evaluation.predict import ModelInput, model_input, predict, progress
 from decodiff_pipeline.export.onnx_model import check_export
 from decodiff_pipeline.inference.overlays import draw_overlay, encode_overlay
 from decodiff_pipeline.inference.results import Limits, log_summary, tabulate

@@ -12,15 +12,10 @@ import pandas as pd
 
 from decodiff_pipeline.data.decoding import MAX_PIXELS
 from decodiff_pipeline.data.file_names import nfc
+from decodiff_pipeline.data.read_ahead import read_ahead
 from decodiff_pipeline.deco.colour import FULL_DEPTH
 from decodiff_pipeline.errors import DataError, ImageError
-from decodiff_pipeline.evaluation.predict import (
-    ModelInput,
-    model_input,
-    predict,
-    progress,
-    read_ahead,
-)
+from decodiff_pipeline.evaluation.predict import ModelInput, model_input, predict, progress
 from decodiff_pipeline.monitoring.features import LatentSpace, Photograph, describe, features
 from decodiff_pipeline.monitoring.reference import reference_sha256, require_same_model
 

@@ -12,9 +12,10 @@ import pandas as pd
 
 from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.data.provenance import sha256_of
+from decodiff_pipeline.data.read_ahead import read_ahead
 from decodiff_pipeline.data.splits import CALIBRATION, TRAIN, VAL
 from decodiff_pipeline.errors import DataError
-from decodiff_pipeline.evaluation.predict import progress, read_ahead
+from decodiff_pipeline.evaluation.predict import progress
 from decodiff_pipeline.monitoring.features import (
     SCORE,
     LatentSpace,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from decodiff_pipeline.data.caching import READERS
 from decodiff_pipeline.data.latent_cache import LatentMoments
+from decodiff_pipeline.data.read_ahead import READERS
 from decodiff_pipeline.data.transforms import augmented_square
 from decodiff_pipeline.deco.autoencoder import encode, load_autoencoder
 from decodiff_pipeline.deco.device import resolve_bfloat16, resolve_device

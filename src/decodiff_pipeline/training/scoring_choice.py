@@ -7,6 +7,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 
 from decodiff_pipeline.deco.config import ImageScoreConfig
 from decodiff_pipeline.deco.discrepancy import (
@@ -61,11 +62,13 @@ class Drawn:
         """The same with the maps that :func:`decodiff_pipeline.deco.discrepancy.smoothed` gives."""
         parts = [
             smoothed(
-                self.pixel[start : start + AT_ONCE], self.latent[start : start + AT_ONCE], config
+                torch.from_numpy(self.pixel[start : start + AT_ONCE]),
+                torch.from_numpy(self.latent[start : start + AT_ONCE]),
+                config,
             )
             for start in range(0, len(self.pixel), AT_ONCE)
         ]
-        pixel, latent = (np.concatenate(maps) for maps in zip(*parts, strict=True))
+        pixel, latent = (torch.cat(maps).numpy() for maps in zip(*parts, strict=True))
         return replace(self, pixel=pixel, latent=latent)
 
     def of(self, category: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from decodiff_pipeline.data.read_ahead import read_ahead
 from decodiff_pipeline.data.synthetic_defects import HARDER
 from decodiff_pipeline.data.synthetic_images import synthetic_images
 from decodiff_pipeline.data.transforms import plain_square
-from decodiff_pipeline.deco.preprocess import to_tensor
 from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.evaluation.predict import ModelInput, measure_discrepancies, progress
 from decodiff_pipeline.training.scoring import images_to_fit
 from decodiff_pipeline.training.scoring_choice import (
     Drawn,
@@ -26,7 +27,7 @@ from decodiff_pipeline.training.scoring_choice import (
 from decodiff_pipeline.training.validation import evenly_drawn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     import pandas as pd
 
@@ -104,11 +105,15 @@ def measure_good(
     ids = rows["category"].map(numbers).to_numpy(copy=True)
     chosen = evenly_drawn(ids, MAX_GOOD)
     rows, ids = rows.iloc[chosen], ids[chosen]
-    squares = (
-        plain_square(images.read(path), model.preprocessing, sha256)
-        for path, sha256 in zip(rows["path"], rows["sha256"], strict=True)
-    )
-    pixel, latent = _discrepancies(model, squares, ids, config)
+    geometry = model.preprocessing
+
+    def read(row: Any) -> ModelInput:
+        image = images.read(row.path)
+        square = plain_square(image, geometry, row.sha256)
+        return ModelInput(row.path, row.category, image.size, [square])
+
+    with closing(read_ahead(read, rows.itertuples())) as squares:
+        pixel, latent = _discrepancies(model, squares, len(rows), config)
     if config.discrepancy.normalisation == "position":
         for number, category in enumerate(model.categories):
             own = ids == number
@@ -118,7 +123,7 @@ def measure_good(
                 )
                 own[:] = True
             model.reference.fit(number, pixel[own], latent[own])
-        pixel, latent = model.reference.normalise(ids.tolist(), pixel, latent)
+        pixel, latent = _normalised(model, ids, pixel, latent)
     return Good(rows, ids, pixel, latent)
 
 
@@ -153,38 +158,43 @@ def draw_defects(
         if defect.path in places and defect.number < versions[ids[places[defect.path]]]
     ]
     sources = np.array([places[defect.path] for defect in defects])
-    masks: list[np.ndarray] = []
+    masks = np.zeros((len(defects), model.image_size, model.image_size), bool)
 
-    def squares() -> Iterator[np.ndarray]:
-        for defect in defects:
-            square, mask = defect.draw(images, model.preprocessing)
-            masks.append(mask)
-            yield square
+    def draw(number: int) -> ModelInput:
+        defect = defects[number]
+        square, masks[number] = defect.draw(images, model.preprocessing)
+        return ModelInput(defect.path, defect.category, square.shape[1::-1], [square])
 
-    pixel, latent = _discrepancies(model, squares(), ids[sources], config)
+    with closing(read_ahead(draw, range(len(defects)))) as drawn:
+        pixel, latent = _discrepancies(model, drawn, len(defects), config)
     if config.discrepancy.normalisation == "position":
-        pixel, latent = model.reference.normalise(ids[sources].tolist(), pixel, latent)
+        pixel, latent = _normalised(model, ids[sources], pixel, latent)
     return Drawn(
         category_ids=ids,
         sources=sources,
         pixel=np.concatenate([good.pixel[chosen], pixel]),
         latent=np.concatenate([good.latent[chosen], latent]),
-        masks=np.stack(masks),
+        masks=masks,
     )
 
 
 def _discrepancies(
-    model: DeCoDiffPipeline, squares: Iterable[np.ndarray], ids: np.ndarray, config: ScoringConfig
+    model: DeCoDiffPipeline, images: Iterable[ModelInput], count: int, config: ScoringConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel and latent discrepancies of squares, uint8 (S, S, 3), that are read as they come."""
-    pixel, latent, remaining = [], [], iter(squares)
-    for batch in tqdm(
-        torch.from_numpy(ids).split(config.batch_size), desc="fitting the scoring", unit="batches"
-    ):
-        found = model.discrepancies(to_tensor([next(remaining) for _ in batch]), batch)
-        pixel.append(found.pixel)
-        latent.append(found.latent)
-    return np.concatenate(pixel), np.concatenate(latent)
+    """Pixel and latent discrepancies of images, one square each, that are read as they come."""
+    with progress(count, "fitting the scoring") as bar:
+        found = list(measure_discrepancies(model, images, bar, batch_size=config.batch_size))
+    return (
+        np.concatenate([batch.pixel for batch in found]),
+        np.concatenate([batch.latent for batch in found]),
+    )
+
+
+def _normalised(
+    model: DeCoDiffPipeline, ids: np.ndarray, pixel: np.ndarray, latent: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    found = model.reference.normalise(*map(torch.from_numpy, (ids, pixel, latent)))
+    return found[0].numpy(), found[1].numpy()
 
 
 def _chosen(

@@ -163,7 +163,7 @@ class Validation:
 
 def _discrepancy(unet: DeCoDiffUNet, scheduler: DeCoDiffScheduler, batch: Batch) -> np.ndarray:
     corrected = reverse_process(unet, scheduler, batch.latents, batch.category_ids)
-    return latent_discrepancy(corrected, batch.latents, "rms")
+    return latent_discrepancy(corrected, batch.latents, "rms").cpu().numpy()
 
 
 def _cells(shares: torch.Tensor) -> np.ndarray:

@@ -1,0 +1,43 @@
+"""Reads images in threads while the caller computes."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+
+READERS = 4
+AHEAD = 32  # images
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def read_ahead(
+    read: Callable[[Item], Result], items: Iterable[Item], ahead: int = AHEAD
+) -> Generator[Result, None, None]:
+    """Results in the order of the items, computed in threads while the caller does other things.
+
+    What ``read`` raises is raised when the item's turn comes.
+
+    Args:
+        read: Called once an item, from several threads.
+        items: What to read.
+        ahead: Most results that wait.
+    """
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(read, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
