@@ -16,14 +16,14 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from decodiff_pipeline.autoencoder.image_sources import PermissiveImages, ProceduralImages
-from decodiff_pipeline.autoencoder.reconstruction import reconstruction_report
+from decodiff_pipeline.autoencoder.reconstruction import has_colour, psnr, saturation_kept
 from decodiff_pipeline.data.images import SUFFIXES, read_image
 from decodiff_pipeline.deco.autoencoder import decode, encode, load_autoencoder
 from decodiff_pipeline.deco.config import PreprocessConfig
@@ -32,12 +32,21 @@ from decodiff_pipeline.deco.weights import AutoencoderConfig
 from decodiff_pipeline.errors import DataError, DecodiffError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
 
     from decodiff_pipeline.deco.autoencoder import Autoencoder
 
 PICTURED = 2  # images of a folder in the grid
 CARD_SIZES = (128, 256)
+# Linear sRGB to CIE XYZ under D65 (IEC 61966-2-1).
+XYZ = (
+    (0.4124564, 0.3575761, 0.1804375),
+    (0.2126729, 0.7151522, 0.0721750),
+    (0.0193339, 0.1191920, 0.9503041),
+)
+CIE_EPSILON, CIE_KAPPA = 216 / 24389, 24389 / 27
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -158,6 +167,85 @@ def _batches(paths: list[Path], size: int) -> Iterator[torch.Tensor]:
     for start in range(0, len(paths), 8):
         squares = [to_square(read_image(path), config) for path in paths[start : start + 8]]
         yield to_tensor(squares).contiguous(memory_format=torch.channels_last)
+
+
+def delta_e(images: torch.Tensor, reconstructions: torch.Tensor) -> NDArray[np.float64]:
+    """Mean CIE 1976 colour difference of each image; about 2 is just noticeable.
+
+    Args:
+        images: Float (N, 3, H, W) within [-1, 1], sRGB.
+        reconstructions: Same shape; clamped to [-1, 1] first.
+
+    Returns:
+        (N,): the mean over pixels of the Euclidean distance in CIE L*a*b*.
+    """
+    difference = cie_lab(images) - cie_lab(reconstructions)
+    return difference.square().sum(1).sqrt().mean((1, 2)).cpu().numpy()
+
+
+def cie_lab(images: torch.Tensor) -> torch.Tensor:
+    """Converts sRGB to CIE L*a*b* under D65.
+
+    Args:
+        images: Float (N, 3, H, W) within [-1, 1]; clamped first.
+
+    Returns:
+        Float64 (N, 3, H, W): L* 0 to 100, a* and b* about -128 to 128.
+    """
+    encoded = (images.double().clamp(-1, 1) + 1) / 2
+    linear = torch.where(
+        encoded <= 0.04045,
+        encoded / 12.92,
+        ((encoded + 0.055) / 1.055) ** 2.4,
+    )
+    matrix = torch.tensor(XYZ, dtype=torch.float64, device=images.device)
+    xyz = torch.einsum("kc,nchw->nkhw", matrix / matrix.sum(1, keepdim=True), linear)
+    root = torch.where(
+        xyz > CIE_EPSILON, xyz.clamp_min(1e-12) ** (1 / 3), (CIE_KAPPA * xyz + 16) / 116
+    )
+    x, y, z = root.unbind(1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
+
+
+def reconstruction_report(
+    autoencoder: Autoencoder, batches: Iterable[torch.Tensor]
+) -> dict[str, Any]:
+    """Encodes and decodes images and measures what was lost.
+
+    Args:
+        autoencoder: In eval mode.
+        batches: Float images (N, 3, H, W) within [-1, 1], H and W multiples of 8.
+
+    Returns:
+        ``images`` (count), ``psnr`` (mean over images, dB), ``psnr_min``, ``psnr_p05`` (5th
+        percentile), ``delta_e`` (mean CIE 1976 colour difference), ``saturation_kept`` (mean over
+        the images with colour, None where there is none) and ``latent_std``.
+
+    Raises:
+        ValueError: There are no images.
+    """
+    columns: list[NDArray[Any]] = []
+    latents = []
+    for images in batches:
+        encoded, _ = encode(autoencoder, images)
+        again = decode(autoencoder, encoded).cpu()
+        kept = np.where(has_colour(images), saturation_kept(images, again), np.nan)
+        columns.append(np.stack([psnr(images, again), delta_e(images, again), kept]))
+        latents.append((float(encoded.mean()), float(encoded.square().mean()), encoded.numel()))
+    if not columns:
+        raise ValueError("no image was given")
+    values, differences, kept = np.concatenate(columns, axis=1)
+    mean, square, counts = np.array(latents).T
+    variance = np.average(square, weights=counts) - np.average(mean, weights=counts) ** 2
+    return {
+        "images": len(values),
+        "psnr": round(float(values.mean()), 3),
+        "psnr_min": round(float(values.min()), 3),
+        "psnr_p05": round(float(np.quantile(values, 0.05)), 3),
+        "delta_e": round(float(differences.mean()), 3),
+        "saturation_kept": None if np.isnan(kept).all() else round(float(np.nanmean(kept)), 3),
+        "latent_std": round(float(np.sqrt(variance)), 4),
+    }
 
 
 if __name__ == "__main__":

@@ -32,20 +32,13 @@ CURES = {
     "mapping values are not allowed": "write a value with ': ' in it in quotes, or indent the line "
     "as those of its group, or look for what the line above lacks (a quote, a colon)",
     "end of stream": "close the quote that begins there",
-    "scanning an alias": 'write a value that begins with * in quotes, as "*.png"',
-    "scanning an anchor": "write a value that begins with & in quotes",
-    "undefined alias": 'write a value that begins with * in quotes, as "*.png"',
-    "could not determine a constructor": "write a value that begins with ! in quotes",
-    "cannot start any token": "write a value that begins with such a character in quotes",
+    "alias": 'write a value that begins with * in quotes, as "*.png"',
     "duplicate key": "keep one of the two",
-    "another document": "take the line --- out",
     "escape character": "write text with a backslash in single quotes",
     "a key is no text": "write 'name: value'",
     "flow sequence": "close the bracket [ that begins there, and put commas between the values",
     "flow mapping": "close the brace { that begins there, and put commas between the values",
-    "expected <block end>": "indent the line as those of its group, and end quotes where the "
-    "value ends",
-    "could not find expected ':'": "write it as 'name: value', with the right indentation",
+    "expected": "indent the line as those of its group, and write it as 'name: value'",
 }
 
 

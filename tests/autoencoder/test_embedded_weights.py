@@ -9,15 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from benchmarks.autoencoder_fidelity import delta_e, reconstruction_report
 from PIL import Image, ImageDraw
 from sklearn.metrics import roc_auc_score
 
-from decodiff_pipeline.autoencoder.reconstruction import (
-    delta_e,
-    psnr,
-    reconstruction_report,
-    saturation_kept,
-)
+from decodiff_pipeline.autoencoder.reconstruction import psnr, saturation_kept
 from decodiff_pipeline.data.images import read_image
 from decodiff_pipeline.data.latent_cache import LatentCache, LatentMoments
 from decodiff_pipeline.deco.autoencoder import decode, encode, load_autoencoder

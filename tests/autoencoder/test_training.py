@@ -8,21 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from benchmarks.autoencoder_fidelity import cie_lab, delta_e
 from pydantic import ValidationError
 
 from decodiff_pipeline.autoencoder.config import AutoencoderTrainingConfig
+from decodiff_pipeline.autoencoder.crops import draw_pool
 from decodiff_pipeline.autoencoder.image_sources import ManifestImages, ProceduralImages
 from decodiff_pipeline.autoencoder.reconstruction import (
-    cie_lab,
-    delta_e,
     has_colour,
     psnr,
     saturation_kept,
 )
-from decodiff_pipeline.autoencoder.training import (
-    draw_pool,
-    train_autoencoder,
-)
+from decodiff_pipeline.autoencoder.training import train_autoencoder
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.autoencoder import encode, reduction
 from decodiff_pipeline.deco.config import PreprocessConfig
@@ -95,7 +92,7 @@ def test_reconstruction_improves() -> None:
 
 def test_a_loss_that_is_no_number_stops_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "decodiff_pipeline.autoencoder.training._to_float",
+        "decodiff_pipeline.autoencoder.crops.to_float",
         lambda images, device: torch.full(images.shape, torch.nan, device=device),
     )
     with pytest.raises(ModelError, match=r"loss is nan with learning_rate 0\.003.*lower it"):

@@ -101,21 +101,20 @@ def test_a_step_outside_the_chosen_ones_is_refused() -> None:
 
 @pytest.mark.parametrize("steps", [2, 3, 4, 5, 10])
 def test_a_carried_step_with_the_true_deviation_lands_on_the_forward_process(steps: int) -> None:
-    latents, noise, mask = batch()
+    latents, noise, _ = batch()
     scheduler = DeCoDiffScheduler(reverse_step="carried")
     scheduler.set_timesteps(steps)
 
     def forward(timestep: int) -> tuple[torch.Tensor, torch.Tensor]:
         a = plain_alpha_bar()[timestep]
-        corrupted = math.sqrt(a) * latents + math.sqrt(1 - a) * noise
-        z_t = mask * latents + (1 - mask) * corrupted
+        z_t = math.sqrt(a) * latents + math.sqrt(1 - a) * noise
         return z_t, (z_t - latents) / math.sqrt(1 - a)
 
     sample, _ = forward(int(scheduler.timesteps[0]))
     for timestep, following in itertools.pairwise([*scheduler.timesteps.tolist(), None]):
         z_t, deviation = forward(timestep)
         torch.testing.assert_close(sample, z_t, atol=1e-5, rtol=0)
-        sample = scheduler.step(deviation, timestep, sample, mask=mask).prev_sample
+        sample = scheduler.step(deviation, timestep, sample).prev_sample
         assert following is not None or torch.allclose(sample, latents, atol=1e-5)
 
 
@@ -128,18 +127,9 @@ def test_a_constant_step_leaves_the_forward_process() -> None:
     sample = scheduler.add_deviation(latents, deviation, here)
     following = scheduler.deviation(latents, noise, mask, there)
     wanted = scheduler.add_deviation(latents, following, there)
-    found = scheduler.step(deviation, int(here[0]), sample, mask=mask).prev_sample
+    found = scheduler.step(deviation, int(here[0]), sample).prev_sample
     assert (found - wanted)[..., 4:].abs().max() > 0.1
     torch.testing.assert_close(found[..., :4], wanted[..., :4], atol=1e-6, rtol=0)
-
-
-def test_without_a_mask_a_carried_step_takes_every_position_for_corrupted() -> None:
-    latents, noise, _ = batch()
-    scheduler = DeCoDiffScheduler(reverse_step="carried")
-    scheduler.set_timesteps(3)
-    everywhere = torch.zeros(10, 1, 8, 8)
-    known = scheduler.step(noise, 8, latents, mask=everywhere).prev_sample
-    assert torch.equal(scheduler.step(noise, 8, latents).prev_sample, known)
 
 
 def test_an_unknown_reverse_step_is_refused() -> None:

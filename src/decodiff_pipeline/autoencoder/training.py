@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from diffusers import AutoencoderTiny
 from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
-from PIL import Image
 
+from decodiff_pipeline.autoencoder.crops import RGB, batches, draw_pool, to_float
 from decodiff_pipeline.deco.autoencoder import encode, load_autoencoder, reduction
 from decodiff_pipeline.deco.device import resolve_bfloat16, resolve_device
 from decodiff_pipeline.deco.weights import AutoencoderConfig
@@ -26,9 +26,7 @@ from decodiff_pipeline.training.muon import Muon
 from decodiff_pipeline.training.schedule import learning_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from numpy.typing import NDArray
+    from collections.abc import Callable, Mapping
 
     from decodiff_pipeline.autoencoder.config import AutoencoderTrainingConfig
     from decodiff_pipeline.autoencoder.image_sources import ImageSource
@@ -41,7 +39,6 @@ MSE_FLOOR = 1e-4
 # Of the latents' standard deviation. Below they are all the same but for rounding; above the
 # encoder has diverged, though the decoder may still give a mid-grey.
 USABLE = (1e-6, 1e6)
-RGB = 3
 LATENT_RANGE = 3  # where the decoder's soft clip ends: a channel that drifts out of it is lost
 ADAMW_SHARE = 0.5  # of the learning rate
 TEACHER_EVERY = 4  # steps: the teacher takes longer to encode a batch than the fit to learn from it
@@ -109,12 +106,11 @@ def initial_autoencoder(config: AutoencoderTrainingConfig) -> AutoencoderTiny:
     weights = start.state_dict()
     shapes = {name: weight.shape for name, weight in weights.items()}
     if shapes != {name: weight.shape for name, weight in model.state_dict().items()}:
-        msg = (
+        raise ModelError(
             f"autoencoder_training.init_from {config.init_from!r} is not an AutoencoderTiny of "
             f"width {config.width}, blocks {list(config.blocks)} and {config.latent_channels} "
             "latent channels; set these to its own, or init_from to scratch"
         )
-        raise ModelError(msg)
     model.load_state_dict(weights)
     return model
 
@@ -143,12 +139,11 @@ def _load_teacher(
     theirs = int(teacher.config.latent_channels), reduction(teacher)
     ours = config.latent_channels, reduction(model)
     if theirs != ours:
-        msg = (
+        raise ModelError(
             f"autoencoder_training.teacher {config.teacher!r} has {theirs[0]} channels at "
             f"1/{theirs[1]} of the size, the fit has {ours[0]} at 1/{ours[1]}; set "
             f"latent_channels and blocks to the teacher's"
         )
-        raise ModelError(msg)
     return teacher.to(memory_format=torch.channels_last)
 
 
@@ -190,83 +185,6 @@ def _initialise(model: AutoencoderTiny) -> None:
     torch.nn.init.constant_(last.bias, 0.5)  # the decoder's own range is 0 to 1
 
 
-def batches(
-    sources: Mapping[str, ImageSource],
-    config: AutoencoderTrainingConfig,
-    device: torch.device,
-) -> Iterator[torch.Tensor]:
-    """Yields ``config.steps`` batches of images, ``(B, 3, C, C)`` in [-1, 1].
-
-    A pool of crops is drawn and used ``passes`` times, since drawing an image takes as long as
-    learning from several crops.
-    """
-    steps = config.pool_size * config.passes // config.batch_size
-    for first in range(0, config.steps, steps):
-        rng = np.random.default_rng([config.seed, first // steps])
-        pool = draw_pool(sources, config, rng)
-        order = np.concatenate([rng.permutation(len(pool)) for _ in range(config.passes)])
-        for step in range(min(steps, config.steps - first)):
-            chosen = torch.from_numpy(order[step * config.batch_size :][: config.batch_size])
-            images = _to_float(pool[chosen], device)
-            yield _jitter(images, rng) if rng.random() < config.colour_jitter else images
-
-
-def _jitter(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Permutes the channels of a batch and dims each channel of each image by 0.6 to 1."""
-    gains = torch.from_numpy(rng.uniform(0.6, 1, (len(images), RGB, 1, 1)).astype(np.float32))
-    permuted = images[:, torch.from_numpy(rng.permutation(RGB)).to(images.device)]
-    dimmed = (permuted + 1) * gains.to(images.device) - 1
-    return dimmed.contiguous(memory_format=torch.channels_last)
-
-
-def draw_pool(
-    sources: Mapping[str, ImageSource], config: AutoencoderTrainingConfig, rng: np.random.Generator
-) -> torch.Tensor:
-    """Draws ``pool_size`` crops, turned and mirrored at random: ``(N, 3, C, C)``, uint8."""
-    names = list(config.sources)
-    shares = np.array([config.sources[name] for name in names], float)
-    crops: list[NDArray[np.uint8]] = []
-    while len(crops) < config.pool_size:
-        source = sources[names[int(rng.choice(len(names), p=shares / shares.sum()))]]
-        image = _rescale(source[int(rng.integers(len(source)))], config, rng)
-        for _ in range(min(config.crops_per_image, config.pool_size - len(crops))):
-            crops.append(_crop(image, config, rng))
-    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)  # (N, C, C, 3) -> (N, 3, C, C)
-
-
-def _rescale(
-    image: NDArray[np.uint8], config: AutoencoderTrainingConfig, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """Brings the short side to the drawn length (bicubic), which the image is not enlarged for.
-
-    The length is log-uniform, so that small images, which hold more detail in a crop, come as often
-    as large ones.
-    """
-    short = min(image.shape[:2])
-    wanted = round(config.image_size * config.max_scale ** rng.random())
-    side = max(min(wanted, short), config.image_size)
-    if side == short:
-        return image
-    height, width = (max(side, round(n * side / short)) for n in image.shape[:2])
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(resized)
-
-
-def _crop(
-    image: NDArray[np.uint8], config: AutoencoderTrainingConfig, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    size = config.crop_size
-    top = int(rng.integers(image.shape[0] - size + 1))
-    left = int(rng.integers(image.shape[1] - size + 1))
-    crop = np.rot90(image[top : top + size, left : left + size], int(rng.integers(4)))
-    if rng.random() < 0.5:  # noqa: PLR2004
-        crop = crop[:, ::-1]
-    if rng.random() < config.grey_share:
-        grey = np.rint(crop @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
-        crop = np.repeat(grey[..., None], 3, axis=2)
-    return crop
-
-
 def _train_step(
     model: AutoencoderTiny,
     optimizers: tuple[torch.optim.Optimizer, ...],
@@ -287,11 +205,10 @@ def _train_step(
     if target is not None:
         loss = loss + config.teacher_weight * _rms(latents.float() - target)
     if not torch.isfinite(loss):
-        msg = (
+        raise ModelError(
             f"the autoencoder's loss is {loss:.4g} with learning_rate {config.learning_rate} "
             "(autoencoder_training); lower it, nothing was saved"
         )
-        raise ModelError(msg)
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -321,14 +238,13 @@ def _set_scaling_factor(
     """Diffusion expects latents of about unit deviation."""
     few = config.model_copy(update={"pool_size": min(64, config.pool_size)})
     crops = draw_pool(sources, few, np.random.default_rng([config.seed, config.steps]))
-    deviation = float(model.encode(_to_float(crops, torch.device("cpu"))).latents.std())
+    deviation = float(model.encode(to_float(crops, torch.device("cpu"))).latents.std())
     if not USABLE[0] < deviation < USABLE[1]:
-        msg = (
+        raise ModelError(
             f"the standard deviation of the autoencoder's latents is {deviation:.3g} after the "
             f"last step; lower learning_rate (autoencoder_training), now {config.learning_rate}; "
             "nothing was saved"
         )
-        raise ModelError(msg)
     model.register_to_config(scaling_factor=float(f"{1 / deviation:.5g}"))
 
 
@@ -348,12 +264,6 @@ def _row(
         "seconds": round(seconds, 1),
         "crops_per_second": round(step * config.batch_size / max(seconds, 1e-9), 2),
     }
-
-
-def _to_float(images: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """uint8 0-255 to float32 in [-1, 1], channels last (1.5 times as fast on a CPU)."""
-    images = images.to(device).contiguous(memory_format=torch.channels_last)
-    return images.float() / 127.5 - 1
 
 
 def _autocast(config: AutoencoderTrainingConfig, device: torch.device) -> Any:

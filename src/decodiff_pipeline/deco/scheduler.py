@@ -192,24 +192,21 @@ class DeCoDiffScheduler(SchedulerMixin, ConfigMixin):
         timestep: int | torch.Tensor,
         sample: torch.Tensor,
         return_dict: bool = True,
-        mask: torch.Tensor | None = None,
     ) -> DeCoDiffSchedulerOutput | tuple[torch.Tensor]:
         """One reverse step: remove the predicted deviation, then put back its smaller part.
 
         ``ẑ_0 = z_t - sqrt(1 - ᾱ_t) δ̂`` and ``z_t' = ẑ_0 + sqrt(1 - ᾱ_t') δ̂'``; the last step
         returns ẑ_0. With ``reverse_step`` ``constant`` δ̂' = δ̂, as in the released code. But δ
         depends on t (see :meth:`deviation`), and ``carried`` follows it:
-        ``δ̂' = δ̂ - (1 - m) ⊙ (c_t' - c_t) · ẑ_0``. With the true δ and m this lands on the forward
-        process at t' exactly. At inference m is unknown and taken to be 0 everywhere, which also
-        changes the positions that were never corrupted.
+        ``δ̂' = δ̂ - (c_t' - c_t) · ẑ_0``. Where all is corrupted, the true δ lands on the forward
+        process at t' exactly. The mask is unknown at inference, so positions that were never
+        corrupted change too.
 
         Args:
             model_output: δ̂, (B, C, h, w).
             timestep: The present t; must be one of :attr:`timesteps`.
             sample: z_t, (B, C, h, w).
             return_dict: Return a dataclass rather than a tuple.
-            mask: m, (B, 1, h, w), 1 where a position was kept and 0 where it was corrupted, if
-                that is known. ``constant`` has no use for it.
 
         Raises:
             ConfigurationError: The timestep is not among those chosen.
@@ -221,26 +218,14 @@ class DeCoDiffScheduler(SchedulerMixin, ConfigMixin):
         clean = sample - self.noise_scale(int(timestep), sample) * model_output
         previous = clean
         if following:
-            deviation = self._at_next(model_output, int(timestep), following[0], clean, mask)
+            deviation = model_output
+            if self.config.reverse_step == "carried":
+                change = self.shrinkage(following[0], clean) - self.shrinkage(timestep, clean)
+                deviation = deviation - change * clean
             previous = clean + self.noise_scale(following[0], sample) * deviation
         if not return_dict:
             return (previous,)
         return DeCoDiffSchedulerOutput(prev_sample=previous, pred_original_sample=clean)
-
-    def _at_next(
-        self,
-        deviation: torch.Tensor,
-        timestep: int,
-        following: int,
-        clean: torch.Tensor,
-        mask: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """δ̂' of :meth:`step`."""
-        if self.config.reverse_step == "constant":
-            return deviation
-        change = self.shrinkage(following, clean) - self.shrinkage(timestep, clean)
-        corrupted = 1.0 if mask is None else 1 - mask
-        return deviation - corrupted * change * clean
 
 
 @torch.no_grad()

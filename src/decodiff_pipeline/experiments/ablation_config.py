@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.text import Text
-from decodiff_pipeline.training.config import TrainingConfig
-from decodiff_pipeline.training.scoring import ScoringConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from decodiff_pipeline.training.config import TrainingConfig
+    from decodiff_pipeline.training.scoring import ScoringConfig
+
 # A length given in one unit takes the place of one given in another.
 LENGTHS = ("epochs", "steps", "max_minutes")
+UNKNOWN_KEY = {"extra_forbidden", "unexpected_keyword_argument"}  # of a model, of a dataclass
 STRICT = ConfigDict(extra="forbid", frozen=True)
 Parameters = TypeVar("Parameters", bound=BaseModel)
 
@@ -35,12 +36,6 @@ class Variant(BaseModel):
     name: Text = Field(min_length=1)
     training: dict[str, Any] = {}
     scoring: dict[str, Any] = {}
-
-    @model_validator(mode="after")
-    def _known_names(self) -> Self:
-        _check_names(self.training, TrainingConfig, f"variant {self.name!r}: training")
-        _check_names(self.scoring, ScoringConfig, f"variant {self.name!r}: scoring")
-        return self
 
 
 class Study(BaseModel):
@@ -84,7 +79,6 @@ class AblationConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        _check_names(self.training, TrainingConfig, "training")
         _no_repetition(list(self.seeds), "seeds")
         _no_repetition([study.name for study in self.studies], "studies")
         return self
@@ -168,6 +162,8 @@ def _resolved(base: Parameters, overrides: Mapping[str, Any], where: str) -> Par
         first = error.errors()[0]
         key = ".".join([where, *(str(part) for part in first["loc"])])
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] in UNKNOWN_KEY:
+            message = "there is no such parameter"
         given = f" is {first['input']!r};" if first["loc"] else ":"
         raise ConfigurationError(f"{key}{given} {message[:1].lower() + message[1:]}") from error
     except ConfigurationError as error:
@@ -180,18 +176,6 @@ def _merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
         nested = isinstance(value, dict) and isinstance(result.get(key), dict)
         result[key] = _merged(result[key], value) if nested else value
     return result
-
-
-def _check_names(overrides: Mapping[str, Any], model: Any, where: str) -> None:
-    """Raise ConfigurationError where a name is no parameter of the model."""
-    fields = model.__pydantic_fields__
-    for key, value in overrides.items():
-        if key not in fields:
-            close = get_close_matches(str(key), list(fields), n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(fields)}"
-            raise ConfigurationError(f"ablation: {where}: there is no parameter {key!r}; {hint}")
-        if isinstance(value, dict) and hasattr(fields[key].annotation, "__pydantic_fields__"):
-            _check_names(value, fields[key].annotation, f"{where}.{key}")
 
 
 def _no_repetition(names: list[Any], where: str) -> None:

@@ -70,22 +70,19 @@ def compare(reference: np.ndarray, recent: np.ndarray) -> Comparison | None:
     )
 
 
-def population_stability(
-    reference: np.ndarray, recent: np.ndarray, bins: int = BINS
-) -> tuple[float, int]:
-    """Population stability index: Σ (q - p) ln(q / p) over bins of equal reference counts.
+def population_stability(reference: np.ndarray, recent: np.ndarray) -> tuple[float, int]:
+    """Population stability index: Σ (q - p) ln(q / p) over 10 bins of equal reference counts.
 
     Half an image is added to each bin, so that an empty one does not make it infinite.
 
     Args:
         reference: Float (n,).
         recent: Float (m,).
-        bins: Most bins; equal quantiles of the reference fall together.
 
     Returns:
-        The index, and how many bins there were.
+        The index, and how many bins there were: equal quantiles of the reference fall together.
     """
-    cuts = np.unique(np.quantile(reference, np.linspace(0, 1, bins + 1)[1:-1]))
+    cuts = np.unique(np.quantile(reference, np.linspace(0, 1, BINS + 1)[1:-1]))
     if len(cuts) == 1:  # (nearly) one number: below, at and above it
         cuts = np.array([cuts[0], np.nextafter(cuts[0], np.inf)])
     shares = []
