@@ -16,6 +16,7 @@ from decodiff_pipeline.evaluation.thresholds import fit_thresholds
 from decodiff_pipeline.reporting.figures import choose, draw_figures
 from decodiff_pipeline.reporting.report import ReportInput, render_report
 from decodiff_pipeline.reporting.summary import main, render_table
+from decodiff_pipeline.reporting.verdict import verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,6 +70,8 @@ def test_the_page_is_whole_and_loads_nothing(plate: World) -> None:
     assert "url(" not in html
     assert 'name="viewport"' in html
     assert "least that so few images allow" in page.text  # 5 images, 5 %
+    assert "have one. Of the defects" in page.text
+    assert re.search(r"<title>raw: evaluation, \d{4}-\d\d-\d\d</title>", html)
 
 
 def test_names_are_text(world: World) -> None:
@@ -116,6 +119,33 @@ def test_sparse_categories_are_shown_too(world: World, groups: list[tuple[str, s
     metrics, html = evaluated(world)
     assert "plate" in Page(html).text
     assert "plate" in render_table(metrics)
+
+
+@pytest.mark.parametrize(
+    ("pca", "against", "sentence"),
+    [
+        ({}, {}, "Image AUROC 0.800 and pixel AP 0.300, mean of 2 categories."),
+        (
+            {"a": {"image_auroc": 0.7}, "b": {"image_auroc": 0.9}},
+            {"verdict": "better", "difference": 0.02},
+            "Image AUROC 0.800 and pixel AP 0.300, mean of 2 categories; 1 of 2 categories are "
+            "above the PCA baseline. Against version 2: I-AUROC better (+0.020).",
+        ),
+        (
+            {"a": {"image_auroc": 0.9}},
+            {"verdict": None, "difference": 0.02},
+            "Image AUROC 0.800 and pixel AP 0.300, mean of 2 categories, not above the PCA "
+            "baseline.",
+        ),
+    ],
+)
+def test_the_verdict_says_how_good_and_against_what(
+    pca: dict[str, Any], against: dict[str, Any], sentence: str
+) -> None:
+    row = {"image_auroc": 0.8, "pixel_ap": 0.3}
+    metrics = {"categories": {"a": row, "b": row}, "mean": row, "baseline": {"pca": pca}}
+    change = {"image_auroc": against} if against else {}
+    assert verdict(metrics, {"reference": "version 2", "mean": {"metrics": change}}) == sentence
 
 
 def test_misses_come_first_and_no_image_twice(plate: World) -> None:

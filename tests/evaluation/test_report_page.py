@@ -23,6 +23,18 @@ OPTIONS += ["--disable-background-networking"]
 NASTY = '"><img src=x onerror=alert(1)><script>alert(1)</script>'
 SCRIPT = "</script><script>alert(2)</script>"
 
+LABELS_OVER_BARS = """() => {
+  let over = 0;
+  for (const figure of document.querySelectorAll(".histogram")) {
+    const boxes = (selector) =>
+      [...figure.querySelectorAll(selector)].map((part) => part.getBoundingClientRect());
+    for (const text of boxes("g text"))
+      for (const bars of boxes(".bars"))
+        over += text.bottom > bars.top && text.top < bars.bottom;
+  }
+  return over;
+}"""
+
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -51,7 +63,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = ReportInput(
         metrics, thresholds, index, store, world.images,
         curves={"bolt": {"image_roc": curve, "pixel_roc": curve}},
-        identity={"model": {"name": SCRIPT, "version": 3}, "git": {"commit": NASTY, "dirty": True}},
+        identity={"model": {"name": SCRIPT, "version": 3}, "git": {"commit": NASTY, "dirty": True},
+                  "data": "0123456789abcdef" * 4, "registered_version": "decodiff version 3"},
         training_review={NASTY: [train], "bolt": [{"path": f"{SCRIPT}.png"}]},
         comparison={
             "reference": NASTY, "outcome": "compared", "notes": [SCRIPT],
@@ -169,6 +182,9 @@ def test_the_slider_blends_the_heat_map_of_its_image_alone(visit: Visit) -> None
 
 
 def test_names_that_want_to_be_code_are_text(visit: Visit) -> None:
+    assert "evaluation of decodiff version 3, 20" in visit.page.title()
+    digest = visit.page.locator("dd code", has_text="0123456789ab…")
+    assert digest.get_attribute("title") == "0123456789abcdef" * 4
     body = visit.page.inner_text("body")
     assert body.count(NASTY) > 3
     assert body.count(SCRIPT) > 3
@@ -181,6 +197,9 @@ def test_a_phone_scrolls_down_only(browser: Any, report: Path) -> None:
     assert phone.page.evaluate("document.documentElement.scrollWidth") == 375
     card = phone.page.locator(".card").first.bounding_box()
     assert card["width"] > 300
+    gallery = phone.page.locator("#cards").bounding_box()
+    assert gallery["height"] < 800  # it scrolls by itself
+    assert phone.page.evaluate(LABELS_OVER_BARS) == 0
     assert phone.wrong == []
     phone.context.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,9 @@ from decodiff_pipeline.reporting.formatting import number, percent, signed, sign
 
 if TYPE_CHECKING:
     import jinja2
+
+HASH = re.compile("[0-9a-f]{32,}")
+SHORT = 12  # characters
 
 
 def render_page(template: str, **content: Any) -> str:
@@ -21,9 +25,18 @@ def render_page(template: str, **content: Any) -> str:
     return environment().get_template(template).render(**content)
 
 
+def short(value: str) -> str:
+    """A hash as its first twelve characters, with the whole as a tooltip; other text as it is."""
+    import markupsafe
+
+    if HASH.fullmatch(value) is None:
+        return value
+    return markupsafe.Markup('<code title="{0}">{1}…</code>').format(value, value[:SHORT])
+
+
 @cache
 def environment() -> jinja2.Environment:
-    """The environment, with the filters ``number``, ``signed``, ``percent``, ``significant``."""
+    """The environment with its filters: those of `formatting`, ``short`` and ``setting``."""
     import jinja2
 
     found = jinja2.Environment(
@@ -38,6 +51,7 @@ def environment() -> jinja2.Environment:
         "signed": signed,
         "percent": percent,
         "significant": significant,
+        "short": short,
         "setting": lambda value: significant(value, 4) if isinstance(value, float) else str(value),
     }
     return found

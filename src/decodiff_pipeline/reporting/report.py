@@ -6,6 +6,7 @@ import base64
 import glob
 import hashlib
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.errors import ImageError
@@ -22,6 +23,7 @@ from decodiff_pipeline.reporting.charts import Chart, Histogram, draw_curves, dr
 from decodiff_pipeline.reporting.gallery import make_gallery
 from decodiff_pipeline.reporting.page import render_page
 from decodiff_pipeline.reporting.pictures import data_uri, fitted
+from decodiff_pipeline.reporting.verdict import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -149,6 +151,10 @@ def render_report(given: ReportInput) -> str:
         gallery=make_gallery(
             given.index, given.predictions, given.images, thresholds, given.gallery_images
         ),
+        verdict=verdict(metrics, given.comparison),
+        date=f"{datetime.now(UTC):%Y-%m-%d}",
+        dataset=given.images.path.name,
+        version=given.identity.get("registered_version"),
         identity=_flat(given.identity),
         about=given.predictions.about(),
         counts=_counts(given.index),
