@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,7 +13,7 @@ from decodiff_pipeline.deco.device import Device, resolve_device
 from decodiff_pipeline.errors import ConfigurationError
 
 CGROUP = Path("/sys/fs/cgroup")
-Count = int | Literal["auto"]
+Count = Annotated[int, Field(ge=1)] | Literal["auto"]
 
 
 class ComputeConfig(BaseModel):
@@ -31,8 +31,8 @@ class ComputeConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     device: Device = "auto"
-    processes: Count = Field(default="auto", ge=1)
-    threads: Count = Field(default="auto", ge=1)
+    processes: Count = "auto"
+    threads: Count = "auto"
 
 
 class Workers(NamedTuple):
