@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
 
-import decodiff_pipeline
 from decodiff_pipeline import commands
 from decodiff_pipeline.commands import kedro_run, use_environment
 
@@ -33,13 +29,3 @@ def test_the_environment_of_the_run_is_named(monkeypatch: pytest.MonkeyPatch) ->
     use_environment(None)
     monkeypatch.setenv("KEDRO_ENV", "screws")
     assert kedro_run("train") == "kedro run --env screws --pipelines train"
-
-
-def test_no_message_writes_the_command_itself() -> None:
-    package = Path(decodiff_pipeline.__file__).parent
-    own = {
-        path.relative_to(package).as_posix()
-        for path in package.rglob("*.py")
-        if re.search(r"^(?!.*\"\"\").*kedro run --pipelines", path.read_text(), re.MULTILINE)
-    }
-    assert own <= OTHERS

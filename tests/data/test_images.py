@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from decodiff_pipeline.data.images import ImageFolder, read_image, read_mask
-from decodiff_pipeline.errors import DataError, ImageError
+from decodiff_pipeline.errors import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,29 +190,3 @@ def test_a_mask_is_true_where_it_is_not_zero(tmp_path: Path, mode: str) -> None:
     mask = read_mask(tmp_path / "a.tif", root=tmp_path).defect
     assert mask.dtype == bool
     assert np.array_equal(mask, defect)
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_masks_of_small_integers_count_as_defects(tmp_path: Path, dtype: type) -> None:
-    values = np.array([[0, 1, 2], [3, 0, 7]], dtype=dtype)
-    Image.fromarray(values).save(tmp_path / "a.png")
-    assert np.array_equal(read_mask(tmp_path / "a.png").defect, values != 0)
-
-
-def test_an_indexed_mask_counts_by_index_where_the_first_colour_is_black(tmp_path: Path) -> None:
-    values = np.array([[0, 1], [2, 0]], dtype=np.uint8)
-    image = Image.fromarray(values).convert("P")
-    image.putdata(values.ravel().tolist())
-    image.putpalette([0, 0, 0, 0, 0, 0, 9, 9, 9])
-    image.save(tmp_path / "a.png")
-    assert np.array_equal(read_mask(tmp_path / "a.png").defect, values != 0)
-    image.putpalette([255, 255, 255, 0, 0, 0, 0, 0, 0])
-    image.save(tmp_path / "b.png")
-    assert np.array_equal(read_mask(tmp_path / "b.png").defect, values == 0)
-
-
-def test_image_errors_are_data_errors_and_carry_their_cause(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"text")
-    with pytest.raises(DataError) as caught:
-        read_image(tmp_path / "a.png")
-    assert caught.value.__cause__ is not None

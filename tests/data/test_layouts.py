@@ -259,52 +259,6 @@ def test_a_missing_root_and_an_empty_one_say_what_to_put_where(tmp_path: Path, l
         build_manifest(ImageFolder(tmp_path), config)
 
 
-def test_elpv_names_the_command_that_fetches_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"python -m decodiff_pipeline\.data\.acquire elpv"):
-        build_manifest(ImageFolder(tmp_path / "elpv"), DataConfig(layout="elpv"))
-
-
-def test_mpdd_as_it_is_shipped(tmp_path: Path, make: SimpleNamespace) -> None:
-    """Several kinds of defect, none of them masked in the good images, and text files beside."""
-    base = tmp_path / "metal_plate"
-    for i in range(30):
-        make.image(base / "train" / "good" / f"{i:03d}.png", i, mode="RGB")
-    for folder, first in (("good", 100), ("major_rust", 200), ("total_rust", 300)):
-        for i in range(3):
-            make.image(base / "test" / folder / f"{i:03d}.png", first + i, mode="RGB")
-            if folder != "good":
-                make.mask(base / "ground_truth" / folder / f"{i:03d}_mask.png")
-    (base / "readme.txt").write_text("terms")
-    manifest = build_manifest(ImageFolder(tmp_path), DataConfig(layout="mvtec"))
-    assert (manifest[["error", "mask_error"]] == "").all(axis=None)
-    assert count_table(manifest)["metal_plate"]["test"] == {"good": 3, "defective": 6}
-    defective = manifest[manifest["label"] == "defective"]
-    assert set(defective["defect_type"]) == {"major_rust", "total_rust"}
-    assert (defective["mask_pixels"] == 64).all()
-    assert manifest[manifest["label"] == "good"]["mask_path"].isna().all()
-
-
-def test_btad_as_it_is_shipped(tmp_path: Path, make: SimpleNamespace) -> None:
-    """Products 01 and 03 are .bmp, 02 is .png; the masks are .png but those of 03, .bmp."""
-    formats = {"01": ("bmp", "png"), "02": ("png", "png"), "03": ("bmp", "bmp")}
-    for number, (product, (suffix, mask)) in enumerate(formats.items()):
-        base = tmp_path / product
-        for i in range(30):
-            seed = 1000 * number + i
-            make.image(base / "train" / "ok" / f"{i:04d}.{suffix}", seed, mode="RGB")
-        for i in range(2):
-            make.image(base / "test" / "ok" / f"{i:04d}.{suffix}", 1000 * number + 100 + i)
-            make.image(base / "test" / "ko" / f"{i:04d}.{suffix}", 1000 * number + 200 + i)
-            make.mask(base / "ground_truth" / "ko" / f"{i:04d}.{mask}")
-    manifest = build_manifest(ImageFolder(tmp_path), DataConfig(layout="btad"))
-    assert (manifest[["error", "mask_error"]] == "").all(axis=None)
-    for product in formats:
-        assert count_table(manifest)[product]["test"] == {"good": 2, "defective": 2}
-    defective = manifest[manifest["label"] == "defective"]
-    assert (defective["mask_pixels"] == 64).all()
-    assert (defective["mask_width"] == defective["width"]).all()
-
-
 @pytest.mark.parametrize(
     ("folder", "category", "train", "good", "defective"),
     [

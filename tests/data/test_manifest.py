@@ -149,35 +149,18 @@ def test_a_reason_changes_no_digest(mvtec_tree: Path) -> None:
     assert data_digest(plain) == data_digest(explained) == data_digest(old)
 
 
-def test_a_name_that_is_not_utf8_is_refused(mvtec_tree: Path) -> None:
-    source = bytes(mvtec_tree / "bolt" / "train" / "good")
-    try:
-        (mvtec_tree / "bolt/train/good/000.png").rename(source.decode() + "/\udcff.png")
-    except OSError:
-        pytest.skip("this file system has UTF-8 names only")
-    with pytest.raises(DataError, match="not UTF-8"):
-        build_manifest(ImageFolder(mvtec_tree), MVTEC)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"layout": "mvtech"}, "not a layout: use one of"),
         ({"layout": "mvtec", "categories": []}, "name each category once"),
-        ({"layout": "mvtec", "categories": ["a", "a"]}, "name each category once"),
         (
             {"layout": "mvtec", "val_fraction": 0.5, "calibration_fraction": 0.5},
             "train is the rest",
         ),
-        ({"layout": "mvtec", "val_fraction": -0.1}, "greater than or equal to 0"),
         ({"layout": "mvtec", "val_fractoin": 0.1}, "Extra inputs are not permitted"),
-        ({"layout": "mvtec", "seed": "seven"}, "valid integer"),
         ({"layout": "mvtec", "exclude": "a/*.png"}, "make it a list; it is 'a/"),
         ({"layout": "mvtec", "exclude": [[7]]}, "7. is neither a pattern"),
-        ({"layout": "mvtec", "exclude": [{"reason": "blurred"}]}, r"exclude.0.path\n.*required"),
-        ({"layout": "mvtec", "exclude": [{"path": ""}]}, "at least 1 character"),
-        ({"layout": "mvtec", "exclude": [{"path": "a", "why": "b"}]}, "Extra inputs"),
-        ({"layout": "mvtec", "exclude": [{"path": "a", "reason": [3]}]}, "valid string"),
     ],
 )
 def test_wrong_parameters_are_refused_by_name(settings: dict[str, object], message: str) -> None:

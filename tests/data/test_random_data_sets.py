@@ -1,23 +1,18 @@
 """Whatever a data set looks like: its manifest is the right one, or validation says why not.
 
 ``DECODIFF_EXAMPLES=5000`` looks at as many random data sets, others at each run; without it the
-same 500 are looked at, which takes a minute.
+same 40 are looked at, which takes a minute.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
-import operator
 import os
 import tempfile
 import unicodedata
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-import pandas as pd
-import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from tests.data.random_data_sets import ODDITIES, data_set
@@ -28,21 +23,15 @@ from decodiff_pipeline.data.layouts import layout_names
 from decodiff_pipeline.data.manifest import DataConfig, build_manifest
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.errors import DataError
-from decodiff_pipeline.pipelines.data_validation import nodes, suite
 from decodiff_pipeline.pipelines.data_validation.config import ValidationConfig
 from decodiff_pipeline.pipelines.data_validation.nodes import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import pandas as pd
 
-REAL = suite._evaluate
 EXAMPLES = os.environ.get("DECODIFF_EXAMPLES")
 VALIDATION = ValidationConfig(min_side=MIN_SIDE, min_train_images=1, min_held_out_images=0)
 GEOMETRY = PreprocessConfig(32, 32)
-OPERATIONS = {
-    "==": operator.eq, "!=": operator.ne, ">": operator.gt, ">=": operator.ge, "<": operator.lt,
-    "<=": operator.le,
-}  # fmt: skip
 
 
 class Verdict(NamedTuple):
@@ -67,34 +56,8 @@ def data_sets() -> st.SearchStrategy[DataSet]:
     )
 
 
-@pytest.fixture(scope="module")
-def quick() -> Iterator[None]:
-    """Works the expectations out by pandas, in a thousandth of the time; draws no report."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(suite, "_quiet_context", lambda: None)
-        patch.setattr(suite, "_evaluate", evaluate)
-        patch.setattr(nodes, "render", lambda *_: "")
-        yield
-
-
-def test_pandas_and_great_expectations_say_the_same(tmp_path: Path) -> None:
-    oddities = tuple((number, number, number + 1) for number in range(len(ODDITIES)))
-    data_set("mvtec", (("a", 9, 5, 5, True),), oddities).write(tmp_path)
-    config = DataConfig(layout="mvtec")
-    manifest = build_manifest(ImageFolder(tmp_path), config)
-    found = []
-    for evaluated in (evaluate, REAL):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(suite, "_evaluate", evaluated)
-            found.append(validate(manifest, ImageFolder(tmp_path), config, GEOMETRY, VALIDATION))
-    by_pandas, by_suite = (one["checks"] for one, _ in found)
-    assert by_pandas == by_suite
-    assert sum(not check["success"] for check in by_suite) > 5
-
-
-@pytest.mark.usefixtures("quick")
 @settings(
-    max_examples=int(EXAMPLES or 500),
+    max_examples=int(EXAMPLES or 40),
     derandomize=EXAMPLES is None,
     database=None,
     deadline=None,
@@ -194,53 +157,3 @@ def is_named(path: str, text: str) -> bool:
 
 def nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
-
-
-def evaluate(
-    context: Any, name: str, table: pd.DataFrame, expectations: list[Any], key: str
-) -> list[dict[str, Any]]:
-    """Stands for `suite._evaluate`."""
-    columns = {column: table[column].to_numpy(object) for column in table}
-    checks = []
-    for one in expectations:
-        asked = holds(one.row_condition, columns) & np.ones(len(table), bool)
-        failed = np.flatnonzero(asked & fails(one, columns))
-        checks.append({
-            **{part: one.meta[part] for part in ("name", "description", "severity")},
-            "success": not len(failed),
-            "checked": int(asked.sum()),
-            "failed": len(failed),
-            "offenders": [suite._offender(table.iloc[row], one.meta) for row in failed],
-        })  # fmt: skip
-    return checks
-
-
-def fails(expectation: Any, columns: dict[str, Any]) -> Any:
-    kind = type(expectation).__name__
-    if kind == "ExpectColumnPairValuesToBeEqual":
-        return columns[expectation.column_A] != columns[expectation.column_B]
-    column = columns[expectation.column]
-    if kind == "ExpectColumnValuesToBeInSet":
-        allowed = {*expectation.value_set}
-        return np.array([not pd.isna(one) and one not in allowed for one in column], bool)
-    if kind == "ExpectColumnValuesToBeUnique":
-        return pd.Series(column).duplicated(keep=False).to_numpy()
-    assert kind == "ExpectColumnValuesToBeBetween"
-    low, high = expectation.min_value, expectation.max_value
-    numbers = column.astype(float)
-    return (numbers < (-np.inf if low is None else low)) | (
-        numbers > (np.inf if high is None else high)
-    )
-
-
-def holds(condition: Any, columns: dict[str, Any]) -> Any:
-    if condition is None:
-        return True
-    if hasattr(condition, "conditions"):
-        return functools.reduce(
-            operator.and_, (holds(one, columns) for one in condition.conditions)
-        )
-    column, value = columns[condition.column.name], condition.parameter
-    if str(condition.operator) == "IN":
-        return np.isin(column.astype(str), value)
-    return OPERATIONS[str(condition.operator)](column, value).astype(bool)

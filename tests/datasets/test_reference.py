@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
-from kedro.io import DataCatalog, DatasetError
+from kedro.io import DataCatalog
 
 from decodiff_pipeline.errors import ConfigurationError
 
@@ -135,12 +135,6 @@ def test_the_champion_is_the_run_that_its_version_came_from(store: str, tmp_path
     assert found.metrics == {"categories": {}, "score": 0.5}
 
 
-def test_a_model_that_was_never_registered_has_no_champion(store: str, tmp_path: Path) -> None:
-    found = references(tmp_path).load("champion")
-    assert found is not None
-    assert found.missing == "the model decodiff-x has no champion yet"
-
-
 def test_a_champion_without_an_evaluation_says_what_is_missing(store: str, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
@@ -165,14 +159,3 @@ def test_an_unreachable_server_is_not_an_error(
     assert found is not None
     assert "MLflow could not be asked" in str(found.missing)
     assert "secret" not in str(found.missing)
-
-
-def test_references_are_read_only(project: Path) -> None:
-    entry = {
-        "type": "decodiff_pipeline.datasets.reference.ReferenceEvaluationDataset",
-        "filepath": str(project / RECORD),
-        "metrics": str(project / METRICS),
-        "model_name": "decodiff-x",
-    }
-    with pytest.raises(DatasetError):
-        DataCatalog.from_config({"references": entry}).save("references", 1)

@@ -249,12 +249,6 @@ def test_the_weight_is_that_of_the_pixel_map(fusion: str, weight: float, expecte
     assert maps == pytest.approx(np.full((1, 4, 4), expected))
 
 
-def test_a_weight_without_a_discrepancy_ignores_it_even_where_it_is_zero() -> None:
-    pixel, latent = np.zeros((1, 2, 2)), np.full((1, 2, 2), 0.3)
-    maps = anomaly_maps(pixel, latent, DiscrepancyConfig(pixel_weight=0.0))
-    assert maps == pytest.approx(latent)
-
-
 def test_the_score_may_be_taken_from_any_of_the_maps() -> None:
     maps, pixel, latent = (np.full((1, 2, 2), value) for value in (0.1, 0.2, 0.3))
     for source, expected in (("map", 0.1), ("pixel", 0.2), ("latent", 0.3)):
@@ -430,12 +424,3 @@ def test_a_defect_weighs_as_much_in_a_large_image() -> None:
     small[0, :8, :5] = large[0, :8, :5] = 1
     assert image_scores(small, config, square) == image_scores(large, config, square)
     assert image_scores(large[:, :4, :5], config, square) == 1  # fewer pixels than the share asks
-
-
-def test_positions_of_tiles_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"'position'.*'tile'"):
-        model(
-            preprocess={"resize": 64, "image_size": 64, "fit": "tile"},
-            discrepancy={"normalisation": "position"},
-            reference=DiscrepancyReference(2, 64, 8),
-        )
