@@ -9,6 +9,7 @@ import yaml
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 
+from decodiff_pipeline.compute.config import ComputeConfig
 from decodiff_pipeline.data.caching import LatentCacheConfig
 from decodiff_pipeline.data.manifest import DataConfig
 from decodiff_pipeline.deco.config import PreprocessConfig
@@ -55,6 +56,7 @@ def parameters(autoencoder: Path, **training: Any) -> dict[str, Any]:
         "params:preprocessing": PreprocessConfig(resize=32, image_size=32),
         "params:validation": ValidationConfig(min_train_images=1),
         "params:autoencoder": AutoencoderConfig(source=str(autoencoder)),
+        "params:compute": ComputeConfig(processes=1),
         "params:latent_cache": LatentCacheConfig(views=2, batch_size=8, dtype="float32"),
         "params:training": TrainingConfig.model_validate(train),
         "params:scoring": ScoringConfig(num_inference_steps=2, batch_size=8),

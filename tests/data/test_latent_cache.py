@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from decodiff_pipeline.data.caching import (
     wanted_latents,
     wanted_synthetic,
 )
+from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.latent_cache import LatentCache, LatentMoments, latent_key
 from decodiff_pipeline.data.transforms import AugmentationConfig, augmented_square
 from decodiff_pipeline.deco.config import PreprocessConfig
@@ -30,8 +32,6 @@ from decodiff_pipeline.deco.preprocess import to_square
 from decodiff_pipeline.errors import CacheError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from decodiff_pipeline.deco.weights import AutoencoderConfig
 
 GEOMETRY = PreprocessConfig(resize=64, image_size=64)
@@ -42,10 +42,11 @@ def photograph(name: str) -> Image.Image:
     return Image.fromarray(random.integers(0, 256, (40, 40), np.uint8))
 
 
-class Photographs:
+class Photographs(ImageFolder):
     """Stands in for the raw images, and remembers which were read."""
 
     def __init__(self) -> None:
+        super().__init__(Path())
         self.seen: list[str] = []
 
     def read(self, name: str) -> Image.Image:
@@ -225,7 +226,7 @@ def test_a_full_disk_leaves_the_cache_as_it_was(tmp_path: Path) -> None:
             cache.append(["e"], LatentMoments(huge, huge[:, :0]), "float32")
         assert len(cache.reader(["a", "b", "c", "d"])) == 4
         assert sorted(file.name for file in cache.path.iterdir()) == [
-            "index.parquet", "latents-00000.safetensors",
+            "latents-00000.safetensors", "shards.jsonl",
         ]  # fmt: skip
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)
@@ -329,7 +330,8 @@ def test_a_synthetic_defect_is_put_into_the_tile_that_is_compared_with(
     tmp_path: Path, autoencoder: AutoencoderConfig
 ) -> None:
     rows = manifest(["x", "y"], "val")
-    images = SimpleNamespace(read=lambda _: WIDE)
+    images = ImageFolder(tmp_path)
+    images.read = lambda _: WIDE  # type: ignore[method-assign]
     (item, _) = wanted_synthetic(rows, TILED, autoencoder, LatentCacheConfig())
     spoilt, mask = item.image.draw(images, TILED)
     good = augmented_square(WIDE, TILED, AugmentationConfig(), item.image.sha256, 0)

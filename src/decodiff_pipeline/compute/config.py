@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from decodiff_pipeline.deco.device import Device, resolve_device
 from decodiff_pipeline.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 CGROUP = Path("/sys/fs/cgroup")
+IMAGES_PER_PROCESS = 256
 Count = Annotated[int, Field(ge=1)] | Literal["auto"]
 
 
@@ -80,6 +85,35 @@ def plan(config: ComputeConfig, *, most: int, worth: bool = True, what: str = "i
     if threads is None and processes > 1:
         threads = max(1, available_cores() // processes)
     return Workers(device, processes, threads)
+
+
+def plan_images(config: ComputeConfig, images: int, *, small: bool = True) -> Workers:
+    """Decide how work on independent images is divided.
+
+    ``auto`` takes at most a process for every 256 images: fewer are done in the time that a
+    process takes to start. A number of processes is obeyed as far as there are images.
+
+    Args:
+        small: Whether the network is small; a large one uses all cores by itself, and would lie
+            in memory several times.
+    """
+    if config.processes == "auto":
+        return plan(config, most=max(1, images // IMAGES_PER_PROCESS), worth=small)
+    processes = min(config.processes, max(1, images))
+    return plan(config.model_copy(update={"processes": processes}), most=images)
+
+
+@contextmanager
+def use_threads(number: int | None) -> Iterator[None]:
+    """Within the block torch computes with so many threads; None for as many as it takes."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def available_cores() -> int:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import logging
 import shutil
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from decodiff_pipeline.compute.config import ComputeConfig, plan_images, use_threads
+from decodiff_pipeline.compute.group import ALONE, Group, current_group
+from decodiff_pipeline.compute.launch import launch
 from decodiff_pipeline.data.bit_depth import pixel_identities
-from decodiff_pipeline.data.latent_cache import LatentCache, LatentMoments, latent_key
+from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.data.latent_cache import LatentCache, LatentMoments, latent_key, shard_name
 from decodiff_pipeline.data.read_ahead import read_ahead
 from decodiff_pipeline.data.synthetic_images import SyntheticImage, synthetic_images
 from decodiff_pipeline.data.transforms import AugmentationConfig, augmented_square
 from decodiff_pipeline.deco import weights
+from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.device import keep_freed_memory, resolve_bfloat16, resolve_device
 from decodiff_pipeline.errors import CacheError
 
@@ -27,14 +33,14 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from decodiff_pipeline.data.images import ImageFolder
-    from decodiff_pipeline.deco.config import PreprocessConfig
-
 logger = logging.getLogger(__name__)
 
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 # Room that must stay free beside the latents: index, logs, the next checkpoint.
 SPARE_BYTES = 256 * 2**20
+# The weights of a larger autoencoder lie in memory once, and it uses all cores by itself.
+SMALL_BYTES = 100 * 2**20
+ONE_PROCESS = ComputeConfig(processes=1)
 
 
 class LatentCacheConfig(BaseModel):
@@ -50,7 +56,7 @@ class LatentCacheConfig(BaseModel):
             it, at a relative error of about 1 % of a latent's standard deviation. ``auto`` does
             so where the processor or the GPU has it. Latents that are there stay as they are.
         batch_size: Images encoded at once.
-        shard_size: Latents per file.
+        shard_size: Most latents of a file.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -79,9 +85,6 @@ class WantedSynthetic(NamedTuple):
     key: str  # of the image's latent
     mask_key: str  # of the mask: one channel, the share of each latent cell that is defective
     image: SyntheticImage  # what to draw
-
-
-_Item = Wanted | WantedSynthetic
 
 
 def wanted_latents(
@@ -148,17 +151,47 @@ def fill_cache(
     geometry: PreprocessConfig,
     autoencoder: weights.AutoencoderConfig,
     config: LatentCacheConfig,
+    compute: ComputeConfig = ONE_PROCESS,
 ) -> int:
     """Encodes the latents of the train and val splits that the cache lacks; returns their number.
 
-    A second call with the same arguments encodes nothing and does not import torch. A call that
-    was killed goes on at the shard it was writing.
+    Latents are the same for any number of processes. A second call with the same arguments encodes
+    nothing and does not import torch. A call that was killed goes on at the shards it was writing.
 
     Raises:
-        CacheError: The disk has too little room or refuses to write.
+        CacheError: The disk has too little room or refuses to write, or another run is writing.
+        ComputeError: A process was killed.
         ConfigurationError: The autoencoder's weights are missing.
         ImageError: An image cannot be read.
     """
+    with nullcontext() if current_group() else cache.locked():
+        cache.merge_journal()
+        missing = _missing(cache, manifest, geometry, autoencoder, config)
+        if not missing:
+            return 0
+        job = _Job(
+            cache=cache.path, items=missing, first=cache.next_number(),
+            images=images.path, bits=images.bits, max_pixels=images.max_pixels,
+            geometry=geometry, autoencoder=autoencoder, config=config,
+        )  # fmt: skip
+        file = weights.locate(autoencoder) / weights.WEIGHTS_FILE
+        workers = plan_images(compute, len(missing), small=file.stat().st_size < SMALL_BYTES)
+        if workers.processes > 1 or current_group():
+            launch(f"{__name__}:encode_rank", job, workers)
+        else:
+            with use_threads(workers.threads):
+                _encode(job, images, ALONE)
+        cache.merge_journal()
+    return len(missing)
+
+
+def _missing(
+    cache: LatentCache,
+    manifest: pd.DataFrame,
+    geometry: PreprocessConfig,
+    autoencoder: weights.AutoencoderConfig,
+    config: LatentCacheConfig,
+) -> list[Wanted | WantedSynthetic]:
     wanted = {
         latent.key: latent
         for split in ("train", "val")
@@ -169,33 +202,33 @@ def fill_cache(
     plain = [latent for key, latent in wanted.items() if key in absent]
     # One without its mask is of no use, so both are made again.
     defects = {item.key: item for item in synthetic if absent.intersection(item[:2])}
-    count = len(plain) + len(defects)
-    logger.info(
-        "%d latents are needed, %d of them are not cached yet",
-        len(wanted) + len({item.key for item in synthetic}),
-        count,
-    )
-    if count:
-        _encode_missing(
-            cache,
-            [*plain, *defects.values()],
-            images=images,
-            geometry=geometry,
-            autoencoder=autoencoder,
-            config=config,
-        )
-    return count
+    needed, count = len(wanted) + len({item.key for item in synthetic}), len(plain) + len(defects)
+    logger.info("%d latents are needed, %d of them are not cached yet", needed, count)
+    return [*plain, *defects.values()]
 
 
-def _encode_missing(
-    cache: LatentCache,
-    missing: Sequence[_Item],
-    *,
-    images: ImageFolder,
-    geometry: PreprocessConfig,
-    autoencoder: weights.AutoencoderConfig,
-    config: LatentCacheConfig,
-) -> None:
+class _Job(BaseModel):
+    """What the processes that encode are told."""
+
+    cache: Path
+    items: list[Wanted | WantedSynthetic]
+    first: int
+    images: Path
+    bits: dict[str, int]
+    max_pixels: int
+    geometry: PreprocessConfig
+    autoencoder: weights.AutoencoderConfig
+    config: LatentCacheConfig
+
+
+def encode_rank(content: str, group: Group) -> None:
+    """Encode as one of several processes."""
+    job = _Job.model_validate_json(content)
+    _encode(job, ImageFolder(job.images, job.bits, job.max_pixels), group)
+
+
+def _encode(job: _Job, images: ImageFolder, group: Group) -> None:
+    """Encode this process's part of the items, shard by shard."""
     import torch
     from tqdm import tqdm
 
@@ -203,30 +236,54 @@ def _encode_missing(
     from decodiff_pipeline.deco.preprocess import to_tensor
 
     keep_freed_memory()
-    device = resolve_device()
-    model = load_autoencoder(autoencoder).to(device, memory_format=torch.channels_last)
+    cache, config, device = LatentCache(job.cache), job.config, resolve_device()
+    model = load_autoencoder(job.autoencoder).to(device, memory_format=torch.channels_last)
     if resolve_bfloat16(config.bfloat16, device):
         model = model.to(torch.bfloat16)
-    side = geometry.image_size // reduction(model)
-    _check_room(cache, len(missing) * 2 * model.config.latent_channels * side**2, config.dtype)
-    with tqdm(total=len(missing), desc="encoding", unit="images") as bar:
-        for shard in _chunks(missing, config.shard_size):
+    side = job.geometry.image_size // reduction(model)
+    _check_room(cache, len(job.items) * 2 * model.config.latent_channels * side**2, config.dtype)
+    shards = _shards(len(job.items), config, group)
+    total = sum(rows.stop - rows.start for _, rows in shards)
+    name = f"encoding, process 0 of {group.size}" if group.size > 1 else "encoding"
+    with tqdm(total=total, desc=name, unit="images", disable=not group.first) as bar:
+        for number, rows in shards:
+            shard = job.items[rows]
             parts: list[list[torch.Tensor]] = []
             masks: dict[str, np.ndarray] = {}
-            for squares, batch_masks in _drawn(shard, images, geometry, config):
+            for squares, batch_masks in _drawn(shard, images, job.geometry, config):
                 tensor = to_tensor(squares).contiguous(memory_format=torch.channels_last)
                 parts.append([moment.cpu() for moment in encode(model, tensor)])
                 masks |= batch_masks
                 bar.update(len(squares))
-            mean, std = (torch.cat(moments) for moments in zip(*parts, strict=True))
+            moments = LatentMoments(*(torch.cat(part) for part in zip(*parts, strict=True)))
             if masks:
                 shares = torch.stack([_shares(mask, side) for mask in masks.values()])
-                cache.append(list(masks), LatentMoments(shares, shares[:, :0]), config.dtype)
-            cache.append([item.key for item in shard], LatentMoments(mean, std), config.dtype)
+                file = shard_name(job.first + number, "masks")
+                cache.append(list(masks), LatentMoments(shares, shares[:, :0]), config.dtype, file)
+            keys, file = [item.key for item in shard], shard_name(job.first + number)
+            cache.append(keys, moments, config.dtype, file)
+
+
+def _shards(count: int, config: LatentCacheConfig, group: Group) -> list[tuple[int, slice]]:
+    """Numbers and items of the shards that a process writes.
+
+    Each process has as many batches, and a batch holds the same images for any number of them:
+    an image's latent may depend on the size of its batch in the last bit.
+    """
+    batch = min(config.batch_size, config.shard_size)
+    size = config.shard_size // batch * batch
+    shards: list[list[slice]] = []
+    for rank in range(group.size):
+        own = Group(rank, group.size).part(-(-count // batch))
+        stop = min(own.stop * batch, count)
+        starts = range(own.start * batch, stop, size)
+        shards.append([slice(start, min(start + size, stop)) for start in starts])
+    before = sum(map(len, shards[: group.rank]))
+    return list(enumerate(shards[group.rank], before))
 
 
 def _drawn(
-    items: Sequence[_Item],
+    items: Sequence[Wanted | WantedSynthetic],
     images: ImageFolder,
     geometry: PreprocessConfig,
     config: LatentCacheConfig,
@@ -237,15 +294,16 @@ def _drawn(
         The squares, and the masks of those with a defect by their keys.
     """
 
-    def draw(item: _Item) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def draw(item: Wanted | WantedSynthetic) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         if isinstance(item, WantedSynthetic):
             square, mask = item.image.draw(images, geometry)
             return square, {item.mask_key: mask}
         image = images.read(item.path)
         return augmented_square(image, geometry, config.augmentation, item.sha256, item.view), {}
 
-    with closing(read_ahead(draw, items, 2 * config.batch_size)) as found:
-        while drawn := list(islice(found, config.batch_size)):
+    size = min(config.batch_size, config.shard_size)
+    with closing(read_ahead(draw, items, 2 * size)) as found:
+        while drawn := list(islice(found, size)):
             yield (
                 [square for square, _ in drawn],
                 {key: mask for _, masks in drawn for key, mask in masks.items()},
@@ -256,14 +314,8 @@ def _shares(mask: np.ndarray, side: int) -> torch.Tensor:
     """Share of each latent cell that a mask covers: bool (S, S) → float32 (1, side, side)."""
     import torch
 
-    cell = len(mask) // side
-    shares = mask.reshape(side, cell, side, cell).mean((1, 3), dtype=np.float32)
-    return torch.from_numpy(shares)[None]
-
-
-def _chunks(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+    cells = mask.reshape(side, len(mask) // side, side, -1)
+    return torch.from_numpy(cells.mean((1, 3), dtype=np.float32))[None]
 
 
 def _check_room(cache: LatentCache, values: int, dtype: str) -> None:

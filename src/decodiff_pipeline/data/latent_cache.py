@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
+import filelock
 import pandas as pd
 
 from decodiff_pipeline.commands import kedro_run
-from decodiff_pipeline.data.atomic import replacing
+from decodiff_pipeline.data.atomic import append_lines, replacing
 from decodiff_pipeline.deco.digests import file_sha256
 from decodiff_pipeline.errors import CacheError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     import torch
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 INDEX = "index.parquet"
+JOURNAL = "shards.jsonl"
 COLUMNS = ["key", "shard", "row", "shard_sha256"]
 
 
@@ -62,11 +66,17 @@ def latent_key(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def shard_name(number: int, kind: str = "latents") -> str:
+    """Name of a shard's file."""
+    return f"{kind}-{number:05d}.safetensors"
+
+
 class LatentCache:
     """A folder of latents: safetensors shards and a parquet index.
 
-    A shard is listed in the index only once it is whole on the disk, so that a killed run loses
-    at most the shard it was working on. Nothing is ever overwritten or removed: latents of other
+    A shard is listed only once it is whole on the disk, so that a killed run loses at most the
+    shards it was working on: first in a journal, by whichever process wrote it, and in the index
+    when :meth:`merge_journal` is called. Nothing is ever overwritten or removed: latents of other
     images, autoencoders or sizes stay for the day they are asked for again.
 
     Args:
@@ -85,13 +95,16 @@ class LatentCache:
             CacheError: The index cannot be read.
         """
         file = self.path / INDEX
-        if not file.is_file():
-            return pd.DataFrame(columns=COLUMNS)
+        parts = self._journal()
         try:
-            index = pd.read_parquet(file, columns=COLUMNS)
+            if file.is_file():
+                parts.insert(0, pd.read_parquet(file, columns=COLUMNS))
         except Exception as error:
             msg = f"latent cache index {file} is damaged; delete {self.path} to encode again"
             raise CacheError(msg) from error
+        if not parts:
+            return pd.DataFrame(columns=COLUMNS)
+        index = pd.concat(parts, ignore_index=True)
         present = [shard for shard in index["shard"].unique() if (self.path / shard).is_file()]
         return index[index["shard"].isin(present)]
 
@@ -100,8 +113,13 @@ class LatentCache:
         present = set(self.index()["key"])
         return [key for key in dict.fromkeys(keys) if key not in present]
 
-    def append(self, keys: Sequence[str], moments: LatentMoments, dtype: str) -> None:
-        """Writes one more shard and lists it in the index.
+    def append(
+        self, keys: Sequence[str], moments: LatentMoments, dtype: str, shard: str | None = None
+    ) -> None:
+        """Writes one more shard and lists it in the journal.
+
+        Args:
+            shard: Name of its file, where several processes write; by default the next number.
 
         Raises:
             CacheError: The file system refuses, for want of space for example; what was in the
@@ -110,23 +128,77 @@ class LatentCache:
         import torch
         from safetensors.torch import save_file
 
-        index = self.index()
-        numbers = [int(re.findall(r"\d+", name)[0]) for name in index["shard"].unique()]
-        shard = f"latents-{max(numbers, default=-1) + 1:05d}.safetensors"
+        shard = shard or shard_name(self.next_number())
         stored = {name: tensor.to(getattr(torch, dtype)).contiguous() for name, tensor in
                   moments._asdict().items()}  # fmt: skip
         try:
             with replacing(self.path / shard) as temporary:
                 save_file(stored, temporary)
                 sha256 = file_sha256(temporary)
-            rows = pd.DataFrame(
-                {"key": keys, "shard": shard, "row": range(len(keys)), "shard_sha256": sha256}
-            )
-            with replacing(self.path / INDEX) as temporary:
-                pd.concat([index, rows]).to_parquet(temporary)
+            line = json.dumps({"shard": shard, "shard_sha256": sha256, "keys": list(keys)})
+            append_lines(self.path / JOURNAL, line.encode() + b"\n", sync=True)
         except Exception as error:
             msg = f"latent cache shard {self.path / shard} cannot be written: {error}"
             raise CacheError(msg) from error
+
+    def next_number(self) -> int:
+        """One more than the largest number of a shard."""
+        names = self.index()["shard"].unique()
+        return 1 + max((int(re.findall(r"\d+", name)[0]) for name in names), default=-1)
+
+    def merge_journal(self) -> None:
+        """Lists what the journal lists in the index, in the order of the shards' names.
+
+        Raises:
+            CacheError: The file system refuses.
+        """
+        if not (self.path / JOURNAL).is_file():
+            return
+        index = self.index().drop_duplicates(["key", "shard"])
+        try:
+            with replacing(self.path / INDEX) as temporary:
+                index.to_parquet(temporary)
+            (self.path / JOURNAL).unlink()
+        except OSError as error:
+            msg = f"latent cache index {self.path / INDEX} cannot be written: {error}"
+            raise CacheError(msg) from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs from writing to the cache, until the block or this process ends.
+
+        Raises:
+            CacheError: Another run is writing to it.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with filelock.FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0):
+                yield
+        except filelock.Timeout as error:
+            msg = f"another run is writing to the latent cache {self.path}; wait for it to end"
+            raise CacheError(msg) from error
+
+    def _journal(self) -> list[pd.DataFrame]:
+        """The rows of each line of the journal; one that was not finished counts as not there."""
+        try:
+            lines = (self.path / JOURNAL).read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+        entries = []
+        for line in lines:
+            with suppress(ValueError):
+                entries.append(json.loads(line))
+        return [
+            pd.DataFrame(
+                {
+                    "key": entry["keys"],
+                    "shard": entry["shard"],
+                    "row": range(len(entry["keys"])),
+                    "shard_sha256": entry["shard_sha256"],
+                }
+            )
+            for entry in sorted(entries, key=itemgetter("shard"))
+        ]
 
     def reader(self, keys: Sequence[str]) -> LatentReader:
         """Opens latents for reading in the order of the keys, and checks their shards' digests.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from decodiff_pipeline.compute.config import ComputeConfig
 from decodiff_pipeline.data.caching import LatentCacheConfig, fill_cache
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.latent_cache import LatentCache
@@ -18,6 +19,7 @@ def cache_latents(
     geometry: PreprocessConfig,
     autoencoder: AutoencoderConfig,
     config: LatentCacheConfig,
+    compute: ComputeConfig,
 ) -> LatentCache:
     """Encode those train and val images whose latents are not in the cache.
 
@@ -31,5 +33,6 @@ def cache_latents(
         geometry=geometry,
         autoencoder=autoencoder,
         config=config,
+        compute=compute,
     )
     return store

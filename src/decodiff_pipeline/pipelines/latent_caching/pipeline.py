@@ -20,6 +20,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "params:preprocessing",
                     "params:autoencoder",
                     "params:latent_cache",
+                    "params:compute",
                 ],
                 outputs="latent_cache",
                 name="cache_latents",
