@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,7 +23,7 @@ from decodiff_pipeline.deco.discrepancy import (
 )
 from decodiff_pipeline.deco.geometry import square_count, squares
 from decodiff_pipeline.deco.loading import thresholds_beside, without_warnings
-from decodiff_pipeline.deco.preprocess import to_tensor, to_uint8
+from decodiff_pipeline.deco.preprocess import square_batches, to_tensor, to_uint8
 
 # Imported for good: diffusers finds a saved model's parts among the imported modules only.
 from decodiff_pipeline.deco.reference import DiscrepancyReference  # noqa: TC001
@@ -158,7 +157,8 @@ class DeCoDiffPipeline(DiffusionPipeline):
 
         16-bit images are read by all 16 bits; `to_eight_bit` reads them by fewer beforehand.
         """
-        return to_tensor(list(self._squares(apply_orientation(images))))
+        whole = apply_orientation(images)
+        return to_tensor([part for image in whole for part in squares(image, self.preprocessing)])
 
     def __call__(
         self,
@@ -195,14 +195,13 @@ class DeCoDiffPipeline(DiffusionPipeline):
         """
         if batch_size < 1:
             raise ModelError(f"batch_size is {batch_size}; it must be at least 1")
-        batches: Iterable[torch.Tensor]
         if isinstance(images, torch.Tensor):
             sizes = sizes or [(self.image_size, self.image_size)] * len(images)
-            batches = images.split(batch_size)
+            batches: Iterable[torch.Tensor] = images.split(batch_size)
         else:
             pictures = to_category_depth(apply_orientation(images), category, self.bit_depths)
             sizes = [picture.size for picture in pictures]
-            batches = self._batches(pictures, batch_size)
+            batches = square_batches(pictures, self.preprocessing, batch_size)
         own = self._category_ids(category, len(sizes))
         ids = self._per_square(own, sizes)
         if isinstance(images, torch.Tensor) and len(images) != len(ids):
@@ -283,12 +282,8 @@ class DeCoDiffPipeline(DiffusionPipeline):
             Maps and scores as in :class:`DeCoDiffOutput`.
         """
         maps, scored = self._maps(pixel, latent, self._per_square(category_ids, sizes))
-        output = assemble(
-            zip(maps, scored, maps, strict=True),
-            sizes,
-            self.preprocessing,
-            self._image_scores(category_ids),
-        )
+        parts, scores = zip(maps, scored, maps, strict=True), self._image_scores(category_ids)
+        output = assemble(parts, sizes, self.preprocessing, scores)
         return output.anomaly_maps, output.scores
 
     def _maps(
@@ -319,14 +314,6 @@ class DeCoDiffPipeline(DiffusionPipeline):
                 maps, scored = self._maps(found.pixel, found.latent, ids)
                 bar.update(len(batch))
                 yield from zip(maps, scored, to_uint8(found.reconstructed), strict=True)
-
-    def _squares(self, images: Iterable[Image.Image]) -> Iterator[np.ndarray]:
-        return chain.from_iterable(squares(image, self.preprocessing) for image in images)
-
-    def _batches(self, images: Iterable[Image.Image], size: int) -> Iterator[torch.Tensor]:
-        remaining = self._squares(images)
-        while batch := list(islice(remaining, size)):
-            yield to_tensor(batch)
 
     def _per_square(
         self, category_ids: torch.Tensor, sizes: Sequence[tuple[int, int]]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from decodiff_pipeline.deco.geometry import HALF, plan, resize_and_pad, square
+from decodiff_pipeline.deco.geometry import HALF, plan, resize_and_pad, square, squares
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import torch
 
@@ -35,6 +36,15 @@ def to_tensor(squares: Sequence[np.ndarray]) -> torch.Tensor:
     import torch
 
     return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def square_batches(
+    images: Iterable[Image.Image], config: PreprocessConfig, size: int
+) -> Iterator[torch.Tensor]:
+    """The squares of images, one after the other, as tensors of ``size`` squares at most."""
+    remaining = chain.from_iterable(squares(image, config) for image in images)
+    while batch := list(islice(remaining, size)):
+        yield to_tensor(batch)
 
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:

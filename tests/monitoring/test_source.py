@@ -1,4 +1,4 @@
-"""The log of a served model as what the monitoring reads."""
+"""What the monitoring reads: tables of recent images, and the log of a served model."""
 
 from __future__ import annotations
 
@@ -95,3 +95,16 @@ def test_damaged_lines_are_counted_and_others_refused(
         log.write_text(content)
         with pytest.raises(DataError, match=said):
             RecentSource(log).rows(None)
+
+
+def test_a_table_without_what_it_needs_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "recent.csv"
+    for content, said in [
+        ("path\na.png\n", "it needs category"),
+        ("category,score\nmono,\n", "line 2"),
+        ("category,score\nmono,0.5\nmono,high\n", "line 3: score .high. is not a number"),
+        ("category,path\n,a.png\n", "line 2"),
+    ]:
+        table.write_text(content)
+        with pytest.raises(DataError, match=said):
+            RecentSource(table).rows(None)

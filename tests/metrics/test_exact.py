@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+from tests.metrics.blobs import blobs
 
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.metrics import threshold_counts
@@ -59,18 +60,6 @@ def area(x: np.ndarray, y: np.ndarray, limit: float) -> float:
             return float(total + (limit - x0) * (y0 + cut) / 2)
         total += (x1 - x0) * (y0 + y1) / 2
     return float(total)
-
-
-def blobs(seed: int, count: int = 6, side: int = 24) -> tuple[np.ndarray, np.ndarray]:
-    """Smooth maps with defects that are brighter on average; a third of the images is good."""
-    rng = np.random.default_rng(seed)
-    maps = ndimage.gaussian_filter(rng.gamma(1, 1, (count, side, side)), (0, 2, 2))
-    masks = np.zeros(maps.shape, bool)
-    for image in range(0, count - count // 3):
-        for _ in range(3):
-            y, x = rng.integers(0, side - 5, 2)
-            masks[image, y : y + rng.integers(1, 6), x : x + rng.integers(1, 6)] = True
-    return (maps + 0.4 * masks * rng.random(maps.shape)).astype(np.float32), masks
 
 
 @pytest.mark.parametrize("limit", [0.01, 0.3, 1.0])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import ndimage
+from tests.metrics.blobs import blobs
 
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.metrics.binned import (
@@ -24,18 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ARRAYS = ("levels", "free", "defective", "overlap", "regions")
-
-
-def blobs(seed: int, count: int = 6, side: int = 24) -> tuple[np.ndarray, np.ndarray]:
-    """Smooth maps with up to three brighter rectangles each; the last two have none."""
-    rng = np.random.default_rng(seed)
-    maps = ndimage.gaussian_filter(rng.gamma(1, 1, (count, side, side)), (0, 2, 2))
-    masks = np.zeros(maps.shape, bool)
-    for image in range(count - 2):
-        for _ in range(3):
-            y, x = rng.integers(0, side - 5, 2)
-            masks[image, y : y + rng.integers(1, 6), x : x + rng.integers(1, 6)] = True
-    return (maps + 0.4 * masks * rng.random(maps.shape)).astype(np.float32), masks
 
 
 def truncated(maps: np.ndarray) -> np.ndarray:
