@@ -17,7 +17,7 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
 from decodiff_pipeline.deco.autoencoder import load_autoencoder
-from decodiff_pipeline.training.replay import measure, record
+from decodiff_pipeline.experiments.discrepancy_cache import cache_discrepancies, measure_from_cache
 from decodiff_pipeline.training.scoring import build_model
 from decodiff_pipeline.training.state import averaged_network
 
@@ -58,8 +58,8 @@ def point(catalog: Any, checkpoint: Checkpoint) -> dict[str, Any]:
     rows = manifest[(manifest["split"] == "test") & manifest["label"].isin(["good", "defective"])]
     rows = rows.sort_values("category", kind="stable")
     with tempfile.TemporaryDirectory() as name:
-        recording = record(model, rows, images, Path(name), config.batch_size)
-        judged = measure(model, recording, images, Path(name), config)
+        cached = cache_discrepancies(model, rows, images, Path(name), config.batch_size)
+        judged = measure_from_cache(model, cached, images, Path(name), config)
     return {
         "fit": model.config.scoring_fit,
         "mean": {metric: judged["mean"][metric] for metric in METRICS},

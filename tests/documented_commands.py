@@ -29,7 +29,7 @@ PROGRAMS = ("kedro", "python", "make", "dvc", "mlflow", "pip")
 # What else may begin a command in a block; anything else is a misspelt program.
 OTHERS = {
     "cd", "cp", "curl", "docker", "done", "export", "flock", "for", "gh", "git", "jq", "mkdir",
-    "base64", "source", "tail",
+    "base64", "printf", "server.sh", "source", "tail",
 }  # fmt: skip
 # Folders whose files are in the repository; those of data/ and of other environments are made.
 KEPT = re.compile(

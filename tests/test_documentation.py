@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import yaml
 from kedro.framework.startup import bootstrap_project
@@ -131,3 +132,16 @@ def test_every_link_leads_somewhere(page: str) -> None:
         target = ROOT / page if not name else (ROOT / page).parent / name
         assert target.exists(), link
         assert not anchor or anchor in anchors(target.read_text("utf-8")), link
+
+
+def test_the_python_tutorial_trains_a_detector_that_finds_the_defects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec("\n".join(blocks(PAGES["docs/python.md"], "python")), names)  # noqa: S102 - our own page
+    out, defective = names["out"], names["defective"]
+    assert names["metrics"]["image_auroc"] > 0.9
+    flagged = np.array(out.decisions) == "defective"
+    assert flagged[defective].mean() > flagged[~defective].mean() + 0.5
+    assert out.full_size_maps[0].shape == (96, 96)

@@ -15,7 +15,6 @@ from decodiff_pipeline.data.provenance import sha256_of
 from decodiff_pipeline.data.read_ahead import read_ahead
 from decodiff_pipeline.data.splits import CALIBRATION, TRAIN, VAL
 from decodiff_pipeline.errors import DataError
-from decodiff_pipeline.evaluation.predict import progress
 from decodiff_pipeline.monitoring.features import (
     SCORE,
     LatentSpace,
@@ -177,6 +176,8 @@ def _batches(
 
     def read_one(path: str) -> Result:
         return read(images.read(path), model.image_size)
+
+    from decodiff_pipeline.evaluation.predict import progress  # imports torch
 
     with progress(len(rows), name) as bar, closing(read_ahead(read_one, rows["path"])) as results:
         while batch := list(islice(results, size)):
