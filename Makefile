@@ -51,6 +51,8 @@ demo: data  ## run the whole chain on real images and record it in DVC
 	$(VENV)/bin/dvc commit --quiet --force $(STAGES)
 	$(VENV)/bin/dvc status && $(VENV)/bin/dvc status --quiet
 	@$(MAKE) --no-print-directory summary
+	@changed=$$(git ls-files --modified --others --exclude-standard -- data dvc.lock dvc.yaml) && \
+		{ test -z "$$changed" || echo "to record it       git add" $$changed "&& git commit"; }
 
 summary: $(STAMP)  ## show the last results and where everything is
 	@$(PY) -m decodiff_pipeline.reporting.summary $(REPORT)/metrics.json

@@ -41,7 +41,11 @@ CATALOG: dict[str, Any] = {
         "filepath": "data/08_reporting/curve.json",
         "metadata": {"dvc": {"plots": {"x": "fpr", "y": "tpr", "template": "by_category"}}},
     },
-    "figures": {"type": "partitions.PartitionedDataset", "path": "data/08_reporting/figures"},
+    "figures": {
+        "type": "partitions.PartitionedDataset",
+        "path": "data/08_reporting/figures",
+        "metadata": {"dvc": {"cache": False}},
+    },
 }
 
 
@@ -117,7 +121,7 @@ def test_metrics_stay_out_of_the_cache_and_ignored_outputs_out_of_the_file(
     stages: dict[str, Any],
 ) -> None:
     assert stages["scoring"]["metrics"] == [{"data/08_reporting/metrics.json": {"cache": False}}]
-    assert stages["scoring"]["outs"] == ["data/08_reporting/figures"]
+    assert stages["scoring"]["outs"] == [{"data/08_reporting/figures": {"cache": False}}]
 
 
 def test_plots_have_the_options_that_dvc_takes(tmp_path: Path, stages: dict[str, Any]) -> None:

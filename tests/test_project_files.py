@@ -101,6 +101,7 @@ def test_actions_are_pinned_to_commits_and_may_only_read() -> None:
         ("conf/local/.gitkeep", False),
         ("conf/local/credentials.yml", True),
         ("mlflow.db", True),
+        ("dvc_plots/index.html", True),
     ],
 )
 def test_git_and_dvc_agree_on_what_is_ignored(tmp_path: Path, path: str, ignored: bool) -> None:

@@ -11,6 +11,7 @@ imports, directly or not. A catalog entry gives hints in its `metadata` key:
       dvc:
         persist: true   # dvc repro must not delete this output before the stage runs
         metrics: true   # for `dvc metrics show`; kept in Git, not in DVC's cache
+        cache: false    # kept in Git, not in DVC's cache
         plots: {x: fpr, y: tpr}  # for `dvc plots show`; DVC's own options, kept in its cache
         ignore: true    # not DVC's business
 
@@ -202,7 +203,7 @@ def _output(entry: Entry) -> str | dict[str, dict[str, Any]]:
         ConfigurationError: A plot has an option that DVC does not know.
     """
     options: dict[str, Any] = {}
-    if entry.hints.get("metrics"):
+    if entry.hints.get("metrics") or entry.hints.get("cache") is False:
         options["cache"] = False
     if entry.hints.get("persist"):
         options["persist"] = True

@@ -138,7 +138,10 @@ def test_the_whole_pipeline(tmp_path: Path, model: GreyModel, protocol: Protocol
     run(tmp_path, model, make_manifest(tmp_path), protocol)
     metrics = json.loads((tmp_path / "metrics").read_text())
     assert "f00d" not in json.dumps(metrics)
-    assert content(tmp_path / "evaluation_run") == {"mlflow_run_id": "f00d"}
+    key = content(tmp_path / "evaluation_run")
+    assert key["mlflow_run_id"] == "f00d"
+    assert set(key["plate"]) == {"image_auroc", "false_positive_rate", "false_negative_rate"}
+    assert key["plate"].items() <= metrics["categories"]["plate"].items()
     assert metrics["categories"]["plate"]["image_auroc"] == 1
     assert metrics["categories"]["plate"]["pixel_ap"] is None
     assert metrics["baseline"]["pca"]["plate"]["n_fitted"] == 7

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from PIL import Image
 from pydantic import ValidationError
+from tests.models import small_pipeline
 
 from decodiff_pipeline.data.manifest import DataConfig
 from decodiff_pipeline.deco.detections import Detection, find_detections
@@ -301,6 +302,21 @@ def test_one_category_for_a_flat_folder(world: World) -> None:
     results = world.run(world.source / "mono", category="poly")
     assert results["path"].tolist() == ["0.png", "1.png", "2.png", "3.png"]
     assert set(results["category"]) == {"poly"}
+
+
+def test_a_flat_folder_needs_no_category_where_the_model_knows_one(
+    world: World, scored: list[Any]
+) -> None:
+    shutil.rmtree(world.model)
+    small_pipeline(["mono"]).save_pretrained(world.model)
+    world.image(world.source / "mono" / "speck.png", 5, (1, 1))
+    results = world.run(world.source / "mono")
+    assert set(results["category"]) == {"mono"}
+    assert scored == [(60, 50)] * 4
+    (error,) = results["error"].dropna()
+    assert "speck.png has 1x1 pixels, too few to be scored" in error
+    with pytest.raises(ModelError, match="category 'poly', which the model does not know"):
+        world.run()
 
 
 @pytest.mark.parametrize(

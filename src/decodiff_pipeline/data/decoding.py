@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 SUFFIX_OF = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "BMP": ".bmp", "TIFF": ".tif"}
 MAX_PIXELS = 50_000_000
+MIN_SIDE = 8  # pixels of an image that is scored: one value of the latents
 LOSSY_WEBP = b"VP8 "  # the chunk of pixels; the lossless one is VP8L
 JPEG_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
 JPEG_END = b"\xff\xd9"
@@ -115,6 +116,19 @@ def decode(
         raise ImageError(
             f"{path} is damaged ({error}): copy it again from its source or remove it."
         ) from error
+
+
+def require_side(image: Image.Image, path: object) -> None:
+    """Raise where an image is too small to be scored.
+
+    Raises:
+        ImageError: It has less than `MIN_SIDE` pixels in width or height.
+    """
+    if min(image.size) < MIN_SIDE:
+        raise ImageError(
+            f"{path} has {image.width}x{image.height} pixels, too few to be scored: send an image "
+            f"of at least {MIN_SIDE}x{MIN_SIDE}."
+        )
 
 
 class _Refused(ImageError):

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from decodiff_pipeline.commands import kedro_run
-from decodiff_pipeline.data.decoding import MAX_PIXELS, decode
+from decodiff_pipeline.data.decoding import MAX_PIXELS, decode, require_side
 from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.data.read_ahead import read_ahead
 from decodiff_pipeline.deco.colour import FULL_DEPTH
@@ -92,7 +92,8 @@ def infer(
     """
     _require_apart(source.path, store.path)
     digest, known = folder_sha256(model), model_categories(model)
-    items = _as_the_model_spells(source.items(config.category), known)
+    only = known[0] if len(known) == 1 else None
+    items = _as_the_model_spells(source.items(config.category, only), known)
     export = onnx if config.backend == "onnxruntime" else None
     if export is not None:
         check_export(export, digest)
@@ -185,6 +186,7 @@ class _Run:
             found = decode(data, path, self.max_pixels)
             model = self._model()
             image = found.eight_bit(path, model.bit_depths.get(item.category, FULL_DEPTH))
+            require_side(image, path)
             given = model_input(image, item.path, item.category, model.preprocessing)
         except ImageError as error:
             return self._row(item, error=str(error))

@@ -54,11 +54,12 @@ class InferenceSource:
         """The folder that paths are relative to."""
         return self.path if self.path.is_dir() else self.path.parent
 
-    def items(self, category: str | None) -> list[Item]:
+    def items(self, category: str | None, only: str | None = None) -> list[Item]:
         """List the images; no image is opened.
 
         Args:
             category: Of all images; ``None`` for what the manifest or the folders say.
+            only: Of images of which these say nothing: the one that the model knows.
 
         Raises:
             DataError: There is no image, a path leaves the root or comes twice, or an image has
@@ -69,8 +70,8 @@ class InferenceSource:
                 f"inference.source {self.path} does not exist; name a folder of images, or a CSV "
                 "or parquet file with the columns path and category"
             )
-        listed = self._in_folder(category) if self.path.is_dir() else self._in_manifest(category)
-        items = list(listed)
+        list_images = self._in_folder if self.path.is_dir() else self._in_manifest
+        items = list(list_images(category, only))
         if not items:
             raise DataError(
                 f"inference.source {self.path} holds no image; put images "
@@ -100,19 +101,20 @@ class InferenceSource:
             )
         return data, found
 
-    def _in_folder(self, category: str | None) -> Iterator[Item]:
+    def _in_folder(self, category: str | None, only: str | None) -> Iterator[Item]:
         for relative in list_photographs(self.path):
             folder, slash, _ = relative.partition("/")
-            if category is None and not slash:
+            found = category or (folder if slash else only)
+            if found is None:
                 raise DataError(
                     f"{self.path / relative} lies in no folder that would name its category; put "
                     f"it into {self.path}/<category>/, or {CATEGORY}"
                 )
-            yield Item(relative, folder if category is None else category)
+            yield Item(relative, found)
 
-    def _in_manifest(self, category: str | None) -> Iterator[Item]:
+    def _in_manifest(self, category: str | None, only: str | None) -> Iterator[Item]:
         table = read_table(self.path, COLUMNS)
-        needed = ["path"] if category is not None else ["path", "category"]
+        needed = ["path"] if category or only else ["path", "category"]
         missing = [name for name in needed if name not in table.columns]
         if missing:
             cure = f"add it, or {CATEGORY}" if missing[0] == "category" else "add it"
@@ -126,7 +128,7 @@ class InferenceSource:
             if path in seen:
                 raise DataError(f"{self.path}: lines {seen[path]} and {line} both name {path!r}")
             seen[path] = line
-            found = row["category"] if category is None else category
+            found = category or row.get("category") or only
             if not found:
                 raise DataError(f"{self.path}: line {line} ({path!r}) has no category; {CATEGORY}")
             yield Item(path, found, row.get("sha256", ""))

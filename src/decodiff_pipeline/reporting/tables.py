@@ -36,6 +36,7 @@ FIGURES = (
     "false_positive_rate",
     "false_negative_rate",
 )
+KEY_FIGURES = ("image_auroc", "pixel_ap", "false_positive_rate", "false_negative_rate")
 IMAGE_COLUMNS = ("category", "path", "label", "defect_type", "score", "near_duplicate")
 
 
@@ -64,6 +65,15 @@ def metrics_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
             }
         rows.append(cells | {name: row.get(name) for name in FIGURES})
     return pd.DataFrame(rows).dropna(axis="columns", how="all")
+
+
+def key_figures(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """`KEY_FIGURES` of each category and of the mean, where they were measured."""
+    rows = {"mean": metrics.get("mean") or {}, **metrics["categories"]}
+    return {
+        name: {key: row[key] for key in KEY_FIGURES if row.get(key) is not None}
+        for name, row in rows.items()
+    }
 
 
 def scores_table(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from decodiff_pipeline.data.decoding import MAX_PIXELS, decode
+from decodiff_pipeline.data.decoding import MAX_PIXELS, decode, require_side
 from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.deco import loading
 from decodiff_pipeline.deco.assembly import decide
@@ -167,6 +167,7 @@ class Scorer:
             name = Path(f"image {index}")
             found = decode(data, name, self._max_pixels, "registration.max_pixels")
             image = found.eight_bit(name, depths.get(category, FULL_DEPTH))
+            require_side(image, name)
             sizes.append(image.size)
             tensors.append(self.pipeline.preprocess([image]))
         scored = self._computed(_Job(torch.cat(tensors), list(categories), sizes))

@@ -209,9 +209,11 @@ def summarise(
     return render_summary(metrics, comparison, identity), metrics_table(metrics)
 
 
-def name_run(provenance: dict[str, Any]) -> dict[str, str | None]:
-    """The MLflow run that measured, in a file of its own: no stage may depend on a random id."""
-    return {"mlflow_run_id": provenance["mlflow_run_id"]}
+def name_run(metrics: dict[str, Any], provenance: dict[str, Any]) -> dict[str, Any]:
+    """The key figures and the MLflow run, in a file that no stage depends on: its id is random."""
+    from decodiff_pipeline.reporting.tables import key_figures
+
+    return {"mlflow_run_id": provenance["mlflow_run_id"], **key_figures(metrics)}
 
 
 def tabulate(
