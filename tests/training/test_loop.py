@@ -19,7 +19,7 @@ from decodiff_pipeline.errors import CheckpointError, ModelError
 from decodiff_pipeline.training import loop
 from decodiff_pipeline.training.batches import LatentBatches
 from decodiff_pipeline.training.schedule import learning_rate
-from decodiff_pipeline.training.state import trained_network
+from decodiff_pipeline.training.state import new_optimizers, trained_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +84,7 @@ def test_muon_takes_matrices_and_convolutions_but_no_embedding(tiny_run: TinyRun
     training = tiny_run(optimizer="muon")
     adamw, muon = (
         {weight for group in each.param_groups for weight in group["params"]}
-        for each in training.state.optimizers
+        for each in new_optimizers(training.unet, training.config, bfloat16=False)
     )
     named = dict(training.unet.named_parameters())
     assert adamw | muon == set(named.values())

@@ -252,4 +252,4 @@ def test_without_val_images_the_cure_is_named() -> None:
 def test_without_val_images_nothing_is_trained_first() -> None:
     nothing: Any = None  # nothing else is looked at before
     with pytest.raises(DataError, match="no good val images"):
-        train_network(manifest(val=0), *[nothing] * 7, ScoringConfig(), nothing)
+        train_network(manifest(val=0), *[nothing] * 7, ScoringConfig(), nothing, nothing)

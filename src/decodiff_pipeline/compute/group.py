@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
+
 # A process that dies is noticed by the launcher, not by waiting for it.
 TIMEOUT = timedelta(hours=6)
 
@@ -57,6 +59,35 @@ class Group:
             json.loads(part[: int(length)].numpy().tobytes())
             for part, length in zip(parts, lengths, strict=True)
         ]
+
+    def concatenated(self, own: torch.Tensor, count: int) -> torch.Tensor:
+        """The parts of a tensor that each process has of ``count`` rows, as :meth:`part` says.
+
+        Args:
+            own: The part of this process, with the same shape behind the first dimension and the
+                same device on all; its rows beyond the part are not looked at.
+        """
+        if self.size == 1:
+            return own
+        import torch
+
+        parts = [Group(rank, self.size).part(count) for rank in range(self.size)]
+        lengths = [part.stop - part.start for part in parts]
+        padded = own.new_zeros(max(lengths), *own.shape[1:])
+        padded[: lengths[self.rank]] = own[: lengths[self.rank]]
+        every = self.gather_tensor(padded)
+        return torch.cat([each[:length] for each, length in zip(every, lengths, strict=True)])
+
+    def gather_tensor(self, own: torch.Tensor) -> list[torch.Tensor]:
+        """A tensor of one shape, dtype and device from each process, by rank."""
+        if self.size == 1:
+            return [own]
+        import torch
+        from torch import distributed
+
+        every = [torch.empty_like(own) for _ in range(self.size)]
+        distributed.all_gather(every, own)
+        return every
 
     def barrier(self) -> None:
         """Wait until every process has come here."""

@@ -61,17 +61,24 @@ class QuickDropout(nn.Dropout):
     training step. Here four elements share one draw of NumPy's SFC64, seeded by torch's generator,
     so that ``torch.manual_seed`` decides the outcome. Elsewhere, and without training, it is
     ``nn.Dropout``. An interrupted training goes on bit for bit only with the same numbers.
+
+    Attributes:
+        place: Where the input begins in a larger batch, and the images of that, for processes that
+            share a batch: they draw the numbers of all of it. None where the input is the batch.
     """
+
+    place: tuple[int, int] | None = None
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Zero a share ``p`` of the elements and scale up the others; any shape and dtype."""
         dropped = round(self.p * DROPOUT_LEVELS)
         if not self.training or input.device.type != "cpu" or not 0 < dropped < DROPOUT_LEVELS:
             return super().forward(input)
-        count = input.numel()
+        start, images = self.place or (0, len(input))
+        each, count = input[0].numel(), input.numel()
         source = np.random.SFC64(int(torch.randint(2**62, ())))
-        draws = source.random_raw(-(-count // WORDS)).view(np.int16)
-        numbers = torch.from_numpy(draws)[:count].view(input.shape)
+        draws = source.random_raw(-(-images * each // WORDS)).view(np.int16)
+        numbers = torch.from_numpy(draws)[start * each :][:count].view(input.shape)
         kept = numbers >= dropped - DROPOUT_LEVELS // 2  # the numbers are signed
         return input * (kept.to(input.dtype) * (DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped)))
 

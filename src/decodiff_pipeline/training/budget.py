@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from decodiff_pipeline.compute.group import ALONE, Group
 from decodiff_pipeline.data.atomic import replacing
 from decodiff_pipeline.errors import CheckpointError
 from decodiff_pipeline.training.identity import differences
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from decodiff_pipeline.training.config import TrainingConfig
+    from decodiff_pipeline.training.loop import TrainingRun
 
 logger = logging.getLogger(__name__)
 
@@ -48,17 +52,67 @@ class Budget:
     measured_steps: int
 
 
+def planned_steps(run: TrainingRun) -> int:
+    """The number of steps that fit into a run's minutes, measured unless it was before.
+
+    Raises:
+        CheckpointError: What was measured before is damaged, or the folder cannot be written to.
+    """
+    folder, group = run.store.path, run.group
+    stored = None
+    if group.first and run.config.resume != "never":
+        stored = stored_budget(folder, run.identity)
+    content = group.broadcast(None if stored is None else asdict(stored))
+    if content is not None:
+        budget = Budget(**content)
+    else:
+        budget = _measured(run)
+        if group.first:
+            store_budget(folder, budget, run.identity)
+    _describe(budget, run.config)
+    return budget.steps
+
+
+def _measured(run: TrainingRun) -> Budget:
+    """Measure a run, and put it back to its start."""
+    state = run.state
+    start = {name: tensor.clone() for name, tensor in state.tensors().items()}
+    random = torch.get_rng_state()
+    run.unet.train()
+
+    def train_step(step: int) -> None:
+        run.accumulate(step)
+        state.apply_gradients(rate=0.0)
+
+    def save() -> None:
+        if run.group.first:
+            run.store.dry_run(state.tensors())
+
+    budget = measured_budget(
+        run.config, train_step=train_step, validate=run.validate, save=save, group=run.group
+    )
+    state.restore(start, step=0)
+    torch.set_rng_state(random)
+    return budget
+
+
 def measured_budget(
     config: TrainingConfig,
     *,
     train_step: Callable[[int], object],
     validate: Callable[[], object],
     save: Callable[[], object],
+    group: Group = ALONE,
 ) -> Budget:
     """Take some real steps, one validation and one save, and plan the run by them.
 
-    What the measurement changes is for the caller to put back.
+    What the measurement changes is for the caller to put back. All processes of a group go by the
+    clock of the first.
     """
+
+    def timed(work: Callable[[], object]) -> float:
+        return group.broadcast(_seconds(work))
+
     seconds = 60 * (config.max_minutes or 0)
     started = time.perf_counter()
     for number in range(WARM_UP):
@@ -67,13 +121,13 @@ def measured_budget(
     while len(durations) < MIN_STEPS or (
         len(durations) < MAX_STEPS and sum(durations) < SHARE * seconds
     ):
-        durations.append(_seconds(lambda: train_step(WARM_UP + len(durations))))
-    step, validation, saving = median(durations), _seconds(validate), _seconds(save)
+        durations.append(timed(lambda: train_step(WARM_UP + len(durations))))
+    step, validation, saving = median(durations), timed(validate), timed(save)
     # A watched run saves at every validation that is a new best; all of them are reckoned with.
     saves = 1 / config.checkpoint_every + (1 / config.validate_every if config.monitored else 0)
     average = step + validation / config.validate_every + saving * saves
     # Besides those due at their intervals, the last step validates and saves as well.
-    left = seconds - (time.perf_counter() - started) - validation - saving
+    left = seconds - group.broadcast(time.perf_counter() - started) - validation - saving
     return Budget(
         steps=max(1, int(left / average)),
         max_minutes=config.max_minutes or 0,
@@ -117,7 +171,7 @@ def store_budget(folder: Path, budget: Budget, identity: dict[str, Any]) -> None
         raise CheckpointError(msg) from error
 
 
-def describe(budget: Budget, config: TrainingConfig) -> None:
+def _describe(budget: Budget, config: TrainingConfig) -> None:
     """Say in the log what was measured and what follows from it."""
     logger.info(
         "%g minutes are %d steps: %.3g s a step (median of %d), %.3g s a validation every %d "

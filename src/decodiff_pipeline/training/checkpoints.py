@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from decodiff_pipeline.data.atomic import replacing
@@ -10,7 +13,7 @@ from decodiff_pipeline.deco.digests import file_sha256
 from decodiff_pipeline.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     import torch
@@ -35,6 +38,7 @@ class Checkpoint(NamedTuple):
             they are watched; see :class:`decodiff_pipeline.training.selection.Selection`.
         start: Where the run started, as ``training.initial_weights`` says; None in checkpoints of
             earlier versions.
+        processes: How many trained it up to this step; None in checkpoints of earlier versions.
     """
 
     step: int
@@ -46,6 +50,7 @@ class Checkpoint(NamedTuple):
     total: int | None = None
     best: dict[str, Any] | None = None
     start: dict[str, Any] | None = None
+    processes: int | None = None
 
 
 class CheckpointStore:
@@ -163,6 +168,29 @@ class CheckpointStore:
             raise ValueError(msg)
         content["tensors"] = load_file(weights)
         return Checkpoint(**content)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out of this folder, until the block or this process ends.
+
+        Raises:
+            CheckpointError: Another run is training here.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # a shared file system may have no locks
+                try:
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    msg = (
+                        f"another run is training in {self.path}; wait for it, or stop it and "
+                        "give the same command again: it goes on where that one was"
+                    )
+                    raise CheckpointError(msg) from error
+            yield
+        finally:
+            os.close(folder)
 
     def tidy(self) -> None:
         """Remove what killed runs left half-written."""

@@ -5,24 +5,19 @@ from __future__ import annotations
 import logging
 import math
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
 
+from decodiff_pipeline.compute.group import ALONE, Group
 from decodiff_pipeline.deco.device import keep_freed_memory
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
-from decodiff_pipeline.errors import ConfigurationError, ModelError
+from decodiff_pipeline.errors import CheckpointError, ModelError
 from decodiff_pipeline.training.batches import Batch, Batches, generator
-from decodiff_pipeline.training.budget import (
-    Budget,
-    describe,
-    measured_budget,
-    store_budget,
-    stored_budget,
-)
+from decodiff_pipeline.training.budget import planned_steps
 from decodiff_pipeline.training.checkpoints import Checkpoint, CheckpointStore, TrainingLog
 from decodiff_pipeline.training.identity import resumable, warn_of_other_precision
 from decodiff_pipeline.training.objective import deviation_loss
@@ -32,6 +27,8 @@ from decodiff_pipeline.training.state import TrainingState, load_average
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from torch import nn
 
     from decodiff_pipeline.deco.unet import DeCoDiffUNet
     from decodiff_pipeline.training.config import TrainingConfig
@@ -53,6 +50,8 @@ class TrainingRun:
         identity: What decides the outcome; a checkpoint with another identity is not resumed.
         start: Where the training started, as
             :func:`~decodiff_pipeline.training.initial_weights.initialise_weights` says.
+        group: Processes that train together; each makes a run of its own, and the first of them
+            keeps the files and the log.
         log: Rows of the training log, filled while it runs.
     """
 
@@ -63,6 +62,7 @@ class TrainingRun:
     store: CheckpointStore
     identity: dict[str, Any]
     start: dict[str, Any] = field(default_factory=dict)
+    group: Group = ALONE
     log: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -75,12 +75,13 @@ class TrainingRun:
         self.obsolete: list[int] = []
         self.best = Selection()
         self.scheduler = DeCoDiffScheduler()
-        self.state = TrainingState(self.unet, self.config)
-        self.precision = {"bfloat16": self.state.bfloat16, **self.batches.identity()}
         self.file = TrainingLog(self.store.path, self.log)
 
-    def run(self) -> DeCoDiffUNet:
+    def run(self, threads: int | None = None) -> DeCoDiffUNet:
         """Train from the newest checkpoint, or from the initial weights, to the last step.
+
+        Args:
+            threads: Of the processor, where ``training.threads`` does not say.
 
         Returns:
             The network with the moving average of its weights: the last or the best, as
@@ -92,35 +93,51 @@ class TrainingRun:
             ConfigurationError: The run is to be watched by a figure that cannot be measured.
             ModelError: The loss or the gradient is no longer a number.
         """
-        self._check_monitor()
+        if self.config.monitored:
+            self.validation.require(self.config.monitor)
+        self.state = TrainingState(self.unet, self.config, self.group)
+        self.precision = {"bfloat16": self.state.bfloat16, **self.batches.identity()}
         if self.state.device.type == "cpu":
             keep_freed_memory()
-        self.store.tidy()
+        with self.store.locked() if self.group.first else nullcontext():
+            if self.group.first:
+                self.store.tidy()
+            self.group.barrier()
+            with _threads(self.config.threads or threads):
+                self._begin()
+                try:
+                    self._train()
+                except (KeyboardInterrupt, SystemExit):
+                    warn_of_interruption(
+                        self._newest(), self.config, f" after step {self.step} of {self.total}"
+                    )
+                    raise
+            self.group.barrier()
+            return self._result()
+
+    def _begin(self) -> None:
+        """Take the state of the newest checkpoint, or plan a new training."""
         checkpoint = resumable(self.store, self.identity, self.config.resume)
-        if checkpoint is None:
+        steps = self.group.gather(None if checkpoint is None else checkpoint.step)
+        if len({*steps}) > 1:
+            msg = (
+                f"the processes find checkpoints of different steps in {self.store.path}: {steps}; "
+                "all nodes must see the same folder"
+            )
+            raise CheckpointError(msg)
+        if checkpoint is not None:
+            self._resume(checkpoint)
+        else:
             self.obsolete = self.store.steps()
-        with _threads(self.config.threads):
-            if checkpoint is not None:
-                self._resume(checkpoint)
-            else:
-                self.total = self.total or self._planned().steps
+            self.total = self.total or planned_steps(self)
+        if self.group.first:
             self.file.restart(checkpoint.log if checkpoint is not None else [])
-            try:
-                self._train()
-            except (KeyboardInterrupt, SystemExit):
-                logger.warning(
-                    "training was interrupted after step %d of %d; the same command goes on from "
-                    "step %d, the newest checkpoint (training.checkpoint_every is %d)",
-                    self.step, self.total, self._newest(), self.config.checkpoint_every,
-                )  # fmt: skip
-                raise
-        return self._result()
 
     def _train(self) -> None:
         self.unet.train()
         started, images = time.perf_counter(), 0
         bar = tqdm(total=self.total, initial=self.step, desc="training", unit="steps",
-                   disable=not self.config.progress_bar)  # fmt: skip
+                   disable=not (self.config.progress_bar and self.group.first))  # fmt: skip
         with bar:
             while not self.finished:
                 loss, seen = self._train_step()
@@ -139,7 +156,7 @@ class TrainingRun:
         return self.step % every == 0 or self.step == self.total
 
     def _train_step(self) -> tuple[float, int]:
-        loss, seen = self._accumulated(self.step)
+        loss, seen = self.accumulate(self.step)
         norm = self.state.apply_gradients(self._rate()) if math.isfinite(loss) else math.nan
         if not math.isfinite(loss):
             raise self._diverged("loss", loss, self.step + 1)
@@ -170,23 +187,29 @@ class TrainingRun:
             cosine_length=self.config.cosine_length,
         )
 
-    def _accumulated(self, step: int) -> tuple[float, int]:
+    def accumulate(self, step: int) -> tuple[float, int]:
         """Gradients of a step's batches; returns the mean loss and the number of images."""
         mean, seen = 0.0, 0
         for part in range(self.config.accumulation):
             number = step * self.config.accumulation + part
             random = generator("corruption", self.config.seed, number)
-            # Dropout draws from torch's global generator, on whatever device it runs.
-            torch.manual_seed(random.initial_seed())
             batch = self._prepared(self.batches.batch(number))
-            with self.state.autocast():
-                loss = deviation_loss(
-                    self.unet, self.scheduler, batch, self.config.corruption, random
-                )
-            (loss / self.config.accumulation).backward()
-            mean += loss.item() / self.config.accumulation
+            loss = self._batch_loss(batch, random, last=part == self.config.accumulation - 1)
+            mean += loss / self.config.accumulation
             seen += len(batch.latents)
         return mean, seen
+
+    def _batch_loss(self, batch: Batch, random: torch.Generator, *, last: bool) -> float:
+        # Dropout draws from torch's global generator, on whatever device it runs. On the CPU each
+        # process draws for the whole batch.
+        own = 0 if self.state.device.type == "cpu" else self.group.rank
+        torch.manual_seed(random.initial_seed() + own)
+
+        def loss_of(network: nn.Module, part: slice) -> torch.Tensor:
+            corruption = self.config.corruption
+            return deviation_loss(network, self.scheduler, batch, corruption, random, part)
+
+        return self.state.add_gradients(loss_of, len(batch.latents), last=last)
 
     def _log_row(self, speed: float) -> bool:
         """Write a row where one is due; returns whether its validation is the best so far."""
@@ -202,15 +225,19 @@ class TrainingRun:
         }
         self.pending.clear()
         if validating:
-            row |= self._validate()
-        self.file.append(row)
+            row |= self.validate()
+        if self.group.first:
+            self.file.append(row)
         monitor = self.config.monitor
         watched = validating and self.config.monitored
         return watched and self.best.update(monitor, self.step, row[monitor])
 
-    def _validate(self) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
+        """Measure the moving average of the weights on val images."""
         with self.state.averaged(), self.state.autocast():
-            measured = self.validation.measure(self.unet, self.scheduler, self._prepared)
+            measured = self.group.broadcast(
+                self.validation.measure(self.unet, self.scheduler, self._prepared, self.group)
+            )
         for name, value in measured.items():
             if not math.isfinite(value):
                 raise self._diverged(f"validation's {name}", value, self.step)
@@ -232,6 +259,9 @@ class TrainingRun:
         return Batch(self.unet.standardise(latents), category_ids)
 
     def _save(self) -> None:
+        obsolete, self.obsolete = self.obsolete, []
+        if not self.group.first:
+            return
         self.store.save(
             Checkpoint(
                 step=self.step,
@@ -243,25 +273,11 @@ class TrainingRun:
                 total=self.total,
                 best=asdict(self.best) if self.config.monitored else None,
                 start=self.start,
+                processes=self.group.size,
             ),
             keep=self.config.keep_checkpoints,
-            obsolete=self.obsolete,
+            obsolete=obsolete,
         )
-        self.obsolete = []
-
-    def _check_monitor(self) -> None:
-        if self.config.monitored and self.config.monitor not in self.validation.names:
-            measured = ", ".join(self.validation.names) or "nothing: there are no good val images"
-            cure = "put good images of the trained categories into val"
-            if self.validation.names:
-                cure = "set latent_cache.synthetic_defects to 1 and run the latent caching again"
-            msg = (
-                f"training.patience and training.weights: best need {self.config.monitor} "
-                f"(training.monitor), but validation measures {measured}; "
-                f"{cure}, choose another training.monitor, or set training.patience to "
-                "null and training.weights to last"
-            )
-            raise ConfigurationError(msg)
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         self.total = checkpoint.total or self.total
@@ -272,32 +288,14 @@ class TrainingRun:
             self.best = Selection(**checkpoint.best)
         if not self.finished:
             warn_of_other_precision(checkpoint.identity, self.precision)
+            before = checkpoint.processes or 1
+            if before != self.group.size:
+                logger.info(
+                    "the training was begun with compute.processes=%d and goes on with %d: equal "
+                    "to rounding, not bit for bit", before, self.group.size,
+                )  # fmt: skip
         done = ": finished, there is nothing left to train" if self.finished else ""
         logger.info("resuming at step %d of %d%s", self.step, self.total, done)
-
-    def _planned(self) -> Budget:
-        """The number of steps that fit into the minutes, measured unless it was before."""
-        folder = self.store.path
-        budget = None if self.config.resume == "never" else stored_budget(folder, self.identity)
-        if budget is None:
-            start = {name: tensor.clone() for name, tensor in self.state.tensors().items()}
-            random = torch.get_rng_state()
-            self.unet.train()
-            budget = measured_budget(
-                self.config,
-                train_step=self._dry_step,
-                validate=self._validate,
-                save=lambda: self.store.dry_run(self.state.tensors()),
-            )
-            self.state.restore(start, step=0)
-            torch.set_rng_state(random)
-            store_budget(folder, budget, self.identity)
-        describe(budget, self.config)
-        return budget
-
-    def _dry_step(self, step: int) -> None:
-        self._accumulated(step)
-        self.state.apply_gradients(rate=0.0)
 
     def _result(self) -> DeCoDiffUNet:
         self.state.ema.copy_to(self.unet.parameters())
@@ -308,6 +306,14 @@ class TrainingRun:
                         self.config.monitor, best.step, self.best.value)  # fmt: skip
             load_average(self.unet, best.tensors)
         return self.unet.eval()
+
+
+def warn_of_interruption(newest: int, config: TrainingConfig, where: str = "") -> None:
+    """Say how a training goes on that was stopped from outside."""
+    logger.warning(
+        "training was interrupted%s; the same command goes on from step %d, the newest checkpoint "
+        "(training.checkpoint_every is %d)", where, newest, config.checkpoint_every,
+    )  # fmt: skip
 
 
 @contextmanager

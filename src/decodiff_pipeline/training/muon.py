@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from decodiff_pipeline.compute.group import ALONE, Group
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
 # Coefficients of the quintic Newton-Schulz iteration, chosen by Jordan et al. for its slope at 0.
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -33,6 +35,9 @@ class Muon(torch.optim.Optimizer):
         momentum: Decay of the running mean of gradients, 0 to 1; the update is Nesterov's.
         weight_decay: Decoupled, as AdamW's.
         precision: Of the matrix products; state and weights stay in the weights' dtype.
+        processes: Those with the same weights and gradients, which share the matrices.
+        group: The processes that have the same weights and gradients. Each orthogonalises some of
+            the matrices for all of them.
 
     Raises:
         ValueError: A weight has less than two dimensions.
@@ -46,8 +51,9 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         precision: torch.dtype = torch.bfloat16,
+        processes: Group = ALONE,
     ) -> None:
-        self.precision = precision
+        self.precision, self.processes = precision, processes
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         for group in self.param_groups:
             for weight in group["params"]:
@@ -58,29 +64,72 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Updates every weight that has a gradient."""
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    by_shape[weight.shape].append((weight, weight.grad))
-            for pairs in by_shape.values():
-                self._update(pairs, group)
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            updates = self._orthogonalised([self._nesterov(each, group) for each in weights])
+            for weight, update in zip(weights, updates, strict=True):
+                scale = group["lr"] * RMS_OF_ADAMW * max(update.shape) ** 0.5
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(update.view(weight.shape), alpha=-scale)
 
-    def _update(
-        self, pairs: list[tuple[torch.Tensor, torch.Tensor]], group: dict[str, Any]
+    def _nesterov(self, weight: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
+        """The update of a weight before it is orthogonalised, as a matrix."""
+        state, gradient = self.state[weight], weight.grad
+        assert gradient is not None  # noqa: S101
+        if not state:
+            state["momentum"] = torch.zeros_like(weight)
+        state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        return gradient.lerp(state["momentum"], group["momentum"]).flatten(1)
+
+    def _orthogonalised(self, matrices: list[torch.Tensor]) -> list[torch.Tensor]:
+        """All matrices in their order, each orthogonalised by one of the processes."""
+        shares = divided([matrix.shape for matrix in matrices], self.processes.size)
+        by_shape: dict[torch.Size, list[int]] = defaultdict(list)
+        for number in shares[self.processes.rank]:
+            by_shape[matrices[number].shape].append(number)
+        done: dict[int, torch.Tensor] = {}
+        for numbers in by_shape.values():
+            batch = torch.stack([matrices[number] for number in numbers])
+            done |= zip(numbers, orthogonalise(batch, self.precision), strict=True)
+        if self.processes.size > 1:
+            self._exchange(done, matrices, shares)
+        return [done[number] for number in range(len(matrices))]
+
+    def _exchange(
+        self, done: dict[int, torch.Tensor], matrices: list[torch.Tensor], shares: list[list[int]]
     ) -> None:
-        updates = []
-        for weight, gradient in pairs:
-            state = self.state[weight]
-            if not state:
-                state["momentum"] = torch.zeros_like(weight)
-            state["momentum"].lerp_(gradient, 1 - group["momentum"])
-            nesterov = gradient.lerp(state["momentum"], group["momentum"])
-            updates.append(nesterov.flatten(1))
-        orthogonal = orthogonalise(torch.stack(updates), self.precision)
-        scale = group["lr"] * RMS_OF_ADAMW * max(updates[0].shape) ** 0.5
-        for (weight, _), update in zip(pairs, orthogonal, strict=True):
-            weight.mul_(1 - group["lr"] * group["weight_decay"])
-            weight.add_(update.view(weight.shape), alpha=-scale)
+        """Add to ``done`` what the other processes have done."""
+        most = max(sum(matrices[number].numel() for number in share) for share in shares)
+        # The products are in this precision, so nothing is lost.
+        flat = matrices[0].new_zeros(most, dtype=self.precision)
+        for number, place in _places(shares[self.processes.rank], matrices):
+            flat[place] = done[number].flatten().to(self.precision)
+        for share, part in zip(shares, self.processes.gather_tensor(flat), strict=True):
+            for number, place in _places(share, matrices):
+                done[number] = part[place].view_as(matrices[number]).to(matrices[number].dtype)
+
+
+def divided(shapes: Sequence[Sequence[int]], processes: int) -> list[list[int]]:
+    """Divide matrices among processes, so that each has about the same to compute.
+
+    Returns:
+        For each process the positions of its matrices, ascending.
+    """
+    costs = [max(shape) * min(shape) ** 2 for shape in shapes]
+    shares: list[list[int]] = [[] for _ in range(processes)]
+    loads = [0] * processes
+    for number in sorted(range(len(shapes)), key=lambda number: -costs[number]):
+        least = loads.index(min(loads))
+        shares[least].append(number)
+        loads[least] += costs[number]
+    return [sorted(share) for share in shares]
+
+
+def _places(share: list[int], matrices: list[torch.Tensor]) -> Iterator[tuple[int, slice]]:
+    """Where each matrix of a share is in a flat tensor of all of them."""
+    start = 0
+    for number in share:
+        yield number, slice(start, start + matrices[number].numel())
+        start += matrices[number].numel()
 
 
 def orthogonalise(matrices: torch.Tensor, precision: torch.dtype = torch.bfloat16) -> torch.Tensor:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
+from decodiff_pipeline.compute.group import ALONE, Group
 from decodiff_pipeline.deco.corruption import draw_corruption
 from decodiff_pipeline.training.batches import Batch, generator
 
@@ -25,12 +26,15 @@ def deviation_loss(
     batch: Batch,
     corruption: CorruptionConfig,
     random: torch.Generator,
+    part: slice = slice(None),
 ) -> torch.Tensor:
     """Mean squared error on δ over all positions, at uniform t (paper, eq. 7).
 
     Args:
         batch: Clean latents and categories, on the network's device.
         random: Source of masks, noise and timesteps, on the CPU.
+        part: The images of the batch that the loss is computed for. What is drawn is drawn for the
+            whole batch, and patches of all its images serve as noise.
 
     Returns:
         A float32 scalar.
@@ -41,8 +45,8 @@ def deviation_loss(
     timesteps = torch.randint(total, (len(latents),), generator=random)
     target = scheduler.deviation(latents, noise, mask, timesteps)
     corrupted = scheduler.add_deviation(latents, target, timesteps)
-    predicted = unet(corrupted, timesteps.to(latents.device), batch.category_ids)
-    return functional.mse_loss(predicted.float(), target)
+    predicted = unet(corrupted[part], timesteps[part].to(latents.device), batch.category_ids[part])
+    return functional.mse_loss(predicted.float(), target[part])
 
 
 @torch.no_grad()
@@ -51,19 +55,22 @@ def held_out_loss(
     scheduler: DeCoDiffScheduler,
     batches: Sequence[Batch],
     corruption: CorruptionConfig,
+    group: Group = ALONE,
 ) -> float:
     """The objective on images that are not trained on, with the same corruption every time.
+
+    The batches are shared by the processes of a group.
 
     Returns:
         The mean over the images.
     """
     was_training = unet.training
     unet.eval()
-    total, count = 0.0, 0
-    for number, batch in enumerate(batches):
-        random = generator("held-out", number)
+    sums = {}
+    for number in range(group.rank, len(batches), group.size):
+        random, batch = generator("held-out", number), batches[number]
         loss = deviation_loss(unet, scheduler, batch, corruption, random)
-        total += loss.item() * len(batch.latents)
-        count += len(batch.latents)
+        sums[number] = loss.item() * len(batch.latents)
     unet.train(was_training)
-    return total / count
+    every = sorted(item for own in group.gather(list(sums.items())) for item in own)
+    return sum(value for _, value in every) / sum(len(batch.latents) for batch in batches)

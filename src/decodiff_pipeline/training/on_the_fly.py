@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from decodiff_pipeline.compute.group import ALONE, Group
 from decodiff_pipeline.data.latent_cache import LatentMoments
 from decodiff_pipeline.data.read_ahead import READERS
 from decodiff_pipeline.data.transforms import augmented_square
@@ -53,6 +54,7 @@ def on_the_fly_batches(
     autoencoder: AutoencoderConfig,
     latents: LatentCacheConfig,
     config: TrainingConfig,
+    group: Group = ALONE,
 ) -> OnTheFlyBatches:
     """Load the autoencoder and make the batches of a training run.
 
@@ -81,6 +83,7 @@ def on_the_fly_batches(
         batch_size=config.batch_size,
         seed=config.seed,
         sample_posterior=config.sample_posterior,
+        group=group,
     )
 
 
@@ -95,6 +98,7 @@ class OnTheFlyBatches(Batches):
     Args:
         autoencoder: In eval mode; it is run on the device and in the precision it is in.
         encode_at_once: Images encoded in one pass, which bounds the memory.
+        group: The processes that share the encoding of every batch.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class OnTheFlyBatches(Batches):
         seed: int,
         encode_at_once: int = 16,
         sample_posterior: bool = True,
+        group: Group = ALONE,
     ) -> None:
         super().__init__(
             [image.category_id for image in chosen],
@@ -122,6 +127,7 @@ class OnTheFlyBatches(Batches):
         self.geometry = geometry
         self.augmentation = augmentation
         self.encode_at_once = encode_at_once
+        self.group = group
         self._pool = ThreadPoolExecutor(READERS)
         self._ahead: dict[int, list[Future[np.ndarray]]] = {}
 
@@ -145,15 +151,18 @@ class OnTheFlyBatches(Batches):
             tensor = to_tensor(squares[start : start + self.encode_at_once])
             channels_last = tensor.contiguous(memory_format=torch.channels_last)
             parts.append(encode(self.autoencoder, channels_last))
-        mean, std = (torch.cat(moments) for moments in zip(*parts, strict=True))
-        return self._positions(number)[1], LatentMoments(mean, std)
+        positions = self._positions(number)[1]
+        mean, std = (
+            self.group.concatenated(torch.cat(moments), len(positions))
+            for moments in zip(*parts, strict=True)
+        )
+        return positions, LatentMoments(mean, std)
 
     def _read(self, number: int) -> list[Future[np.ndarray]]:
         epoch, positions = self._positions(number)
-        return [
-            self._pool.submit(self._square, self.chosen[position], epoch)
-            for position in positions.tolist()
-        ]
+        # At least one image: there is no empty pass.
+        own = positions[self.group.part(len(positions))].tolist() or positions[:1].tolist()
+        return [self._pool.submit(self._square, self.chosen[position], epoch) for position in own]
 
     def _square(self, image: TrainingImage, epoch: int) -> np.ndarray:
         # View 0 is the image without augmentation.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from decodiff_pipeline.commands import kedro_run
+from decodiff_pipeline.compute.group import ALONE, Group
 from decodiff_pipeline.data.caching import wanted_latents, wanted_synthetic
 from decodiff_pipeline.deco.unet import DeCoDiffUNet, build_unet
 from decodiff_pipeline.errors import DataError
@@ -42,8 +43,12 @@ def set_up_training(
     latents: LatentCacheConfig,
     config: TrainingConfig,
     champions: Champions | None = None,
+    group: Group = ALONE,
 ) -> TrainingRun:
     """Open the latents and make a network with its initial weights.
+
+    In a group the first process alone looks for the initial weights; the others get them when the
+    training begins.
 
     Args:
         cache: Latents of its train and val images.
@@ -69,7 +74,9 @@ def set_up_training(
     ids = {category: number for number, category in enumerate(categories)}
     batches: Batches
     if on_the_fly:
-        batches = on_the_fly_batches(rows, ids, images, geometry, autoencoder, latents, config)
+        batches = on_the_fly_batches(
+            rows, ids, images, geometry, autoencoder, latents, config, group
+        )
     else:
         batches = _cached_batches(reader, rows, ids, latents.views, config)
     validation = _validation(manifest, cache, ids, geometry, autoencoder, latents, config)
@@ -82,10 +89,14 @@ def set_up_training(
         **({"autoencoder_dtype": AUTO} if latents.bfloat16 == AUTO and on_the_fly else {}),
         **({"validation_sha256": _validation_digest(validation)} if config.monitored else {}),
     }
-    started, start = initialise_weights(
-        unet, identity, config, store=store, champions=champions, autoencoder=autoencoder
-    )
-    return TrainingRun(unet, batches, validation, config, store, identity | started, start)
+    begun = None
+    if group.first:
+        begun = initialise_weights(
+            unet, identity, config, store=store, champions=champions, autoencoder=autoencoder
+        )
+    started, start = group.broadcast(begun)
+    unet.register_to_config(**started["channel_statistics"])
+    return TrainingRun(unet, batches, validation, config, store, identity | started, start, group)
 
 
 def _training_rows(manifest: pd.DataFrame) -> pd.DataFrame:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from decodiff_pipeline.commands import kedro_run
-from decodiff_pipeline.deco.device import resolve_bfloat16
-from decodiff_pipeline.deco.unet import DeCoDiffUNet, build_unet
+from decodiff_pipeline.compute.group import ALONE, Group
+from decodiff_pipeline.deco.device import resolve_bfloat16, resolve_device
+from decodiff_pipeline.deco.unet import DeCoDiffUNet, QuickDropout, build_unet
 from decodiff_pipeline.errors import CheckpointError
 from decodiff_pipeline.training.muon import Muon
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from decodiff_pipeline.training.checkpoints import Checkpoint, CheckpointStore
     from decodiff_pipeline.training.config import TrainingConfig
@@ -29,15 +30,18 @@ class TrainingState:
 
     Args:
         unet: The network; moved to the device that training runs on.
+        group: Processes that train it together, each on its part of every batch. They start from
+            the weights of the first, and stay the same.
     """
 
-    def __init__(self, unet: DeCoDiffUNet, config: TrainingConfig) -> None:
-        self.unet = unet
-        # Without its precision: Accelerate has one for the whole process, an ablation several.
-        self.device: torch.device = Accelerator().device
+    def __init__(self, unet: DeCoDiffUNet, config: TrainingConfig, group: Group = ALONE) -> None:
+        self.unet, self.group = unet, group
+        self.device = torch.device(resolve_device())
         self.bfloat16 = resolve_bfloat16(config.bfloat16, self.device)
-        self.optimizers = new_optimizers(unet, config, bfloat16=self.bfloat16)
+        self.optimizers = new_optimizers(unet, config, bfloat16=self.bfloat16, group=group)
         unet.to(self.device)
+        self.network = self._shared(unet)
+        self.accumulation = config.accumulation
         if self.device.type == "cpu" and self.bfloat16:
             unet.use_plain_attention()
         self.decay = config.ema_decay
@@ -48,6 +52,46 @@ class TrainingState:
     def autocast(self) -> torch.autocast:
         """Within the block the network computes in the precision that was configured."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+    def add_gradients(
+        self, loss_of: Callable[[nn.Module, slice], torch.Tensor], count: int, *, last: bool
+    ) -> float:
+        """Add a batch's gradients, of which this process computes its part.
+
+        Args:
+            loss_of: Gives the mean loss over a part of the batch, by the network it is given.
+            count: Images of the batch.
+            last: Whether no batch follows before the optimiser's step.
+
+        Returns:
+            The mean loss over the whole batch, the same on all processes.
+        """
+        part = self.group.part(count)
+        weight = (part.stop - part.start) / count
+        if not weight:  # fewer images than processes: there is no empty pass
+            part = slice(0, 1)
+        for module in self.unet.modules():
+            if isinstance(module, QuickDropout) and self.group.size > 1:
+                module.place = (part.start, count)
+        with self._exchange(last):
+            with self.autocast():
+                loss = loss_of(self.network, part)
+            # The mean over the processes is what each one gets.
+            (loss * (weight * self.group.size) / self.accumulation).backward()
+        if self.group.size == 1:
+            return loss.item()
+        return sum(self.group.gather(loss.item() * weight))
+
+    def _exchange(self, last: bool) -> AbstractContextManager[object]:
+        if last or not isinstance(self.network, DistributedDataParallel):
+            return nullcontext()
+        return self.network.no_sync()
+
+    def _shared(self, unet: DeCoDiffUNet) -> nn.Module:
+        if self.group.size == 1:
+            return unet
+        # Queries and keys of the one-token cross-attention have no gradient.
+        return DistributedDataParallel(unet, find_unused_parameters=True)
 
     def apply_gradients(self, rate: float) -> float:
         """One optimiser step with the summed gradients, unless they are not finite.
@@ -122,7 +166,7 @@ class TrainingState:
 
 
 def new_optimizers(
-    unet: nn.Module, config: TrainingConfig, *, bfloat16: bool
+    unet: nn.Module, config: TrainingConfig, *, bfloat16: bool, group: Group = ALONE
 ) -> list[torch.optim.Optimizer]:
     """AdamW for all weights; with ``optimizer: muon`` for those that Muon does not take.
 
@@ -140,7 +184,9 @@ def new_optimizers(
     ]
     if muon:
         precision = torch.bfloat16 if bfloat16 else torch.float32
-        optimizers.append(Muon(muon, lr=rate, weight_decay=decay, precision=precision))
+        optimizers.append(
+            Muon(muon, lr=rate, weight_decay=decay, precision=precision, processes=group)
+        )
     return optimizers
 
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from decodiff_pipeline.compute.group import ALONE, Group
 from decodiff_pipeline.deco.config import ImageScoreConfig
 from decodiff_pipeline.deco.discrepancy import image_scores, latent_discrepancy
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler, reverse_process
+from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.metrics.exact import image_metrics, pixel_metrics
 from decodiff_pipeline.training.batches import Batch
 from decodiff_pipeline.training.objective import held_out_loss
@@ -103,11 +105,31 @@ class Validation:
             return ()
         return ("held_out_loss", *(SYNTHETIC_METRICS if self.synthetic else ()))
 
+    def require(self, monitor: str) -> None:
+        """See to it that a run can be watched by a figure.
+
+        Raises:
+            ConfigurationError: There is nothing to measure it on.
+        """
+        if monitor in self.names:
+            return
+        measured = ", ".join(self.names) or "nothing: there are no good val images"
+        cure = "put good images of the trained categories into val"
+        if self.names:
+            cure = "set latent_cache.synthetic_defects to 1 and run the latent caching again"
+        msg = (
+            f"training.patience and training.weights: best need {monitor} (training.monitor), but "
+            f"validation measures {measured}; {cure}, choose another training.monitor, or set "
+            "training.patience to null and training.weights to last"
+        )
+        raise ConfigurationError(msg)
+
     def measure(
         self,
         unet: DeCoDiffUNet,
         scheduler: DeCoDiffScheduler,
         prepare: Callable[[Batch], Batch],
+        group: Group = ALONE,
     ) -> dict[str, float]:
         """Judge a network.
 
@@ -115,6 +137,7 @@ class Validation:
             unet: The network; dropout is switched off for the measurement.
             scheduler: The forward process; it is left as it is.
             prepare: Brings a batch to the network's device and units.
+            group: The processes that share the work; each has the same network.
 
         Returns:
             ``held_out_loss``: the training objective, with the same corruption every time; and,
@@ -128,9 +151,11 @@ class Validation:
         if not self.batches:
             return {}
         batches = [prepare(batch) for batch in self.batches]
-        measured = {"held_out_loss": held_out_loss(unet, scheduler, batches, self.corruption)}
+        measured = {
+            "held_out_loss": held_out_loss(unet, scheduler, batches, self.corruption, group)
+        }
         if self.synthetic is not None:
-            measured |= self._synthetic_metrics(unet, scheduler, prepare, self.synthetic)
+            measured |= self._synthetic_metrics(unet, scheduler, prepare, self.synthetic, group)
         return measured
 
     def _synthetic_metrics(
@@ -139,6 +164,7 @@ class Validation:
         scheduler: DeCoDiffScheduler,
         prepare: Callable[[Batch], Batch],
         synthetic: SyntheticDefects,
+        group: Group,
     ) -> dict[str, float]:
         chosen = evenly_drawn(synthetic.category_ids.numpy(), MAX_IMAGES // 2)
         ids = synthetic.category_ids[chosen]
@@ -146,15 +172,17 @@ class Validation:
         reverse.set_timesteps(STEPS)
         was_training = unet.training
         unet.eval()
-        good, defective = (
-            np.concatenate([
-                _discrepancy(unet, reverse, prepare(Batch(*parts)))
-                for parts in zip(
-                    latents[chosen].split(self.batch_size), ids.split(self.batch_size), strict=True
-                )
-            ])
+        size = self.batch_size
+        batches = [
+            Batch(*parts)
             for latents in (synthetic.good, synthetic.defective)
-        )  # fmt: skip
+            for parts in zip(latents[chosen].split(size), ids.split(size), strict=True)
+        ]
+        share = batches[group.part(len(batches))]
+        own = [_discrepancy(unet, reverse, prepare(batch)) for batch in share]
+        every = group.gather([each.tolist() for each in own])
+        maps = np.array([one for part in every for batch in part for one in batch], np.float32)
+        good, defective = np.split(maps, 2)
         unet.train(was_training)
         if not (np.isfinite(good).all() and np.isfinite(defective).all()):
             return dict.fromkeys(SYNTHETIC_METRICS, math.nan)

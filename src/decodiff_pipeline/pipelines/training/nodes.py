@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from decodiff_pipeline.compute.config import ComputeConfig
 from decodiff_pipeline.data.caching import LatentCacheConfig
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.latent_cache import LatentCache
@@ -32,6 +33,7 @@ def train_network(
     config: TrainingConfig,
     scoring: ScoringConfig,
     champions: Champions,
+    compute: ComputeConfig,
 ) -> tuple[CheckpointStore, list[dict[str, Any]], dict[str, Any]]:
     """Train on latents, going on where an interrupted run stopped.
 
@@ -44,31 +46,25 @@ def train_network(
         The store with the finished run, the training log, and its last row with the totals and
         where the training started.
     """
+    from decodiff_pipeline.training.run import train
     from decodiff_pipeline.training.scoring import images_to_fit
-    from decodiff_pipeline.training.setup import set_up_training
 
     if scoring.looks_at_images:
         trained = manifest[(manifest["split"] == "train") & (manifest["label"] == "good")]
         images_to_fit(manifest, set(trained["category"]))
-    run = set_up_training(
+    log, summary = train(
         manifest,
         cache,
         store,
-        images=images.of(manifest),
+        images=images,
         geometry=geometry,
         autoencoder=autoencoder,
         latents=latents,
         config=config,
         champions=champions,
+        compute=compute,
     )
-    unet = run.run()
-    summary = {
-        "last": run.log[-1],
-        "parameters": sum(parameter.numel() for parameter in unet.parameters()),
-        "images": len(run.batches.category_ids),
-        "start": run.start,
-    }
-    return store, run.log, summary
+    return store, log, summary
 
 
 def assemble_model(

@@ -29,6 +29,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "params:training",
                     "params:scoring",
                     "champion_model",
+                    "params:compute",
                 ],
                 outputs=["checkpoints", "training_log", "training_summary"],
                 name="train_network",

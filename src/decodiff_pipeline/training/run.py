@@ -1,0 +1,172 @@
+"""A training in this process, or shared by several."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from pydantic import BaseModel
+
+from decodiff_pipeline.compute.config import ComputeConfig, Workers, plan
+from decodiff_pipeline.compute.group import ALONE, Group, current_group
+from decodiff_pipeline.compute.launch import launch
+from decodiff_pipeline.data.caching import LatentCacheConfig
+from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.data.latent_cache import LatentCache
+from decodiff_pipeline.deco.config import PreprocessConfig
+from decodiff_pipeline.deco.weights import AutoencoderConfig
+from decodiff_pipeline.training.champion import Champion
+from decodiff_pipeline.training.checkpoints import CheckpointStore
+from decodiff_pipeline.training.config import CHAMPION, TrainingConfig
+from decodiff_pipeline.training.identity import differences
+from decodiff_pipeline.training.loop import warn_of_interruption
+from decodiff_pipeline.training.setup import set_up_training
+
+if TYPE_CHECKING:
+    from decodiff_pipeline.training.champion import Champions
+    from decodiff_pipeline.training.loop import TrainingRun
+
+logger = logging.getLogger(__name__)
+
+# On the processor the larger networks fill all cores by themselves.
+SMALL = ("nano", "XS")
+# Fewer images are trained on in the time that processes take to start.
+WORTHWHILE_IMAGES = 4096
+
+
+class Job(BaseModel):
+    """What the processes of a training are told."""
+
+    manifest: Path
+    images: Path
+    cache: Path
+    store: Path
+    geometry: PreprocessConfig
+    autoencoder: AutoencoderConfig
+    latents: LatentCacheConfig
+    config: TrainingConfig
+    model: str
+    champion: Champion | None = None
+
+
+class _Fetched:
+    """The champion that `kedro run` has looked up: its workers do not ask MLflow."""
+
+    def __init__(self, model: str, champion: Champion | None) -> None:
+        self.model, self._champion = model, champion
+
+    def fetch(self) -> Champion | None:
+        return self._champion
+
+
+def train(
+    manifest: pd.DataFrame,
+    cache: LatentCache,
+    store: CheckpointStore,
+    *,
+    images: ImageFolder,
+    geometry: PreprocessConfig,
+    autoencoder: AutoencoderConfig,
+    latents: LatentCacheConfig,
+    config: TrainingConfig,
+    champions: Champions,
+    compute: ComputeConfig,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Train a network on latents, on as much of the machine as ``compute`` says.
+
+    Returns:
+        The training log, and its last row with the network's and the data's size and the start.
+
+    Raises:
+        DecodiffError: As :func:`~decodiff_pipeline.training.setup.set_up_training` and
+            :meth:`~decodiff_pipeline.training.loop.TrainingRun.run` say, or a process has failed.
+    """
+    job = Job(
+        manifest=Path(),
+        images=images.path,
+        cache=cache.path,
+        store=store.path,
+        geometry=geometry,
+        autoencoder=autoencoder,
+        latents=latents,
+        config=config,
+        model=champions.model,
+    )
+    run = _set_up(job, manifest, champions, current_group() or ALONE)
+    summary = {
+        "parameters": sum(parameter.numel() for parameter in run.unet.parameters()),
+        "images": len(run.batches.category_ids),
+        "start": run.start,
+    }
+    workers = _workers(run, compute)
+    if run.group.size > 1 or workers.processes == 1 or _is_finished(run):
+        run.run(workers.threads)
+        log = run.log
+    else:
+        del run  # its network need not lie beside the workers'
+        if config.init_from == CHAMPION:
+            job = job.model_copy(update={"champion": champions.fetch()})
+        log = _train_in_processes(job, manifest, store, workers)
+    return log, {"last": log[-1], **summary}
+
+
+def _train_in_processes(
+    job: Job, manifest: pd.DataFrame, store: CheckpointStore, workers: Workers
+) -> list[dict[str, Any]]:
+    logger.info("training in %d processes of %d threads", workers.processes, workers.threads)
+    with tempfile.TemporaryDirectory(prefix="decodiff-") as folder:
+        file = Path(folder) / "manifest.parquet"
+        manifest.to_parquet(file)
+        try:
+            launch(f"{__name__}:train_rank", job.model_copy(update={"manifest": file}), workers)
+        except (KeyboardInterrupt, SystemExit):
+            warn_of_interruption(max(store.steps(), default=0), job.config)
+            raise
+    done = store.latest(tensors=False)
+    assert done is not None  # noqa: S101
+    return done.log
+
+
+def train_rank(content: str, group: Group) -> None:
+    """Train as one of several processes."""
+    job = Job.model_validate_json(content)
+    # What it says about the initial weights was said when the training was set up.
+    logging.getLogger("decodiff_pipeline.training.initial_weights").setLevel(logging.ERROR)
+    manifest = pd.read_parquet(job.manifest)
+    _set_up(job, manifest, _Fetched(job.model, job.champion), group).run()
+
+
+def _set_up(job: Job, manifest: pd.DataFrame, champions: Champions, group: Group) -> TrainingRun:
+    return set_up_training(
+        manifest,
+        LatentCache(job.cache),
+        CheckpointStore(job.store),
+        images=ImageFolder(job.images).of(manifest),
+        geometry=job.geometry,
+        autoencoder=job.autoencoder,
+        latents=job.latents,
+        config=job.config,
+        champions=champions,
+        group=group,
+    )
+
+
+def _workers(run: TrainingRun, compute: ComputeConfig) -> Workers:
+    """The processes of a training, at most one for each image of a batch."""
+    config, small = run.config, run.config.preset in SMALL
+    images = run.total * config.accumulation * config.batch_size
+    long = images >= WORTHWHILE_IMAGES or config.max_minutes is not None
+    most = min(config.batch_size, len(run.batches.category_ids))
+    workers = plan(compute, most=most, worth=small and long, what="images in a batch")
+    if small and workers.threads is None and workers.device == "cpu":
+        return workers._replace(threads=1)  # a second one makes it slower
+    return workers
+
+
+def _is_finished(run: TrainingRun) -> bool:
+    """Whether there is nothing left to train."""
+    done = None if run.config.resume == "never" else run.store.latest(tensors=False)
+    return done is not None and done.finished and not differences(done.identity, run.identity)
