@@ -93,7 +93,7 @@ def project(root: Path, **changes: Any) -> Project:
             "autoencoder": "conf/base/parameters_caching.yml",
             "scoring": "conf/base/parameters_scoring.yml",
         },
-        "globals_files": {"conf/base/globals.yml": ["dataset"]},
+        "globals_files": {"dataset": "conf/base/globals.yml"},
     }
     return Project(**(values | changes))
 
@@ -228,10 +228,28 @@ def test_check_passes_on_what_was_written_and_fails_with_a_diff_once_it_is_stale
     assert str(tmp_path) not in written
     assert command("--check").returncode == 0
 
+    tiles = tmp_path / "conf" / "tiles"
+    tiles.mkdir()
+    (tiles / "globals.yml").write_text("dataset: tiles\n")
+    (tiles / "parameters.yml").write_text("training: 2\n")
+    assert command("--env", "tiles").returncode == 0
+    training = yaml.safe_load((tiles / "dvc.yaml").read_text())["stages"]["training"]
+    assert training["cmd"] == "kedro run --env tiles --pipelines training"
+    assert training["wdir"] == "../.."
+    assert training["params"] == [
+        {"conf/tiles/globals.yml": ["dataset"]},
+        {"conf/tiles/parameters.yml": ["training"]},
+    ]
+    assert training["outs"] == ["data/08_reporting/tiles/training.json"]
+    assert (tmp_path / "dvc.yaml").read_text() == written
+    assert "screws" in command("--env", "screws").stderr
+    (tiles / "dvc.yaml").write_text("stages: {}\n")
+
     (tmp_path / "conf" / "base" / "globals.yml").write_text("dataset: other\n")
     stale = command("--check")
 
     assert stale.returncode == 1
     assert "make dvc-yaml" in stale.stderr
+    assert "conf/tiles/dvc.yaml" in stale.stderr
     assert "+    - data/08_reporting/other/training.json" in stale.stdout
     assert (tmp_path / "dvc.yaml").read_text() == written

@@ -50,14 +50,15 @@ def unrecorded(project: Path, environment: str | None) -> list[str]:
     checked. An output that a later stage was recorded with in another state counts as well.
     """
     file = stages_file(project, environment)
-    stages: dict[str, Any] = _read(file)
-    locked: dict[str, Any] = _read(file.with_name(LOCK_FILE))
+    stages, locked = _read(file), _read(file.with_name(LOCK_FILE))
     made, used = (
         {one["path"]: one.get("md5") for stage in locked.values() for one in stage.get(kind, ())}
         for kind in ("outs", "deps")
     )
     wrong = []
-    for path in (path for stage in stages.values() for path in _checked(stage, project)):
+    for path, options in _outputs(stages).items():
+        if options.get("persist") and (project / path).is_dir():
+            continue
         recorded = made.get(path)
         found = recorded and recorded == used.get(path, recorded) and _md5(project / path)
         if not recorded or found != recorded:
@@ -65,16 +66,26 @@ def unrecorded(project: Path, environment: str | None) -> list[str]:
     return wrong
 
 
-def _checked(stage: dict[str, Any], project: Path) -> list[str]:
-    """The outputs of a stage but for folders that it keeps."""
-    lines = [line for kind in ("outs", "metrics", "plots") for line in stage.get(kind, ())]
-    options = [line if isinstance(line, dict) else {line: {}} for line in lines]
-    return [
-        path
-        for one in options
-        for path, how in one.items()
-        if not (how.get("persist") and (project / path).is_dir())
+def stored_outputs(lock: Path) -> list[str]:
+    """Paths of a ``dvc.lock`` whose content is in DVC's cache, rather than in Git."""
+    outputs = _outputs(_read(lock.with_name(STAGES_FILE)))
+    locked = {out["path"] for stage in _read(lock).values() for out in stage.get("outs", ())}
+    return [path for path, how in outputs.items() if how.get("cache", True) and path in locked]
+
+
+def _outputs(stages: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Options of every output by its path."""
+    lines = [
+        line
+        for stage in stages.values()
+        for kind in ("outs", "metrics", "plots")
+        for line in stage.get(kind, ())
     ]
+    return {
+        path: how
+        for line in lines
+        for path, how in (line if isinstance(line, dict) else {line: {}}).items()
+    }
 
 
 def _read(file: Path) -> dict[str, Any]:

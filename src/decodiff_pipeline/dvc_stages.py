@@ -1,7 +1,8 @@
 """Writes `dvc.yaml` from the Kedro pipelines, the catalog and the parameters, or checks it.
 
-    python -m decodiff_pipeline.dvc_stages           # write dvc.yaml
-    python -m decodiff_pipeline.dvc_stages --check   # exit status 1 and a diff when it is stale
+    python -m decodiff_pipeline.dvc_stages               # write every dvc.yaml that is there
+    python -m decodiff_pipeline.dvc_stages --env tiles   # write conf/tiles/dvc.yaml
+    python -m decodiff_pipeline.dvc_stages --check       # exit status 1 and a diff if one is stale
 
 Each Kedro pipeline in `STAGES` becomes one DVC stage. What a stage depends on is read off, never
 kept by hand: its catalog inputs, its `params:` inputs, and the source folders that its code
@@ -15,7 +16,9 @@ imports, directly or not. A catalog entry gives hints in its `metadata` key:
         plots: {x: fpr, y: tpr}  # for `dvc plots show`; DVC's own options, kept in its cache
         ignore: true    # not DVC's business
 
-Only `conf/base` is read: `conf/local` is a person's own and has no place in a committed file.
+An environment has a `dvc.yaml` of its own in its folder, with its `dvc.lock` beside it: data sets
+then run, are pulled and are merged apart from each other, and a name of a stage means one thing.
+`conf/local` is a person's own and has no place in a committed file.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -30,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from decodiff_pipeline.dvc_lock import BASE, STAGES_FILE, stages_file
 from decodiff_pipeline.errors import ConfigurationError, DecodiffError
 from decodiff_pipeline.pipeline_registry import STAGES
 from decodiff_pipeline.source_folders import source_folders
@@ -70,38 +75,46 @@ class Project:
     package: Path  # the folder of its package
     pipelines: Mapping[str, Pipeline]  # every registered pipeline by name
     catalog: Mapping[str, Any]  # the base catalog, as configured
-    # Top-level parameter -> file that defines it, relative to `root`.
+    # Top-level parameter or global -> file that defines it, relative to `root`.
     parameter_files: Mapping[str, str]
-    globals_files: Mapping[str, list[str]]  # file with globals, relative to `root` -> its keys
+    globals_files: Mapping[str, str]
+    environment: str | None = None  # Kedro's; None for that of the project's own `dvc.yaml`
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # as the files say
 
 
-def load_project(root: Path) -> Project:
-    """Reads a Kedro project's registry and `conf/base`, and no data.
+def load_project(root: Path, environment: str | None = None) -> Project:
+    """Reads a Kedro project's registry and the configuration of an environment, and no data.
 
     Raises:
-        ConfigurationError: A configuration file is not a YAML mapping.
+        ConfigurationError: There is no such environment, or a file of it is no YAML mapping.
     """
     from kedro.framework.project import pipelines, settings
     from kedro.framework.startup import bootstrap_project
 
     metadata = bootstrap_project(root)
     source = root / settings.CONF_SOURCE
+    name = "base" if environment in BASE else str(environment)
     loader = settings.CONFIG_LOADER_CLASS(
-        conf_source=str(source), env="base", **settings.CONFIG_LOADER_ARGS
+        conf_source=str(source), env=name, **settings.CONFIG_LOADER_ARGS
     )
-    keys = {
-        path.relative_to(root).as_posix(): list(read_mapping(path))
-        for path in sorted((source / "base").rglob("*.yml"))
-        if path.relative_to(source / "base").parts[0].startswith(("parameters", "globals"))
-    }
-    is_globals = {path: PurePosixPath(path).name.startswith("globals") for path in keys}
+    catalog = loader["catalog"]
+    files: dict[str, dict[str, str]] = {"parameters": {}, "globals": {}}
+    for folder in dict.fromkeys((source / "base", source / name)):
+        for path in sorted(folder.rglob("*.yml")):
+            kind = path.relative_to(folder).parts[0]
+            for prefix, places in files.items():
+                if kind.startswith(prefix):
+                    place = path.relative_to(root).as_posix()
+                    places.update(dict.fromkeys(read_mapping(path), place))
     return Project(
         root=root,
         package=metadata.source_dir / metadata.package_name,
         pipelines=pipelines,
-        catalog=loader["catalog"],
-        parameter_files={k: p for p, names in keys.items() if not is_globals[p] for k in names},
-        globals_files={path: names for path, names in keys.items() if is_globals[path]},
+        catalog=catalog,
+        parameter_files=files["parameters"],
+        globals_files=files["globals"],
+        environment=None if name == "base" else name,
+        parameters=loader["parameters"],
     )
 
 
@@ -146,8 +159,10 @@ def _stage(name: str, project: Project) -> dict[str, Any]:
         project.package / folder for key, folder in PARAMETER_FOLDERS.items() if key in parameters
     }
     ordered = [written[path] for path in sorted(written)]
+    named = f"--env {shlex.quote(project.environment)} " if project.environment else ""
     stage = {
-        "cmd": f"kedro run --pipelines {name}",
+        "cmd": f"kedro run {named}--pipelines {name}",
+        "wdir": "../.." if project.environment else None,
         # What a stage reads and writes through one handle (a cache, checkpoints) is its output.
         "deps": sorted(path.relative_to(project.root).as_posix() for path in sources)
         + sorted(read - written.keys()),
@@ -241,7 +256,9 @@ def _parameters(pipeline: Pipeline, project: Project) -> set[str]:
 
 def _parameter_list(parameters: Iterable[str], project: Project) -> list[dict[str, list[str]]]:
     """Returns the stage's `params`: file -> keys, with every global, since any may be used."""
-    files = {path: sorted(keys) for path, keys in project.globals_files.items()}
+    files: dict[str, list[str]] = {}
+    for key, path in sorted(project.globals_files.items()):
+        files.setdefault(path, []).append(key)
     for key in sorted(parameters):
         if key not in project.parameter_files:
             raise ConfigurationError(
@@ -252,35 +269,59 @@ def _parameter_list(parameters: Iterable[str], project: Project) -> list[dict[st
     return [{path: files[path]} for path in sorted(files)]
 
 
+def environments(root: Path) -> list[str | None]:
+    """The environments that have a `dvc.yaml`, and that of the project's own."""
+    return [None, *(file.parent.name for file in sorted(root.glob(f"conf/*/{STAGES_FILE}")))]
+
+
+def write(root: Path, environment: str | None) -> Path:
+    """Writes an environment's `dvc.yaml` unless it is up to date; returns its path.
+
+    Raises:
+        ConfigurationError: As `load_project` and `generate`.
+    """
+    target, wanted = stages_file(root, environment), generate(load_project(root, environment))
+    if not target.is_file() or target.read_text(encoding="utf-8") != wanted:
+        target.write_text(wanted, encoding="utf-8")
+    return target
+
+
+def is_stale(root: Path, environment: str | None) -> bool:
+    """Whether an environment's `dvc.yaml` has to be written anew; prints the difference."""
+    target, wanted = stages_file(root, environment), generate(load_project(root, environment))
+    found = target.read_text(encoding="utf-8") if target.is_file() else ""
+    name = target.relative_to(root).as_posix()
+    lines = (text.splitlines(keepends=True) for text in (found, wanted))
+    sys.stdout.writelines(difflib.unified_diff(*lines, name, "generated"))
+    if found == wanted:
+        return False
+    sys.stderr.write(
+        f"{name} is not what the pipelines, catalog and parameters say: run it anew "
+        "with `make dvc-yaml` and commit it\n"
+    )
+    return True
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes or checks `dvc.yaml` in a project folder; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m decodiff_pipeline.dvc_stages")
     parser.description = "Write dvc.yaml from the Kedro pipelines, the catalog and the parameters."
     parser.add_argument("--check", action="store_true", help="only say whether it is stale")
+    parser.add_argument("--env", help="Kedro environment; default: all that have a dvc.yaml")
     parser.add_argument("--project", type=Path, default=Path(), help="default: this folder")
     options = parser.parse_args(arguments)
-    target = options.project / "dvc.yaml"
     logging.disable(logging.INFO)  # Kedro says where its logging configuration is
+    root = options.project.resolve()
+    chosen = [options.env] if options.env else environments(root)
     try:
-        wanted = generate(load_project(options.project.resolve()))
+        if options.check:
+            return int(any([is_stale(root, environment) for environment in chosen]))
+        for environment in chosen:
+            write(root, environment)
     except DecodiffError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    found = target.read_text(encoding="utf-8") if target.is_file() else ""
-    if found == wanted:
-        return 0
-    if not options.check:
-        target.write_text(wanted, encoding="utf-8")
-        return 0
-    difference = difflib.unified_diff(
-        found.splitlines(keepends=True), wanted.splitlines(keepends=True), "dvc.yaml", "generated"
-    )
-    sys.stdout.writelines(difference)
-    sys.stderr.write(
-        "dvc.yaml is not what the pipelines, catalog and parameters say: run it anew "
-        "with `make dvc-yaml` and commit it\n"
-    )
-    return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python -m decodiff_pipeline.retrain
     python -m decodiff_pipeline.retrain --commit --continue-from origin/retrained
+    python -m decodiff_pipeline.retrain --env tiles --commit
 
 Data and artifacts come from the DVC remote, `dvc repro` makes anew what a change of data,
 parameters or code has made stale, the artifacts go back to the remote, and the newest version
@@ -13,31 +14,35 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
-import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from decodiff_pipeline import commands
 from decodiff_pipeline.data.provenance import git_output
-from decodiff_pipeline.errors import ConfigurationError, DecodiffError, RetrainingFailed
+from decodiff_pipeline.dvc_lock import LOCK_FILE, stages_file, stored_outputs
+from decodiff_pipeline.dvc_stages import Project, load_project
+from decodiff_pipeline.errors import ConfigurationError, DecodiffError
+from decodiff_pipeline.record import prepare, registered_version, run_tool, tag_version
+from decodiff_pipeline.tracking.mlflow_values import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 logger = logging.getLogger(__name__)
 
-LOCK = "dvc.lock"
 MAX_CHARACTERS = 60_000  # GitHub takes 65,536 in a pull request
 
 
 @dataclass(frozen=True)
 class Files:
-    """Where the project's catalog keeps what a retraining reads and writes.
+    """Where an environment of a project keeps what a retraining reads and writes.
 
     Attributes:
+        stages: Its ``dvc.yaml``.
         reports: Folder of the reports; what of it Git does not ignore is committed.
         log: The audit log in it, which is only added to.
         promotion: Outcome and gates, as JSON.
@@ -46,6 +51,7 @@ class Files:
         page: The two pages in one, which is written here.
     """
 
+    stages: Path
     reports: Path
     log: Path
     promotion: Path
@@ -54,25 +60,37 @@ class Files:
     page: Path
 
     @classmethod
-    def of(cls, project: Path) -> Files:
+    def of(cls, project: Project) -> Files:
         """Ask the catalog of a project."""
-        from decodiff_pipeline.dvc_stages import load_project
-
-        catalog = load_project(project).catalog
         names = ("promotion_log", "promotion", "promotion_summary", "evaluation_summary")
-        log, outcome, gates, metrics = (project / catalog[name]["filepath"] for name in names)
-        return cls(outcome.parent, log, outcome, gates, metrics, outcome.with_name("retrain.md"))
+        log, outcome, gates, metrics = (
+            project.root / project.catalog[name]["filepath"] for name in names
+        )
+        stages = stages_file(project.root, project.environment)
+        page = outcome.with_name("retrain.md")
+        return cls(stages, outcome.parent, log, outcome, gates, metrics, page)
+
+    @property
+    def lock(self) -> Path:
+        """The ``dvc.lock`` of the environment."""
+        return self.stages.with_name(LOCK_FILE)
 
 
 def retrain(
-    project: Path, *, commit: bool = False, continue_from: str | None = None
+    root: Path,
+    *,
+    environment: str | None = None,
+    commit: bool = False,
+    continue_from: str | None = None,
 ) -> dict[str, Any]:
     """Bring data, model and champion up to date.
 
     Args:
-        project: The project's folder.
+        root: The project's folder.
+        environment: Kedro's; the project's own ``dvc.yaml`` without one.
         commit: Commit ``dvc.lock`` and the reports that Git tracks, also those of a retraining
-            that fails half-way, so that the next one goes on where it stopped.
+            that fails half-way, so that the next one goes on where it stopped. If nothing has
+            changed, nothing is committed.
         continue_from: A revision whose ``dvc.lock`` is newer than the one checked out, such as a
             branch that is not merged yet. Left alone where it does not exist, is merged, or the
             one checked out has changed since they parted. Its lines of the audit log are kept.
@@ -84,39 +102,54 @@ def retrain(
         ConfigurationError: Something is missing that a retraining needs; nothing was done yet.
         RetrainingFailed: A step has failed; what it printed says why.
     """
-    _require(project, commit)
+    _require(root, environment, commit)
+    project = load_project(root, environment)
     files = Files.of(project)
     if continue_from is not None:
-        _take_lock(project, continue_from, files)
-    remote = _has_remote(project)
+        _take_lock(root, continue_from, files)
+    remote = _has_remote(root)
+    raw, stages = _tracked_inputs(files, root), str(files.stages.relative_to(root))
     if remote:
-        _restore(project)
+        _restore(files, root, raw)
     try:
-        _step(project, "dvc", "repro")
+        run_tool(root, "dvc", "repro", stages)
+        if registered_version(project)[1] is None:
+            # The lock is of another registry: of a laptop, or of a server that was replaced.
+            logger.info("the registry lacks the model that %s names: registering it", files.lock)
+            run_tool(root, "dvc", "repro", "--force", "--single-item", f"{stages}:registration")
     finally:
         # Hours of training are worth keeping even where a later stage has failed.
         if remote:
-            _step(project, "dvc", "push")
+            run_tool(root, "dvc", "push", stages, *raw)
         if commit:
-            _commit(project, files, "Retraining: artifacts")
+            _commit(root, files, "Retraining: artifacts")
+    logger.info("%s", tag_version(project))
     try:
         files.promotion.unlink(missing_ok=True)
-        _step(project, "kedro", "run", "--pipelines", "promotion")
+        named = ("--env", environment) if environment else ()
+        run_tool(root, "kedro", "run", *named, "--pipelines", "promotion")
     finally:
         # A refusal that is an error (promotion.fail_on_refusal) is written before it is raised.
         if files.promotion.exists():
             outcome = _report(files)
             if commit:
-                _commit(project, files, f"Retraining: {_headline(outcome)}")
+                _commit(root, files, f"Retraining: {_headline(outcome)}")
     return outcome
 
 
-def _require(project: Path, commit: bool) -> None:
+def _require(project: Path, environment: str | None, commit: bool) -> None:
     """Look for what would be missed only after hours."""
     for name in ("dvc.yaml", "pyproject.toml", ".dvc"):
         if not (project / name).exists():
             msg = f"{project} has no {name}: name the project's folder, --project FOLDER"
             raise ConfigurationError(msg)
+    stages = stages_file(project, environment)
+    if not stages.is_file():
+        msg = (
+            f"there is no {stages.relative_to(project)}: "
+            f"python -m decodiff_pipeline.dvc_stages --env {environment} writes it"
+        )
+        raise ConfigurationError(msg)
     if not git_output(project, "rev-parse", "HEAD"):
         msg = f"{project} is not a Git repository with a commit, or git is not on the path"
         raise ConfigurationError(msg)
@@ -126,36 +159,36 @@ def _require(project: Path, commit: bool) -> None:
     if commit and not git_output(project, "var", "GIT_COMMITTER_IDENT"):
         msg = "Git does not know who commits; set user.name and user.email, or leave out --commit"
         raise ConfigurationError(msg)
-    if os.environ.get("MLFLOW_TRACKING_URI"):
-        from decodiff_pipeline.registry.versions import require_registry
+    from decodiff_pipeline.registry.versions import require_registry
 
-        require_registry()
+    require_registry()
 
 
 def _take_lock(project: Path, revision: str, files: Files) -> None:
     """Take what an earlier retraining has recorded and nobody has merged yet."""
+    lock = files.lock.relative_to(project).as_posix()
     if git_output(project, "rev-parse", "--verify", f"{revision}^{{commit}}") is None:
-        logger.info("%s does not exist yet: starting from %s as it is here", revision, LOCK)
+        logger.info("%s does not exist yet: starting from %s as it is here", revision, lock)
     elif git_output(project, "merge-base", "--is-ancestor", revision, "HEAD") is not None:
-        logger.info("%s is merged: starting from %s as it is here", revision, LOCK)
+        logger.info("%s is merged: starting from %s as it is here", revision, lock)
     else:
         parted = git_output(project, "merge-base", revision, "HEAD") or ""
-        if git_output(project, "diff", "--quiet", parted, "HEAD", "--", LOCK) is None:
-            logger.info("%s here is newer than that of %s: starting from it", LOCK, revision)
+        if git_output(project, "diff", "--quiet", parted, "HEAD", "--", lock) is None:
+            logger.info("%s here is newer than that of %s: starting from it", lock, revision)
         else:
             _take_recorded(project, revision, files)
-            logger.info("starting from %s of %s", LOCK, revision)
+            logger.info("starting from %s of %s", lock, revision)
         _take_lines(project, revision, files.log)
 
 
 def _take_recorded(project: Path, revision: str, files: Files) -> None:
     """Check out the lock and the figures that belong to it, but not the audit log."""
-    recorded = [LOCK, files.reports.relative_to(project).as_posix()]
+    recorded = [path.relative_to(project).as_posix() for path in (files.lock, files.reports)]
     listed = git_output(project, "ls-tree", "-r", "-z", "--name-only", revision, "--", *recorded)
     log = files.log.relative_to(project).as_posix()
     there = [name for name in (listed or "").split("\0") if name and name != log]
     if there:
-        _call(project, "git", "checkout", "--quiet", revision, "--", *there)
+        run_tool(project, "git", "checkout", "--quiet", revision, "--", *there)
 
 
 def _take_lines(project: Path, revision: str, log: Path) -> None:
@@ -178,19 +211,37 @@ def _moment(line: str) -> str:
 
 
 def _has_remote(project: Path) -> bool:
-    listed = _call(project, sys.executable, "-m", "dvc", "remote", "list", capture=True)
+    listed = run_tool(project, "dvc", "remote", "list", capture=True)
     if not listed.strip():
         logger.warning("DVC has no remote: data and artifacts are those on this machine")
     return bool(listed.strip())
 
 
-def _restore(project: Path) -> None:
-    """Raw data have to be in the remote; of artifacts, what is missing is made anew."""
-    listed = git_output(project, "ls-files", "-z", "--", "*.dvc") or ""
-    tracked = [name for name in listed.split("\0") if name]
-    if tracked:
-        _step(project, "dvc", "pull", *tracked)
-    _step(project, "dvc", "pull", "--allow-missing")
+def _tracked_inputs(files: Files, project: Path) -> list[str]:
+    """The pointers of what the stages read and no stage makes, such as the raw images."""
+    stages = yaml.safe_load(files.stages.read_bytes())["stages"]
+    read = {path for stage in stages.values() for path in stage.get("deps", ())}
+    return sorted(f"{path}.dvc" for path in read if (project / f"{path}.dvc").is_file())
+
+
+def _restore(files: Files, project: Path, raw: list[str]) -> None:
+    """Raw data have to be in the remote; of artifacts, what is missing is made anew.
+
+    So is what lies here, is not what the lock names, and was never stored: it is left as it is,
+    such as an interrupted training, which the stage goes on with.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    if raw:
+        run_tool(project, "dvc", "pull", *raw)
+    run_tool(project, "dvc", "fetch", str(files.stages.relative_to(project)))
+    with Repo(str(project)) as repo:
+        for path in stored_outputs(files.lock):
+            try:
+                repo.checkout(str(project / path), allow_missing=True)
+            except DvcException as error:
+                logger.warning("%s stays as it is: %s", path, first_line(error))
 
 
 def _report(files: Files) -> dict[str, Any]:
@@ -211,43 +262,17 @@ def _headline(outcome: dict[str, Any]) -> str:
 
 def _commit(project: Path, files: Files, message: str) -> None:
     """Commit the lock and the reports that are not ignored, if they have changed."""
-    paths = [path for path in (project / LOCK, files.reports) if path.exists()]
-    _call(project, "git", "add", "--", *map(str, paths))
+    paths = [path for path in (files.lock, files.reports) if path.exists()]
+    run_tool(project, "git", "add", "--", *map(str, paths))
     if git_output(project, "diff", "--cached", "--quiet") is None:
-        _call(project, "git", "commit", "--quiet", "--message", message)
-
-
-def _step(project: Path, tool: str, *arguments: str) -> None:
-    """Run a tool of this environment, showing what it prints.
-
-    Raises:
-        RetrainingFailed: It ends with an error.
-    """
-    logger.info("%s", " ".join((tool, *arguments)))
-    started = time.monotonic()
-    _call(project, sys.executable, "-m", tool, *arguments)
-    logger.info("%s took %.0f s", " ".join((tool, *arguments)), time.monotonic() - started)
-
-
-def _call(project: Path, *command: str, capture: bool = False) -> str:
-    # Stages that DVC runs look for `kedro` on the path.
-    tools = str(Path(sys.executable).parent)
-    environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"}
-    done = subprocess.run(  # noqa: S603 - no shell
-        command, cwd=project, env=environment, check=False, text=True,
-        stdout=subprocess.PIPE if capture else None,
-    )  # fmt: skip
-    if done.returncode:
-        shown = " ".join(command).replace(sys.executable, "python")
-        msg = f"`{shown}` ended with exit code {done.returncode}; see its output above"
-        raise RetrainingFailed(msg)
-    return done.stdout or ""
+        run_tool(project, "git", "commit", "--quiet", "--message", message)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m decodiff_pipeline.retrain")
     parser.description = "Restore with DVC, make anew what has changed, promote, store with DVC."
+    parser.add_argument("--env", default=commands.environment(), help="Kedro environment")
     parser.add_argument("--project", type=Path, default=Path(), help="default: this folder")
     parser.add_argument(
         "--commit", action="store_true", help="commit dvc.lock and the reports that Git tracks"
@@ -258,9 +283,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    root = options.project.resolve()
+    prepare(root, options.env)
     try:
         outcome = retrain(
-            options.project.resolve(), commit=options.commit, continue_from=options.continue_from
+            root,
+            environment=options.env,
+            commit=options.commit,
+            continue_from=options.continue_from,
         )
     except DecodiffError as error:
         sys.stderr.write(f"Error: {error}\n")

@@ -56,7 +56,7 @@ def test_a_registered_version_answers_as_before(expected: dict[str, Any]) -> Non
 def test_digests_of_a_version_are_what_they_were(
     expected: dict[str, Any], manifest: pd.DataFrame
 ) -> None:
-    tags = identity_tags(PIPELINE, expected["thresholds"], manifest)
+    tags = identity_tags(PIPELINE, expected["thresholds"], manifest, {}, {})
     named = ("model_sha256", "thresholds_sha256", "data_digest", "autoencoder_digest")
     assert {name: tags[name] for name in named} == {name: expected["tags"][name] for name in named}
 

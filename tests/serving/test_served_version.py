@@ -33,7 +33,7 @@ def test_number_of_a_version_by_alias_in_a_copy_and_after_a_change(
         thresholds = {"categories": {"mono": {"threshold": threshold}}}
         register_model(
             tiny_model, thresholds, {"categories": {}}, {}, manifest, ImageFolder(raw), manifest,
-            RegistrationConfig(model_name="bolts"),
+            {}, {}, RegistrationConfig(model_name="bolts"),
         )  # fmt: skip
     rows = {"image": [(raw / "mono" / "a.png").read_bytes()], "category": ["mono"]}
     for uri, number in {

@@ -83,6 +83,8 @@ def server(
         manifest,
         ImageFolder(raw),
         manifest,
+        {},
+        {},
         RegistrationConfig(max_images=2),
     )
     (tmp_path / "overrides.json").write_text('{"poly": 0.9}')

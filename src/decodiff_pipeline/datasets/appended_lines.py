@@ -12,7 +12,7 @@ from decodiff_pipeline.data.atomic import append_lines
 
 
 class AppendedLinesDataset(AbstractDataset[Any, Any]):
-    """JSON lines that are only added to: saving appends one, whoever else does so meanwhile."""
+    """JSON lines that are only added to, whoever else does so meanwhile."""
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         """Name the file.
@@ -39,14 +39,20 @@ class AppendedLinesDataset(AbstractDataset[Any, Any]):
             ) from error
 
     def save(self, data: Any) -> None:
-        """Append one line in one write, and wait until it is on the disk.
+        """Append in one write, and wait until it is on the disk.
+
+        Args:
+            data: A list of what becomes a line each, or what becomes one line.
 
         Raises:
             OSError: The disk does not take it; the file is as it was.
         """
-        line = json.dumps(data, ensure_ascii=False).encode() + b"\n"
+        lines = data if isinstance(data, list) else [data]
+        if not lines:
+            return
+        text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
         self._filepath.parent.mkdir(parents=True, exist_ok=True)
-        append_lines(self._filepath, line, sync=True)
+        append_lines(self._filepath, text.encode(), sync=True)
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

@@ -19,7 +19,7 @@ from decodiff_pipeline.hooks import dvc_parent, logged_data, outcome
 from decodiff_pipeline.hooks.run_end import RunEnd
 from decodiff_pipeline.hooks.system_metrics import SystemMetrics
 from decodiff_pipeline.tracking import journal
-from decodiff_pipeline.tracking.mlflow_values import first_line, prepare_environment
+from decodiff_pipeline.tracking.mlflow_values import default_uri, first_line, prepare_environment
 from decodiff_pipeline.tracking.tracker import UPLOAD, Tracker
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ TRACKED = frozenset(
 )
 TRAINING = frozenset({"__default__", "ablation", "autoencoder", "retrain", "train", "training"})
 DVC_EXPERIMENT = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")  # tags: the same in small letters
-DATABASE = "mlflow.db"
 
 
 class TrackingHooks:
@@ -99,7 +98,7 @@ class TrackingHooks:
 
         # Under `dvc exp run --temp` the project is a throw-away copy, and DVC_ROOT the real one.
         home = Path(os.environ.get("DVC_ROOT") or self._project)
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / DATABASE}"
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri(self._project)
         unsent = home / journal.FOLDER
         _tell_of_earlier_runs(unsent)
         self.tracker = Tracker(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 IDENTITY = ("model_sha256", "thresholds_sha256", "data_digest", "git_commit", "dvc_revision")
 MOVED = ("promoted", "overridden")
+REPEATED = ("promotion.outcome", "promotion.from_version")
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,28 @@ def promote(
             moved = {ROLLED_BACK: ""} if outcome in MOVED else {}
             registry.tag(challenger.number, audit.as_tags(line) | moved)
     return line
+
+
+def is_logged(judgement: Judgement, line: Mapping[str, Any]) -> bool:
+    """Whether the audit log gets this line: not if nothing was decided, or the same as before.
+
+    A refused version stands before the gates again at every retraining. If the same gates fail
+    beside the same champion, the log has it already.
+
+    Args:
+        judgement: From `judge_challenger`, with the tags that the challenger had then.
+        line: From `promote`.
+    """
+    if line["outcome"] != "refused":
+        return bool(line["outcome"] != "unchanged")
+    before, now = judgement.challenger.tags, audit.as_tags(line)
+    same = all(before.get(key) == now.get(key) for key in REPEATED)
+    return not (same and _failed_names(before) == _failed_names(now))
+
+
+def _failed_names(tags: Mapping[str, str]) -> list[str]:
+    """The failed gates of a version's tags, without their numbers."""
+    return [line.split(": ")[0] for line in tags.get("promotion.failed", "").splitlines()]
 
 
 def _outcome(

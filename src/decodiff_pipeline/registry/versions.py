@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import filelock
+from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.errors import ConfigurationError, ModelError
+from decodiff_pipeline.registry.alias_lock import AliasLock
 from decodiff_pipeline.tracking.mlflow_values import (
     MAX_TAG,
     UNKNOWN,
@@ -23,7 +19,7 @@ from decodiff_pipeline.tracking.mlflow_values import (
 from decodiff_pipeline.tracking.redaction import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from mlflow import MlflowClient
 
@@ -74,6 +70,7 @@ class Registry:
         self.uri: str = mlflow.get_registry_uri()
         with self._explained("read"):
             self.client: MlflowClient = mlflow.MlflowClient()
+        self._lock = AliasLock(self.client, name)
 
     def aliases(self) -> dict[str, str]:
         """Version numbers by alias.
@@ -114,6 +111,7 @@ class Registry:
         """
         try:
             with self._explained("written"):
+                self._lock.require()
                 if number is None:
                     self.client.delete_registered_model_alias(self.name, alias)
                 else:
@@ -152,8 +150,14 @@ class Registry:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Wait until no other process of this machine moves an alias of this model."""
-        with filelock.FileLock(_lock_file(self.uri, self.name)):
+        """Wait until no other process, on any machine, moves an alias of this model.
+
+        Raises:
+            ModelError: MLflow cannot be reached.
+        """
+        with ExitStack() as stack:
+            with self._explained("written"):
+                stack.enter_context(self._lock.held())
             yield
 
     @contextmanager
@@ -177,18 +181,27 @@ def find_champion(name: str) -> Version | None:
     Raises:
         Exception: What MLflow, requests or SQLAlchemy raise where the store does not answer.
     """
+    return _found(name, lambda client: client.get_registered_model(name).aliases.get(CHAMPION))
+
+
+def find_version(name: str, number: str) -> Version | None:
+    """A version by its number; ``None`` where there is none. Raises as `find_champion`."""
+    return _found(name, lambda client: number)
+
+
+def _found(name: str, number_by: Callable[[MlflowClient], Any]) -> Version | None:
     prepare_environment()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     client = MlflowClient()
     try:
-        number = client.get_registered_model(name).aliases.get(CHAMPION)
+        number = number_by(client)
+        return None if number is None else _version(client, name, str(number))
     except MlflowException as error:
         if error.error_code == UNKNOWN:
             return None
         raise
-    return None if number is None else _version(client, name, str(number))
 
 
 def _version(client: MlflowClient, name: str, number: str) -> Version:
@@ -214,15 +227,3 @@ def require_registry() -> None:
             f"({first_line(error)}); check the server, or MLFLOW_TRACKING_URI"
         )
         raise ConfigurationError(msg) from error
-
-
-def _lock_file(uri: str, name: str) -> Path:
-    """Beside a database file; for a server, in this user's temporary folder.
-
-    Processes on other machines are kept apart by reading the alias again before it is moved.
-    """
-    database = uri.removeprefix("sqlite:///")
-    digest = hashlib.sha256(f"{uri} {name}".encode()).hexdigest()[:12]
-    if database != uri:
-        return Path(database).with_name(f"{Path(database).name}.{digest}.lock")
-    return Path(tempfile.gettempdir(), f"decodiff-{Path.home().name}-{digest}.lock")

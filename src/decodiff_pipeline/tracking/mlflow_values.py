@@ -40,10 +40,19 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password, and a call to find it
 }
+DATABASE = "mlflow.db"
 UNKNOWN = "RESOURCE_DOES_NOT_EXIST"  # MLflow's code for a run, model or version that is not there
 UPLOAD_SECONDS = 120
 # Variables by which a server is told its thresholds, its log and more; no check is meant by them.
 OF_A_SERVER = "DECODIFF_"
+
+
+def default_uri(project: Path) -> str:
+    """The store of a project's runs and models where ``MLFLOW_TRACKING_URI`` names none.
+
+    Under ``dvc exp run --temp`` the project is a throw-away copy, and DVC_ROOT the real one.
+    """
+    return f"sqlite:///{Path(os.environ.get('DVC_ROOT') or project) / DATABASE}"
 
 
 def prepare_environment() -> None:

@@ -210,10 +210,15 @@ def summarise(
 
 
 def name_run(metrics: dict[str, Any], provenance: dict[str, Any]) -> dict[str, Any]:
-    """The key figures and the MLflow run, in a file that no stage depends on: its id is random."""
+    """The key figures and the MLflow run, in a file that no stage depends on: its id is random.
+
+    What ``--params`` gave is named beside it, since no file has it.
+    """
     from decodiff_pipeline.reporting.tables import key_figures
 
-    return {"mlflow_run_id": provenance["mlflow_run_id"], **key_figures(metrics)}
+    given = provenance.get("parameter_overrides")
+    named = {"parameter_overrides": given} if given else {}
+    return {"mlflow_run_id": provenance["mlflow_run_id"], **named, **key_figures(metrics)}
 
 
 def tabulate(

@@ -31,17 +31,17 @@ def judge_challenger(
 
 def move_champion(
     judgement: Any, provenance: dict[str, Any], promotion: PromotionConfig
-) -> tuple[dict[str, Any], dict[str, Any], str]:
+) -> tuple[dict[str, Any], list[dict[str, Any]], str]:
     """Move the alias if the gates are passed or overridden.
 
     Returns:
-        What was done, as JSON, as a line of the audit log, and as Markdown.
+        What was done, as JSON, as lines of the audit log, and as Markdown.
     """
-    from decodiff_pipeline.registry.promotion import promote
+    from decodiff_pipeline.registry.promotion import is_logged, promote
     from decodiff_pipeline.registry.promotion_report import render_markdown
 
     line = promote(judgement, promotion, provenance)
-    return line, line, render_markdown(line)
+    return line, [line] if is_logged(judgement, line) else [], render_markdown(line)
 
 
 def stop_if_refused(done: dict[str, Any], promotion: PromotionConfig) -> None:

@@ -9,13 +9,13 @@ from decodiff_pipeline.registry.config import RegistrationConfig, RollbackConfig
 
 def roll_back(
     provenance: dict[str, Any], registration: RegistrationConfig, rollback: RollbackConfig
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """See `decodiff_pipeline.registry.rollback.roll_back`.
 
     Returns:
-        What was done, as JSON and as a line of the audit log.
+        What was done, as JSON and as lines of the audit log.
     """
     from decodiff_pipeline.registry import rollback as registry
 
     line = registry.roll_back(registration.model_name, rollback, provenance)
-    return line, line
+    return line, [line]
