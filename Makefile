@@ -5,9 +5,13 @@ PYTHON ?= python3.11
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
-DATASET := elpv
+# ENV=tiles works on the Kedro environment conf/tiles, and hence on its data set.
+ENV    :=
+DATASET := $(shell cat conf/base/globals.yml $(ENV:%=conf/%/globals.yml) 2>/dev/null | \
+	sed -nE "s/^dataset: *['\"]?([^'\" \#]+).*/\1/p" | tail -n 1)
+ENVIRONMENT := $(ENV:%=--env %)
 MODEL := decodiff-$(DATASET)
-STAGES := data_validation latent_caching visibility training evaluation registration
+STAGES := $(ENV:%=conf/%/)dvc.yaml
 REPORT := data/08_reporting/$(DATASET)
 
 # Stages that DVC runs look for `kedro` on the path.
@@ -42,16 +46,16 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PY) -m pip install -qq --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
-data: $(STAMP)  ## put the demo's images into data/01_raw and record them in DVC
-	$(PY) -m decodiff_pipeline.data.acquire $(DATASET)
+data: $(STAMP)  ## put the demo's images into data/01_raw; record them, or your own (ENV=name), in DVC
+	$(if $(ENV),,$(PY) -m decodiff_pipeline.data.acquire $(DATASET))
 	$(VENV)/bin/dvc add --quiet data/01_raw/$(DATASET)
 
-demo: data  ## run the whole chain on real images and record it in DVC
-	$(VENV)/bin/kedro run
-	$(VENV)/bin/dvc commit --quiet --force $(STAGES)
-	$(VENV)/bin/dvc status && $(VENV)/bin/dvc status --quiet
-	@$(MAKE) --no-print-directory summary
-	@changed=$$(git ls-files --modified --others --exclude-standard -- data dvc.lock dvc.yaml) && \
+demo: data  ## run the whole chain on real images, or on your own (ENV=name), and record it in DVC
+	$(VENV)/bin/kedro run $(ENVIRONMENT)
+	$(PY) -m decodiff_pipeline.record $(ENVIRONMENT)
+	$(VENV)/bin/dvc status $(STAGES) && $(VENV)/bin/dvc status --quiet $(STAGES)
+	@$(MAKE) --no-print-directory summary ENV=$(ENV)
+	@changed=$$(git ls-files --modified --others --exclude-standard -- data $(STAGES:yaml=*)) && \
 		{ test -z "$$changed" || echo "to record it       git add" $$changed "&& git commit"; }
 
 summary: $(STAMP)  ## show the last results and where everything is
@@ -60,11 +64,11 @@ summary: $(STAMP)  ## show the last results and where everything is
 		$(REPORT)/registration.json \
 		"" \
 		"report             $(REPORT)/report.html" \
-		"                   make report" \
+		"                   make report$(ENV:%= ENV=%)" \
 		"MLflow run         %(run_id)s" \
-		"                   make ui" \
+		"                   make ui$(ENV:%= ENV=%)" \
 		"registered model   %(name)s, version %(version)s" \
-		"                   make serve"
+		"                   make serve$(ENV:%= ENV=%)"
 
 report: $(STAMP)  ## open the last report in a browser
 	$(PY) -m webbrowser -t "file://$(CURDIR)/$(REPORT)/report.html"
@@ -111,8 +115,8 @@ format: $(STAMP)  ## let ruff fix and format the code
 bench: $(STAMP)  ## run the benchmarks into benchmarks/results.json
 	$(PY) -m benchmarks
 
-dvc-yaml: $(STAMP)  ## write dvc.yaml from the Kedro pipelines, catalog and parameters
-	$(PY) -m decodiff_pipeline.dvc_stages
+dvc-yaml: $(STAMP)  ## write dvc.yaml, or conf/ENV/dvc.yaml, from Kedro pipelines, catalog, parameters
+	$(PY) -m decodiff_pipeline.dvc_stages $(ENVIRONMENT)
 
 parameters: $(STAMP)  ## write docs/parameters.md from the models of the parameters and the catalog
 	$(PY) docs/parameters.py

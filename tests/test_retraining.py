@@ -367,7 +367,7 @@ def test_every_decision_is_in_git(story: Story) -> None:
         story.lossy.clone, "git", "show", "HEAD:data/08_reporting/line/promotion_log.jsonl"
     )
     lines = [json.loads(line) for line in log.splitlines()]
-    assert [line["outcome"] for line in lines] == ["promoted", "unchanged", "promoted", "refused"]
+    assert [line["outcome"] for line in lines] == ["promoted", "promoted", "refused"]
     assert not any(line["git_dirty"] for line in lines)
     _, subject = story.team.run(story.lossy.clone, "git", "log", "-1", "--format=%s")
     assert "version 3 is refused" in subject
@@ -433,7 +433,8 @@ class Branches:
     def after_continuing(self) -> tuple[str, list[str]]:
         """Lock and moments in the audit log."""
         reports = self.log.parent
-        _take_lock(self.project, "retrained", Files(reports, self.log, *[reports / "x"] * 4))
+        files = Files(self.project / "dvc.yaml", reports, self.log, *[reports / "x"] * 4)
+        _take_lock(self.project, "retrained", files)
         lines = [json.loads(line)["at"] for line in self.log.read_text().splitlines()]
         return (self.project / "dvc.lock").read_text().strip(), lines
 

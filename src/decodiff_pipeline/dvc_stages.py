@@ -291,8 +291,8 @@ def is_stale(root: Path, environment: str | None) -> bool:
     target, wanted = stages_file(root, environment), generate(load_project(root, environment))
     found = target.read_text(encoding="utf-8") if target.is_file() else ""
     name = target.relative_to(root).as_posix()
-    lines = (text.splitlines(keepends=True) for text in (found, wanted))
-    sys.stdout.writelines(difflib.unified_diff(*lines, name, "generated"))
+    old, new = (text.splitlines(keepends=True) for text in (found, wanted))
+    sys.stdout.writelines(difflib.unified_diff(old, new, name, "generated"))
     if found == wanted:
         return False
     sys.stderr.write(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import pytest
 from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
 
+from decodiff_pipeline.commands import use_environment
 from decodiff_pipeline.hooks import SummaryHooks, TrackingHooks
 
 if TYPE_CHECKING:
@@ -117,6 +119,30 @@ def test_the_monitoring_ends_with_its_verdict(
     assert f"monitoring: {verdict}\nmono: 50 images differ.\n2 cannot be read.\n" in text
     assert "monitoring_report.json\n" in text
     assert f"python -m webbrowser -t {(tmp_path / 'monitoring_report.json').as_uri()}" in text
+
+
+def test_a_lock_that_the_run_left_behind_is_named_with_the_command_that_records_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.delenv("KEDRO_ENV", raising=False)
+    written = {"metrics": METRICS}
+    assert "DVC" not in shown(tmp_path, written, None, capsys)  # nothing was recorded yet
+    (tmp_path / "dvc.yaml").write_text("stages: {evaluation: {metrics: [metrics.json]}}")
+    lock = "stages: {{evaluation: {{outs: [{{path: metrics.json, md5: {}}}]}}}}"
+    (tmp_path / "dvc.lock").write_text(lock.format("of-another-run"))
+    use_environment(None, {"training": {"steps": 150}})
+    try:
+        text = " ".join(shown(tmp_path, written, None, capsys).split())
+    finally:
+        use_environment(None)
+    assert "dvc.lock is of an earlier run than metrics.json; write training.steps=150 into" in text
+    assert text.endswith("conf/base first, then python -m decodiff_pipeline.record")
+    content = (tmp_path / "metrics.json").read_bytes()
+    (tmp_path / "dvc.lock").write_text(
+        lock.format(hashlib.md5(content, usedforsecurity=False).hexdigest())
+    )
+    assert "DVC" not in shown(tmp_path, written, None, capsys)
 
 
 def test_a_rollback_shows_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

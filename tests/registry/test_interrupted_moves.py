@@ -8,7 +8,8 @@ import pytest
 
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.registry.config import PromotionConfig, RollbackConfig
-from decodiff_pipeline.registry.promotion import Judgement, promote
+from decodiff_pipeline.registry.gates import Gate
+from decodiff_pipeline.registry.promotion import Judgement, is_logged, promote
 from decodiff_pipeline.registry.rollback import roll_back
 from decodiff_pipeline.registry.versions import Registry
 
@@ -148,3 +149,20 @@ def test_a_store_that_cannot_be_opened_is_a_sentence(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(mlflow, "MlflowClient", lambda: open("/no/such/folder/x.db"))
     with pytest.raises(ModelError, match=r"cannot be read \(.*No such file"):
         Registry(NAME)
+
+
+def test_the_audit_log_gets_a_refusal_once_and_no_line_where_nothing_moved(
+    registry: Registry,
+) -> None:
+    def logged(*failed: str, number: str = "3") -> bool:
+        gates = [
+            Gate(name, "nut", "recall", 0.1, None, 0.2, False, f"{len(name)} ms: too slow")
+            for name in failed
+        ]
+        challenger = registry.version(number)
+        judgement = Judgement(challenger, registry.champion(), gates, [], "")
+        return is_logged(judgement, promote(judgement, PromotionConfig(), {}))
+
+    assert [logged("size"), logged("size"), logged("latency")] == [True, False, True]
+    assert [logged(), logged()] == [True, False]  # promoted, and the champion already
+    assert not registry.version("3").tags.get("rollback.reason")

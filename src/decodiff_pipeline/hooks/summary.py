@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import shutil
 import sys
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from kedro.framework.hooks import hook_impl
 
+from decodiff_pipeline.commands import environment, overrides
+from decodiff_pipeline.dvc_lock import IN_STAGE, LOCK_FILE, stages_file, unrecorded
 from decodiff_pipeline.tracking.redaction import redact
 
 if TYPE_CHECKING:
@@ -47,6 +50,7 @@ class SummaryHooks:
         """Print the summary; the run is over and done, so nothing here may make it fail."""
         try:
             blocks = self._blocks(pipeline.all_outputs(), catalog)
+            blocks += self._unrecorded(pipeline.all_outputs(), catalog)
         except Exception as error:
             logger.warning("the summary cannot be shown: %s", error)
             return
@@ -80,6 +84,29 @@ class SummaryHooks:
 
                 blocks.append(promotion_report.render_table(catalog.load(name)))
         return blocks
+
+    def _unrecorded(self, written: set[str], catalog: DataCatalog) -> list[str]:
+        """A sentence where this run has left ``dvc.lock`` behind."""
+        lock = stages_file(self._project, environment()).with_name(LOCK_FILE)
+        if IN_STAGE in os.environ or not lock.is_file():
+            return []
+        entries = (catalog.config_resolver.resolve_pattern(name) for name in written)
+        places = {Path(entry.get("filepath") or entry.get("path") or "") for entry in entries}
+        others = [
+            path
+            for path in unrecorded(self._project, environment())
+            if self._project / path in places
+        ]
+        if not others:
+            return []
+        named = f" --env {environment()}" if self._project != lock.parent else ""
+        given = ", ".join(f"{name}={value}" for name, value in overrides().items())
+        first = f"write {given} into conf/{environment() or 'base'} first, then " if given else ""
+        return [
+            f"DVC:        {lock.relative_to(self._project)} is of an earlier run than "
+            f"{', '.join(others[:2])}{' and others' if others[2:] else ''};\n{'':<12}"
+            f"{first}python -m decodiff_pipeline.record{named}"
+        ]
 
     def _page(self, label: str, name: str, catalog: DataCatalog) -> str:
         path = Path(catalog.config_resolver.resolve_pattern(name)["filepath"])

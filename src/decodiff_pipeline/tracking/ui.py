@@ -18,7 +18,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from decodiff_pipeline.tracking.mlflow_values import first_line, prepare_environment
+from decodiff_pipeline.tracking.mlflow_values import default_uri, first_line, prepare_environment
 from decodiff_pipeline.tracking.redaction import redact
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=5000)
     options = parser.parse_args(arguments)
     prepare_environment()
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri(Path.cwd())
     try:
         page = runs_page(uri, options.dataset)
     except Exception as error:  # whatever MLflow, requests or SQLAlchemy raise

@@ -130,7 +130,7 @@ class MlflowUploader:
         found = client.get_experiment_by_name(name)
         if found is None:
             try:
-                return client.create_experiment(name, _artifacts_of(self._uri))
+                return client.create_experiment(name, artifacts_beside(self._uri))
             except MlflowException:
                 # Another run may have created it since; if not, the first error is the one to see.
                 found = client.get_experiment_by_name(name)
@@ -168,7 +168,7 @@ def _database(uri: str) -> Path:
     return Path(uri.removeprefix(SQLITE).partition("?")[0]).resolve()
 
 
-def _artifacts_of(uri: str) -> str | None:
+def artifacts_beside(uri: str) -> str | None:
     """Beside a SQLite file; a server has its own place for them."""
     return (_database(uri).parent / ARTIFACTS).as_uri() if uri.startswith(SQLITE) else None
 

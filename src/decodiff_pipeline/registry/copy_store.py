@@ -1,0 +1,252 @@
+"""Copies runs and versions from one MLflow store to another, such as from a laptop to a server.
+
+    MLFLOW_TRACKING_URI=https://mlflow.example.org \
+        python -m decodiff_pipeline.registry.copy_store sqlite:///mlflow.db
+
+Runs keep names, times, parameters, metrics, tags, data and artifacts; versions keep numbers, tags,
+files and aliases. Runs get other ids: the tag ``copied_from`` has the one before. A copy that was
+cut off goes on, and what is there is left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from decodiff_pipeline.errors import DecodiffError, ModelError
+from decodiff_pipeline.tracking.mlflow_values import (
+    METRICS_PER_BATCH,
+    PARAMS_PER_BATCH,
+    batches,
+    default_uri,
+    first_line,
+    patience,
+    prepare_environment,
+)
+from decodiff_pipeline.tracking.redaction import redact
+from decodiff_pipeline.tracking.uploader import SQLITE, artifacts_beside
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+COPIED_FROM = "copied_from"
+PARENT = "mlflow.parentRunId"
+LOGGED = "models:/"  # of the source of a version, before the id of the logged model
+PAGE = 200
+
+
+class StoreCopy:
+    """A copy in progress.
+
+    Args:
+        source: URI of the store that is read.
+        target: URI of the store that is added to.
+    """
+
+    def __init__(self, source: str, target: str) -> None:
+        prepare_environment()
+        import mlflow
+
+        # What MLflow looks up by itself, such as the files of a version, it looks up there.
+        mlflow.set_tracking_uri(target)
+        self._source_uri, self._target_uri = source, target
+        self._source = mlflow.MlflowClient(source, registry_uri=source)
+        self._target = mlflow.MlflowClient(target, registry_uri=target)
+        self._runs: dict[str, str] = {}  # ids of the copies by those of the runs
+        self.copied = {"runs": 0, "versions": 0}
+
+    def copy(self) -> None:
+        """Copy every run that is over, then every version, then the aliases.
+
+        Raises:
+            ModelError: The target has other versions under the same numbers.
+        """
+        for experiment in self._source.search_experiments():
+            for run in self._runs_of(experiment.experiment_id):
+                self._copy_run(run, experiment.name)
+        for run_id, copy in self._runs.items():
+            parent = self._source.get_run(run_id).data.tags.get(PARENT)
+            if parent in self._runs:
+                self._target.set_tag(copy, PARENT, self._runs[parent])
+        for model in self._source.search_registered_models():
+            self._copy_model(model)
+
+    def _runs_of(self, experiment_id: str) -> Iterator[Run]:
+        token = None
+        while True:
+            page = self._source.search_runs([experiment_id], max_results=PAGE, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _copy_run(self, run: Run, experiment: str) -> None:
+        from mlflow.entities import Param, RunTag
+
+        if run.info.status == "RUNNING":
+            return
+        place = self._experiment(experiment)
+        run_id = run.info.run_id
+        for found in self._target.search_runs([place], f"tags.{COPIED_FROM} = '{run_id}'"):
+            if found.info.end_time == run.info.end_time:
+                self._runs[run_id] = found.info.run_id
+                return
+            self._target.delete_run(found.info.run_id)  # it was cut off
+        tags = {COPIED_FROM: run_id, "mlflow.user": run.data.tags.get("mlflow.user", "")}
+        made = self._target.create_run(place, run.info.start_time, tags, run.info.run_name)
+        copy = made.info.run_id
+        rest = [RunTag(*item) for item in run.data.tags.items() if item[0] not in (PARENT, *tags)]
+        self._target.log_batch(copy, tags=rest)
+        for part in batches([Param(*item) for item in run.data.params.items()], PARAMS_PER_BATCH):
+            self._target.log_batch(copy, params=part)
+        points = [
+            point
+            for key in run.data.metrics
+            for point in self._source.get_metric_history(run_id, key)
+        ]
+        for part in batches([_metric(point) for point in points], METRICS_PER_BATCH):
+            self._target.log_batch(copy, metrics=part)
+        if run.inputs and run.inputs.dataset_inputs:
+            self._target.log_inputs(copy, run.inputs.dataset_inputs)
+        with self._downloaded(run.info.artifact_uri) as folder:
+            self._target.log_artifacts(copy, folder)
+        self._target.set_terminated(copy, run.info.status, run.info.end_time)
+        self._runs[run_id] = copy
+        self.copied["runs"] += 1
+
+    def _experiment(self, name: str) -> str:
+        found = self._target.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        return str(self._target.create_experiment(name, artifacts_beside(self._target_uri)))
+
+    @contextmanager
+    def _downloaded(self, uri: str) -> Iterator[str]:
+        """The artifacts at a URI of the source, in a folder that is removed after the block."""
+        import mlflow
+
+        with tempfile.TemporaryDirectory() as folder:
+            yield mlflow.artifacts.download_artifacts(
+                artifact_uri=uri, dst_path=folder, tracking_uri=self._source_uri
+            )
+
+    def _copy_model(self, model: RegisteredModel) -> None:
+        from mlflow.exceptions import MlflowException
+
+        there = {str(v.version): v for v in self._versions(self._target, model.name)}
+        versions = {int(v.version): v for v in self._versions(self._source, model.name)}
+        for number, version in versions.items():
+            other = there.get(str(number))
+            if other is not None and other.tags.get(COPIED_FROM) != version.run_id:
+                raise ModelError(
+                    f"{redact(self._target_uri)} has a version {number} of {model.name} that is no "
+                    "copy: rename that model there, or copy into an empty registry"
+                )
+        try:
+            self._target.create_registered_model(model.name, description=model.description)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        for number in range(1, max(versions, default=0) + 1):
+            if str(number) in there:
+                continue
+            if number in versions:
+                self._copy_version(versions[number])
+            elif number > max(map(int, there), default=0):  # so that later ones keep their numbers
+                self._target.create_model_version(model.name, "mlflow-artifacts:/removed")
+                self._target.delete_model_version(model.name, str(number))
+        for alias, chosen in model.aliases.items():
+            self._target.set_registered_model_alias(model.name, alias, str(chosen))
+
+    def _versions(self, client: MlflowClient, name: str) -> list[ModelVersion]:
+        return list(client.search_model_versions(f"name = '{name}'"))
+
+    def _copy_version(self, version: ModelVersion) -> None:
+        source, made_by = str(version.source), str(version.run_id)
+        model_id = source.removeprefix(LOGGED)
+        if model_id == source:
+            raise ModelError(
+                f"version {version.version} of {version.name} is no model that MLflow 3 has "
+                "logged; delete it, or register it again"
+            )
+        logged = self._source.get_logged_model(model_id)
+        run_id = self._runs.get(made_by)
+        experiment = self._source.get_experiment(logged.experiment_id)
+        made = self._target.create_logged_model(
+            self._experiment(experiment.name), logged.name, run_id, logged.tags, logged.params,
+            logged.model_type,
+        )  # fmt: skip
+        with self._downloaded(logged.artifact_location) as folder:
+            description = Path(folder, "MLmodel")
+            content = yaml.safe_load(description.read_bytes())
+            content |= {
+                "run_id": run_id,
+                "model_id": made.model_id,
+                "artifact_path": made.artifact_location,
+            }
+            description.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+            self._target.log_model_artifacts(made.model_id, folder)
+        self._target.finalize_logged_model(made.model_id, "READY")
+        if run_id is not None:
+            points = [_metric(point, made.model_id) for point in logged.metrics or []]
+            for part in batches(points, METRICS_PER_BATCH):
+                self._target.log_batch(run_id, metrics=part)
+        self._target.create_model_version(
+            version.name, f"{LOGGED}{made.model_id}", run_id,
+            {**version.tags, COPIED_FROM: made_by}, description=version.description,
+        )  # fmt: skip
+        self.copied["versions"] += 1
+
+
+def _metric(point: Any, model_id: str | None = None) -> Any:
+    from mlflow.entities import Metric
+
+    return Metric(point.key, point.value, point.timestamp, point.step, model_id=model_id)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m decodiff_pipeline.registry.copy_store")
+    parser.description = "Copy MLflow's runs and versions to the store MLFLOW_TRACKING_URI names."
+    parser.add_argument("source", nargs="?", default=None, help="default: mlflow.db of this folder")
+    options = parser.parse_args(arguments)
+    target = os.environ.get("MLFLOW_TRACKING_URI")
+    source = options.source or default_uri(Path.cwd())
+    if not target or target == source:
+        sys.stderr.write("Error: set MLFLOW_TRACKING_URI to the server that takes the copy\n")
+        return 1
+    if not _is_there(source):
+        sys.stderr.write(f"Error: there is no store at {redact(source)}; name it\n")
+        return 1
+    from mlflow.exceptions import MlflowException
+
+    try:
+        copy = StoreCopy(source, target)
+        with patience():
+            copy.copy()
+    except (DecodiffError, MlflowException, OSError) as error:
+        sys.stderr.write(f"Error: {first_line(error)}; run this again to go on\n")
+        return 1
+    counted = ", ".join(f"{count} {what}" for what, count in copy.copied.items())
+    sys.stdout.write(f"{counted} copied from {redact(source)} to {redact(target)}\n")
+    return 0
+
+
+def _is_there(uri: str) -> bool:
+    """Whether a store exists, as far as a file: MLflow would make an empty one."""
+    return not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).is_file()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
