@@ -75,7 +75,7 @@ def run(pipeline: Pipeline, folder: Path, parameters: dict[str, Any]) -> DataCat
         if key in entry:
             entry[key] = str(folder / entry[key].replace("${globals:dataset}", "contract"))
     in_memory = {
-        "reference_evaluations": NoReferences(),
+        "earlier_evaluations": NoReferences(),
         "seed_replicates": {},
         "champion_model": None,
         "provenance": dict.fromkeys(["git_commit", "git_dirty", "dvc_revision", "mlflow_run_id"]),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from decodiff_pipeline.data.masks import read_marks
+from decodiff_pipeline.data.masks import parse_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,23 +17,23 @@ TOUCHING = np.zeros((48, 48), bool)
 TOUCHING[:20, :] = True  # a part of the border, less than half of the picture
 
 
-def grey(ground: int, mark: int, defect: np.ndarray = DEFECT) -> Image.Image:
-    return Image.fromarray(np.where(defect, mark, ground).astype(np.uint8))
+def grey(background: int, mark: int, defect: np.ndarray = DEFECT) -> Image.Image:
+    return Image.fromarray(np.where(defect, mark, background).astype(np.uint8))
 
 
-def palette(ground: tuple[int, int, int], mark: tuple[int, int, int]) -> Image.Image:
+def palette(background: tuple[int, int, int], mark: tuple[int, int, int]) -> Image.Image:
     image = Image.frombytes("P", (48, 48), DEFECT.astype(np.uint8).tobytes())
-    image.putpalette([*ground, *mark])
+    image.putpalette([*background, *mark])
     return image
 
 
-def rgba(ground: tuple[int, ...], mark: tuple[int, ...]) -> Image.Image:
+def rgba(background: tuple[int, ...], mark: tuple[int, ...]) -> Image.Image:
     values = np.empty((48, 48, 4), np.uint8)
-    values[:], values[DEFECT] = ground, mark
+    values[:], values[DEFECT] = background, mark
     return Image.fromarray(values)
 
 
-GROUNDS: dict[str, Callable[[], Image.Image]] = {
+BACKGROUNDS: dict[str, Callable[[], Image.Image]] = {
     "grey palette": lambda: palette((64, 64, 64), (255, 255, 255)),
     "white palette": lambda: palette((255, 255, 255), (255, 0, 0)),
     "white palette, black defect": lambda: palette((255, 255, 255), (0, 0, 0)),
@@ -46,9 +46,9 @@ GROUNDS: dict[str, Callable[[], Image.Image]] = {
 }
 
 
-@pytest.mark.parametrize("name", GROUNDS)
+@pytest.mark.parametrize("name", BACKGROUNDS)
 def test_the_ground_covers_the_border(name: str) -> None:
-    found = read_marks(GROUNDS[name]())
+    found = parse_mask(BACKGROUNDS[name]())
     assert np.array_equal(found.defect, DEFECT)
     assert bool(found.note) == (not name.startswith("alpha"))
 
@@ -57,7 +57,7 @@ def test_the_ground_covers_the_border(name: str) -> None:
 @pytest.mark.parametrize("mark", [1, 255])
 def test_a_plain_mask_marks_what_is_not_zero_wherever_it_is(defect: np.ndarray, mark: int) -> None:
     for image in (grey(0, mark, defect), grey(0, mark, defect).convert("RGB")):
-        found = read_marks(image)
+        found = parse_mask(image)
         assert np.array_equal(found.defect, defect)
         assert found.note == ""
 
@@ -65,7 +65,7 @@ def test_a_plain_mask_marks_what_is_not_zero_wherever_it_is(defect: np.ndarray, 
 def test_a_black_palette_ground_stays_the_ground() -> None:
     image = Image.frombytes("P", (48, 48), (~TOUCHING).astype(np.uint8).tobytes())
     image.putpalette([0, 0, 0, 255, 255, 255])
-    assert np.array_equal(read_marks(image).defect, ~TOUCHING)
+    assert np.array_equal(parse_mask(image).defect, ~TOUCHING)
 
 
 @pytest.mark.parametrize("mode", ["L", "P"])
@@ -77,7 +77,7 @@ def test_255_beside_numbered_defects_is_a_border_that_nobody_judged(mode: str) -
     if mode == "P":
         image = Image.frombytes("P", (48, 48), values.tobytes())
         image.putpalette([0, 0, 0, 128, 0, 0] + [200, 100, 50] * 254)
-    found = read_marks(image)
+    found = parse_mask(image)
     assert np.array_equal(found.defect, DEFECT)
     assert "255" in found.note
 
@@ -85,6 +85,6 @@ def test_255_beside_numbered_defects_is_a_border_that_nobody_judged(mode: str) -
 def test_few_stray_values_beside_255_are_no_numbers() -> None:
     values = np.where(DEFECT, 255, 0).astype(np.uint8)
     values[9, 10:15] = 1  # a soft edge
-    assert read_marks(Image.fromarray(values)).defect.sum() == 405
+    assert parse_mask(Image.fromarray(values)).defect.sum() == 405
     values[9, 10:15] = 100
-    assert read_marks(Image.fromarray(values)).defect.sum() == 405
+    assert parse_mask(Image.fromarray(values)).defect.sum() == 405

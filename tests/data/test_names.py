@@ -264,10 +264,10 @@ def test_a_locale_that_is_not_utf8(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from decodiff_pipeline.data.images import read_image
-from decodiff_pipeline.data.listing import list_photographs
+from decodiff_pipeline.data.listing import list_images_to_score
 assert sys.getfilesystemencoding() == "ascii"
 root = Path({str(tmp_path)!r})
-for call in (lambda: list_photographs(root), lambda: read_image(root / "Geh\\xe4use.png")):
+for call in (lambda: list_images_to_score(root), lambda: read_image(root / "Geh\\xe4use.png")):
     try:
         call()
     except Exception as error:

@@ -8,7 +8,7 @@ import pytest
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Node, Pipeline
 
-from decodiff_pipeline.datasets.reference import ReferenceEvaluationDataset
+from decodiff_pipeline.datasets.earlier_evaluation import EarlierEvaluationDataset
 from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.hooks import PreflightHooks
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def check(folder: Path, compare_with: str | None) -> None:
-    references = ReferenceEvaluationDataset(
+    references = EarlierEvaluationDataset(
         filepath=str(folder / "r.parquet"), metrics=str(folder / "m.json"), model_name="m"
     )
     config = EvaluationConfig(compare_with=compare_with)
     catalog = DataCatalog(
-        {"params:evaluation": MemoryDataset(config), "reference_evaluations": references}
+        {"params:evaluation": MemoryDataset(config), "earlier_evaluations": references}
     )
-    inputs = ["params:evaluation", "reference_evaluations"]
+    inputs = ["params:evaluation", "earlier_evaluations"]
     pipeline = Pipeline([Node(lambda config, references: 0, inputs, "comparison", name="compare")])
     PreflightHooks().before_pipeline_run(pipeline, catalog)
 

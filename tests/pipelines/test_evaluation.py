@@ -113,7 +113,7 @@ def run(root: Path, model: GreyModel, manifest: pd.DataFrame, protocol: Protocol
             "dvc_revision": None,
             "mlflow_run_id": "f00d",
         },
-        "reference_evaluations": NoReferences(),
+        "earlier_evaluations": NoReferences(),
     }
     catalog = DataCatalog.from_config(outputs(root))
     for name, value in inputs.items():

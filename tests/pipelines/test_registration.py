@@ -26,7 +26,7 @@ def test_inputs_and_outputs_are_in_the_catalog() -> None:
 def test_the_champion_is_looked_for_under_the_name_that_models_are_registered_by() -> None:
     catalog = yaml.safe_load((CONF / "catalog.yml").read_text(encoding="utf-8"))
     parameters = yaml.safe_load((CONF / "parameters_registration.yml").read_text(encoding="utf-8"))
-    references = catalog["reference_evaluations"]
+    references = catalog["earlier_evaluations"]
     assert references["model_name"] == parameters["registration"]["model_name"]
     files = (Path(references["metrics"]).name, Path(references["filepath"]).name)
     assert files == (METRICS_FILE, RECORD_FILE)

@@ -62,7 +62,7 @@ def duplicate_of(manifest: pd.DataFrame) -> pd.Series:
     Returns:
         A path for each row, with the manifest's index; empty where there is none.
     """
-    pictures = pictures_of(manifest)
+    pictures = pixel_digests(manifest)
     fitted = manifest["split"].isin(FITTED)
     known = manifest["path"][fitted].groupby(pictures[fitted]).first()
     found = pictures[manifest["split"] == splits.TEST].map(known).dropna()
@@ -79,12 +79,12 @@ def differing_duplicate_of(manifest: pd.DataFrame, column: str) -> pd.Series:
     Returns:
         As `duplicate_of`; empty also for the first image, which the others are compared with.
     """
-    groups = manifest.groupby(pictures_of(manifest))
+    groups = manifest.groupby(pixel_digests(manifest))
     paths, first = (groups[name].transform("first") for name in ("path", column))
     return paths[first.notna() & (first != manifest[column])].reindex(manifest.index, fill_value="")
 
 
-def pictures_of(manifest: pd.DataFrame) -> pd.Series:
+def pixel_digests(manifest: pd.DataFrame) -> pd.Series:
     """What tells pictures apart: the digest of their pixels; missing where there is none."""
     name = "pixels_sha256" if "pixels_sha256" in manifest else "sha256"
     return manifest[name].where(manifest[name] != "")

@@ -19,7 +19,7 @@ import numpy as np
 from decodiff_pipeline.data.bit_depth import bits_by_path
 from decodiff_pipeline.data.decoding import MAX_PIXELS, decode
 from decodiff_pipeline.data.file_names import encoding_complaint, is_left_out, on_disk
-from decodiff_pipeline.data.masks import read_marks
+from decodiff_pipeline.data.masks import parse_mask
 from decodiff_pipeline.deco.colour import FULL_DEPTH
 from decodiff_pipeline.errors import ImageError
 
@@ -107,8 +107,8 @@ def read_image(
 class Mask:
     """A mask as it is read, or the union of a folder of masks."""
 
-    defect: np.ndarray  # bool (H, W), True on the defect; see `masks.read_marks`
-    note: str  # what was taken for ground that is not zero; "" for nothing
+    defect: np.ndarray  # bool (H, W), True on the defect; see `masks.parse_mask`
+    note: str  # what was taken for background that is not zero; "" for nothing
     lossy: bool  # whether the compression of its file changes pixels
     orientation: int  # by EXIF, 1 to 8; of a folder, its first mask's
 
@@ -122,17 +122,17 @@ def read_mask(path: Path, *, root: Path | None = None, max_pixels: int = MAX_PIX
         decode(read_bytes(one, root=root, max_pixels=max_pixels), one, max_pixels)
         for one in _mask_files(path if root is None else resolve_inside(root, path))
     ]
-    marks = [read_marks(file.image) for file in files]
-    first = marks[0].defect.shape
-    for shape in (one.defect.shape for one in marks):
+    parsed = [parse_mask(file.image) for file in files]
+    first = parsed[0].defect.shape
+    for shape in (one.defect.shape for one in parsed):
         if shape != first:
             raise ImageError(
                 f"{path} holds masks of {first[1]}x{first[0]} and {shape[1]}x{shape[0]} pixels: "
                 "all must have the size of their image."
             )
     return Mask(
-        defect=np.logical_or.reduce([one.defect for one in marks]),
-        note=next((one.note for one in marks if one.note), ""),
+        defect=np.logical_or.reduce([one.defect for one in parsed]),
+        note=next((one.note for one in parsed if one.note), ""),
         lossy=any(file.lossy for file in files),
         orientation=files[0].orientation,
     )

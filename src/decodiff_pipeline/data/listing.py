@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Files:
+class FolderListing:
     """What lies below a folder, hidden files and folders left out."""
 
     images: list[Path] = field(default_factory=list)  # by their suffix, sorted
@@ -39,13 +39,13 @@ class Files:
     links: list[Path] = field(default_factory=list)  # links to folders, not followed
 
 
-def find_files(folder: Path, *, recursive: bool = True) -> Files:
+def find_files(folder: Path, *, recursive: bool = True) -> FolderListing:
     """Looks through a folder; there is nothing in one that is not there.
 
     Raises:
         DataError: A folder cannot be listed, or two names differ in Unicode normalisation only.
     """
-    found = Files()
+    found = FolderListing()
     if not os.path.isdir(folder):
         return found
     for where, folders, names in os.walk(folder, onerror=refuse_unlisted):
@@ -95,7 +95,7 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
     return _checked(folder, find_files(folder, recursive=recursive))
 
 
-def list_photographs(folder: Path) -> list[str]:
+def list_images_to_score(folder: Path) -> list[str]:
     """Returns the images below a folder that holds what is to be scored, not a data set.
 
     Masks that lie beside their image are left out with a warning, as system files are.
@@ -148,7 +148,7 @@ def without_system(table: Table) -> Table:
     return replace(table, rows=kept)
 
 
-def _checked(folder: Path, found: Files) -> list[Path]:
+def _checked(folder: Path, found: FolderListing) -> list[Path]:
     if found.links:
         raise DataError(f"{printable(found.links[0])} is a link: {LINK_CURE}.")
     if found.others:

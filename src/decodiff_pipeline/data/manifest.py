@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from decodiff_pipeline.data import splits
 from decodiff_pipeline.data.bit_depth import smallest_depth
 from decodiff_pipeline.data.decoding import MAX_PIXELS
-from decodiff_pipeline.data.duplicates import pictures_of
+from decodiff_pipeline.data.duplicates import pixel_digests
 from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.data.images import ImageFolder  # noqa: TC001 - Kedro resolves annotations
 from decodiff_pipeline.data.layouts import Record, get_layout, layout_names, list_records
@@ -59,7 +59,7 @@ COLUMNS = {
     "orientation": "int64",  # by EXIF, 1 to 8; 0 where the image does not decode
     "note": "str",  # what is wrong with the metadata, which are left out then
     "mask_orientation": "int64",  # as orientation
-    "mask_note": "str",  # what of the mask is read as ground without being zero
+    "mask_note": "str",  # what of the mask is read as background without being zero
     "mask_lossy": "bool",  # whether its compression changes pixels, by content
 }
 
@@ -301,4 +301,4 @@ def _split_keys(rows: pd.DataFrame) -> pd.Series:
     """The SHA-256 that decides on each image: of equal pictures, the first one for all of them."""
     # an unreadable file has no digest: its path stands in, so that it lands somewhere
     keys = rows["sha256"].where(rows["sha256"] != "", rows["path"])
-    return keys.groupby(pictures_of(rows).fillna(keys)).transform("min")
+    return keys.groupby(pixel_digests(rows).fillna(keys)).transform("min")

@@ -1,8 +1,8 @@
 """What of a mask is defect.
 
-Zero is the ground, and whatever is not zero is defect, wherever that marks no more than half of the
-picture. Where it marks more, or marks by transparency, the value that covers most of the border may
-be the ground instead: `read_marks` has the rules.
+Zero is the background, and whatever is not zero is defect, wherever that marks no more than half
+of the image. Where it marks more, or marks by transparency, the value that covers most of the
+border may be the background instead: `parse_mask` has the rules.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ MIN_CLASS_SHARE = 0.05  # of the marked pixels that carry such a number
 HALF = 0.5
 
 
-class Marks(NamedTuple):
+class ParsedMask(NamedTuple):
     """A mask as it is read."""
 
     defect: np.ndarray  # bool (H, W), True on the defect
-    note: str = ""  # what was taken for ground that is not zero; "" for nothing
+    note: str = ""  # what was taken for background that is not zero; "" for nothing
 
 
-def read_marks(image: Image.Image) -> Marks:
-    """Tells defect from ground in a decoded mask.
+def parse_mask(image: Image.Image) -> ParsedMask:
+    """Tells defect from background in a decoded mask.
 
     - Any channel that is not zero is defect; of a palette the index counts where index 0 is
       black, else the colour. Alpha counts where the colours are the same everywhere.
     - 255 beside defects numbered 1 to 20 is the unlabelled border, as in Pascal VOC: it is
-      ground.
+      background.
     - Where that marks more than half of the picture, the value that covers most of the border is
-      the ground, if it leaves at most half marked and the mask has no black, a palette whose first
-      colour is that value, or marks by alpha. A plain black and white mask stays as it is.
+      the background, if it leaves at most half marked and the mask has no black, a palette whose
+      first colour is that value, or marks by alpha. A plain black and white mask stays as it is.
     """
     values, colours = _values(image), image.mode not in {"1", "L"}
     layers = _alpha(image, values)
@@ -44,7 +44,7 @@ def read_marks(image: Image.Image) -> Marks:
         return _by_border(layers, layers != 0, "transparency", certain=True)
     marked = values != 0
     if image.mode in {"L", "P"} and (judged := _judged(values)) is not None:
-        return Marks(judged, f"{VOID} is read as the border that nobody judged")
+        return ParsedMask(judged, f"{VOID} is read as the border that nobody judged")
     first = image.mode == "P" and _border_value(np.asarray(image)) == 0
     certain = bool(marked.all()) or (colours and first)
     return _by_border(values, marked, "value", certain=certain)
@@ -82,15 +82,17 @@ def _judged(values: np.ndarray) -> np.ndarray | None:
     return numbered
 
 
-def _by_border(values: np.ndarray, marked: np.ndarray, name: str, *, certain: bool) -> Marks:
-    """Takes the value of most of the border for ground where zero as ground cannot be right."""
-    ground = _border_value(values)
-    if not certain or not ground or marked.mean() <= HALF:
-        return Marks(marked)
-    others = values != ground
+def _by_border(values: np.ndarray, marked: np.ndarray, name: str, *, certain: bool) -> ParsedMask:
+    """Takes the value of most of the border for background where zero cannot be it."""
+    background = _border_value(values)
+    if not certain or not background or marked.mean() <= HALF:
+        return ParsedMask(marked)
+    others = values != background
     if not 0 < others.mean() <= HALF:
-        return Marks(marked)
-    return Marks(others, f"the {name} that covers most of its border is read as the ground")
+        return ParsedMask(marked)
+    return ParsedMask(
+        others, f"the {name} that covers most of its border is read as the background"
+    )
 
 
 def _border_value(values: np.ndarray) -> int | None:

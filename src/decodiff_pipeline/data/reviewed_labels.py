@@ -12,7 +12,7 @@ from decodiff_pipeline.data.file_names import nfc, same_name
 from decodiff_pipeline.data.folder_names import GOOD_WORDS, MASK_WORDS
 from decodiff_pipeline.data.images import read_bytes
 from decodiff_pipeline.data.listing import find_files
-from decodiff_pipeline.data.masks import read_marks
+from decodiff_pipeline.data.masks import parse_mask
 from decodiff_pipeline.data.tables import read_table, table_path
 from decodiff_pipeline.errors import DataError, ImageError
 
@@ -159,7 +159,7 @@ def _path(row: dict[str, str], images: Path, index: dict[str, Path]) -> Path:
 def _checked_mask(mask: Path, images: Path, size: tuple[int, int]) -> bytes:
     """The bytes of a mask's file."""
     data = read_bytes(mask, root=images)
-    defect = read_marks(decode(data, mask).image).defect
+    defect = parse_mask(decode(data, mask).image).defect
     if defect.shape != size[::-1]:
         raise ImageError(
             f"{mask} is {defect.shape[1]}x{defect.shape[0]} and its image {size[0]}x{size[1]}: "

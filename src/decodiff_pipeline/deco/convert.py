@@ -22,8 +22,8 @@ from decodiff_pipeline.deco.released_checkpoint import (
 )
 from decodiff_pipeline.deco.released_network import (
     CLASS_ORDERS,
-    assemble,
     describe,
+    network_from_tensors,
     preset_name,
     released_tensors,
 )
@@ -108,7 +108,7 @@ def convert_back(
     _refuse_taken(target)
     folder = network_folder(source)
     config, tensors = read_network_folder(folder)
-    unet = assemble(config, tensors, str, folder)
+    unet = network_from_tensors(config, tensors, str, folder)
     args = _released_args(unet, source)
     content = {"model": released_tensors(unet), "args": args}
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")

@@ -12,7 +12,7 @@ from decodiff_pipeline.deco.released_network import (
     CLASS_ORDERS,
     EMBEDDING,
     NORM_GROUPS,
-    assemble,
+    network_from_tensors,
     released_name,
 )
 from decodiff_pipeline.deco.tensor_files import read_safetensors, read_torch, weights_sha256
@@ -188,7 +188,7 @@ def network_from_released(
         "context_dim": context,
         "norm_groups": NORM_GROUPS,
     }
-    return assemble(config, tensors, released_name, checkpoint.path)
+    return network_from_tensors(config, tensors, released_name, checkpoint.path)
 
 
 def resolve_categories(

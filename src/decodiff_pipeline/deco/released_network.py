@@ -139,7 +139,7 @@ def released_tensors(unet: DeCoDiffUNet) -> dict[str, torch.Tensor]:
     }
 
 
-def assemble(
+def network_from_tensors(
     config: Mapping[str, Any],
     tensors: Mapping[str, torch.Tensor],
     label: Callable[[str], str],

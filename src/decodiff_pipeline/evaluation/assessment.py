@@ -82,13 +82,13 @@ def assess(
         require_same_protocol(result, name, config.protocol, config.resolution)
     geometry, index = predictions.geometry(), predictions.index()
     warn_of_other_sizes(geometry, config.protocol)
-    by_protocol, judged = _by_category(predictions, images, config)
-    table = _record(by_protocol, judged, predictions, manifest, images, config)
+    by_protocol, evaluators = _by_category(predictions, images, config)
+    table = _record(by_protocol, evaluators, predictions, manifest, images, config)
     if pca_scores is not None:
         table[record.PCA_SCORE] = table["path"].map(pca_scores).astype(float)
-    samples = {name: record.sample(record.certain(table, name)) for name in judged}
+    samples = {name: record.sample(record.certain(table, name)) for name in evaluators}
     categories = {}
-    for name, evaluator in judged.items():
+    for name, evaluator in evaluators.items():
         original = index[(index["category"] == name) & (index["split"] == "test")]
         limits = {key: thresholds["categories"].get(name, {}).get(key) for key in THRESHOLD_KEYS}
         categories[name] = {
@@ -100,7 +100,7 @@ def assess(
     return Assessment(
         _whole(categories, list(samples.values()), baseline, config)
         | {"cropped_share": cropped_share(geometry, index[index["split"] == "test"])},
-        {name: _curves(evaluator, config) for name, evaluator in judged.items()},
+        {name: _curves(evaluator, config) for name, evaluator in evaluators.items()},
         table,
     )
 
@@ -112,8 +112,8 @@ def image_record(
     config: EvaluationConfig,
 ) -> pd.DataFrame:
     """The record of an evaluation alone, as `assess` makes it: no metrics, intervals or curves."""
-    by_protocol, judged = _by_category(predictions, images, config)
-    return _record(by_protocol, judged, predictions, manifest, images, config)
+    by_protocol, evaluators = _by_category(predictions, images, config)
+    return _record(by_protocol, evaluators, predictions, manifest, images, config)
 
 
 def plain_metrics(
@@ -124,8 +124,8 @@ def plain_metrics(
     Returns:
         ``categories``, each with its metrics and `CategoryEvaluator.counts`, and ``mean``.
     """
-    _, judged = _by_category(predictions, images, config)
-    categories = {name: {**one.metrics(), **one.counts()} for name, one in judged.items()}
+    _, evaluators = _by_category(predictions, images, config)
+    categories = {name: {**one.metrics(), **one.counts()} for name, one in evaluators.items()}
     return {"categories": categories, "mean": mean_over_categories(categories)}
 
 
@@ -142,14 +142,14 @@ def _by_category(
 
 def _record(
     by_protocol: pd.DataFrame,
-    judged: Mapping[str, CategoryEvaluator],
+    evaluators: Mapping[str, CategoryEvaluator],
     predictions: PredictionStore,
     manifest: pd.DataFrame,
     images: ImageFolder,
     config: EvaluationConfig,
 ) -> pd.DataFrame:
     doubles = manifest["path"][near_duplicates(manifest, config.near_duplicate_bits)]
-    histograms = [_histograms(evaluator) for evaluator in judged.values()]
+    histograms = [_histograms(evaluator) for evaluator in evaluators.values()]
     table = record.make_record(by_protocol, by_protocol["path"].isin(doubles), histograms)
     table.attrs[record.IDENTITY] = record.identity(predictions.about(), manifest, images, config)
     return table
@@ -175,30 +175,30 @@ def _whole(
 
 
 def _category(
-    judged: CategoryEvaluator,
+    evaluator: CategoryEvaluator,
     limits: dict[str, float | None],
     sample: Sample,
     double: pd.Series,
     config: EvaluationConfig,
 ) -> dict[str, Any]:
-    rows = judged.rows
+    rows = evaluator.rows
     bad = defective(rows)
-    _, maps, masks = judged.compared()
+    _, maps, masks = evaluator.compared()
     return {
-        **judged.metrics(),
+        **evaluator.metrics(),
         "intervals": _intervals([sample], config),
-        **judged.counts(),
+        **evaluator.counts(),
         **limits,
         **image_decisions(scores(rows), bad, limits["threshold"]),
         **pixel_decisions(maps, masks, limits["pixel_threshold"]),
-        "defect_types": _defect_types(judged),
-        "leakage": _leakage(judged, rows[~double[rows.index]], config.near_duplicate_bits),
+        "defect_types": _defect_types(evaluator),
+        "leakage": _leakage(evaluator, rows[~double[rows.index]], config.near_duplicate_bits),
     }
 
 
-def _defect_types(judged: CategoryEvaluator) -> dict[str, Any]:
+def _defect_types(evaluator: CategoryEvaluator) -> dict[str, Any]:
     """Metrics of each type of defect against all good images; empty where there is one alone."""
-    rows = judged.rows
+    rows = evaluator.rows
     bad = rows[defective(rows)]
     kinds = sorted(set(bad["defect_type"]))
     if len(kinds) < 2:  # noqa: PLR2004
@@ -206,32 +206,32 @@ def _defect_types(judged: CategoryEvaluator) -> dict[str, Any]:
     return {
         str(kind): {
             "n": int((bad["defect_type"] == kind).sum()),
-            **judged.metrics(rows[~defective(rows) | (rows["defect_type"] == kind)]),
+            **evaluator.metrics(rows[~defective(rows) | (rows["defect_type"] == kind)]),
         }
         for kind in kinds
     }
 
 
 def _leakage(
-    judged: CategoryEvaluator, fresh: pd.DataFrame, bits: int | None
+    evaluator: CategoryEvaluator, fresh: pd.DataFrame, bits: int | None
 ) -> dict[str, Any] | None:
     """How many test images have a near-duplicate outside test, and the metrics without them."""
     if bits is None:
         return None
-    rows = judged.rows
+    rows = evaluator.rows
     doubles = defective(rows.drop(fresh.index))
     found = {"bits": bits, "n_good": int((~doubles).sum()), "n_defective": int(doubles.sum())}
-    return found | {"without": judged.metrics(fresh) if len(doubles) else None}
+    return found | {"without": evaluator.metrics(fresh) if len(doubles) else None}
 
 
-def _histograms(judged: CategoryEvaluator) -> pd.DataFrame:
-    known, maps, masks = judged.compared()
+def _histograms(evaluator: CategoryEvaluator) -> pd.DataFrame:
+    known, maps, masks = evaluator.compared()
     return binned.pack(binned.image_histograms(maps, masks)).set_axis(known.index)
 
 
-def _curves(judged: CategoryEvaluator, config: EvaluationConfig) -> dict[str, Any]:
-    _, maps, masks = judged.compared()
-    rows = judged.rows
+def _curves(evaluator: CategoryEvaluator, config: EvaluationConfig) -> dict[str, Any]:
+    _, maps, masks = evaluator.compared()
+    rows = evaluator.rows
     return curves(maps, masks, scores(rows), defective(rows), config.aupro_limit)
 
 

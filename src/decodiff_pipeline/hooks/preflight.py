@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 COMPUTE = "params:compute"
 AUTOENCODER = "params:autoencoder"
 EVALUATION = "params:evaluation"
-REFERENCES = "reference_evaluations"
+EARLIER = "earlier_evaluations"
 TRAINING, CHAMPION_MODEL = "params:training", "champion_model"
 SCORING, PREPROCESSING = "params:scoring", "params:preprocessing"
 
@@ -42,8 +42,8 @@ class PreflightHooks:
             require_places(catalog.load(SCORING).discrepancy, catalog.load(PREPROCESSING))
         if AUTOENCODER in pipeline.inputs():
             locate(catalog.load(AUTOENCODER))
-        if {EVALUATION, REFERENCES} <= pipeline.inputs():
-            catalog.load(REFERENCES).check(catalog.load(EVALUATION).compare_with)
+        if {EVALUATION, EARLIER} <= pipeline.inputs():
+            catalog.load(EARLIER).check(catalog.load(EVALUATION).compare_with)
         if {TRAINING, CHAMPION_MODEL, AUTOENCODER} <= pipeline.inputs():
             training = catalog.load(TRAINING)
             if training.init_from is not None:

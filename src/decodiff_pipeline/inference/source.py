@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from decodiff_pipeline.data.decoding import MAX_PIXELS
 from decodiff_pipeline.data.images import SUFFIXES, read_bytes
-from decodiff_pipeline.data.listing import list_photographs, without_system
+from decodiff_pipeline.data.listing import list_images_to_score, without_system
 from decodiff_pipeline.data.tables import read_table, table_path
 from decodiff_pipeline.errors import DataError, ImageError
 
@@ -102,7 +102,7 @@ class InferenceSource:
         return data, found
 
     def _in_folder(self, category: str | None, only: str | None) -> Iterator[Item]:
-        for relative in list_photographs(self.path):
+        for relative in list_images_to_score(self.path):
             folder, slash, _ = relative.partition("/")
             found = category or (folder if slash else only)
             if found is None:

@@ -13,7 +13,7 @@ import pandas as pd
 from decodiff_pipeline.data.decoding import MAX_PIXELS
 from decodiff_pipeline.data.file_names import is_left_out
 from decodiff_pipeline.data.images import SUFFIXES, ImageFolder
-from decodiff_pipeline.data.listing import list_photographs, without_system
+from decodiff_pipeline.data.listing import list_images_to_score, without_system
 from decodiff_pipeline.data.tables import read_table, table_path
 from decodiff_pipeline.deco.colour import FULL_DEPTH
 from decodiff_pipeline.errors import DataError
@@ -196,7 +196,7 @@ class RecentSource:
         return ImageFolder(root, {path: bits}, max_pixels).read(path)
 
     def _folder(self, category: str | None) -> pd.DataFrame:
-        paths = list_photographs(self.path)
+        paths = list_images_to_score(self.path)
         loose = [path for path in paths if "/" not in path]
         if category is None and loose:
             raise DataError(

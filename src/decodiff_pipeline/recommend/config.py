@@ -51,7 +51,7 @@ class RecommendConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseParameters:
     """The parameters as they are; ``least`` is the good train images that a category needs."""
 
     data: DataConfig

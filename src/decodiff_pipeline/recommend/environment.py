@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from decodiff_pipeline.data.manifest import DataConfig
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.recommend.choices import Choice, Facts
-    from decodiff_pipeline.recommend.config import Base
+    from decodiff_pipeline.recommend.config import BaseParameters
 
 HEADER = """\
 # Written by kedro run --pipelines recommend; change what you know better.
@@ -58,7 +58,7 @@ def data_file(data: DataConfig, why: str) -> str:
 
 
 def caching_file(
-    base: Base,
+    base: BaseParameters,
     facts: Facts,
     geometry: PreprocessConfig,
     reasons: Mapping[str, str],
@@ -81,7 +81,9 @@ def caching_file(
     return _render(groups, why)
 
 
-def training_file(base: Base, geometry: PreprocessConfig, preset: Choice, steps: Choice) -> str:
+def training_file(
+    base: BaseParameters, geometry: PreprocessConfig, preset: Choice, steps: Choice
+) -> str:
     """``parameters_training.yml``."""
     training = base.training.model_dump(mode="json", exclude_unset=True)
     for length in ("epochs", "max_minutes"):

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.deco.weights import AutoencoderConfig
-    from decodiff_pipeline.recommend.config import Base, Target
+    from decodiff_pipeline.recommend.config import BaseParameters, Target
     from decodiff_pipeline.training.config import TrainingConfig
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ STEPS = 4  # timed; the first is not counted
 CELL = 8  # pixels of the model's input; the masks' sizes in the image do not depend on it
 
 
-def recommend(target: Target, base: Base, minutes: float) -> list[str]:
+def recommend(target: Target, base: BaseParameters, minutes: float) -> list[str]:
     """Writes an environment for a folder of images, and returns the commands to give next.
 
     Raises:
@@ -75,7 +75,7 @@ def recommend(target: Target, base: Base, minutes: float) -> list[str]:
     images = images.of(manifest)
     for sentence in missing(manifest, base.least):
         logger.warning("missing: %s", sentence)
-    facts = gather(manifest, images, base)
+    facts = measure_images(manifest, images, base)
     geometry, reasons = choose_geometry(facts, base.geometry)
     preset = choose_preset()
     seconds = seconds_per_step(preset.value, geometry.image_size, base.autoencoder, base.training)
@@ -93,7 +93,7 @@ def recommend(target: Target, base: Base, minutes: float) -> list[str]:
     return _next(target)
 
 
-def gather(manifest: pd.DataFrame, images: ImageFolder, base: Base) -> Facts:
+def measure_images(manifest: pd.DataFrame, images: ImageFolder, base: BaseParameters) -> Facts:
     """What is known of the good images, and of the sizes of the masks.
 
     Raises:
@@ -125,7 +125,7 @@ def _autoencoder(
     manifest: pd.DataFrame,
     images: ImageFolder,
     geometry: PreprocessConfig,
-    base: Base,
+    base: BaseParameters,
     preset: str,
 ) -> Choice:
     """The configured autoencoder, with what it keeps of the images."""

@@ -234,7 +234,7 @@ def _mask_values(config: ValidationConfig) -> list[Any]:
         _warn(
             "mask_note",
             "mask_ground_is_zero",
-            "The ground of every mask is zero (else its border decides: see that it is right).",
+            "The background of every mask is zero (else its border decides: see that it is right).",
         ),
         _between(
             "mask_share",

@@ -13,7 +13,7 @@ from decodiff_pipeline.data.duplicates import (
     differing_duplicate_of,
     duplicate_of,
     near_duplicate_of,
-    pictures_of,
+    pixel_digests,
 )
 from decodiff_pipeline.data.file_names import masks_among, nfc, same_name
 from decodiff_pipeline.data.images import LINK_CURE
@@ -175,7 +175,7 @@ def _shared_masks(table: pd.DataFrame) -> pd.Series:
 
 def _copies(table: pd.DataFrame) -> pd.Series:
     fitted = table[table["split"].isin(FITTED)]
-    pictures = fitted["category"] + " " + pictures_of(fitted)
+    pictures = fitted["category"] + " " + pixel_digests(fitted)
     first = fitted["path"].groupby(pictures).transform("first")
     return first[pictures.duplicated() & pictures.notna()].reindex(table.index, fill_value="")
 
@@ -227,7 +227,7 @@ def _fit_errors(table: pd.DataFrame, preprocessing: PreprocessConfig) -> pd.Seri
 
 def _count(rows: pd.DataFrame, names: list[str]) -> pd.Series:
     """Different pictures by category; what does not decode counts by its path."""
-    pictures = pictures_of(rows).fillna(rows["path"])
+    pictures = pixel_digests(rows).fillna(rows["path"])
     return pictures.groupby(rows["category"]).nunique().reindex(names, fill_value=0)
 
 

@@ -147,7 +147,7 @@ def compare_models(
 
     Args:
         metrics: The new ``metrics.json``.
-        references: A `datasets.reference.EvaluationReferences`.
+        references: A `datasets.earlier_evaluation.EarlierEvaluations`.
         config: Which of them is meant.
     """
     from decodiff_pipeline.evaluation.comparison import compare

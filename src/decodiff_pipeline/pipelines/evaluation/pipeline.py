@@ -46,7 +46,7 @@ def _measuring() -> list[Node]:
 
 
 def _showing() -> list[Node]:
-    compared = ["evaluation_record", "metrics", "reference_evaluations", CONFIG]
+    compared = ["evaluation_record", "metrics", "earlier_evaluations", CONFIG]
     results = ["metrics", "thresholds", "curves", "comparison", "training_review"]
     shown = [*results, "predictions", *DATA, "provenance", CONFIG]
     summarised = ["metrics", "comparison", "predictions", "validated_manifest", "provenance"]

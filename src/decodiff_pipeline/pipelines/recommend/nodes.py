@@ -10,7 +10,7 @@ from decodiff_pipeline.data.manifest import DataConfig
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.weights import AutoencoderConfig
 from decodiff_pipeline.pipelines.data_validation.config import ValidationConfig
-from decodiff_pipeline.recommend.config import Base, RecommendConfig, target
+from decodiff_pipeline.recommend.config import BaseParameters, RecommendConfig, target
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.scoring import ScoringConfig
 from decodiff_pipeline.visibility.config import VisibilityConfig
@@ -40,7 +40,7 @@ def recommend(
     where = target(config, raw, conf)
     from decodiff_pipeline.recommend import run
 
-    base = Base(
+    base = BaseParameters(
         data, geometry, autoencoder, latents, training, scoring, visibility,
         validation.min_train_images,
     )  # fmt: skip

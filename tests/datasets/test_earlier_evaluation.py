@@ -16,7 +16,7 @@ from decodiff_pipeline.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from decodiff_pipeline.datasets.reference import EvaluationReferences
+    from decodiff_pipeline.datasets.earlier_evaluation import EarlierEvaluations
 
 RECORD, METRICS = "data/evaluation_record.parquet", "data/metrics.json"
 
@@ -51,10 +51,10 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
-def references(root: Path) -> EvaluationReferences:
+def references(root: Path) -> EarlierEvaluations:
     """As the catalog gives them to a node."""
     entry = {
-        "type": "decodiff_pipeline.datasets.reference.ReferenceEvaluationDataset",
+        "type": "decodiff_pipeline.datasets.earlier_evaluation.EarlierEvaluationDataset",
         "filepath": str(root / RECORD),
         "metrics": str(root / METRICS),
         "model_name": "decodiff-x",
