@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import re
 from pathlib import Path
@@ -96,6 +98,39 @@ def test_parameters_and_files_named_in_prose_exist(page: str) -> None:
             assert (ROOT / code.partition(":")[0]).exists(), f"there is no {code}"
         for variable in re.findall(r"DECODIFF_\w+", code):
             assert variable in known_variables(), variable
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_modules_and_their_options_exist(page: str) -> None:
+    for module in re.findall(r"\b((?:decodiff_pipeline|benchmarks)(?:\.\w+)+)", PAGES[page]):
+        assert source_of(module) is not None, module
+    for code in spans(PAGES[page]):
+        module, *words = code.replace("[", "").replace("]", "").split()
+        if module.startswith("decodiff_pipeline."):
+            options = [word for word in words if word.startswith("--")]
+            text = (source_of(module) or ROOT).read_text("utf-8") if options else ""
+            assert all(f'"{option}"' in text for option in options), code
+
+
+def source_of(name: str) -> Path | None:
+    """The file of a module, or of the module that a dotted name begins with."""
+    parts = name.split(".")
+    paths = [
+        base.joinpath(*parts[:end])
+        for end in range(len(parts), 1, -1)
+        for base in (ROOT / "src", ROOT)
+    ]
+    files = [file for path in paths for file in (path.with_suffix(".py"), path / "__init__.py")]
+    return next((file for file in files if file.is_file()), None)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_shown_python_imports_exists(page: str) -> None:
+    for block in blocks(PAGES[page], "python") + blocks(PAGES[page], "py"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("decodiff"):
+                module = importlib.import_module(str(node.module))
+                assert all(hasattr(module, alias.name) for alias in node.names), node.module
 
 
 def known_variables() -> set[str]:
