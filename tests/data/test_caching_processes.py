@@ -122,7 +122,7 @@ def test_every_shard_is_written_by_one_process_for_any_number() -> None:
     """More processes than batches, too."""
     for count in (1, 4, 5, 31, 64):
         for size in (1, 2, 3, 40):
-            ranks = [caching._shards(count, CONFIG, Group(rank, size)) for rank in range(size)]
+            ranks = [Group(rank, size).shards(count, 4, 8) for rank in range(size)]
             shards = [shard for rank in ranks for shard in rank]
             assert [number for number, _ in shards] == list(range(len(shards)))
             assert [i for _, rows in shards for i in range(rows.start, rows.stop)] == list(

@@ -145,11 +145,10 @@ def test_a_killed_run_keeps_the_old_predictions(plate: World) -> None:
         import numpy as np, os, pathlib, signal
         from decodiff_pipeline.evaluation.predictions import PredictionStore
         store = PredictionStore(pathlib.Path({str(plate.store.path)!r}))
-        index = store.index().drop(columns=["score", "row"]).head(2)
-        with store.writing(store.about()) as writer, writer.category("plate", 2) as file:
-            file.append(index, maps=np.zeros((2, 64, 64)), scores=np.zeros(2),
-                        reconstructions=np.zeros((2, 64, 64, 3)))
+        def found():
+            yield np.zeros((64, 64)), 0.0, np.zeros((64, 64, 3))
             os.kill(os.getpid(), signal.SIGKILL)
+        store.write(store.about(), store.index().drop(columns=["score", "row"]).head(2), found())
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
     assert done.returncode == -signal.SIGKILL
@@ -167,7 +166,7 @@ def test_a_write_error_names_the_folder_and_keeps_the_old_predictions(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, message)
 
-    monkeypatch.setattr("decodiff_pipeline.evaluation.predictions.CategoryWriter.append", full)
+    monkeypatch.setattr("decodiff_pipeline.evaluation.scoring.write_part", full)
     with pytest.raises(DataError, match=rf"{plate.store.path.name} \({message}\)"):
         plate.scored()
     assert plate.store.index().equals(before)

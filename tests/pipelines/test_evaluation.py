@@ -17,6 +17,7 @@ from kedro.runner import SequentialRunner
 from PIL import Image
 from pydantic import ValidationError
 
+from decodiff_pipeline.compute.config import ComputeConfig
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.autoencoder import load_autoencoder
 from decodiff_pipeline.deco.config import PreprocessConfig
@@ -100,6 +101,7 @@ def run(root: Path, model: GreyModel, manifest: pd.DataFrame, protocol: Protocol
         "prediction_store": PredictionStore(root / "predictions"),
         "baseline_store": PredictionStore(root / "baseline_predictions"),
         "params:evaluation": EvaluationConfig(batch_size=2, protocol=protocol, compare_with="v1"),
+        "params:compute": ComputeConfig(processes=1),
         "params:preprocessing": GEOMETRY,
         "params:training": TrainingConfig(steps=1, seed=1),
         "params:scoring": ScoringConfig(),

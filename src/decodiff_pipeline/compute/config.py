@@ -40,6 +40,9 @@ class ComputeConfig(BaseModel):
     threads: Count = "auto"
 
 
+ONE_PROCESS = ComputeConfig(processes=1)
+
+
 class Workers(NamedTuple):
     """What a stage runs on.
 

@@ -98,6 +98,28 @@ class Group:
         start, stop = (number * count // self.size for number in (self.rank, self.rank + 1))
         return slice(start, stop)
 
+    def shards(self, count: int, batch: int, size: int) -> list[tuple[int, slice]]:
+        """Numbers and items of the shards that this process writes.
+
+        Each process has as many batches, and a batch holds the same items for any number of
+        processes: what is computed of an item may depend on its batch in the last bit.
+
+        Args:
+            count: Items of all processes.
+            batch: Items of a batch.
+            size: Most items of a shard.
+        """
+        batch = min(batch, size)
+        number, found = 0, []
+        for rank in range(self.size):
+            own = Group(rank, self.size).part(-(-count // batch))
+            stop = min(own.stop * batch, count)
+            for start in range(own.start * batch, stop, size // batch * batch):
+                if rank == self.rank:
+                    found.append((number, slice(start, min(start + size // batch * batch, stop))))
+                number += 1
+        return found
+
 
 ALONE = Group()
 _current: list[Group] = []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from decodiff_pipeline.compute.config import ComputeConfig, plan_images, use_threads
+from decodiff_pipeline.compute.config import ONE_PROCESS, ComputeConfig, plan_images, use_threads
 from decodiff_pipeline.compute.group import ALONE, Group, current_group
 from decodiff_pipeline.compute.launch import launch
 from decodiff_pipeline.data.bit_depth import pixel_identities
@@ -40,7 +40,6 @@ BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 SPARE_BYTES = 256 * 2**20
 # The weights of a larger autoencoder lie in memory once, and it uses all cores by itself.
 SMALL_BYTES = 100 * 2**20
-ONE_PROCESS = ComputeConfig(processes=1)
 
 
 class LatentCacheConfig(BaseModel):
@@ -164,8 +163,11 @@ def fill_cache(
         ConfigurationError: The autoencoder's weights are missing.
         ImageError: An image cannot be read.
     """
-    with nullcontext() if current_group() else cache.locked():
-        cache.merge_journal()
+    group = current_group() or ALONE
+    with cache.locked() if group.first else nullcontext():
+        if group.first:
+            cache.merge_journal()
+        group.barrier()
         missing = _missing(cache, manifest, geometry, autoencoder, config)
         if not missing:
             return 0
@@ -174,14 +176,18 @@ def fill_cache(
             images=images.path, bits=images.bits, max_pixels=images.max_pixels,
             geometry=geometry, autoencoder=autoencoder, config=config,
         )  # fmt: skip
+        group.barrier()
         file = weights.locate(autoencoder) / weights.WEIGHTS_FILE
         workers = plan_images(compute, len(missing), small=file.stat().st_size < SMALL_BYTES)
-        if workers.processes > 1 or current_group():
+        if group.size == 1 and workers.processes > 1:
             launch(f"{__name__}:encode_rank", job, workers)
         else:
             with use_threads(workers.threads):
-                _encode(job, images, ALONE)
-        cache.merge_journal()
+                _encode(job, images, group)
+        group.barrier()
+        if group.first:
+            cache.merge_journal()
+    group.barrier()
     return len(missing)
 
 
@@ -242,7 +248,7 @@ def _encode(job: _Job, images: ImageFolder, group: Group) -> None:
         model = model.to(torch.bfloat16)
     side = job.geometry.image_size // reduction(model)
     _check_room(cache, len(job.items) * 2 * model.config.latent_channels * side**2, config.dtype)
-    shards = _shards(len(job.items), config, group)
+    shards = group.shards(len(job.items), config.batch_size, config.shard_size)
     total = sum(rows.stop - rows.start for _, rows in shards)
     name = f"encoding, process 0 of {group.size}" if group.size > 1 else "encoding"
     with tqdm(total=total, desc=name, unit="images", disable=not group.first) as bar:
@@ -262,24 +268,6 @@ def _encode(job: _Job, images: ImageFolder, group: Group) -> None:
                 cache.append(list(masks), LatentMoments(shares, shares[:, :0]), config.dtype, file)
             keys, file = [item.key for item in shard], shard_name(job.first + number)
             cache.append(keys, moments, config.dtype, file)
-
-
-def _shards(count: int, config: LatentCacheConfig, group: Group) -> list[tuple[int, slice]]:
-    """Numbers and items of the shards that a process writes.
-
-    Each process has as many batches, and a batch holds the same images for any number of them:
-    an image's latent may depend on the size of its batch in the last bit.
-    """
-    batch = min(config.batch_size, config.shard_size)
-    size = config.shard_size // batch * batch
-    shards: list[list[slice]] = []
-    for rank in range(group.size):
-        own = Group(rank, group.size).part(-(-count // batch))
-        stop = min(own.stop * batch, count)
-        starts = range(own.start * batch, stop, size)
-        shards.append([slice(start, min(start + size, stop)) for start in starts])
-    before = sum(map(len, shards[: group.rank]))
-    return list(enumerate(shards[group.rank], before))
 
 
 def _drawn(

@@ -147,8 +147,8 @@ def predict(
         results = output.anomaly_maps, output.scores, output.reconstructions
         found = [Prediction(*parts) for parts in zip(batch, *results, strict=True)]
         _require_finite(found)
-        yield found
         bar.update(len(found))
+        yield found
 
 
 class Measured(NamedTuple):
@@ -189,8 +189,8 @@ def measure_discrepancies(
         )
         if not (np.isfinite(pixel).all() and np.isfinite(latent).all()):
             raise ModelError(NO_NUMBER.format(batch[0].path))
-        yield Measured(batch, pixel, latent)
         bar.update(len(batch))
+        yield Measured(batch, pixel, latent)
 
 
 def _batches(images: Iterable[ModelInput], size: int) -> Iterator[list[ModelInput]]:

@@ -6,7 +6,9 @@ import hashlib
 import json
 import math
 import re
+import shutil
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,10 @@ ABOUT = "about.json"
 KINDS: dict[str, np.dtype[Any]] = {"maps": np.dtype("<f4"), "reconstructions": np.dtype("u1")}
 COLOURS: dict[str, tuple[int, ...]] = {"maps": (), "reconstructions": (3,)}
 PLACE = ["map_offset", "map_height", "map_width"]
+PART = "part"
+COLUMNS = ["category", "split", "label", "path", "score", *PLACE, PART]
+# Map, score and reconstruction of an image.
+Found = tuple[np.ndarray, float | np.float32, np.ndarray]
 PLAIN_NAME = re.compile(r"[a-z0-9_][a-z0-9_-]{0,63}")
 
 
@@ -48,7 +54,8 @@ class PredictionStore:
     `<category>.reconstructions.npy` (uint8 (P, 3)), the pixels of all its images one after the
     other; `index.parquet` has a row per image: the manifest's columns, `score` (float32), `row`,
     its number in its category, and where its pixels are, `map_offset`, `map_height` and
-    `map_width`; `about.json` says which model made them.
+    `map_width`; `about.json` says which model made them. Of many images, or where several
+    processes scored, the arrays lie in folders, `00000` and so on, which the column `part` names.
     """
 
     def __init__(self, path: Path) -> None:
@@ -80,23 +87,53 @@ class PredictionStore:
         """Reconstructions of a category by row, memory-mapped uint8 (h, w, 3) each."""
         return self._arrays(category, "reconstructions")
 
-    @contextmanager
-    def writing(self, about: dict[str, Any]) -> Iterator[PredictionWriter]:
-        """Replace all predictions, or none of them if the block raises or is killed.
+    @property
+    def work_folder(self) -> Path:
+        """Where the parts lie until :meth:`replace` takes them."""
+        return self.path.with_name(f".{self.path.name}.parts")
+
+    def write(self, about: dict[str, Any], rows: pd.DataFrame, found: Iterator[Found]) -> None:
+        """Replace all predictions; see :meth:`replace` and :func:`write_part`."""
+        part = self.work_folder / "whole"
+        with self.reporting(), replacing_folder(part) as folder:
+            write_part(folder, rows, found)
+        self.replace(about, [part], rows.index)
+
+    def replace(self, about: dict[str, Any], parts: Sequence[Path], order: pd.Index) -> None:
+        """Replace all predictions by those of some folders that :func:`write_part` filled.
 
         Args:
             about: JSON-ready facts about the model; ``preprocessing`` holds the fields of its
                 `PreprocessConfig`.
+            parts: The folders, below :attr:`work_folder`, which is removed.
+            order: The place in the index of each of their images.
 
         Raises:
             DataError: The disk is full or cannot be written; the old predictions stay.
         """
+        with self.reporting(), replacing_folder(self.path) as folder:
+            (folder / ABOUT).write_text(json.dumps(about, indent=2), encoding="utf-8")
+            tables = []
+            for number, part in enumerate(parts):
+                name = f"{number:05d}" if len(parts) > 1 else ""
+                tables.append(pd.read_parquet(part / INDEX).assign(**{PART: name}))
+                (folder / name).mkdir(exist_ok=True)
+                for file in part.glob("*.npy"):
+                    file.rename(folder / name / file.name)
+            index = pd.concat(tables) if tables else pd.DataFrame(columns=COLUMNS)
+            index["row"] = index.groupby("category").cumcount()
+            index.set_index(order).sort_index().to_parquet(folder / INDEX, index=False)
+        shutil.rmtree(self.work_folder, ignore_errors=True)
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Within the block an error of the file system says what to do.
+
+        Raises:
+            DataError: The disk is full or cannot be written.
+        """
         try:
-            with replacing_folder(self.path) as folder:
-                (folder / ABOUT).write_text(json.dumps(about, indent=2), encoding="utf-8")
-                writer = PredictionWriter(folder)
-                yield writer
-                writer.finish()
+            yield
         except OSError as error:
             raise DataError(
                 f"cannot write the predictions to {self.path} ({error.strerror or error}); "
@@ -106,13 +143,18 @@ class PredictionStore:
     def _arrays(self, category: str, kind: str) -> StoredArrays:
         wanted = [("category", "==", category)]
         with self._reading(INDEX) as path:
-            rows = pd.read_parquet(path, columns=["row", *PLACE], filters=wanted)
-        places = rows.sort_values("row")[PLACE].to_numpy(np.int64)
-        with self._reading(f"{file_stem(category)}.{kind}.npy") as path:
-            return StoredArrays(np.load(path, mmap_mode="r", allow_pickle=False), places)
+            rows = pd.read_parquet(path, filters=wanted).sort_values("row")
+        numbers, names = rows[PART].factorize() if PART in rows else (0, [""])
+        places = rows[PLACE].assign(part=numbers).to_numpy(np.int64)
+        files = []
+        for name in names:
+            with self._reading(Path(name) / f"{file_stem(category)}.{kind}.npy") as path:
+                files.append(np.load(path, mmap_mode="r", allow_pickle=False))
+        with self._reading(INDEX):
+            return StoredArrays(files, places)
 
     @contextmanager
-    def _reading(self, name: str) -> Iterator[Path]:
+    def _reading(self, name: str | Path) -> Iterator[Path]:
         path = self.path / name
         cure = f"run {kedro_run('evaluation')} to make"
         if not path.is_file():
@@ -127,22 +169,23 @@ class PredictionStore:
 
 
 class StoredArrays:
-    """Arrays of different sizes in one file, given by row without copying them.
+    """Arrays of different sizes in some files, given by row without copying them.
 
     Args:
-        pixels: All pixels, (P,) or (P, 3).
-        places: int64 (N, 3): offset, height and width of each array.
+        files: All pixels, (P,) or (P, 3) each.
+        places: int64 (N, 4): offset, height and width of each array, and which file it is in.
 
     Raises:
         ValueError: There are not as many pixels as the places say.
     """
 
-    def __init__(self, pixels: np.ndarray, places: np.ndarray) -> None:
-        offsets, heights, widths = places.T
-        expected = int((heights * widths).sum())
-        if len(pixels) != expected or (offsets + heights * widths > expected).any():
-            raise ValueError(f"it holds {len(pixels)} pixels where {INDEX} says {expected}")
-        self._pixels = pixels
+    def __init__(self, files: Sequence[np.ndarray], places: np.ndarray) -> None:
+        for number, pixels in enumerate(files):
+            offsets, heights, widths = places[places[:, 3] == number, :3].T
+            expected = int((heights * widths).sum())
+            if len(pixels) != expected or (offsets + heights * widths > expected).any():
+                raise ValueError(f"it holds {len(pixels)} pixels where {INDEX} says {expected}")
+        self._files = files
         self._places = places
 
     def __len__(self) -> int:
@@ -150,99 +193,53 @@ class StoredArrays:
 
     def __getitem__(self, row: int) -> np.ndarray:
         """The array of an image as (h, w) or (h, w, 3), memory-mapped."""
-        offset, height, width = (int(number) for number in self._places[row])
-        part = self._pixels[offset : offset + height * width]
+        offset, height, width, number = (int(value) for value in self._places[row])
+        part = self._files[number][offset : offset + height * width]
         return part.reshape(height, width, *part.shape[1:])
 
 
-class PredictionWriter:
-    """Appends predictions, one category after the other, in constant memory.
+def write_part(folder: Path, rows: pd.DataFrame, found: Iterator[Found]) -> None:
+    """Write the predictions of some images in constant memory.
 
     Arrays go through plain writes: a full disk is an error then, where a memory map is a crash.
 
     Args:
         folder: An empty folder.
+        rows: Manifest rows of the images, categories together.
+        found: For each image its map, float32 (h, w), its score and its reconstruction, uint8
+            (h, w, 3), in the same order.
+
+    Raises:
+        ValueError: There are fewer predictions than images.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._rows: list[pd.DataFrame] = []
-
-    @contextmanager
-    def category(self, name: str, count: int) -> Iterator[CategoryWriter]:
-        """Open the files of a category.
-
-        Args:
-            name: The category; each may come once.
-            count: Images that will be appended.
-
-        Raises:
-            ValueError: Fewer or more images than ``count`` were appended.
-        """
+    tables = []
+    for category, own in rows.groupby("category", sort=False):
+        scores, shapes = [], []
         with ExitStack() as stack:
             files: dict[str, BinaryIO] = {}
             for kind in KINDS:
-                path = self._folder / f"{file_stem(name)}.{kind}.npy"
+                path = folder / f"{file_stem(str(category))}.{kind}.npy"
                 files[kind] = stack.enter_context(path.open("xb"))
                 _write_header(files[kind], kind, 0)
-            writer = CategoryWriter(files)
-            yield writer
+            for anomaly_map, score, reconstruction in islice(found, len(own)):
+                scores.append(score)
+                shapes.append(np.shape(anomaly_map))
+                for kind, array in (("maps", anomaly_map), ("reconstructions", reconstruction)):
+                    files[kind].write(np.ascontiguousarray(array, dtype=KINDS[kind]).data)
+            ends = np.cumsum([0, *map(math.prod, shapes)])
             for kind, file in files.items():
                 file.seek(0)
-                _write_header(file, kind, writer.pixels)
-        if writer.count != count:
-            raise ValueError(f"category {name}: {writer.count} of {count} images were written")
-        self._rows += writer.rows
-
-    def finish(self) -> None:
-        """Write the index."""
-        columns = ["category", "split", "label", "path", "score", "row", *PLACE]
-        nothing = pd.DataFrame(columns=columns)
-        index = pd.concat(self._rows).sort_index() if self._rows else nothing
-        index.to_parquet(self._folder / INDEX, index=False)
-
-
-class CategoryWriter:
-    """Appends batches to the open files of one category."""
-
-    def __init__(self, files: dict[str, BinaryIO]) -> None:
-        self._files = files
-        self.count = 0
-        self.pixels = 0
-        self.rows: list[pd.DataFrame] = []
-
-    def append(
-        self,
-        manifest: pd.DataFrame,
-        *,
-        maps: Sequence[np.ndarray] | np.ndarray,
-        scores: np.ndarray,
-        reconstructions: Sequence[np.ndarray] | np.ndarray,
-    ) -> None:
-        """Append a batch.
-
-        Args:
-            manifest: The rows of its N images.
-            maps: float32 (h, w) of each image.
-            scores: float32 (N,).
-            reconstructions: uint8 (h, w, 3) of each image.
-        """
-        shapes = [np.shape(anomaly_map) for anomaly_map in maps]
-        ends = self.pixels + np.cumsum([math.prod(shape) for shape in shapes])
-        self.rows.append(
-            manifest.assign(
-                score=np.asarray(scores, np.float32),
-                row=np.arange(self.count, self.count + len(manifest)),
-                map_offset=[self.pixels, *ends[:-1]],
-                map_height=[height for height, _ in shapes],
-                map_width=[width for _, width in shapes],
+                _write_header(file, kind, int(ends[-1]))
+        heights, widths = zip(*shapes, strict=True)
+        tables.append(
+            own.assign(
+                score=np.array(scores, np.float32),
+                map_offset=ends[:-1],
+                map_height=heights,
+                map_width=widths,
             )
         )
-        for kind, arrays in (("maps", maps), ("reconstructions", reconstructions)):
-            for array in arrays:
-                self._files[kind].write(np.ascontiguousarray(array, dtype=KINDS[kind]).data)
-        self.count += len(manifest)
-        self.pixels = int(ends[-1])
+    pd.concat(tables).to_parquet(folder / INDEX, index=False)
 
 
 def _write_header(file: BinaryIO, kind: str, pixels: int) -> None:

@@ -4,28 +4,45 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import closing
+from importlib import import_module
 from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+from pydantic import BaseModel
 
 from decodiff_pipeline.commands import kedro_run
+from decodiff_pipeline.compute.config import (
+    ONE_PROCESS,
+    ComputeConfig,
+    plan_images,
+    use_threads,
+)
+from decodiff_pipeline.compute.group import ALONE, Group, current_group
+from decodiff_pipeline.compute.launch import launch
+from decodiff_pipeline.data.atomic import replacing_folder
 from decodiff_pipeline.data.bit_depth import pixel_identities
+from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.read_ahead import read_ahead
-from decodiff_pipeline.deco.digests import network_sha256
+from decodiff_pipeline.deco.device import resolve_device
+from decodiff_pipeline.deco.digests import network_sha256, sha256_of
+from decodiff_pipeline.deco.loading import load_pretrained
 from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.evaluation.predict import ModelInput, model_input, predict, progress
+from decodiff_pipeline.evaluation.predictions import INDEX, Found, PredictionStore, write_part
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    import pandas as pd
-
-    from decodiff_pipeline.data.images import ImageFolder
-    from decodiff_pipeline.evaluation.config import EvaluationConfig
     from decodiff_pipeline.evaluation.predict import AnomalyModel, Prediction
-    from decodiff_pipeline.evaluation.predictions import PredictionStore
 
+PART_IMAGES = 1024
+# A larger network uses all cores by itself, and would lie in memory several times.
+SMALL = 50_000_000
 SCORED_SPLITS = ("calibration", "test")
 
 
@@ -35,10 +52,12 @@ def score_images(
     images: ImageFolder,
     store: PredictionStore,
     config: EvaluationConfig,
+    compute: ComputeConfig = ONE_PROCESS,
 ) -> None:
     """Score the calibration and test images, uncertain ones too, in constant memory.
 
-    The store is replaced as a whole once everything is scored.
+    The store is replaced as a whole once everything is scored. A run that was killed goes on at
+    the parts that it was writing.
 
     Args:
         config: Batch size and number of reverse steps.
@@ -47,6 +66,7 @@ def score_images(
         ModelError: The model does not know a category, or gives a map or score that is no number.
         ImageError: An image cannot be read.
         DataError: The predictions cannot be written.
+        ComputeError: A process was killed.
     """
     wanted = manifest[manifest["split"].isin(SCORED_SPLITS)]
     unknown = sorted(set(wanted["category"]) - set(model.categories))
@@ -56,22 +76,141 @@ def score_images(
             f"{', '.join(model.categories)}); run {kedro_run('train')} first"
         )
     ordered = wanted.sort_values("category", kind="stable")
-    size = config.batch_size
-    with (
-        store.writing(describe(model, wanted, config)) as writer,
-        closing(predictions_of(model, ordered, images, config, "scoring")) as found,
-    ):
-        for category, rows in ordered.groupby("category", sort=False):
-            with writer.category(str(category), len(rows)) as file:
-                for start in range(0, len(rows), size):
-                    part = rows.iloc[start : start + size]
-                    predictions = list(islice(found, len(part)))
-                    file.append(
-                        part,
-                        maps=[one.anomaly_map for one in predictions],
-                        scores=np.array([one.score for one in predictions]),
-                        reconstructions=[one.reconstruction for one in predictions],
-                    )
+    parts = score_parts(model, ordered, images, store, config, compute, name="scoring")
+    group = current_group() or ALONE
+    if group.first:
+        store.replace(describe(model, wanted, config), parts, ordered.index)
+    group.barrier()
+
+
+class _Task(BaseModel):
+    """What is made of the images.
+
+    Attributes:
+        store: Of predictions, in whose work folder the parts lie.
+        key: What tells the parts of this model and configuration from others.
+        arrays: Whether maps and reconstructions are kept, or scores alone.
+        name: Of the progress bar.
+    """
+
+    store: Path
+    key: str
+    config: EvaluationConfig
+    arrays: bool
+    name: str
+
+
+class _Job(BaseModel):
+    """What the processes that score are told."""
+
+    model: Path
+    kind: str  # module:class of the model
+    rows: Path
+    images: Path
+    bits: dict[str, int]
+    max_pixels: int
+    task: _Task
+
+
+def score_parts(
+    model: AnomalyModel,
+    rows: pd.DataFrame,
+    images: ImageFolder,
+    store: PredictionStore,
+    config: EvaluationConfig,
+    compute: ComputeConfig,
+    *,
+    name: str,
+    arrays: bool = True,
+) -> list[Path]:
+    """Score images, in as many processes as ``compute`` says.
+
+    Args:
+        rows: Manifest rows of categories that the model knows, categories together.
+        store: In whose work folder the parts are kept; those of a killed run are used again.
+        config: Batch size and number of reverse steps.
+        name: Of the progress bar.
+        arrays: Whether maps and reconstructions are kept, or scores alone.
+
+    Returns:
+        Folders, as `predictions.write_part` fills them, of the images in their order.
+    """
+    key = _key(model, rows, config)
+    task = _Task(store=store.path, key=key, config=config, arrays=arrays, name=name)
+    group = current_group() or ALONE
+    network = getattr(model, "unet", None)
+    size = 0 if network is None else sum(each.numel() for each in network.parameters())
+    workers = plan_images(compute, len(rows), small=size < SMALL)
+    if group.size > 1 or workers.processes == 1 or network is None:
+        with use_threads(workers.threads):
+            found = group.gather(_score(model, rows, images, task, group))
+    else:
+        with TemporaryDirectory(prefix="decodiff-") as folder:
+            job = _Job(
+                model=Path(folder) / "model",
+                kind=f"{type(model).__module__}:{type(model).__qualname__}",
+                rows=Path(folder) / "rows.parquet",
+                images=images.path,
+                bits=images.bits,
+                max_pixels=images.max_pixels,
+                task=task,
+            )
+            model.save_pretrained(job.model)  # type: ignore[attr-defined]
+            rows.to_parquet(job.rows)
+            found = launch(f"{__name__}:score_rank", job, workers)
+    return [store.work_folder / part for parts in found for part in parts]
+
+
+def score_rank(content: str, group: Group) -> list[str]:
+    """Score as one of several processes."""
+    from diffusers.utils.logging import disable_progress_bar
+
+    job = _Job.model_validate_json(content)
+    module, name = job.kind.split(":")
+    disable_progress_bar()
+    model = load_pretrained(getattr(import_module(module), name), job.model).to(resolve_device())
+    images = ImageFolder(job.images, job.bits, job.max_pixels)
+    return _score(model, pd.read_parquet(job.rows), images, job.task, group)
+
+
+def _score(
+    model: AnomalyModel, rows: pd.DataFrame, images: ImageFolder, task: _Task, group: Group
+) -> list[str]:
+    """Score this process's part of the images; returns the names of its folders."""
+    store = PredictionStore(task.store)
+    parts = [
+        (rows.iloc[own], f"{number:05d}-{_digest(rows.iloc[own], task)}")
+        for number, own in group.shards(len(rows), task.config.batch_size, PART_IMAGES)
+    ]
+    missing = [(own, name) for own, name in parts if not (store.work_folder / name).is_dir()]
+    bar = f"{task.name}, process 0 of {group.size}" if group.size > 1 else task.name
+    if missing:
+        wanted = pd.concat([own for own, _ in missing])
+        with closing(predictions_of(model, wanted, images, task.config, bar)) as found:
+            for own, name in missing:
+                with store.reporting(), replacing_folder(store.work_folder / name) as folder:
+                    if task.arrays:
+                        write_part(folder, own, map(_arrays, found))
+                    else:
+                        scores = [one.score for one in islice(found, len(own))]
+                        own.assign(score=np.array(scores, np.float32)).to_parquet(folder / INDEX)
+    return [name for _, name in parts]
+
+
+def _arrays(found: Prediction) -> Found:
+    return found.anomaly_map, found.score, found.reconstruction
+
+
+def _key(model: AnomalyModel, rows: pd.DataFrame, config: EvaluationConfig) -> str:
+    """Tells what a model makes of images from what another makes of them, or of others."""
+    modules = {name: getattr(model, name, None) for name in ("vae", "reference")}
+    digests = {name: network_sha256(module) for name, module in modules.items() if module}
+    return sha256_of([describe(model, rows, config), digests])
+
+
+def _digest(rows: pd.DataFrame, task: _Task) -> str:
+    about = [task.key, task.arrays, task.config.batch_size, rows["path"].tolist()]
+    return sha256_of(about)[:16]
 
 
 def predictions_of(

@@ -7,22 +7,24 @@ for review needs; its p-value is on the cautious side.
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import pandas as pd
 
+from decodiff_pipeline.compute.config import ONE_PROCESS, ComputeConfig
 from decodiff_pipeline.data import splits
 from decodiff_pipeline.data.layouts.base import GOOD
-from decodiff_pipeline.evaluation.scoring import predictions_of
+from decodiff_pipeline.evaluation.predictions import INDEX, PredictionStore
+from decodiff_pipeline.evaluation.scoring import score_parts
 from decodiff_pipeline.metrics.thresholds import conformal_p_value
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import numpy as np
 
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.evaluation.config import EvaluationConfig
     from decodiff_pipeline.evaluation.predict import AnomalyModel
-    from decodiff_pipeline.evaluation.predictions import PredictionStore
 
 UNUSUAL = 0.05
 FORMAT = ["width", "height", "mode"]
@@ -34,6 +36,7 @@ def review_training_images(
     images: ImageFolder,
     predictions: PredictionStore,
     config: EvaluationConfig,
+    compute: ComputeConfig = ONE_PROCESS,
 ) -> dict[str, list[dict[str, Any]]]:
     """Score the good training images and list the most unusual of each category.
 
@@ -56,8 +59,12 @@ def review_training_images(
         return {}
     rows = manifest[(manifest["split"] == splits.TRAIN) & (manifest["label"] == GOOD)]
     rows = rows.sort_values("sha256").groupby("category").head(config.review_limit or len(rows))
-    found = predictions_of(model, rows, images, config, "reviewing training images")
-    scored = rows.assign(score=np.array([one.score for one in found], np.float32))
+    store = PredictionStore(predictions.path.with_name("training_review"))
+    parts = score_parts(
+        model, rows, images, store, config, compute, name="reviewing training images", arrays=False
+    )
+    scored = pd.concat([rows.head(0), *(pd.read_parquet(part / INDEX) for part in parts)])
+    shutil.rmtree(store.work_folder, ignore_errors=True)
     index = predictions.index()
     calibration = index[index["split"] == splits.CALIBRATION]
     review = {}

@@ -17,10 +17,11 @@ from decodiff_pipeline.evaluation.predict import (
     model_input,
     progress,
 )
-from decodiff_pipeline.evaluation.predictions import PredictionStore
+from decodiff_pipeline.evaluation.predictions import Found, PredictionStore
 from decodiff_pipeline.metrics.summary import METRICS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import pandas as pd
@@ -116,25 +117,8 @@ def measure_from_cache(
         images.
     """
     store = PredictionStore(folder / "predictions")
-    places = cached.rows.assign(place=range(len(cached.rows)))
-    with store.writing({"preprocessing": model.preprocessing.facts()}) as writer:
-        for number, category in enumerate(model.categories):
-            own = places[places["category"] == category]
-            with writer.category(category, len(own)) as file:
-                for start in range(0, len(own), config.batch_size):
-                    batch = own.iloc[start : start + config.batch_size]
-                    chosen = batch["place"].tolist()
-                    squares = np.concatenate(
-                        [np.arange(*cached.starts[place : place + 2]) for place in chosen]
-                    )
-                    maps, scores = model.maps_and_scores(
-                        torch.from_numpy(cached.pixel[squares]),
-                        torch.from_numpy(cached.latent[squares]),
-                        torch.full([len(batch)], number),
-                        [cached.sizes[place] for place in chosen],
-                    )
-                    nothing = [np.broadcast_to(np.uint8(0), (*each.shape, 3)) for each in maps]
-                    file.append(batch, maps=maps, scores=scores, reconstructions=nothing)
+    found = _found(model, cached, config.batch_size)
+    store.write({"preprocessing": model.preprocessing.facts()}, cached.rows, found)
     judged = plain_metrics(store, images, config)
     return {
         "mean": {name: judged["mean"][name] for name in METRICS},
@@ -143,3 +127,21 @@ def measure_from_cache(
             for category, metrics in judged["categories"].items()
         },
     }
+
+
+def _found(
+    model: DeCoDiffPipeline, cached: CachedDiscrepancies, batch_size: int
+) -> Iterator[Found]:
+    ids = model.unet.category_ids(list(cached.rows["category"]))
+    for start in range(0, len(cached.rows), batch_size):
+        batch = slice(start, start + batch_size)
+        sizes = cached.sizes[batch]
+        squares = slice(cached.starts[start], cached.starts[start + len(sizes)])
+        maps, scores = model.maps_and_scores(
+            torch.from_numpy(np.array(cached.pixel[squares])),
+            torch.from_numpy(np.array(cached.latent[squares])),
+            ids[batch],
+            sizes,
+        )
+        for anomaly_map, score in zip(maps, scores, strict=True):
+            yield anomaly_map, score, np.broadcast_to(np.uint8(0), (*anomaly_map.shape, 3))

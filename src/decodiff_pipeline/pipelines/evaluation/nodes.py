@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from decodiff_pipeline.compute.config import ComputeConfig
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.evaluation.config import EvaluationConfig
@@ -21,12 +22,13 @@ def score_images(
     images: ImageFolder,
     store: PredictionStore,
     config: EvaluationConfig,
+    compute: ComputeConfig,
 ) -> PredictionStore:
     """Score the calibration and test images."""
     from decodiff_pipeline.evaluation import scoring
 
     seen = images.of(manifest, model.bit_depths)
-    scoring.score_images(_on_device(model), manifest, seen, store, config)
+    scoring.score_images(_on_device(model), manifest, seen, store, config, compute)
     return store
 
 
@@ -36,6 +38,7 @@ def score_baseline(
     images: ImageFolder,
     store: PredictionStore,
     config: EvaluationConfig,
+    compute: ComputeConfig,
 ) -> PredictionStore:
     """Score the test images by the reconstruction error of the model's autoencoder alone."""
     from decodiff_pipeline.evaluation import scoring
@@ -45,7 +48,7 @@ def score_baseline(
     seen = images.of(manifest, model.bit_depths)
     # Of the test images alone: a baseline has no threshold that calibration would serve.
     test = manifest[manifest["split"] == "test"]
-    scoring.score_images(baseline, test, seen, store, config)
+    scoring.score_images(baseline, test, seen, store, config, compute)
     return store
 
 
@@ -55,12 +58,14 @@ def review_training_images(
     images: ImageFolder,
     predictions: PredictionStore,
     config: EvaluationConfig,
+    compute: ComputeConfig,
 ) -> dict[str, Any]:
     """See `evaluation.training_review.review_training_images`."""
     from decodiff_pipeline.evaluation import training_review
 
+    seen = images.of(manifest, model.bit_depths)
     return training_review.review_training_images(
-        _on_device(model), manifest, images.of(manifest, model.bit_depths), predictions, config
+        _on_device(model), manifest, seen, predictions, config, compute
     )
 
 

@@ -9,7 +9,7 @@ from kedro.pipeline import Node, Pipeline, node, pipeline
 
 from decodiff_pipeline.pipelines.evaluation import nodes
 
-CONFIG = "params:evaluation"
+CONFIG, COMPUTE = "params:evaluation", "params:compute"
 SOURCE = ("decodiff_model", "validated_manifest", "raw_images")
 DATA = ("validated_manifest", "raw_images")
 PLOTS = ("image_roc", "image_pr", "pixel_roc", "pixel_pr", "pro", "scores", "confusion")
@@ -21,11 +21,12 @@ def create_pipeline(**_: object) -> Pipeline:
 
 
 def _scoring() -> list[Node]:
-    review = [*SOURCE, "predictions", CONFIG]
+    review = [*SOURCE, "predictions", CONFIG, COMPUTE]
+    baseline = [*SOURCE, "baseline_store", CONFIG, COMPUTE]
     held_out = [*SOURCE, "predictions", "params:monitoring_reference"]
     return [
-        _node(nodes.score_images, [*SOURCE, "prediction_store", CONFIG], "predictions"),
-        _node(nodes.score_baseline, [*SOURCE, "baseline_store", CONFIG], "baseline_predictions"),
+        _node(nodes.score_images, [*SOURCE, "prediction_store", CONFIG, COMPUTE], "predictions"),
+        _node(nodes.score_baseline, baseline, "baseline_predictions"),
         _node(nodes.review_training_images, review, "training_review"),
         _node(nodes.make_monitoring_reference, held_out, "monitoring_reference"),
         _node(nodes.measure_synthetic_localisation, [*SOURCE, CONFIG], "synthetic_metrics"),
