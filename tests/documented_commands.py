@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import re
 import runpy
 import shlex
@@ -28,8 +29,9 @@ FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 PROGRAMS = ("kedro", "python", "make", "dvc", "mlflow", "pip")
 # What else may begin a command in a block; anything else is a misspelt program.
 OTHERS = {
-    "cd", "cp", "curl", "docker", "done", "export", "flock", "for", "gh", "git", "jq", "mkdir",
-    "base64", "printf", "server.sh", "source", "tail",
+    "apt-get", "base64", "cd", "cp", "curl", "docker", "done", "export", "flock", "for", "gh",
+    "git", "kubectl", "mkdir", "printf", "sbatch", "server.sh", "source", "srun", "ssh", "sudo",
+    "tail",
 }  # fmt: skip
 # Folders whose files are in the repository; those of data/ and of other environments are made.
 KEPT = re.compile(
@@ -159,7 +161,12 @@ def _python(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     if module == "benchmarks":
         assert not [name for name in rest if not (ROOT / "benchmarks" / f"{name}.py").is_file()]
         return None
-    (file,) = [p for base in (ROOT, ROOT / "src") if (p := _file(base, module)).is_file()]
+    files = [p for base in (ROOT, ROOT / "src") if (p := _file(base, module)).is_file()]
+    if not files:  # of another package, which may start a module of ours
+        assert not module.startswith(("decodiff_pipeline", "benchmarks")), f"no module {module}"
+        assert importlib.util.find_spec(module), f"no module {module}"
+        return _python(rest[rest.index("-m") :], monkeypatch) if "-m" in rest else None
+    (file,) = files
     if "argparse" not in file.read_text("utf-8"):
         assert not [word for word in rest if word.startswith("-")], f"{module} has no options"
         return None
@@ -184,7 +191,9 @@ def _file(base: Path, module: str) -> Path:
 
 
 def _make(arguments: list[str], _: pytest.MonkeyPatch) -> None:
-    makefile = (ROOT / "Makefile").read_text("utf-8")
+    makefile = "\n".join(
+        path.read_text("utf-8") for path in [ROOT / "Makefile", *ROOT.glob("*.mk")]
+    )
     targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, flags=re.MULTILINE))
     assert {word for word in arguments if "=" not in word} <= targets
 
