@@ -14,6 +14,7 @@ from pathlib import Path
 
 BENCHMARKS = (
     "training_step",
+    "data_parallel",
     "epoch",
     "inference",
     "scoring_beside_load",

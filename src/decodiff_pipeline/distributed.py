@@ -1,4 +1,11 @@
-"""One worker process. `decodiff_pipeline.compute.launch` starts it, under torch's launcher."""
+"""One process of several that do a stage together.
+
+    torchrun --nnodes 4 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HEAD:29400 \\
+        -m decodiff_pipeline.distributed training --env mvtec
+
+is what a scheduler starts on each node, in a project folder that all nodes share (docs/scaling.md).
+`decodiff_pipeline.compute.launch` starts it with a job file for the processes of one machine.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +13,14 @@ import argparse
 import json
 import logging
 import os
+import platform
 import signal
 import sys
 import threading
 import time
 import traceback
+import uuid
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,27 +28,50 @@ from decodiff_pipeline.compute.group import joined
 from decodiff_pipeline.compute.launch import ERROR, RESULT, call
 from decodiff_pipeline.data.atomic import replacing
 from decodiff_pipeline.deco.device import prefer_device
-from decodiff_pipeline.errors import DecodiffError
+from decodiff_pipeline.errors import ConfigurationError, DecodiffError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from decodiff_pipeline.compute.group import Group
+
 LOOKS_EVERY = 1.0  # seconds
+COMPUTE = "params:compute"
+SAME_EVERYWHERE = ("torch", "diffusers", "numpy", "decodiff-pipeline")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do this process's part of a job; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m decodiff_pipeline.distributed")
-    parser.add_argument("--job", type=Path, required=True, help="written by the launcher")
-    file = parser.parse_args(arguments).job
-    job = json.loads(file.read_text())
-    _end_with(job["launcher"])
-    rank = int(os.environ["RANK"])
+    """Do this process's part of a stage or a job; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="torchrun … -m decodiff_pipeline.distributed")
+    parser.add_argument("stage", nargs="?", help="a pipeline, such as training")
+    parser.add_argument("--env", help="the Kedro environment, as for kedro run")
+    parser.add_argument("--params", default="", help="as for kedro run")
+    parser.add_argument("--job", type=Path, help="in place of a stage: a file of compute.launch")
+    options = parser.parse_args(arguments)
+    if (options.stage is None) == (options.job is None):
+        parser.error("give the name of a pipeline, such as training")
+    if "RANK" not in os.environ:
+        parser.error("start it with torchrun, which says who the other processes are")
+    _log(logging.INFO if os.environ["RANK"] == "0" else logging.ERROR)
+    if options.job is not None:
+        return _do_job(options.job)
+    _end_with(os.getppid())
+    try:
+        _do_stage(options.stage, options.env, options.params)
+    except DecodiffError as error:
+        sys.stderr.write(f"Error: {error} (rank {os.environ['RANK']})\n")
+        return 1
+    return 0
+
+
+def _do_job(file: Path) -> int:
+    """Call what a job file names; the result, or what went wrong, lies beside it then."""
+    job, rank = json.loads(file.read_text()), int(os.environ["RANK"])
+    _end_with(job["launcher"] or os.getppid())
     if job["threads"]:
         os.environ["OMP_NUM_THREADS"] = str(job["threads"])  # read when torch is loaded
-    # One machine: no name has to be resolved to find the way to the others.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
-    _log(logging.INFO if rank == 0 else logging.WARNING)
+    if job["launcher"]:  # one machine: no name has to be resolved to find the way to the others
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     try:
         _use_device(job["device"])
         with joined() as group:
@@ -48,6 +81,77 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write(file.parent / ERROR.format(rank), _report(error, rank))
         return 1
     return 0
+
+
+def _do_stage(stage: str, env: str | None, params: str) -> None:
+    """Run the nodes of a pipeline that divide their work; `kedro run` makes its reports then.
+
+    Raises:
+        ConfigurationError: There is no such pipeline, it has no such node, or the nodes differ in
+            what they have installed or in the folder that they see.
+    """
+    from kedro.framework.cli.utils import _split_params
+    from kedro.framework.project import pipelines
+    from kedro.framework.session import KedroSession
+    from kedro.framework.startup import bootstrap_project
+
+    from decodiff_pipeline.compute.config import ComputeConfig
+    from decodiff_pipeline.deco.device import resolve_device
+
+    project = Path.cwd()
+    bootstrap_project(project)
+    runtime = _split_params(None, None, params) if params else {}  # type: ignore[arg-type]
+    session: Any = KedroSession.create(project_path=project, env=env, runtime_params=runtime)
+    with session:
+        catalog = session.load_context().catalog
+        pipeline = pipelines.get(stage)
+        nodes = [] if pipeline is None else [n for n in pipeline.nodes if COMPUTE in n.inputs]
+        if not nodes:
+            raise ConfigurationError(
+                f"{stage!r} is no pipeline that several processes share; give latent_caching, "
+                "training or evaluation"
+            )
+        prefer_device(ComputeConfig.model_validate(catalog.load(COMPUTE)).device)
+        _use_device(resolve_device())
+        with joined() as group:
+            _require_same(group)
+            _require_shared(group, project / "data")
+            for node in nodes:
+                node.run({name: catalog.load(name) for name in node.inputs})
+
+
+def _require_same(group: Group) -> None:
+    own = {name: version(name) for name in SAME_EVERYWHERE} | {"Python": platform.python_version()}
+    every = group.gather(own)
+    for rank, other in enumerate(every):
+        differing = [
+            f"{name} {value} and {other[name]}"
+            for name, value in every[0].items()
+            if value != other[name]
+        ]
+        if differing:
+            raise ConfigurationError(
+                f"ranks 0 and {rank} have different versions: {', '.join(differing)}; install the "
+                "same requirements.lock on all nodes"
+            )
+
+
+def _require_shared(group: Group, folder: Path) -> None:
+    name = group.broadcast(uuid.uuid4().hex)
+    mark = folder / f".{name}"
+    if group.first:
+        folder.mkdir(exist_ok=True)
+        mark.touch()
+    group.barrier()
+    seen = group.gather(mark.exists())
+    if group.first:
+        mark.unlink()
+    if not all(seen):
+        ranks = [rank for rank, sees in enumerate(seen) if not sees]
+        raise ConfigurationError(
+            f"ranks {ranks} do not see what rank 0 writes to {folder}; start all nodes in one "
+            "project folder on a shared file system"
+        )
 
 
 def _end_with(launcher: int) -> None:

@@ -93,18 +93,24 @@ def test_an_error_names_rank_and_cause(fault: str, kind: type[Exception], messag
     ],
 )
 def test_workers_end_with_the_launcher(number: signal.Signals, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    seen.mkdir()
     code = (
-        f"from test_launch import *; launch('test_launch:work', Job(folder={str(tmp_path)!r}), "
-        "WORKERS)"
+        f"from test_launch import *; launch('test_launch:work', Job(folder={str(seen)!r}), WORKERS)"
     )
-    launcher = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    scratch = tmp_path / "scratch"  # SIGKILL leaves the job file
+    scratch.mkdir()
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", code], stderr=subprocess.DEVNULL, env=environment
+    )
     deadline = time.monotonic() + 120
-    while len(list(tmp_path.iterdir())) < WORKERS.processes:
+    while len(list(seen.iterdir())) < WORKERS.processes:
         assert time.monotonic() < deadline and launcher.poll() is None
         time.sleep(0.1)
     launcher.send_signal(number)
     assert launcher.wait(10) != 0
-    workers = [int(file.name) for file in tmp_path.iterdir()]
+    workers = [int(file.name) for file in seen.iterdir()]
     deadline = time.monotonic() + 10
     while any(map(psutil.pid_exists, workers)):
         assert time.monotonic() < deadline

@@ -24,6 +24,7 @@ from decodiff_pipeline.training.validation import SyntheticDefects, Validation
 if TYPE_CHECKING:
     from decodiff_pipeline.training.checkpoints import Checkpoint
 
+WORK = "tests.training.processes:train_rank"
 IMAGES, SIDE, BATCH = 12, 8, 5  # the last batch of an epoch has two images
 OPTIONS = {
     "preset": "nano", "batch_size": BATCH, "learning_rate": 1e-3, "dropout": 0.1,
@@ -40,13 +41,18 @@ class Job(BaseModel):
     killed_at: int | None = None
 
 
+def job(folder: Path, options: dict[str, Any], killed_at: int | None = None) -> Job:
+    """What the processes are told."""
+    return Job(folder=folder, options=OPTIONS | options, killed_at=killed_at)
+
+
 def train(folder: Path, processes: int, killed_at: int | None = None, **options: Any) -> Checkpoint:
     """Train; returns the last checkpoint."""
-    job = Job(folder=folder, options=OPTIONS | options, killed_at=killed_at)
+    todo = job(folder, options, killed_at)
     if processes == 1:
-        train_rank(job.model_dump_json(), ALONE)
+        train_rank(todo.model_dump_json(), ALONE)
     else:
-        launch("tests.training.processes:train_rank", job, Workers("cpu", processes, 1))
+        launch(WORK, todo, Workers("cpu", processes, 1))
     checkpoint = CheckpointStore(folder / "checkpoints").latest()
     assert checkpoint is not None
     return checkpoint
@@ -54,13 +60,13 @@ def train(folder: Path, processes: int, killed_at: int | None = None, **options:
 
 def train_rank(content: str, group: Group) -> None:
     """What each process does."""
-    job = Job.model_validate_json(content)
-    run = make_run(job.folder, TrainingConfig.model_validate(job.options), group)
-    if job.killed_at is not None and group.rank == group.size - 1:
+    told = Job.model_validate_json(content)
+    run = make_run(told.folder, TrainingConfig.model_validate(told.options), group)
+    if told.killed_at is not None and group.rank == group.size - 1:
         step = run._train_step
 
         def dying() -> tuple[float, int]:
-            if run.step == job.killed_at:
+            if run.step == told.killed_at:
                 os.kill(os.getpid(), signal.SIGKILL)
             return step()
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from tests.training.processes import train
+from tests.contract import chain
+from tests.training.processes import WORK, job, train
 
+from decodiff_pipeline.compute.config import ComputeConfig
 from decodiff_pipeline.errors import CheckpointError, ComputeError
+from decodiff_pipeline.pipelines.training import create_pipeline
 from decodiff_pipeline.training.checkpoints import CheckpointStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from decodiff_pipeline.training.checkpoints import Checkpoint
 
 
@@ -77,3 +88,79 @@ def test_a_second_run_in_the_folder_is_refused(tmp_path: Path) -> None:
         pytest.raises(CheckpointError, match=r"another run is training in .*checkpoints; wait"),
     ):
         train(tmp_path, 1)
+
+
+@pytest.mark.slow
+def test_the_training_node_gives_the_same_with_two_processes(tmp_path: Path) -> None:
+    results = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        primary, latents = (
+            folder / "data" / name / "contract" for name in ("03_primary", "04_feature")
+        )
+        primary.mkdir(parents=True)
+        shutil.copy(chain.FIXTURES / "manifest.parquet", primary)
+        shutil.copytree(chain.FIXTURES / "latents", latents / "latents")
+        chosen = chain.parameters(chain.FIXTURES / "autoencoder")
+        chosen["params:compute"] = ComputeConfig(processes=processes)
+        catalog = chain.run(create_pipeline().only_nodes("train_network"), folder, chosen)
+        log, summary = catalog.load("training_log"), catalog.load("training_summary")
+        for row in (*log, summary["last"]):
+            del row["images_per_second"]
+        results.append((log, summary))
+    for row, other in zip(results[0][0], results[1][0], strict=True):
+        assert other == pytest.approx(row, rel=1e-4)
+    assert results[1][1]["last"] == results[1][0][-1]
+    for key in ("parameters", "images", "start"):
+        assert results[0][1][key] == results[1][1][key]
+
+
+@pytest.mark.slow
+def test_two_nodes_of_which_one_is_killed_and_restarted(tmp_path: Path) -> None:
+    """Two launchers as a scheduler starts them, one rendezvous on loopback, one shared folder."""
+    options = {"steps": 40}
+    one = train(tmp_path / "one", 1, **options)
+    folder = tmp_path / "nodes"
+    folder.mkdir()
+    content = {"work": WORK, "job": job(folder, options).model_dump_json(), "launcher": None,
+               "device": "cpu", "threads": 1}  # fmt: skip
+    (folder / "job.json").write_text(json.dumps(content))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def node() -> subprocess.Popen[bytes]:
+        command = [
+            sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
+            "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test",
+            "--local-addr=127.0.0.1", "--max-restarts=3",
+            "-m", "decodiff_pipeline.distributed", "--job", str(folder / "job.json"),
+        ]  # fmt: skip
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    store = CheckpointStore(folder / "checkpoints")
+    nodes = [node()]
+    try:
+        time.sleep(5)  # the first one has the rendezvous
+        nodes.append(node())
+        wait_until(lambda: bool(store.steps()))
+        nodes[1].kill()
+        nodes[1].wait()
+        nodes.append(node())
+        assert [nodes[0].wait(300), nodes[2].wait(60)] == [0, 0]
+    finally:
+        for each in nodes:
+            each.kill()
+            each.wait()
+    other = store.latest()
+    assert other is not None
+    assert other.processes == 2
+    assert_the_same(one, other)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait at most three minutes."""
+    deadline = time.monotonic() + 180
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
 
+from decodiff_pipeline.compute.config import use_threads
 from decodiff_pipeline.compute.group import ALONE, Group
 from decodiff_pipeline.deco.device import keep_freed_memory
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
@@ -26,8 +27,6 @@ from decodiff_pipeline.training.selection import Selection
 from decodiff_pipeline.training.state import TrainingState, load_average
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import nn
 
     from decodiff_pipeline.deco.unet import DeCoDiffUNet
@@ -103,7 +102,7 @@ class TrainingRun:
             if self.group.first:
                 self.store.tidy()
             self.group.barrier()
-            with _threads(self.config.threads or threads):
+            with use_threads(self.config.threads or threads):
                 self._begin()
                 try:
                     self._train()
@@ -314,13 +313,3 @@ def warn_of_interruption(newest: int, config: TrainingConfig, where: str = "") -
         "training was interrupted%s; the same command goes on from step %d, the newest checkpoint "
         "(training.checkpoint_every is %d)", where, newest, config.checkpoint_every,
     )  # fmt: skip
-
-
-@contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -72,7 +72,7 @@ def train(
     autoencoder: AutoencoderConfig,
     latents: LatentCacheConfig,
     config: TrainingConfig,
-    champions: Champions,
+    champions: Champions | None,
     compute: ComputeConfig,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Train a network on latents, on as much of the machine as ``compute`` says.
@@ -93,7 +93,7 @@ def train(
         autoencoder=autoencoder,
         latents=latents,
         config=config,
-        model=champions.model,
+        model="" if champions is None else champions.model,
     )
     run = _set_up(job, manifest, champions, current_group() or ALONE)
     summary = {
@@ -107,7 +107,7 @@ def train(
         log = run.log
     else:
         del run  # its network need not lie beside the workers'
-        if config.init_from == CHAMPION:
+        if config.init_from == CHAMPION and champions is not None:
             job = job.model_copy(update={"champion": champions.fetch()})
         log = _train_in_processes(job, manifest, store, workers)
     return log, {"last": log[-1], **summary}
@@ -139,7 +139,9 @@ def train_rank(content: str, group: Group) -> None:
     _set_up(job, manifest, _Fetched(job.model, job.champion), group).run()
 
 
-def _set_up(job: Job, manifest: pd.DataFrame, champions: Champions, group: Group) -> TrainingRun:
+def _set_up(
+    job: Job, manifest: pd.DataFrame, champions: Champions | None, group: Group
+) -> TrainingRun:
     return set_up_training(
         manifest,
         LatentCache(job.cache),

@@ -1,0 +1,109 @@
+"""The demo's training step by two processes of one thread, against one process of one thread.
+
+nano, Muon, batches of 32 latents of 128² images, clipping and moving average included. The second
+process is a child of the timed one, as a launcher would start it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from benchmarks.timing import side_by_side
+from decodiff_pipeline.compute.group import ALONE, Group, joined
+from decodiff_pipeline.deco.config import CorruptionConfig
+from decodiff_pipeline.deco.device import keep_freed_memory
+from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
+from decodiff_pipeline.deco.unet import build_unet
+from decodiff_pipeline.training.batches import Batch, generator
+from decodiff_pipeline.training.config import TrainingConfig
+from decodiff_pipeline.training.objective import deviation_loss
+from decodiff_pipeline.training.state import TrainingState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+BATCH, CHANNELS, SIDE, CATEGORIES = 32, 4, 16, 2
+STEPS = 4  # a call
+CONFIG = TrainingConfig(preset="nano", steps=1, optimizer="muon", dropout=0.0, bfloat16="auto")
+
+
+def run() -> list[dict[str, Any]]:
+    """Two processes and one, in turns."""
+    return [
+        side_by_side(
+            "train_2_processes",
+            two_processes,
+            one_process,
+            peer_name="one process of one thread",
+            images=STEPS * BATCH,
+            rounds=7,
+        )
+    ]
+
+
+def one_process() -> Callable[[], None]:
+    """Some steps in this process."""
+    return steps(ALONE)
+
+
+def two_processes() -> Callable[[], None]:
+    """The same steps, shared with a second process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2",
+             "GLOO_SOCKET_IFNAME": "lo"}  # fmt: skip
+    subprocess.Popen([sys.executable, "-m", __name__], env={**os.environ, **place, "RANK": "1"})
+    os.environ.update(place, RANK="0")
+    group = joined().__enter__()
+    step = steps(group)
+
+    def call() -> None:
+        group.broadcast("go on")
+        step()
+
+    return call
+
+
+def steps(group: Group) -> Callable[[], None]:
+    """A function that takes some optimiser steps on its part of a batch."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    names = [str(number) for number in range(CATEGORIES)]
+    unet = build_unet(CONFIG.preset, names, SIDE, CHANNELS, CONFIG.dropout).train()
+    state, scheduler = TrainingState(unet, CONFIG, group), DeCoDiffScheduler()
+    latents = torch.randn(BATCH, CHANNELS, SIDE, SIDE, generator=generator("benchmark"))
+    batch = Batch(latents, torch.arange(BATCH) % CATEGORIES)
+
+    def loss_of(network: nn.Module, part: slice) -> torch.Tensor:
+        random = generator(0)
+        return deviation_loss(network, scheduler, batch, CorruptionConfig(), random, part)
+
+    def call() -> None:
+        for _ in range(STEPS):
+            state.add_gradients(loss_of, BATCH, last=True)
+            state.apply_gradients(1e-4)
+
+    return call
+
+
+def main() -> None:
+    """The second process: it goes on until the first one is gone."""
+    with joined() as group:
+        step = steps(group)
+        while True:
+            group.broadcast()
+            step()
+
+
+if __name__ == "__main__":
+    main()
