@@ -10,13 +10,6 @@ import pytest
 from pydantic import ValidationError
 
 from decodiff_pipeline.registry.config import ComparisonGates, PromotionConfig
-from decodiff_pipeline.registry.gate_inputs import (
-    FalsePositives,
-    GateInputs,
-    ModelComparison,
-    PairedDifference,
-    ThresholdFit,
-)
 from decodiff_pipeline.registry.gates import (
     Gate,
     can_be_overridden,
@@ -24,7 +17,14 @@ from decodiff_pipeline.registry.gates import (
     failed,
     judge,
 )
-from decodiff_pipeline.registry.model_comparison import recalls
+from decodiff_pipeline.registry.model_comparison import (
+    FalsePositives,
+    GateInputs,
+    ModelComparison,
+    PairedDifference,
+    ThresholdFit,
+    recalls,
+)
 from decodiff_pipeline.serving.serving_check import ServingResult
 
 ANSWERS = ServingResult(None, True, 1e-6, 80.0, 30.0)
@@ -65,7 +65,7 @@ def the_gate(name: str, gates: list[Gate], category: str | None = None) -> Gate:
 def test_a_first_version_is_asked_what_can_be_asked_without_a_champion() -> None:
     gates = judge(evidence(), PromotionConfig())
     assert not failed(gates)
-    assert {"serving files", "serving answers", "latency", "size", "floor"} <= {
+    assert {"serving files", "serving answers", "latency", "size", "minimum"} <= {
         gate.name for gate in gates
     }
     assert not [gate for gate in gates if "champion" in gate.name]
@@ -76,15 +76,17 @@ def test_floors_are_per_metric_and_category() -> None:
         floors={"image_auroc": 0.8}, category_floors={"poly": {"image_auroc": 0.7}}
     )
     assert failures(evidence(), config) == []
-    assert failures(evidence(), PromotionConfig(floors={"image_auroc": 0.8})) == [("floor", "poly")]
-    gate = the_gate("floor", judge(evidence(), config), "poly")
+    assert failures(evidence(), PromotionConfig(floors={"image_auroc": 0.8})) == [
+        ("minimum", "poly")
+    ]
+    gate = the_gate("minimum", judge(evidence(), config), "poly")
     assert (gate.metric, gate.value, gate.limit) == ("image_auroc", 0.77, 0.7)
 
 
 def test_what_cannot_be_measured_stops_nobody_but_nothing_at_all_does() -> None:
     config = PromotionConfig(floors={"pixel_aupro": 0.5})
     assert failures(evidence(), config) == []
-    gate = the_gate("floor", judge(evidence(), config), "mono")
+    gate = the_gate("minimum", judge(evidence(), config), "mono")
     assert (gate.value, gate.passed) == (None, True)
     assert "not measured" in gate.explanation
     nothing = evidence(metrics={"mono": {"image_auroc": None}})
@@ -158,7 +160,7 @@ def test_thresholds_are_blamed_only_where_chance_does_not_explain_it() -> None:
     promise = {"promised": 0.05, "n_calibration": 99}
     assert failures(evidence(false_positives={"mono": FalsePositives(8, 100, **promise)})) == []
     blamed = evidence(false_positives={"mono": FalsePositives(30, 100, **promise)})
-    assert failures(blamed) == [("promise", "mono")]
+    assert failures(blamed) == [("false-positive rate", "mono")]
     # Few calibration images: as many false positives are no wonder.
     few = FalsePositives(30, 100, promised=0.05, n_calibration=19)
     assert chance_of_as_many(few) > chance_of_as_many(FalsePositives(30, 100, **promise))
@@ -187,8 +189,8 @@ def test_what_misses_most_defects_is_refused() -> None:
     found = recalls(tests, {"categories": {"mono": {"threshold": 0.5}}})
     assert found == {"mono": 0.2}
     blind = evidence(metrics={"mono": {"image_auroc": 0.9, "recall": found["mono"]}})
-    assert failures(blind) == [("floor", "mono")]
-    text = the_gate("floor", failed(judge(blind, PromotionConfig()))).explanation
+    assert failures(blind) == [("minimum", "mono")]
+    text = the_gate("minimum", failed(judge(blind, PromotionConfig()))).explanation
     assert text == "0.200; at least 0.250 is asked"
     allowed = PromotionConfig(category_floors={"mono": {"recall": 0.1}})
     assert failures(blind, allowed) == []

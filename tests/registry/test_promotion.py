@@ -288,7 +288,11 @@ def test_a_lost_category_is_refused_and_a_new_one_is_judged_alone(
     done = promote(judged(sharp, **config), settings(), PROVENANCE)
     assert done["outcome"] == "promoted"
     assert any("new with the challenger" in n and n.endswith("ring") for n in done["notes"])
-    assert {g["category"] for g in done["gates"] if g["name"] == "floor"} == {"nut", "pin", "ring"}
+    assert {g["category"] for g in done["gates"] if g["name"] == "minimum"} == {
+        "nut",
+        "pin",
+        "ring",
+    }
 
 
 @pytest.mark.usefixtures("served_here")
@@ -347,7 +351,7 @@ def test_data_that_changed_since_is_judged_on_as_it_is_now_and_said(
     assert done["outcome"] == "promoted"
     assert any("not version 99, which was registered here last" in n for n in done["notes"])
     assert any("the champion (version" in n and "other data" in n for n in done["notes"])
-    flagged = next(g for g in done["gates"] if g["name"] == "promise")
+    flagged = next(g for g in done["gates"] if g["name"] == "false-positive rate")
     assert f"of {7} good images" in flagged["explanation"]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.registry import model_comparison
-from decodiff_pipeline.registry.gate_inputs import RECALL, GateInputs
+from decodiff_pipeline.registry.model_comparison import RECALL, GateInputs
 from decodiff_pipeline.registry.version_evaluation import (
     ChangedFiles,
     EvaluationContext,
@@ -48,7 +48,10 @@ def evaluate_challenger(
     inputs = GateInputs(
         serving=_served(challenger, ours, context),
         metrics={
-            name: {**model_comparison.metrics_of(sample, evaluation), RECALL: recalls.get(name)}
+            name: {
+                **model_comparison.metrics_of(sample, evaluation),
+                RECALL: recalls.get(name),
+            }
             for name, sample in samples.items()
         },
         thresholds=model_comparison.threshold_fits(ours.thresholds),

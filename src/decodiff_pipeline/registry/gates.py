@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from decodiff_pipeline.registry.gate_inputs import RECALL
+from decodiff_pipeline.registry.model_comparison import RECALL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         PromotionConfig,
         ServingGates,
     )
-    from decodiff_pipeline.registry.gate_inputs import (
+    from decodiff_pipeline.registry.model_comparison import (
         FalsePositives,
         GateInputs,
         ModelComparison,
@@ -139,10 +139,10 @@ def _floors(inputs: GateInputs, config: PromotionConfig) -> Iterator[Gate]:
         for metric, limit in config.least(category).items():
             value = metrics.get(metric)
             if value is None:
-                yield _unmeasured("floor", category, metric, None, limit)
+                yield _unmeasured("minimum", category, metric, None, limit)
                 continue
             text = f"{value:.3f}; at least {limit:.3f} is asked"
-            yield Gate("floor", category, metric, value, None, limit, value >= limit, text)
+            yield Gate("minimum", category, metric, value, None, limit, value >= limit, text)
     if not measured:
         text = "no category has good and defective test images, so nothing can be measured"
         yield Gate("evidence", ALL, "any", None, None, None, False, text)
@@ -181,7 +181,7 @@ def _false_positives(inputs: GateInputs, significance: float) -> Iterator[Gate]:
             f"probability of as many by chance {chance:.3g}, at least {level:.2g} is asked"
         )
         yield Gate(
-            "promise",
+            "false-positive rate",
             category,
             "false_positive_rate",
             rate,
