@@ -27,7 +27,6 @@ from decodiff_pipeline.dvc_lock import LOCK_FILE, stages_file, stored_outputs
 from decodiff_pipeline.dvc_stages import Project, load_project
 from decodiff_pipeline.errors import ConfigurationError, DecodiffError
 from decodiff_pipeline.record import prepare, registered_version, run_tool, tag_version
-from decodiff_pipeline.tracking.mlflow_values import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -240,8 +239,10 @@ def _restore(files: Files, project: Path, raw: list[str]) -> None:
         for path in stored_outputs(files.lock):
             try:
                 repo.checkout(str(project / path), allow_missing=True)
-            except DvcException as error:
-                logger.warning("%s stays as it is: %s", path, first_line(error))
+            except DvcException:
+                logger.warning(
+                    "%s stays as it is: no cache has it, and the lock names another", path
+                )
 
 
 def _report(files: Files) -> dict[str, Any]:
