@@ -241,7 +241,7 @@ def _restore(files: Files, project: Path, raw: list[str]) -> None:
                 repo.checkout(str(project / path), allow_missing=True)
             except DvcException:
                 logger.warning(
-                    "%s stays as it is: no cache has it, and the lock names another", path
+                    "%s stays as it is: it differs from the lock, and no cache has it", path
                 )
 
 
