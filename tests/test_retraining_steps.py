@@ -131,6 +131,7 @@ class Desk:
             **{key: value for key, value in os.environ.items() if not key.startswith("DVC")},
             "MLFLOW_TRACKING_URI": self.registry,
             "GIT_CONFIG_GLOBAL": os.devnull,
+            "COLUMNS": "300",
             "DVC_SITE_CACHE_DIR": str(self.folder.parent / "site"),
             **{f"GIT_{role}_NAME": "line" for role in ("AUTHOR", "COMMITTER")},
             **{f"GIT_{role}_EMAIL": "line@example.org" for role in ("AUTHOR", "COMMITTER")},
