@@ -20,6 +20,7 @@ from PIL import Image
 from pydantic import ValidationError
 from tests.models import small_pipeline
 
+from decodiff_pipeline.compute.config import ComputeConfig
 from decodiff_pipeline.data.manifest import DataConfig
 from decodiff_pipeline.deco.detections import Detection, find_detections
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
@@ -53,6 +54,7 @@ class World:
         self.model = Path(shutil.copytree(model, root / "model"))
         self.thresholds: dict[str, Any] = json.loads(json.dumps(THRESHOLDS))
         self.config: dict[str, Any] = {"batch_size": 2}
+        self.compute = ComputeConfig(processes=1)
         for number in range(4):
             image(self.source / "mono" / f"{number}.png", number, (60, 50))
         image(self.source / "poly" / "deep" / "0.png", 8, (50, 70))
@@ -67,6 +69,7 @@ class World:
             InferenceStore(self.output),
             InferenceConfig(**self.config | config),
             DataConfig(layout="folder"),
+            self.compute,
         )
 
     def files(self) -> dict[str, tuple[bytes, int]]:
@@ -247,6 +250,27 @@ Journal.save = save_and_die
 infer(InferenceSource(root / "shots"), root / "model", root / "onnx", {"categories": {}},
       InferenceStore(root / "results"), InferenceConfig(batch_size=2), DataConfig(layout="folder"))
 """
+
+
+def test_two_processes_score_as_one(world: World, tmp_path: Path) -> None:
+    """One image cannot be read; a second run has nothing to do."""
+    (world.source / "mono" / "3.png").write_bytes(b"no image")
+    expected, before = world.run(), world.maps()
+    shutil.rmtree(world.output)
+    world.compute = ComputeConfig(processes=2, threads=1)
+    results = world.run()
+    assert results["error"].notna().sum() == 1
+    inexact = ["score", "flagged_pixels", "flagged_share", "detections"]
+    pd.testing.assert_frame_equal(results.drop(columns=inexact), expected.drop(columns=inexact))
+    np.testing.assert_allclose(
+        results["score"].astype(float), expected["score"].astype(float), atol=1e-5
+    )
+    assert world.maps().keys() == before.keys()
+    for name, values in world.maps().items():
+        np.testing.assert_allclose(values, before[name], atol=1)
+    files = {name: content for name, (content, _) in world.files().items()}
+    pd.testing.assert_frame_equal(world.run(), results)
+    assert {name: content for name, (content, _) in world.files().items()} == files
 
 
 def test_a_killed_run_goes_on(world: World, scored: list[Any]) -> None:

@@ -9,13 +9,22 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from pydantic import BaseModel
 
 from decodiff_pipeline.commands import kedro_run
+from decodiff_pipeline.compute.config import (
+    ONE_PROCESS,
+    ComputeConfig,
+    plan_images,
+    use_threads,
+)
+from decodiff_pipeline.compute.launch import launch
 from decodiff_pipeline.data.decoding import MAX_PIXELS, decode, require_side
 from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.data.read_ahead import read_ahead
@@ -23,12 +32,15 @@ from decodiff_pipeline.deco.colour import FULL_DEPTH
 from decodiff_pipeline.deco.detections import find_detections
 from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.deco.geometry import to_original
+from decodiff_pipeline.deco.weights import WEIGHTS_FILE
 from decodiff_pipeline.errors import ConfigurationError, ImageError, ModelError
 from decodiff_pipeline.evaluation.predict import ModelInput, model_input, predict, progress
 from decodiff_pipeline.export.onnx_model import check_export
+from decodiff_pipeline.inference.config import InferenceConfig
 from decodiff_pipeline.inference.overlays import draw_overlay, encode_overlay
 from decodiff_pipeline.inference.results import Limits, log_summary, tabulate
-from decodiff_pipeline.inference.store import map_name, overlay_name
+from decodiff_pipeline.inference.source import InferenceSource, Item
+from decodiff_pipeline.inference.store import Journal, map_name, overlay_name
 from decodiff_pipeline.serving.scorer import (
     check_overrides,
     encode_map,
@@ -38,19 +50,19 @@ from decodiff_pipeline.serving.scorer import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     import pandas as pd
     from tqdm import tqdm
 
+    from decodiff_pipeline.compute.group import Group
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
     from decodiff_pipeline.evaluation.predict import Prediction
-    from decodiff_pipeline.inference.config import InferenceConfig
-    from decodiff_pipeline.inference.source import InferenceSource, Item
-    from decodiff_pipeline.inference.store import InferenceStore, Journal, Row
+    from decodiff_pipeline.inference.store import InferenceStore, Row
 
 logger = logging.getLogger(__name__)
 
+# Bytes of a network's weights; a larger one uses all cores by itself.
+SMALL = 200_000_000
 AHEAD = 4  # images whose originals are kept
 
 
@@ -70,6 +82,7 @@ def infer(
     store: InferenceStore,
     config: InferenceConfig,
     max_pixels: int = MAX_PIXELS,
+    compute: ComputeConfig = ONE_PROCESS,
 ) -> pd.DataFrame:
     """Score what is new or changed, write its maps and overlays, and decide on every image.
 
@@ -79,6 +92,7 @@ def infer(
         thresholds: As the evaluation writes them.
         store: Where maps, overlays and the journal go.
         max_pixels: Largest width times height of an image.
+        compute: How many processes score; ONNX Runtime uses all cores in one.
 
     Returns:
         A row an image, in the order of the source, with the columns of `results.COLUMNS`.
@@ -89,6 +103,7 @@ def infer(
             the model does not know, or the backend's package is missing.
         ModelError: There is no model, it does not know a category of the source, or the ONNX
             export is missing, damaged or of another model.
+        ComputeError: A process was killed; the same call goes on.
     """
     _require_apart(source.path, store.path)
     digest, known = folder_sha256(model), model_categories(model)
@@ -103,12 +118,54 @@ def infer(
     limits = _limits({item.category for item in items}, thresholds, config)
     load = partial(load_pipeline, model, export)
     with store.writing() as journal:
-        run = _Run(source, load, digest, limits, journal, config, max_pixels)
-        run.score(items)
+        new = sum(item.path not in journal.rows for item in items)
+        size = (model / "unet" / WEIGHTS_FILE).stat().st_size
+        workers = plan_images(compute if export is None else ONE_PROCESS, new, small=size < SMALL)
+        if workers.processes > 1:
+            job = _Job(
+                items=items, source=source.path, model=model, digest=digest, limits=limits,
+                store=store.path, config=config, max_pixels=max_pixels,
+            )  # fmt: skip
+            scored = sum(launch(f"{__name__}:infer_rank", job, workers))
+            journal.load()
+        else:
+            run = _Run(source, load, digest, limits, journal, config, max_pixels)
+            with use_threads(workers.threads):
+                run.score(items)
+            scored = run.scored
         rows = journal.finish([item.path for item in items])
     results = tabulate(rows, limits)
-    log_summary(results, run.scored, store.path)
+    log_summary(results, scored, store.path)
     return results
+
+
+class _Job(BaseModel):
+    """What the processes that score are told."""
+
+    items: list[Item]
+    source: Path
+    model: Path
+    digest: str
+    limits: dict[str, Limits]
+    store: Path
+    config: InferenceConfig
+    max_pixels: int
+
+
+def infer_rank(content: str, group: Group) -> int:
+    """Score as one of several processes; returns the number of images."""
+    job = _Job.model_validate_json(content)
+    run = _Run(
+        InferenceSource(job.source),
+        partial(load_pipeline, job.model),
+        job.digest,
+        job.limits,
+        Journal(job.store, shared=True),
+        job.config,
+        job.max_pixels,
+    )
+    run.score(job.items[group.part(len(job.items))])
+    return run.scored
 
 
 def _require_apart(source: Path, output: Path) -> None:

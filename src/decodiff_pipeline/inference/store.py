@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from decodiff_pipeline.data.atomic import replacing
+from decodiff_pipeline.data.atomic import append_lines, replacing
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -72,16 +72,17 @@ class Journal:
         rows: Path of an image → its row, the newest where there were several.
 
     Args:
-        folder: The folder; nobody else writes to it meanwhile.
+        folder: The folder.
+        shared: Whether other processes write to it meanwhile.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, shared: bool = False) -> None:
         self._folder = folder
         self._file = folder / JOURNAL
         self.rows: dict[str, Row] = {}
         self._files: set[str] = set()
-        if self._file.exists():
-            self._load()
+        self._shared = shared
+        self.load()
 
     def is_there(self, name: str | None) -> bool:
         """Whether an output file is where its row says; true where the row names none."""
@@ -94,10 +95,7 @@ class Journal:
 
     def record(self, rows: Sequence[Row]) -> None:
         """Add the rows of images whose files are all written; they survive a power cut."""
-        with self._file.open("a", encoding="utf-8") as file:
-            file.writelines(_line(row) for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
+        append_lines(self._file, "".join(map(_line, rows)).encode(), sync=True)
         self._take(rows)
 
     def finish(self, paths: Iterable[str]) -> list[Row]:
@@ -115,10 +113,17 @@ class Journal:
                 temporary.write_text(text, encoding="utf-8")
         return kept
 
-    def _load(self) -> None:
+    def load(self) -> None:
+        """Take what is in the file, where there is one.
+
+        Raises:
+            DataError: It is damaged.
+        """
+        if not self._file.exists():
+            return
         text = self._file.read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1]  # a killed run may have left half a line
-        if whole != text:
+        if whole != text and not self._shared:
             os.truncate(self._file, len(whole.encode()))
         try:
             self._take([json.loads(line) for line in whole.splitlines()])

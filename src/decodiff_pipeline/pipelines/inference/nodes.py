@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from decodiff_pipeline.compute.config import ONE_PROCESS, ComputeConfig
 from decodiff_pipeline.data.manifest import DataConfig
 from decodiff_pipeline.inference.config import InferenceConfig
 from decodiff_pipeline.inference.source import InferenceSource
@@ -21,11 +22,14 @@ def infer(
     store: InferenceStore,
     config: InferenceConfig,
     data: DataConfig,
+    compute: ComputeConfig = ONE_PROCESS,
 ) -> pd.DataFrame:
     """See `inference.run.infer`."""
     from decodiff_pipeline.inference import run
 
-    return run.infer(source, model_folder, onnx_folder, thresholds, store, config, data.max_pixels)
+    return run.infer(
+        source, model_folder, onnx_folder, thresholds, store, config, data.max_pixels, compute
+    )
 
 
 def export_results(results: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -10,11 +10,12 @@ from decodiff_pipeline.pipelines.inference.nodes import export_results, infer, r
 def create_pipeline(**_: object) -> Pipeline:
     """Images, model and thresholds in; results, maps and overlays out."""
     model = ["decodiff_model_folder", "decodiff_onnx_folder", "thresholds"]
+    parameters = ["params:inference", "params:data", "params:compute"]
     return pipeline(
         [
             node(
                 infer,
-                ["inference_source", *model, "inference_store", "params:inference", "params:data"],
+                ["inference_source", *model, "inference_store", *parameters],
                 "inference_results",
                 name="infer",
             ),
