@@ -7,32 +7,14 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 # ENV=tiles works on the Kedro environment conf/tiles, and hence on its data set.
 ENV    :=
-DATASET := $(shell cat conf/base/globals.yml $(ENV:%=conf/%/globals.yml) 2>/dev/null | \
-	sed -nE "s/^dataset: *['\"]?([^'\" \#]+).*/\1/p" | tail -n 1)
-ENVIRONMENT := $(ENV:%=--env %)
-MODEL := decodiff-$(DATASET)
-STAGES := $(ENV:%=conf/%/)dvc.yaml
-REPORT := data/08_reporting/$(DATASET)
-
-# Stages that DVC runs look for `kedro` on the path.
-export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-export PYTHONUNBUFFERED := 1
-export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Nothing that is started here reports home, and a dead tracking server is noticed in seconds.
-export DO_NOT_TRACK := true
-export MLFLOW_DISABLE_TELEMETRY := true
-export GX_ANALYTICS_ENABLED := false
-export DVC_NO_ANALYTICS := 1
-export HF_HUB_DISABLE_TELEMETRY := 1
-export MLFLOW_HTTP_REQUEST_MAX_RETRIES ?= 2
-export MLFLOW_HTTP_REQUEST_TIMEOUT ?= 5
 
 .DEFAULT_GOAL := help
+include project.mk
 .DELETE_ON_ERROR:
-.PHONY: help venv data demo summary report ui serve test test-slow check docs format bench dvc-yaml parameters lock clean
+.PHONY: help venv data demo test test-slow check docs format bench parameters lock clean
 
 help:  ## show the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile project.mk | expand -t 18
 
 venv: $(STAMP)  ## make the virtual environment .venv from requirements.lock
 
@@ -57,34 +39,6 @@ demo: data  ## run the whole chain on real images, or on your own (ENV=name), an
 	@$(MAKE) --no-print-directory summary ENV=$(ENV)
 	@changed=$$(git ls-files --modified --others --exclude-standard -- data $(STAGES:yaml=*)) && \
 		{ test -z "$$changed" || echo "to record it       git add" $$changed "&& git commit"; }
-
-summary: $(STAMP)  ## show the last results and where everything is
-	@$(PY) -m decodiff_pipeline.reporting.summary $(REPORT)/metrics.json
-	@$(PY) -c 'import json, sys; print("\n".join(sys.argv[2:]) % json.load(open(sys.argv[1])))' \
-		$(REPORT)/registration.json \
-		"" \
-		"report             $(REPORT)/report.html" \
-		"                   make report$(ENV:%= ENV=%)" \
-		"MLflow run         %(run_id)s" \
-		"                   make ui$(ENV:%= ENV=%)" \
-		"registered model   %(name)s, version %(version)s" \
-		"                   make serve$(ENV:%= ENV=%)"
-
-report: $(STAMP)  ## open the last report in a browser
-	$(PY) -m webbrowser -t "file://$(CURDIR)/$(REPORT)/report.html"
-
-# Where the tracking hook puts runs and models if nobody says otherwise.
-ui serve: export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
-
-# A single image gains nothing from further threads: docs/performance.md has the figures.
-serve: export OMP_NUM_THREADS ?= 1
-
-# Commands without shell syntax: make starts them itself, so that what ends make ends the server.
-ui: $(STAMP)  ## open MLflow on the runs of this data set
-	@$(PY) -m decodiff_pipeline.tracking.ui $(DATASET)
-
-serve: $(STAMP)  ## answer images with the champion, or with the newest version if there is none
-	@$(PY) -m decodiff_pipeline.serving.server --model models:/$(MODEL)
 
 # A file stays with one process, since its tests share what is costly to make.
 test test-slow: export OMP_NUM_THREADS ?= 1
@@ -114,9 +68,6 @@ format: $(STAMP)  ## let ruff fix and format the code
 
 bench: $(STAMP)  ## run the benchmarks into benchmarks/results.json
 	$(PY) -m benchmarks
-
-dvc-yaml: $(STAMP)  ## write dvc.yaml, or conf/ENV/dvc.yaml, from Kedro pipelines, catalog, parameters
-	$(PY) -m decodiff_pipeline.dvc_stages $(ENVIRONMENT)
 
 parameters: $(STAMP)  ## write docs/parameters.md from the models of the parameters and the catalog
 	$(PY) docs/parameters.py

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib.util
 import logging
 import shlex
 import sys
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 # Files that ship with the package and that no import leads to: parameter -> folder.
 PARAMETER_FOLDERS = {"autoencoder": "weights"}
 
+REQUIREMENTS = "requirements.txt"  # of a project of `decodiff-pipeline init`
 OUTPUTS = ("outs", "metrics", "plots")
 PLOT_OPTIONS = {"template", "x", "y", "x_label", "y_label", "title"}
 
@@ -108,7 +110,7 @@ def load_project(root: Path, environment: str | None = None) -> Project:
                     places.update(dict.fromkeys(read_mapping(path), place))
     return Project(
         root=root,
-        package=metadata.source_dir / metadata.package_name,
+        package=_package(metadata.source_dir / metadata.package_name),
         pipelines=pipelines,
         catalog=catalog,
         parameter_files=files["parameters"],
@@ -116,6 +118,12 @@ def load_project(root: Path, environment: str | None = None) -> Project:
         environment=None if name == "base" else name,
         parameters=loader["parameters"],
     )
+
+
+def _package(folder: Path) -> Path:
+    """The package's folder: the project's own, or where it is installed."""
+    spec = None if folder.is_dir() else importlib.util.find_spec(folder.name)
+    return Path(spec.origin).parent if spec is not None and spec.origin else folder
 
 
 def generate(project: Project, stages: Iterable[str] = STAGES) -> str:
@@ -154,22 +162,28 @@ def _stage(name: str, project: Project) -> dict[str, Any]:
     start = [f"{project.package.name}.pipelines.{name}"]
     start += [getattr(node.func, "__module__", "") for node in pipeline.nodes]
     start += [dotted for entry in entries.values() for dotted in entry.classes]
-    sources = source_folders(project.package, start)
-    sources |= {
-        project.package / folder for key, folder in PARAMETER_FOLDERS.items() if key in parameters
-    }
     ordered = [written[path] for path in sorted(written)]
     named = f"--env {shlex.quote(project.environment)} " if project.environment else ""
     stage = {
         "cmd": f"kedro run {named}--pipelines {name}",
         "wdir": "../.." if project.environment else None,
         # What a stage reads and writes through one handle (a cache, checkpoints) is its output.
-        "deps": sorted(path.relative_to(project.root).as_posix() for path in sources)
-        + sorted(read - written.keys()),
+        "deps": _code(project, start, parameters) + sorted(read - written.keys()),
         "params": _parameter_list(parameters, project),
         **{kind: [_output(entry) for entry in ordered if _kind(entry) == kind] for kind in OUTPUTS},
     }
     return {key: value for key, value in stage.items() if value}
+
+
+def _code(project: Project, start: Iterable[str], parameters: Iterable[str]) -> list[str]:
+    """Returns what a stage depends on of the package; its version, where that is installed."""
+    if not project.package.is_relative_to(project.root):
+        return [REQUIREMENTS]
+    sources = source_folders(project.package, start)
+    sources |= {
+        project.package / folder for key, folder in PARAMETER_FOLDERS.items() if key in parameters
+    }
+    return sorted(path.relative_to(project.root).as_posix() for path in sources)
 
 
 def _entries(names: Iterable[str], catalog: Mapping[str, Any]) -> dict[str, Entry]:
