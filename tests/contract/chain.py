@@ -12,6 +12,7 @@ from kedro.runner import SequentialRunner
 from decodiff_pipeline.compute.config import ComputeConfig
 from decodiff_pipeline.data.caching import LatentCacheConfig
 from decodiff_pipeline.data.manifest import DataConfig
+from decodiff_pipeline.datasets.champion import ChampionModel
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.unet import UNetPreset
 from decodiff_pipeline.deco.weights import AutoencoderConfig
@@ -77,7 +78,7 @@ def run(pipeline: Pipeline, folder: Path, parameters: dict[str, Any]) -> DataCat
     in_memory = {
         "earlier_evaluations": NoReferences(),
         "seed_replicates": {},
-        "champion_model": None,
+        "champion_model": ChampionModel(folder / "champion", "contract"),
         "provenance": dict.fromkeys(["git_commit", "git_dirty", "dvc_revision", "mlflow_run_id"]),
         **parameters,
     }
