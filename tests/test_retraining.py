@@ -16,12 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
 
+from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.pipeline_registry import STAGES
+from decodiff_pipeline.pipelines.registration.nodes import register_model
+from decodiff_pipeline.registry.alias_lock import AliasLock
+from decodiff_pipeline.registry.config import RegistrationConfig
 from decodiff_pipeline.retrain import Files, _take_lock, retrain
 
 if TYPE_CHECKING:
@@ -290,6 +295,39 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
         except OSError:
             time.sleep(0.5)
     raise AssertionError(log.read_text()[-2000:])
+
+
+def test_a_laptop_moves_to_the_server(
+    server: str, tiny_model: Path, raw: Path, manifest: pd.DataFrame, store: str, png: bytes
+) -> None:
+    """By the documented command: a champion, and a version before it that was removed."""
+    import mlflow
+
+    for threshold in (0.1, 0.2):
+        register_model(
+            tiny_model, {"categories": {"mono": {"threshold": threshold}}}, {}, {}, manifest,
+            ImageFolder(raw), manifest, {}, {}, RegistrationConfig(model_name="tiles"),
+        )  # fmt: skip
+    laptop = mlflow.MlflowClient(store)
+    laptop.delete_model_version("tiles", "1")
+    laptop.set_registered_model_alias("tiles", "champion", "2")
+    command = [sys.executable, "-m", "decodiff_pipeline.registry.copy_store", store]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": server}
+    for copied in ("2 runs, 1 versions", "0 runs, 0 versions"):
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=600
+        )
+        assert done.returncode == 0, done.stderr
+        assert copied in done.stdout
+    mlflow.set_tracking_uri(server)
+    client = mlflow.MlflowClient()
+    with AliasLock(client, "tiles").held():  # also through a server
+        names = {model.name for model in client.search_registered_models()}
+        assert {"tiles", "tiles.lock"} <= names
+    model = mlflow.pyfunc.load_model("models:/tiles@champion")
+    answer = model.predict(pd.DataFrame({"image": [png], "category": ["mono"]}))
+    assert answer["model_version"].tolist() == ["tiles/2"]
+    assert answer["threshold"].tolist() == [0.2]
 
 
 @dataclass(frozen=True)

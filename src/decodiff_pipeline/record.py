@@ -20,8 +20,9 @@ from decodiff_pipeline import commands
 from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.dvc_lock import LOCK_FILE, dvc_revision, unrecorded
 from decodiff_pipeline.dvc_stages import Project, load_project, write
-from decodiff_pipeline.errors import ConfigurationError, DecodiffError, RetrainingFailed
-from decodiff_pipeline.tracking.mlflow_values import default_uri
+from decodiff_pipeline.errors import ConfigurationError, DecodiffError, ModelError, RetrainingFailed
+from decodiff_pipeline.tracking.mlflow_values import UNKNOWN, default_uri
+from decodiff_pipeline.training.config import RUN_ONLY
 from decodiff_pipeline.training.model_record import read_record
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def tag_version(project: Project) -> str:
     revision = dvc_revision(project.root, project.environment)
     if revision is None:
         others = unrecorded(project.root, project.environment)
-        return f"no version is tagged, since it names other artifacts ({', '.join(others[:3])})"
+        return f"no version is tagged, since it names other artifacts ({', '.join(others[:3]) or 'none'})"
     registered, version = registered_version(project)
     if version is None:
         return "no version is tagged, since none in the registry is this model"
@@ -84,15 +85,20 @@ def registered_version(project: Project) -> tuple[dict[str, Any], Any]:
     Raises:
         ModelError: MLflow cannot be reached.
     """
-    from decodiff_pipeline.registry.versions import find_version
+    from decodiff_pipeline.registry.versions import Registry
 
     path = project.root / project.catalog["registration"]["filepath"]
     try:
         registered = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}, None
-    found = find_version(registered["name"], registered["version"])
-    is_this = found is not None and found.tags.get("model_sha256") == registered["sha256"]
+    try:
+        found = Registry(registered["name"]).version(registered["version"])
+    except ModelError as error:
+        if getattr(error.__cause__, "error_code", None) != UNKNOWN:
+            raise
+        return registered, None
+    is_this = found.tags.get("model_sha256") == registered["sha256"]
     return registered, found if is_this else None
 
 
@@ -121,7 +127,9 @@ def _require_written_parameters(project: Project) -> None:
 
 def _names(made: dict[str, Any]) -> list[str]:
     """What ``--params`` gave to the run that wrote a record."""
-    return [name for name in str(made.get("parameter_overrides") or "").split(", ") if name]
+    names = str(made.get("parameter_overrides") or "").split(", ")
+    indifferent = {f"training.{name}" for name in RUN_ONLY}
+    return [name for name in names if name and name not in indifferent]
 
 
 def _value(tree: Any, name: str) -> Any:

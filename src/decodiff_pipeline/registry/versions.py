@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.errors import ConfigurationError, ModelError
@@ -19,7 +19,7 @@ from decodiff_pipeline.tracking.mlflow_values import (
 from decodiff_pipeline.tracking.redaction import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from mlflow import MlflowClient
 
@@ -181,27 +181,18 @@ def find_champion(name: str) -> Version | None:
     Raises:
         Exception: What MLflow, requests or SQLAlchemy raise where the store does not answer.
     """
-    return _found(name, lambda client: client.get_registered_model(name).aliases.get(CHAMPION))
-
-
-def find_version(name: str, number: str) -> Version | None:
-    """A version by its number; ``None`` where there is none. Raises as `find_champion`."""
-    return _found(name, lambda client: number)
-
-
-def _found(name: str, number_by: Callable[[MlflowClient], Any]) -> Version | None:
     prepare_environment()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     client = MlflowClient()
     try:
-        number = number_by(client)
-        return None if number is None else _version(client, name, str(number))
+        number = client.get_registered_model(name).aliases.get(CHAMPION)
     except MlflowException as error:
         if error.error_code == UNKNOWN:
             return None
         raise
+    return None if number is None else _version(client, name, str(number))
 
 
 def _version(client: MlflowClient, name: str, number: str) -> Version:
