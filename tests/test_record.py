@@ -60,7 +60,7 @@ def test_the_version_is_tagged_with_the_lock_that_names_it(
     client.create_model_version("decodiff-tiles", "file:///x", tags={"model_sha256": "aa"})
     home = project.root / "conf" / "tiles"
     home.mkdir(parents=True)
-    assert tag_version(project).startswith("no version is tagged, since it names other artifacts")
+    assert tag_version(project).startswith("no version is tagged, since dvc.lock")
     (home / "dvc.yaml").write_text("stages: {}")
     (home / "dvc.lock").write_text("stages: {}")
     registered = {"name": "decodiff-tiles", "version": "1", "sha256": "aa"}

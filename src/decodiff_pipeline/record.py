@@ -66,8 +66,8 @@ def tag_version(project: Project) -> str:
     """
     revision = dvc_revision(project.root, project.environment)
     if revision is None:
-        others = unrecorded(project.root, project.environment)
-        return f"no version is tagged, since it names other artifacts ({', '.join(others[:3]) or 'none'})"
+        others = ", ".join(unrecorded(project.root, project.environment)[:3]) or "none"
+        return f"no version is tagged, since dvc.lock names other artifacts ({others})"
     registered, version = registered_version(project)
     if version is None:
         return "no version is tagged, since none in the registry is this model"
