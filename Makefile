@@ -80,7 +80,7 @@ lock:  ## resolve requirements.lock anew (needs uv); LOCK_ARGS="--upgrade" for n
 	sed -i -E 's/^(torch==[0-9.]+)$$/\1+cpu/' requirements.lock
 	uv pip compile --quiet --no-header --python-version 3.11 \
 		$(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu) \
-		--extra demo --extra autoencoder --extra onnx --extra docs --extra dev $(LOCK_ARGS) \
+		--extra demo --extra autoencoder --extra onnx --extra team --extra docs --extra dev $(LOCK_ARGS) \
 		pyproject.toml --output-file requirements.lock
 	sed -i -E 's/^(torch==[0-9.]+)\+cpu$$/\1/' requirements.lock
 	@! grep -nE '^(nvidia|cuda|triton)' requirements.lock

@@ -50,7 +50,7 @@ def test_the_lock_satisfies_every_requirement_of_the_demo_and_the_tests() -> Non
     }
     project = tomllib.loads(text("pyproject.toml"))["project"]
     extras = project["optional-dependencies"]
-    locked = ("demo", "autoencoder", "onnx", "docs", "dev")
+    locked = ("demo", "autoencoder", "onnx", "team", "docs", "dev")
     wanted = [*project["dependencies"], *(line for name in locked for line in extras[name])]
     for line in wanted:
         requirement = Requirement(line)
@@ -61,15 +61,17 @@ def test_the_image_installs_what_a_version_requires_and_copies_no_more_than_it_m
     from decodiff_pipeline.registry.logged_model import REQUIREMENTS
 
     dockerfile = text("Dockerfile").replace("\\\n", " ")
-    (installed,) = re.findall(r"--constraint requirements.lock (.*)", dockerfile)
+    (_, served) = dockerfile.split(" AS build-serve\n")
+    (installed,) = re.findall(r"--constraint requirements.lock (.*)", served)
     assert set(REQUIREMENTS) <= set(installed.split())
     lock = set(re.findall(r"^([\w.-]+)==", text("requirements.lock"), flags=re.MULTILINE))
     assert set(installed.split()) <= lock
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", dockerfile, flags=re.MULTILINE)
     allowed = {line[1:] for line in text(".dockerignore").splitlines() if line.startswith("!")}
     assert set(" ".join(copied).split()) == allowed
-    assert re.search(r'^ENTRYPOINT \["python", ', dockerfile, flags=re.MULTILINE)
-    assert re.search(r"^USER \d+$", dockerfile, flags=re.MULTILINE)
+    assert re.search(r'^ENTRYPOINT \["python", ', served, flags=re.MULTILINE)
+    assert re.findall(r"^USER \d+$", dockerfile, flags=re.MULTILINE) == ["USER 10001"] * 2
+    assert "conf/local/*" in text(".dockerignore")  # credentials
 
 
 def test_actions_are_pinned_to_commits_and_may_only_read() -> None:
