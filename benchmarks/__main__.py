@@ -19,6 +19,7 @@ BENCHMARKS = (
     "inference",
     "scoring_beside_load",
     "latent_caching",
+    "two_processes",
     "start_up",
     "pixel_metrics",
 )

@@ -24,6 +24,7 @@ from decodiff_pipeline.compute.config import (
     plan_images,
     use_threads,
 )
+from decodiff_pipeline.compute.group import ALONE
 from decodiff_pipeline.compute.launch import launch
 from decodiff_pipeline.data.decoding import MAX_PIXELS, decode, require_side
 from decodiff_pipeline.data.file_names import nfc
@@ -116,23 +117,12 @@ def infer(
     check_overrides(config.thresholds, known, "inference.thresholds")
     check_overrides(config.pixel_thresholds, known, "inference.pixel_thresholds")
     limits = _limits({item.category for item in items}, thresholds, config)
-    load = partial(load_pipeline, model, export)
+    job = _Job(
+        items=items, source=source.path, model=model, export=export, digest=digest, limits=limits,
+        store=store.path, config=config, max_pixels=max_pixels,
+    )  # fmt: skip
     with store.writing() as journal:
-        new = sum(item.path not in journal.rows for item in items)
-        size = (model / "unet" / WEIGHTS_FILE).stat().st_size
-        workers = plan_images(compute if export is None else ONE_PROCESS, new, small=size < SMALL)
-        if workers.processes > 1:
-            job = _Job(
-                items=items, source=source.path, model=model, digest=digest, limits=limits,
-                store=store.path, config=config, max_pixels=max_pixels,
-            )  # fmt: skip
-            scored = sum(launch(f"{__name__}:infer_rank", job, workers))
-            journal.load()
-        else:
-            run = _Run(source, load, digest, limits, journal, config, max_pixels)
-            with use_threads(workers.threads):
-                run.score(items)
-            scored = run.scored
+        scored = _score_new(job, journal, compute)
         rows = journal.finish([item.path for item in items])
     results = tabulate(rows, limits)
     log_summary(results, scored, store.path)
@@ -140,11 +130,12 @@ def infer(
 
 
 class _Job(BaseModel):
-    """What the processes that score are told."""
+    """What is to be scored, and how."""
 
     items: list[Item]
     source: Path
     model: Path
+    export: Path | None
     digest: str
     limits: dict[str, Limits]
     store: Path
@@ -152,18 +143,30 @@ class _Job(BaseModel):
     max_pixels: int
 
 
-def infer_rank(content: str, group: Group) -> int:
+def _score_new(job: _Job, journal: Journal, compute: ComputeConfig) -> int:
+    """Score what is new or changed; returns the number of images."""
+    new = sum(item.path not in journal.rows for item in job.items)
+    size = (job.model / "unet" / WEIGHTS_FILE).stat().st_size
+    wanted = compute if job.export is None else ONE_PROCESS
+    workers = plan_images(wanted, new, small=size < SMALL)
+    if workers.processes > 1:
+        scored = sum(launch(f"{__name__}:score_rank", job, workers))
+        journal.load()
+        return scored
+    with use_threads(workers.threads):
+        return _score_part(job, journal, ALONE)
+
+
+def score_rank(content: str, group: Group) -> int:
     """Score as one of several processes; returns the number of images."""
     job = _Job.model_validate_json(content)
-    run = _Run(
-        InferenceSource(job.source),
-        partial(load_pipeline, job.model),
-        job.digest,
-        job.limits,
-        Journal(job.store, shared=True),
-        job.config,
-        job.max_pixels,
-    )
+    return _score_part(job, Journal(job.store, shared=True), group)
+
+
+def _score_part(job: _Job, journal: Journal, group: Group) -> int:
+    load = partial(load_pipeline, job.model, job.export)
+    source = InferenceSource(job.source)
+    run = _Run(source, load, job.digest, job.limits, journal, job.config, job.max_pixels)
     run.score(job.items[group.part(len(job.items))])
     return run.scored
 
