@@ -84,7 +84,7 @@ def test_a_wheel_away_from_the_checkout_trains_and_promotes(
     assert str(site) in run(
         project, "python", "-c", "import decodiff_pipeline as d; print(d.__file__)"
     )
-    for number in range(30):
+    for number in range(40):
         make.image(project / f"data/01_raw/my-line/m6/good/{number}.png", number)
     for number in range(3):
         make.image(project / f"data/01_raw/my-line/m6/scratch/{number}.png", 600 + number)

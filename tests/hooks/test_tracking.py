@@ -21,7 +21,7 @@ from kedro.pipeline import Node, Pipeline
 from tests.hooks.conftest import SECRET
 
 from decodiff_pipeline.errors import ConfigurationError
-from decodiff_pipeline.hooks import TrackingHooks
+from decodiff_pipeline.hooks import TrackingHooks, outcome
 from decodiff_pipeline.hooks.system_metrics import SystemMetrics
 
 if TYPE_CHECKING:
@@ -80,6 +80,14 @@ def test_a_failed_run_has_its_error(history: History) -> None:
     failed = runs_in(history.project)["training FAILED DataError"]
     assert failed.data.tags["error"] == "DataError: raw/x.png is empty; copy it again"
     assert failed.info.run_name == "training toyset: failed"
+
+
+def test_a_long_outcome_fits_into_the_name_and_is_whole_in_the_description() -> None:
+    line = {"name": "decodiff", "outcome": "rolled back", "from_version": "3", "to_version": "2"}
+    told = outcome.tags("rollback a", "FINISHED", {"rollback": line | {"reason": "r" * 300}})
+    assert told["mlflow.runName"].startswith("rollback a: version 2 is champion again")
+    assert len(told["mlflow.runName"]) == 200
+    assert told["mlflow.note.content"].endswith("r" * 300)
 
 
 def test_the_stages_of_a_dvc_process_are_under_one_run(history: History) -> None:

@@ -9,7 +9,9 @@ if TYPE_CHECKING:
 
 NAME, DESCRIPTION = "mlflow.runName", "mlflow.note.content"
 DEFAULT = "__default__"
+SHOWN = frozenset({"metrics", "registration", "promotion", "rollback", "monitoring"})
 ENDED = {"FAILED": "failed", "KILLED": "stopped"}
+LONGEST = 200  # characters of a name; MLflow's databases take 250
 FIGURES = {"image_auroc": "image AUROC", "pixel_ap": "pixel AP"}
 
 
@@ -29,7 +31,8 @@ def tags(name: str, status: str, saved: Mapping[str, Any]) -> dict[str, str]:
     """
     if status != "FINISHED":
         return {NAME: f"{name}: {ENDED[status]}"}
-    parts, text = _sentences(saved), []
+    sentences = parts = _sentences(saved)
+    text = []
     if "metrics" in saved:
         from decodiff_pipeline.reporting.summary import render_table
 
@@ -37,10 +40,10 @@ def tags(name: str, status: str, saved: Mapping[str, Any]) -> dict[str, str]:
         mean = saved["metrics"].get("mean") or {}
         found = {label: mean.get(key) for key, label in FIGURES.items()}
         figures = [f"{label} {value:.3f}" for label, value in found.items() if value is not None]
-        parts = [*figures, *parts]
-    found_tags = {NAME: f"{name}: {', '.join(parts) or 'done'}"}
-    text += _sentences(saved)
-    return found_tags | ({DESCRIPTION: "\n\n".join(text)} if text else {})
+        parts = [*figures, *sentences]
+    named = {NAME: f"{name}: {', '.join(parts) or 'done'}"[:LONGEST]}
+    text += sentences
+    return named | ({DESCRIPTION: "\n\n".join(text)} if text else {})
 
 
 def _sentences(saved: Mapping[str, Any]) -> list[str]:
@@ -59,6 +62,3 @@ def _sentences(saved: Mapping[str, Any]) -> list[str]:
 
         sentences.append(render_text(saved["monitoring"]).splitlines()[0].partition(": ")[2])
     return sentences
-
-
-SHOWN = frozenset({"metrics", "registration", "promotion", "rollback", "monitoring"})
