@@ -28,30 +28,36 @@ class SystemMetrics:
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
-        self._monitor: Any = None
+        self._over = threading.Event()
+        self._ending: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin, unless ``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING`` is ``false``."""
         off = os.environ.get(SWITCH, "").lower() in {"false", "0"}
         if off or self._tracker.run_id is None:
             return
-        logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
         try:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-            self._monitor = SystemMetricsMonitor(
+            monitor = SystemMetricsMonitor(
                 self._tracker.run_id,
                 samples_before_logging=SAMPLES,
                 tracking_uri=self._tracker.tracking_uri,
             )
-            self._monitor.start()
         except Exception as error:  # such as psutil not installed
             logger.warning("system metrics are not logged: %s", first_line(error))
-            self._monitor = None
+            return
+        monitor.start()
+        # Started now, because no thread can be started while the interpreter ends.
+        self._ending = threading.Thread(target=self._end, args=[monitor], daemon=True)
+        self._ending.start()
 
     def stop(self) -> None:
         """End MLflow's thread, or leave it to itself where a server does not answer."""
-        if self._monitor is not None:
-            ending = threading.Thread(target=self._monitor.finish, daemon=True)
-            ending.start()
-            ending.join(PATIENCE)
+        self._over.set()
+        if self._ending is not None:
+            self._ending.join(PATIENCE)
+
+    def _end(self, monitor: Any) -> None:
+        self._over.wait()
+        monitor.finish()
