@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
-PROGRAMS = ("kedro", "python", "make", "dvc", "mlflow", "pip")
+PROGRAMS = ("kedro", "python", "make", "dvc", "mlflow", "pip", "decodiff-pipeline")
 # What else may begin a command in a block; anything else is a misspelt program.
 OTHERS = {
     "apt-get", "base64", "cd", "cp", "curl", "docker", "done", "export", "flock", "for", "gh",
@@ -105,7 +105,7 @@ def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
             assert (ROOT / word.partition(":")[0]).exists(), f"there is no {word}"
     if program in PROGRAMS:
         with monkeypatch.context() as patched:
-            globals()[f"_{program}"](arguments, patched)
+            globals()[f"_{program.replace('-', '_')}"](arguments, patched)
     else:
         assert program in OTHERS, f"{program} is no known program"
 
@@ -191,10 +191,10 @@ def _file(base: Path, module: str) -> Path:
 
 
 def _make(arguments: list[str], _: pytest.MonkeyPatch) -> None:
-    makefile = "\n".join(
-        path.read_text("utf-8") for path in [ROOT / "Makefile", *ROOT.glob("*.mk")]
-    )
-    targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, flags=re.MULTILINE))
+    """A target of this project's Makefile, or of one that ``decodiff-pipeline init`` made."""
+    files = [*ROOT.glob("*.mk"), *(ROOT / "src").rglob("Makefile"), ROOT / "Makefile"]
+    makefiles = "\n".join(path.read_text("utf-8") for path in files)
+    targets = set(re.findall(r"^([a-z][a-z-]*):", makefiles, flags=re.MULTILINE))
     assert {word for word in arguments if "=" not in word} <= targets
 
 
@@ -217,14 +217,24 @@ def _dvc(arguments: list[str], _: pytest.MonkeyPatch) -> None:
 
 
 def _mlflow(arguments: list[str], _: pytest.MonkeyPatch) -> None:
-    import click
     from mlflow.cli import cli
 
-    command: Any = cli
-    context = click.Context(cli)
+    _click(cli, arguments)
+
+
+def _decodiff_pipeline(arguments: list[str], _: pytest.MonkeyPatch) -> None:
+    from decodiff_pipeline.new_project import main
+
+    _click(main, arguments)
+
+
+def _click(command: Any, arguments: list[str]) -> None:
+    import click
+
+    context = click.Context(command)
     while isinstance(command, click.Group):
         name, command, arguments = command.resolve_command(context, arguments)
-        assert command is not None, f"mlflow has no command {name}"
+        assert command is not None, f"there is no command {name}"
         context = click.Context(command, parent=context)
     command.make_parser(context).parse_args(arguments)
 
