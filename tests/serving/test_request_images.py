@@ -66,10 +66,12 @@ def test_every_form_of_a_request_holds_the_same_base64(body: dict[str, Any]) -> 
 def test_the_documented_curl_sends_a_large_image(tmp_path: Path) -> None:
     """Linux refuses an argument of 128 KiB."""
     image = FILE * 1000
-    (tmp_path / "cell.png").write_bytes(image)
     page = Path(__file__).parents[2] / "docs" / "serving.md"
     (command,) = re.findall(r"```bash\n([^`]*/invocations[^`]*)```", page.read_text("utf-8"))
     command = re.sub(r"curl -s \S+", "cat; :", command)
+    (named,) = re.findall(r"\S+\.png", command)
+    (tmp_path / named.removeprefix("image=")).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / named.removeprefix("image=")).write_bytes(image)
     sent = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=True)
     (row,) = json.loads(sent.stdout)["dataframe_records"]
     assert row["category"] == "mono"
