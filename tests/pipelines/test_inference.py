@@ -25,10 +25,10 @@ from decodiff_pipeline.data.manifest import DataConfig
 from decodiff_pipeline.deco.detections import Detection, find_detections
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.errors import ConfigurationError, DataError, DecodiffError, ModelError
+from decodiff_pipeline.inference.categories import as_the_model_spells
 from decodiff_pipeline.inference.config import InferenceConfig
 from decodiff_pipeline.inference.overlays import BOX, OUTLINE, draw_overlay, encode_overlay
 from decodiff_pipeline.inference.results import as_coco
-from decodiff_pipeline.inference.run import _as_the_model_spells
 from decodiff_pipeline.inference.source import InferenceSource, Item
 from decodiff_pipeline.inference.store import InferenceStore
 from decodiff_pipeline.pipelines.inference.nodes import infer, report_unreadable
@@ -551,6 +551,6 @@ def test_as_a_user_runs_it(world: World) -> None:
 def test_a_category_is_known_in_either_unicode_form() -> None:
     nfc, nfd = "Geh\u00e4use", "Geha\u0308use"
     items = [Item("0.png", nfd), Item("1.png", nfc), Item("2.png", "cap")]
-    spelt = _as_the_model_spells(items, [nfc])
+    spelt = as_the_model_spells(items, [nfc])
     assert [item.category for item in spelt] == [nfc, nfc, "cap"]
-    assert [item.category for item in _as_the_model_spells(items, [nfd])] == [nfd, nfd, "cap"]
+    assert [item.category for item in as_the_model_spells(items, [nfd])] == [nfd, nfd, "cap"]

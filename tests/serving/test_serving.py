@@ -136,7 +136,7 @@ def test_a_posted_png_is_answered_and_a_bad_one_is_a_400(server: str, png: bytes
     mono, poly = body["predictions"]
     assert set(mono) == {
         "category", "score", "threshold", "threshold_from", "decision", "map",
-        "pixel_threshold", "detections",
+        "pixel_threshold", "detections", "category_certainty",
         "model_version", "model_sha256", "request_id",
     }  # fmt: skip
     assert mono["model_version"] == "decodiff/1"

@@ -9,11 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from decodiff_pipeline.deco.colour import FULL_DEPTH
+from decodiff_pipeline.errors import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     import pandas as pd
+
+    from decodiff_pipeline.data.decoding import ImageFile
+    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 
 DEPTHS = (8, 10, 12, 14, FULL_DEPTH)
 COLUMN = "bit_depth"  # of the manifest: bits that a 16-bit image is read by, 0 for other images
@@ -55,3 +60,24 @@ def pixel_identities(rows: pd.DataFrame) -> pd.Series:
     shallow = rows[COLUMN].between(1, FULL_DEPTH - 1)
     with_depth = rows["sha256"] + " " + rows[COLUMN].astype(str) + " bits"
     return rows["sha256"].where(~shallow, with_depth)
+
+
+def depth_of(category: str | None, model: DeCoDiffPipeline, file: ImageFile, name: Path) -> int:
+    """How many bits a model reads a file by, should it have 16.
+
+    Args:
+        category: ``None`` where it is still to be recognised.
+        name: Of the file, for messages.
+
+    Raises:
+        ImageError: That depends on the category, which is not known.
+    """
+    depths = {one: model.bit_depths.get(one, FULL_DEPTH) for one in model.categories}
+    if category is not None:
+        return depths[category]
+    if len(set(depths.values())) > 1 and file.deep is not None:
+        raise ImageError(
+            f"{name} has 16 bits, of which the model's categories use different numbers: name its "
+            "category."
+        )
+    return next(iter(depths.values()))

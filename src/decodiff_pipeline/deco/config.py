@@ -11,6 +11,8 @@ from pydantic.dataclasses import dataclass
 
 from decodiff_pipeline.errors import ConfigurationError
 
+AUTO = "auto"  # in place of a category: it is recognised
+UNKNOWN = "unknown"  # the answer where an image is of no category
 SIZE_UNIT = 32  # the autoencoder's 8 times the network's two halvings
 MAX_OVERLAP = 0.75  # the count of tiles grows with 1 / (1 - overlap)²
 STRICT = ConfigDict(extra="forbid")

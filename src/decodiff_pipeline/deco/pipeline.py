@@ -26,6 +26,7 @@ from decodiff_pipeline.deco.loading import thresholds_beside, without_warnings
 from decodiff_pipeline.deco.preprocess import square_batches, to_tensor, to_uint8
 
 # Imported for good: diffusers finds a saved model's parts among the imported modules only.
+from decodiff_pipeline.deco.recognition import CategoryRecogniser  # noqa: TC001
 from decodiff_pipeline.deco.reference import DiscrepancyReference  # noqa: TC001
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler, reverse_process
 from decodiff_pipeline.deco.unet import DeCoDiffUNet  # noqa: TC001
@@ -51,6 +52,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
     Args:
         reference: Discrepancies of good images; needed where ``discrepancy`` asks for
             normalisation by position.
+        recogniser: What tells the category of an image; see :func:`.recognition.recognise`.
         preprocess, discrepancy: Fields of `PreprocessConfig` and `DiscrepancyConfig`.
         num_inference_steps: Reverse steps used where a call names none.
         bfloat16: Run autoencoder and network in bfloat16: about twice as fast where the processor
@@ -66,7 +68,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
             position of tiles.
     """
 
-    _optional_components = ["reference"]  # noqa: RUF012 - the type diffusers expects
+    _optional_components = ["reference", "recogniser"]  # noqa: RUF012 - the type diffusers expects
 
     def __init__(
         self,
@@ -74,6 +76,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
         unet: DeCoDiffUNet,
         scheduler: DeCoDiffScheduler,
         reference: DiscrepancyReference | None = None,
+        recogniser: CategoryRecogniser | None = None,
         preprocess: dict[str, Any] | None = None,
         discrepancy: dict[str, Any] | None = None,
         num_inference_steps: int = 5,
@@ -91,7 +94,9 @@ class DeCoDiffPipeline(DiffusionPipeline):
                 "discrepancy.normalisation is 'position', which needs a DiscrepancyReference"
             )
         unet.eval()  # dropout must not blur a score, whatever state training left the network in
-        self.register_modules(vae=vae, unet=unet, scheduler=scheduler, reference=reference)
+        self.register_modules(
+            vae=vae, unet=unet, scheduler=scheduler, reference=reference, recogniser=recogniser
+        )
         self.register_to_config(
             preprocess=geometry.facts(),
             discrepancy=scoring.facts(),

@@ -136,7 +136,7 @@ def predict(
     """
     if hasattr(model, "set_progress_bar_config"):
         model.set_progress_bar_config(disable=True)
-    for batch in _batches(images, batch_size):
+    for batch in batches(images, batch_size):
         output = model(
             to_tensor([square for image in batch for square in image.squares]),
             [image.category for image in batch],
@@ -173,7 +173,7 @@ def measure_discrepancies(
     Raises:
         ModelError: The model gives a discrepancy that is no number.
     """
-    for batch in _batches(images, batch_size):
+    for batch in batches(images, batch_size):
         squares = to_tensor([square for image in batch for square in image.squares])
         ids = model.unet.category_ids([one.category for one in batch for _ in one.squares])
         found = [
@@ -193,7 +193,8 @@ def measure_discrepancies(
         yield Measured(batch, pixel, latent)
 
 
-def _batches(images: Iterable[ModelInput], size: int) -> Iterator[list[ModelInput]]:
+def batches(images: Iterable[ModelInput], size: int) -> Iterator[list[ModelInput]]:
+    """The images in lists of this length, or of less where their originals are large."""
     batch: list[ModelInput] = []
     for image in images:
         batch.append(image)

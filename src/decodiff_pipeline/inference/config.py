@@ -20,7 +20,7 @@ class InferenceConfig(BaseModel):
         source: Folder of images, or manifest (CSV or parquet); the catalog reads it.
         output: Folder of the results; the catalog reads it.
         category: Category of all images; ``None`` for the manifest's column, or the first folder
-            of a path.
+            of a path; ``auto``: it is recognised (docs/recognition.md).
         maps: ``png16`` (grey, value / 65535), ``tiff`` (float32), or ``none``.
         overlays: Whether to draw each image with its heat map and the outlines and boxes of what
             is flagged.

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from decodiff_pipeline.deco.assembly import decide
+from decodiff_pipeline.deco.config import UNKNOWN
 from decodiff_pipeline.errors import DataError
-from decodiff_pipeline.serving.scorer import decide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,16 +21,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Name and dtype of every column, in order. All but path, category and model are null where there
-# is an error.
+# is an error; of an image of no category the score and what hangs on it.
 COLUMNS = {
     "path": "str",  # posix, relative to the source's root
     "category": "str",
+    "category_certainty": "Float64",  # of a recognised category; null where it was given
     "sha256": "str",  # of the file
     "width": "Int64",  # pixels, EXIF orientation applied
     "height": "Int64",
     "score": "Float64",
     "threshold": "Float64",  # null where the category has none
-    "decision": "str",  # good, defective, or null without a threshold
+    "decision": "str",  # good, defective, unknown, or null without a threshold
     "pixel_threshold": "Float64",
     "flagged_pixels": "Int64",  # pixels of the map, in the image's size, from the threshold on
     "flagged_share": "Float64",  # of all pixels of the image
@@ -58,14 +60,16 @@ def tabulate(rows: Sequence[Row], limits: Mapping[str, Limits]) -> pd.DataFrame:
     Returns:
         A row an image, columns as in `COLUMNS`.
     """
-    return pd.DataFrame(
-        [row | _judged(row, limits[row["category"]].image) for row in rows], columns=list(COLUMNS)
-    ).astype(COLUMNS)
+    return pd.DataFrame([row | _judged(row, limits) for row in rows], columns=list(COLUMNS)).astype(
+        COLUMNS
+    )
 
 
-def _judged(row: Row, threshold: float | None) -> Row:
-    if row["error"] is not None:
-        return dict.fromkeys(("threshold", "decision", "flagged_share", "detections"))
+def _judged(row: Row, limits: Mapping[str, Limits]) -> Row:
+    if row["score"] is None:
+        nothing = dict.fromkeys(("threshold", "decision", "flagged_share", "detections"))
+        return nothing | {"decision": None if row["error"] else UNKNOWN}
+    threshold = limits[row["category"]].image
     flagged, pixels = row["flagged_pixels"], row["width"] * row["height"]
     detections = row["detections"]
     return {
@@ -86,7 +90,7 @@ def as_coco(results: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
         ``images`` that could be scored, ``categories`` and ``annotations``: ``bbox`` is x, y,
         width and height in the image's pixels, ``score`` the mean of the map.
     """
-    scored = results[results["error"].isna()]
+    scored = results[results["score"].notna()]
     categories = {name: number for number, name in enumerate(sorted(set(scored["category"])), 1)}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -137,12 +141,11 @@ def log_summary(results: pd.DataFrame, scored: int, folder: Path) -> None:
     """
     unreadable = int(results["error"].notna().sum())
     logger.info(
-        "%d images (%d scored now): %d defective, %d good, %d without a threshold, %d unreadable; "
-        "see %s",
+        "%d images (%d scored now): %d defective, %d good, %d of no category that the model knows, "
+        "%d without a threshold, %d unreadable; see %s",
         len(results),
         scored,
-        (results["decision"] == "defective").sum(),
-        (results["decision"] == "good").sum(),
+        *((results["decision"] == decision).sum() for decision in ("defective", "good", UNKNOWN)),
         int(results["decision"].isna().sum()) - unreadable,
         unreadable,
         folder,

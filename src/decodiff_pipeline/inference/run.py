@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,6 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel
 
-from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.compute.config import (
     ONE_PROCESS,
     ComputeConfig,
@@ -26,28 +24,36 @@ from decodiff_pipeline.compute.config import (
 )
 from decodiff_pipeline.compute.group import ALONE
 from decodiff_pipeline.compute.launch import launch
+from decodiff_pipeline.data.bit_depth import depth_of
 from decodiff_pipeline.data.decoding import MAX_PIXELS, decode, require_side
-from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.data.read_ahead import read_ahead
-from decodiff_pipeline.deco.colour import FULL_DEPTH
+from decodiff_pipeline.deco.config import UNKNOWN
 from decodiff_pipeline.deco.detections import find_detections
 from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.deco.geometry import to_original
+from decodiff_pipeline.deco.recognition import recognise, whole_square
 from decodiff_pipeline.deco.weights import WEIGHTS_FILE
-from decodiff_pipeline.errors import ConfigurationError, ImageError, ModelError
-from decodiff_pipeline.evaluation.predict import ModelInput, model_input, predict, progress
+from decodiff_pipeline.errors import ConfigurationError, ImageError
+from decodiff_pipeline.evaluation.predict import (
+    ModelInput,
+    batches,
+    model_input,
+    predict,
+    progress,
+)
 from decodiff_pipeline.export.onnx_model import check_export
+from decodiff_pipeline.inference.categories import (
+    as_the_model_spells,
+    check_categories,
+    model_categories,
+)
 from decodiff_pipeline.inference.config import InferenceConfig
 from decodiff_pipeline.inference.overlays import draw_overlay, encode_overlay
 from decodiff_pipeline.inference.results import Limits, log_summary, tabulate
 from decodiff_pipeline.inference.source import InferenceSource, Item
 from decodiff_pipeline.inference.store import Journal, map_name, overlay_name
-from decodiff_pipeline.serving.scorer import (
-    check_overrides,
-    encode_map,
-    load_pipeline,
-    threshold_of,
-)
+from decodiff_pipeline.serving.scorer import encode_map, load_pipeline
+from decodiff_pipeline.serving.thresholds import check_overrides, threshold_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -73,6 +79,8 @@ class Loaded(NamedTuple):
     item: Item
     sha256: str
     image: Image.Image | None
+    whole: np.ndarray | None  # of an image to recognise
+    certainty: float | None = None
 
 
 def infer(
@@ -109,17 +117,18 @@ def infer(
     _require_apart(source.path, store.path)
     digest, known = folder_sha256(model), model_categories(model)
     only = known[0] if len(known) == 1 else None
-    items = _as_the_model_spells(source.items(config.category, only), known)
+    items = as_the_model_spells(source.items(config.category, only), known)
     export = onnx if config.backend == "onnxruntime" else None
     if export is not None:
         check_export(export, digest)
-    _check_categories(items, known)
+    check_categories(items, known, model)
     check_overrides(config.thresholds, known, "inference.thresholds")
     check_overrides(config.pixel_thresholds, known, "inference.pixel_thresholds")
-    limits = _limits({item.category for item in items}, thresholds, config)
+    named = {item.category for item in items}
+    limits = _limits(named if named <= set(known) else set(known), thresholds, config)
     job = _Job(
-        items=items, source=source.path, model=model, export=export, digest=digest, limits=limits,
-        store=store.path, config=config, max_pixels=max_pixels,
+        items=items, source=source.path, model=model, export=export, digest=digest, known=known,
+        limits=limits, store=store.path, config=config, max_pixels=max_pixels,
     )  # fmt: skip
     with store.writing() as journal:
         scored = _score_new(job, journal, compute)
@@ -137,6 +146,7 @@ class _Job(BaseModel):
     model: Path
     export: Path | None
     digest: str
+    known: list[str]
     limits: dict[str, Limits]
     store: Path
     config: InferenceConfig
@@ -165,8 +175,8 @@ def score_rank(content: str, group: Group) -> int:
 
 def _score_part(job: _Job, journal: Journal, group: Group) -> int:
     load = partial(load_pipeline, job.model, job.export)
-    source = InferenceSource(job.source)
-    run = _Run(source, load, job.digest, job.limits, journal, job.config, job.max_pixels)
+    source, known = InferenceSource(job.source), job.known
+    run = _Run(source, load, job.digest, known, job.limits, journal, job.config, job.max_pixels)
     run.score(job.items[group.part(len(job.items))])
     return run.scored
 
@@ -180,21 +190,6 @@ def _require_apart(source: Path, output: Path) -> None:
         raise ConfigurationError(msg)
 
 
-def model_categories(model: Path) -> list[str]:
-    """The categories of a saved pipeline, without loading it.
-
-    Raises:
-        ModelError: Its files are damaged.
-    """
-    path = model / "unet" / "config.json"
-    try:
-        return list(json.loads(path.read_text(encoding="utf-8"))["categories"])
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"{path} cannot be read ({error}); run {kedro_run('training')} to make it again"
-        ) from error
-
-
 @dataclass
 class _Run:
     """Scores images and writes what comes of it."""
@@ -202,6 +197,7 @@ class _Run:
     source: InferenceSource
     load: Callable[[], DeCoDiffPipeline]
     digest: str
+    known: Sequence[str]
     limits: Mapping[str, Limits]
     journal: Journal
     config: InferenceConfig
@@ -218,6 +214,8 @@ class _Run:
             closing(read_ahead(self._read, items, AHEAD)) as found,
         ):
             images = self._readable(found, bar)
+            if any(item.category not in self.known for item in items):
+                images = self._recognised(images, bar)
             first = next(images, None)
             if first is None:
                 return
@@ -245,17 +243,40 @@ class _Run:
             path = self.source.root / item.path
             found = decode(data, path, self.max_pixels)
             model = self._model()
-            image = found.eight_bit(path, model.bit_depths.get(item.category, FULL_DEPTH))
+            category = item.category if item.category in model.categories else None
+            image = found.eight_bit(path, depth_of(category, model, found, path))
             require_side(image, path)
             given = model_input(image, item.path, item.category, model.preprocessing)
+            whole = None if category else whole_square(image, model.preprocessing)
         except ImageError as error:
             return self._row(item, error=str(error))
         if found.note:
             logger.warning("%s: %s; its pixels are scored as they are.", path, found.note)
         if not self.config.overlays:
-            return replace(given, about=Loaded(item, sha256, None))
+            return replace(given, about=Loaded(item, sha256, None, whole))
         pixels = image.width * image.height
-        return replace(given, about=Loaded(item, sha256, image), kept_pixels=pixels)
+        return replace(given, about=Loaded(item, sha256, image, whole), kept_pixels=pixels)
+
+    def _recognised(self, images: Iterable[ModelInput], bar: tqdm) -> Iterator[ModelInput]:
+        """The images with their categories; those that are of none get their row here."""
+        for batch in batches(images, self.config.batch_size):
+            wholes = [one.about.whole for one in batch if one.about.whole is not None]
+            found = iter(recognise(self._model(), wholes) if wholes else [])
+            for one in batch:
+                if one.about.whole is None:
+                    yield one
+                    continue
+                category, certainty = next(found)
+                about = one.about._replace(
+                    item=replace(one.about.item, category=category or UNKNOWN), certainty=certainty
+                )
+                if category is not None:
+                    yield replace(one, category=category, about=about)
+                    continue
+                measured = self._row(about.item) | {"category_certainty": certainty}
+                measured |= self._facts(about.sha256, one.size)
+                self.journal.record([measured])
+                bar.update()
 
     def _model(self) -> DeCoDiffPipeline:
         """The model, loaded once there is something to score."""
@@ -265,21 +286,19 @@ class _Run:
         return self.loaded
 
     def _write(self, found: Prediction) -> Row:
-        item, sha256, image = found.image.about
+        item, sha256, image, _, certainty = found.image.about
         size, score = found.image.size, float(found.score)
         full = to_original(found.anomaly_map, size, self._model().preprocessing)
         limit = self.limits[item.category].pixel
         detections = None if limit is None else find_detections(full, limit, self.config.min_area)
-        row = self._row(item) | {
-            "sha256": sha256,
-            "width": size[0],
-            "height": size[1],
+        row = self._row(item) | self._facts(sha256, size) | self._files(item)
+        row |= {
+            "category_certainty": certainty,
             "score": score,
             "pixel_threshold": limit,
             "flagged_pixels": None if limit is None else int((full >= limit).sum()),
             "detections": None if detections is None else [one._asdict() for one in detections],
         }
-        row |= self._files(item)
         if row["map"] is not None:
             self.journal.save(row["map"], _encoded(full, self.config.maps))
         if row["overlay"] is not None and image is not None:
@@ -289,14 +308,20 @@ class _Run:
 
     def _is_done(self, item: Item, sha256: str) -> bool:
         row = self.journal.rows.get(item.path)
-        if row is None:
+        if row is None or row["error"] is not None:
             return False
+        recognised = row.get("category_certainty") is not None
+        if recognised != (item.category not in self.known):
+            return False
+        if recognised and row["score"] is None:
+            return row["sha256"] == sha256 and row["model_sha256"] == self.digest
+        if recognised:
+            item = replace(item, category=row["category"])
         wanted = self._row(item) | self._files(item)
         wanted |= {"sha256": sha256, "pixel_threshold": self.limits[item.category].pixel}
         decisive = ("category", "sha256", "model_sha256", "pixel_threshold", "min_area")
         return (
-            row["error"] is None
-            and all(row.get(key) == wanted[key] for key in (*decisive, "map", "overlay"))
+            all(row.get(key) == wanted[key] for key in (*decisive, "map", "overlay"))
             and self.journal.is_there(row["map"])
             and self.journal.is_there(row["overlay"])
         )
@@ -305,9 +330,12 @@ class _Run:
         overlay = overlay_name(item.path) if self.config.overlays else None
         return {"map": map_name(item.path, self.config.maps), "overlay": overlay}
 
+    def _facts(self, sha256: str, size: tuple[int, int]) -> Row:
+        return {"sha256": sha256, "width": size[0], "height": size[1]}
+
     def _row(self, item: Item, error: str | None = None) -> Row:
         measured = (
-            *("sha256", "width", "height", "score"),
+            *("category_certainty", "sha256", "width", "height", "score"),
             *("pixel_threshold", "flagged_pixels", "detections"),
         )
         return {
@@ -318,21 +346,6 @@ class _Run:
             "min_area": self.config.min_area,
             "error": error,
         }
-
-
-def _as_the_model_spells(items: Sequence[Item], known: Sequence[str]) -> list[Item]:
-    """Gives categories the Unicode normal form in which the model knows them."""
-    spelling = {nfc(name): name for name in known}
-    return [replace(one, category=spelling.get(nfc(one.category), one.category)) for one in items]
-
-
-def _check_categories(items: Sequence[Item], known: Sequence[str]) -> None:
-    for item in items:
-        if item.category not in known:
-            raise ModelError(
-                f"{item.path} has the category {item.category!r}, which the model does not know; "
-                f"it knows {', '.join(known)} (inference.category names one for all images)"
-            )
 
 
 def _limits(

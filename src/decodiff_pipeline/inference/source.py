@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 COLUMNS = ("path", "category", "sha256")
-CATEGORY = "set inference.category to one of the model's"
+CATEGORY = "set inference.category to one of the model's, or to auto"
 LONGEST_NAME = 200  # bytes; file systems take 255, and outputs add suffixes
 
 

@@ -16,6 +16,7 @@ from decodiff_pipeline.data.images import SUFFIXES, ImageFolder
 from decodiff_pipeline.data.listing import list_images_to_score, without_system
 from decodiff_pipeline.data.tables import read_table, table_path
 from decodiff_pipeline.deco.colour import FULL_DEPTH
+from decodiff_pipeline.deco.config import UNKNOWN
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 SUFFIX = ".jsonl"
 ALL = "all"  # of `images_kept`: no image was left out for what the model said of it
 COLUMNS = "category, and path or score"
-LOG_COLUMNS = ("category", "path", "score", "time", "scores_sha256", "images_kept")
+LOG_COLUMNS = ("category", "decision", "path", "score", "time", "scores_sha256", "images_kept")
 
 
 def log_files(path: Path) -> list[Path]:
@@ -39,9 +40,9 @@ def log_files(path: Path) -> list[Path]:
 def read_log(path: Path, scores_of: str | None, last_days: float | None) -> pd.DataFrame:
     """Read a request log, without what would mislead.
 
-    Left out, with a warning that counts them: lines that are no JSON, and scores that another
-    model gave. A line keeps its image where one is there and all images were to be kept: of the
-    defective ones alone, everything would differ from the reference.
+    Left out: images of no category; and, with a warning that counts them, lines that are no JSON
+    and scores that another model gave. A line keeps its image where one is there and all images
+    were to be kept: of the defective ones alone, everything would differ from the reference.
 
     Args:
         path: The file or folder.
@@ -57,6 +58,12 @@ def read_log(path: Path, scores_of: str | None, last_days: float | None) -> pd.D
         DataError: Nothing is left.
     """
     rows = _recent(_lines(path), path, last_days)
+    rows = rows[rows["decision"] != UNKNOWN].copy()
+    if rows.empty:
+        raise DataError(
+            f"monitoring.source {path} holds no image of a category that the model knows; name "
+            "another log, or set monitoring.last_days higher"
+        )
     where = path if path.is_dir() else path.parent
     kept = rows["images_kept"].isna() | (rows["images_kept"] == ALL)
     there = rows["path"].map(lambda name: isinstance(name, str) and (where / name).is_file())

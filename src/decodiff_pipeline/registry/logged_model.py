@@ -201,11 +201,14 @@ def _signature() -> Any:
 
     return ModelSignature(
         # A binary column would be decoded by MLflow, which drops what is not base64.
-        inputs=Schema([ColSpec(AnyType(), "image"), ColSpec(DataType.string, "category")]),
+        inputs=Schema(
+            [ColSpec(AnyType(), "image"), ColSpec(DataType.string, "category", required=False)]
+        ),
         outputs=Schema(
             [
                 ColSpec(DataType.string, "category"),
-                ColSpec(DataType.double, "score"),
+                ColSpec(DataType.double, "category_certainty", required=False),
+                ColSpec(DataType.double, "score", required=False),
                 ColSpec(DataType.double, "threshold", required=False),
                 ColSpec(DataType.string, "threshold_from", required=False),
                 ColSpec(DataType.string, "decision", required=False),

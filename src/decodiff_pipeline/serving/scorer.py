@@ -7,23 +7,26 @@ import json
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
+from decodiff_pipeline.data.bit_depth import depth_of
 from decodiff_pipeline.data.decoding import MAX_PIXELS, decode, require_side
 from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.deco import loading
 from decodiff_pipeline.deco.assembly import decide
-from decodiff_pipeline.deco.colour import FULL_DEPTH
+from decodiff_pipeline.deco.config import AUTO, UNKNOWN
 from decodiff_pipeline.deco.detections import find_detections
 from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.deco.geometry import to_original
-from decodiff_pipeline.errors import ConfigurationError, ModelError
+from decodiff_pipeline.deco.recognition import recognise, whole_square, without_recogniser
+from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.export.onnx_model import use_onnx
 from decodiff_pipeline.serving.dynamic_batching import DynamicBatcher
+from decodiff_pipeline.serving.thresholds import is_threshold, read_overrides, threshold_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,12 +42,14 @@ class Answer:
     """What the model says of one image.
 
     Attributes:
-        score: Anomaly score within 0…1; higher is more anomalous.
+        score: Anomaly score within 0…1; higher is more anomalous. ``None`` where the image is of
+            no category that the model knows.
         threshold: Score from which on the image counts as defective; ``None`` where the category
             had no calibration images and nobody set one.
         threshold_from: Where that is from: ``"request"``, ``"override"``, ``"fitted"``, or
             ``None`` without a threshold.
-        decision: ``"defective"``, ``"good"``, or ``None`` without a threshold.
+        decision: ``"defective"``, ``"good"``, ``None`` without a threshold, or ``"unknown"``
+            where the image is of no category.
         map: PNG of the anomaly map in the image's own size, grey, 0…1 as 0…255 or 0…65535;
             ``None`` if no map was asked for. What the model's crop cuts off is 0.
         size: Width and height of the image in pixels.
@@ -52,9 +57,12 @@ class Answer:
             category had no calibration images.
         detections: Connected flagged regions in the image's own pixels, the largest first;
             ``None`` without a pixel threshold.
+        category: As given or as recognised, or ``"unknown"``.
+        category_certainty: Probability of a recognised category within 0…1; ``None`` where the
+            category was given.
     """
 
-    score: float
+    score: float | None
     threshold: float | None
     threshold_from: str | None
     decision: str | None
@@ -62,15 +70,26 @@ class Answer:
     size: tuple[int, int]
     pixel_threshold: float | None = None
     detections: list[Detection] | None = None
+    category: str | None = None
+    category_certainty: float | None = None
 
 
-@dataclass(frozen=True)
-class _Job:
-    """The images of one request: their squares, and a category and a size for each image."""
+class _Input(NamedTuple):
+    """An image of a request: its squares, and all of it in one where no category is given."""
 
+    size: tuple[int, int]
     squares: torch.Tensor
-    categories: list[str]
-    sizes: list[tuple[int, int]]
+    category: str | None
+    whole: np.ndarray | None
+
+
+class _Scored(NamedTuple):
+    """The category of an image, given or recognised; where there is one, its score and map."""
+
+    category: str | None
+    certainty: float | None
+    score: float | None = None
+    map: np.ndarray | None = None
 
 
 class Scorer:
@@ -102,7 +121,7 @@ class Scorer:
         self._max_pixels = max_pixels
         self._batch_size = batch_size
         # A server calls from many threads, and the pipeline's scheduler holds state.
-        self._computed = DynamicBatcher(self._compute, lambda job: len(job.categories), batch_size)
+        self._computed = DynamicBatcher(self._compute, len, batch_size)
 
     @classmethod
     def from_folder(
@@ -119,7 +138,7 @@ class Scorer:
         Args:
             folder: As ``DeCoDiffPipeline.save_pretrained`` wrote it.
             thresholds: ``thresholds.json`` of the evaluation.
-            overrides: See :func:`~.threshold_overrides.read_overrides`; ``None`` for none.
+            overrides: See :func:`.thresholds.read_overrides`; ``None`` for none.
             onnx: See :func:`load_pipeline`.
             **limits: See the class.
         """
@@ -141,7 +160,8 @@ class Scorer:
 
         Args:
             images: Files as they are on disk: PNG, JPEG, BMP, TIFF or WebP.
-            categories: The category of each image.
+            categories: The category of each image; ``auto``, unless the model has a category of
+                that name: it is recognised.
             map_bits: Depth of the map's PNG: 8, 16, or 0 for no map.
             threshold: Of these images, in place of their categories' own.
             min_area: Flagged regions of fewer pixels are no detections.
@@ -150,35 +170,61 @@ class Scorer:
             An answer for each image, in their order.
 
         Raises:
-            ModelError: There are too many images or none, a category is unknown, the threshold is
-                not within 0…1, or ``min_area`` is below 1.
+            ModelError: There are too many images or none, a category is unknown or cannot be
+                recognised, the threshold is not within 0…1, or ``min_area`` is below 1.
             ImageError: An image is damaged, too large or of an unknown format.
         """
         spelling = {nfc(name): name for name in self.pipeline.categories}
         categories = [spelling.get(nfc(name), name) for name in categories]
         self._check(images, categories, map_bits, threshold)
         if min_area < 1:
-            msg = f"min_area is {min_area}; it must be at least 1 pixel"
-            raise ModelError(msg)
-        sizes, tensors = [], []
-        depths = self.pipeline.bit_depths
-        for index, (data, category) in enumerate(zip(images, categories, strict=True)):
-            # One after the other: only the model's squares of each image are kept.
-            name = Path(f"image {index}")
-            found = decode(data, name, self._max_pixels, "registration.max_pixels")
-            image = found.eight_bit(name, depths.get(category, FULL_DEPTH))
-            require_side(image, name)
-            sizes.append(image.size)
-            tensors.append(self.pipeline.preprocess([image]))
-        scored = self._computed(_Job(torch.cat(tensors), list(categories), sizes))
-        answers = []
-        for category, (score, anomaly_map), size in zip(categories, scored, sizes, strict=True):
-            limit, origin = self._threshold(category, threshold)
-            pixel = threshold_of(self._thresholds, category, "pixel_threshold")
-            png, detections = self._located(anomaly_map, size, pixel, map_bits, min_area)
-            decision = decide(score, limit)
-            answers.append(Answer(score, limit, origin, decision, png, size, pixel, detections))
-        return answers
+            raise ModelError(f"min_area is {min_area}; it must be at least 1 pixel")
+        # One after the other: only the model's squares of each image are kept.
+        inputs = [
+            self._input(data, Path(f"image {index}"), category)
+            for index, (data, category) in enumerate(zip(images, categories, strict=True))
+        ]
+        return [
+            self._answer(found, image.size, threshold, map_bits, min_area)
+            for image, found in zip(inputs, self._computed(inputs), strict=True)
+        ]
+
+    def _input(self, data: bytes, name: Path, category: str) -> _Input:
+        given = category if category in self.pipeline.categories else None
+        found = decode(data, name, self._max_pixels, "registration.max_pixels")
+        image = found.eight_bit(name, depth_of(given, self.pipeline, found, name))
+        require_side(image, name)
+        squares = self.pipeline.preprocess([image])
+        whole = None if given else whole_square(image, self.pipeline.preprocessing)
+        return _Input(image.size, squares, given, whole)
+
+    def _answer(
+        self,
+        found: _Scored,
+        size: tuple[int, int],
+        threshold: float | None,
+        map_bits: int,
+        min_area: int,
+    ) -> Answer:
+        if found.category is None or found.score is None or found.map is None:
+            return Answer(
+                *(None, None, None, UNKNOWN, None, size, None, None, UNKNOWN, found.certainty)
+            )
+        limit, origin = self._threshold(found.category, threshold)
+        pixel = threshold_of(self._thresholds, found.category, "pixel_threshold")
+        png, detections = self._located(found.map, size, pixel, map_bits, min_area)
+        return Answer(
+            score=found.score,
+            threshold=limit,
+            threshold_from=origin,
+            decision=decide(found.score, limit),
+            map=png,
+            size=size,
+            pixel_threshold=pixel,
+            detections=detections,
+            category=found.category,
+            category_certainty=found.certainty,
+        )
 
     def _located(
         self,
@@ -199,16 +245,28 @@ class Scorer:
             detections = find_detections(full, pixel_threshold, min_area)
         return encode_map(full, map_bits) if map_bits else None, detections
 
-    def _compute(self, jobs: Sequence[_Job]) -> list[list[tuple[float, np.ndarray]]]:
-        """Score and map of each image of each job."""
-        output = self.pipeline(
-            torch.cat([job.squares for job in jobs]),
-            [category for job in jobs for category in job.categories],
-            batch_size=self._batch_size,
-            sizes=[size for job in jobs for size in job.sizes],
-        )
-        scored = zip(output.scores.tolist(), output.anomaly_maps, strict=True)
-        return [list(islice(scored, len(job.categories))) for job in jobs]
+    def _compute(self, jobs: Sequence[Sequence[_Input]]) -> list[list[_Scored]]:
+        """What the model says of each image of each request."""
+        images = [image for job in jobs for image in job]
+        unnamed = [image.whole for image in images if image.whole is not None]
+        recognised = iter(recognise(self.pipeline, unnamed) if unnamed else [])
+        results = [
+            _Scored(image.category, None) if image.whole is None else _Scored(*next(recognised))
+            for image in images
+        ]
+        known = {number: one.category for number, one in enumerate(results) if one.category}
+        if known:
+            output = self.pipeline(
+                torch.cat([images[number].squares for number in known]),
+                list(known.values()),
+                batch_size=self._batch_size,
+                sizes=[images[number].size for number in known],
+            )
+            scored = zip(known, output.scores.tolist(), output.anomaly_maps, strict=True)
+            for number, score, anomaly_map in scored:
+                results[number] = results[number]._replace(score=score, map=anomaly_map)
+        remaining = iter(results)
+        return [list(islice(remaining, len(job))) for job in jobs]
 
     def _check(
         self,
@@ -218,22 +276,24 @@ class Scorer:
         threshold: float | None,
     ) -> None:
         if not 0 < len(images) <= self._max_images:
-            msg = f"the request holds {len(images)} images; send 1 to {self._max_images} at once"
-            raise ModelError(msg)
+            raise ModelError(
+                f"the request holds {len(images)} images; send 1 to {self._max_images} at once"
+            )
         known = self.pipeline.categories
         for index, category in enumerate(categories):
-            if category not in known:
+            if category == AUTO and AUTO not in known:
+                if self.pipeline.recogniser is None:
+                    raise ModelError(f"image {index} has no category: {without_recogniser(known)}")
+            elif category not in known:
                 msg = (
                     f"image {index} has the unknown category {category!r}; "
                     f"this model knows {', '.join(known)}"
                 )
                 raise ModelError(msg)
         if map_bits not in MAP_SCALES:
-            msg = f"map_bits is {map_bits}; it must be 0 (no map), 8 or 16"
-            raise ModelError(msg)
+            raise ModelError(f"map_bits is {map_bits}; it must be 0 (no map), 8 or 16")
         if threshold is not None and not is_threshold(threshold):
-            msg = f"threshold is {threshold}; it must lie within 0…1"
-            raise ModelError(msg)
+            raise ModelError(f"threshold is {threshold}; it must lie within 0…1")
 
     def _threshold(self, category: str, requested: float | None) -> tuple[float | None, str | None]:
         if requested is not None:
@@ -262,14 +322,6 @@ def load_pipeline(folder: Path, onnx: Path | None = None) -> DeCoDiffPipeline:
     return pipeline.to(resolve_device())
 
 
-def threshold_of(
-    thresholds: Mapping[str, Any], category: str, kind: str = "threshold"
-) -> float | None:
-    """The category's ``threshold`` or ``pixel_threshold``; ``None`` where it has none."""
-    value = thresholds["categories"].get(category, {}).get(kind)
-    return None if value is None else float(value)
-
-
 def encode_map(anomaly_map: np.ndarray, bits: int) -> bytes:
     """Grey PNG of a map: value · (2^bits - 1), rounded.
 
@@ -282,54 +334,3 @@ def encode_map(anomaly_map: np.ndarray, bits: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(grey).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def read_overrides(path: Path, categories: Sequence[str]) -> dict[str, float]:
-    """Read a JSON file of image thresholds.
-
-    Args:
-        path: ``{category: number}``; categories that it does not name keep the fitted threshold.
-        categories: Those that the model knows.
-
-    Raises:
-        ConfigurationError: The file cannot be read, names another category, or a threshold is no
-            number within 0…1.
-    """
-    try:
-        overrides = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        msg = f'{path} cannot be read ({error}); write it as {{"<category>": 0.5}}'
-        raise ConfigurationError(msg) from error
-    if not isinstance(overrides, dict):
-        msg = f'{path} is no JSON object; write it as {{"<category>": 0.5}}'
-        raise ConfigurationError(msg)
-    check_overrides(overrides, categories, str(path))
-    return overrides
-
-
-def check_overrides(overrides: Mapping[str, float], categories: Sequence[str], where: str) -> None:
-    """Raise where thresholds are not for the model's categories or not within 0…1.
-
-    Args:
-        overrides: Category → threshold.
-        categories: Those that the model knows.
-        where: What to call them in a message: a file or a parameter.
-
-    Raises:
-        ConfigurationError: As said.
-    """
-    for category, value in overrides.items():
-        if category not in categories:
-            msg = (
-                f"{where} names the unknown category {category!r}; "
-                f"this model knows {', '.join(categories)}"
-            )
-            raise ConfigurationError(msg)
-        if not is_threshold(value):
-            msg = f"{where} has {value!r} for {category!r}; a threshold lies within 0…1"
-            raise ConfigurationError(msg)
-
-
-def is_threshold(value: object) -> bool:
-    """Whether a value is a number within 0…1."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1

@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR
 from mlflow.pyfunc import PythonModel
 
+from decodiff_pipeline.deco.config import AUTO
 from decodiff_pipeline.errors import ImageError, ModelError
 from decodiff_pipeline.monitoring.reference import scores_sha256
 from decodiff_pipeline.serving.request_images import image_bytes
@@ -69,16 +70,18 @@ class ServedModel(PythonModel):
 
         Args:
             context: MLflow's, not used.
-            model_input: Columns ``image`` (bytes, or text in base64) and ``category``.
+            model_input: Columns ``image`` (bytes, or text in base64) and ``category``; where that
+                is ``auto``, empty or missing, it is recognised.
             params: ``map_bits``: 8 (default), 16, or 0 for no map. ``threshold``: of all images in
                 the request; ``None`` (default) for their categories' own. ``min_area``: pixels
                 that a flagged region has at least to be a detection; 1 by default.
 
         Returns:
-            A row for each image: ``category``, ``score``, ``threshold``, ``threshold_from``,
-            ``decision``, ``map`` (PNG in base64, of the image's own size), ``pixel_threshold``,
-            ``detections`` (a list of the fields of `deco.detections.Detection`),
-            ``model_version`` (``name/version``, or ``None``), ``model_sha256`` and ``request_id``.
+            A row for each image: ``category``, ``category_certainty``, ``score``, ``threshold``,
+            ``threshold_from``, ``decision``, ``map`` (PNG in base64, of the image's own size),
+            ``pixel_threshold``, ``detections`` (a list of the fields of
+            `deco.detections.Detection`), ``model_version`` (``name/version``, or ``None``),
+            ``model_sha256`` and ``request_id``.
 
         Raises:
             MlflowException: The request cannot be answered; the text says which image and why.
@@ -89,7 +92,7 @@ class ServedModel(PythonModel):
             if "image" not in model_input:
                 raise ModelError("the request has no column image; send image and category")
             images = image_bytes(model_input["image"])
-            categories = [str(category) for category in model_input["category"]]
+            categories = _categories(model_input)
             answers = self._scorer.score(images, categories, **_known(params or {}))
         except (ImageError, ModelError) as error:
             raise MlflowException(str(error), error_code=BAD_REQUEST) from error
@@ -99,8 +102,9 @@ class ServedModel(PythonModel):
             raise MlflowException(msg, error_code=INTERNAL_ERROR) from error
         if self._log is not None:
             latency_ms = (time.perf_counter() - start) * 1000
-            self._log.write(request_id, images, categories, answers, latency_ms)
-        return _table(categories, answers, self._told | {"request_id": request_id})
+            named = [str(answer.category) for answer in answers]
+            self._log.write(request_id, images, named, answers, latency_ms)
+        return _table(answers, self._told | {"request_id": request_id})
 
 
 def _known(params: dict[str, Any]) -> dict[str, Any]:
@@ -110,11 +114,18 @@ def _known(params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _table(categories: list[str], answers: list[Any], told: dict[str, str | None]) -> pd.DataFrame:
+def _categories(model_input: pd.DataFrame) -> list[str]:
+    if "category" not in model_input:
+        return [AUTO] * len(model_input)
+    return [str(one) if pd.notna(one) and one != "" else AUTO for one in model_input["category"]]
+
+
+def _table(answers: list[Any], told: dict[str, str | None]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "category": category,
+                "category": answer.category,
+                "category_certainty": answer.category_certainty,
                 "score": answer.score,
                 "threshold": answer.threshold,
                 "threshold_from": answer.threshold_from,
@@ -124,7 +135,7 @@ def _table(categories: list[str], answers: list[Any], told: dict[str, str | None
                 "detections": answer.detections and [one._asdict() for one in answer.detections],
                 **told,
             }
-            for category, answer in zip(categories, answers, strict=True)
+            for answer in answers
         ],
         dtype=object,  # a missing threshold stays null, where a float column would make it NaN
     )

@@ -43,6 +43,8 @@ class ScoringConfig(BaseModel):
             clearly better on synthetic defects.
         bfloat16: Run autoencoder and network in bfloat16, here and wherever the model is used;
             about twice as fast where the processor or the GPU has it.
+        false_refusals: Share of good images that may be refused as of no category where the
+            category is to be recognised; ``None``: the model cannot recognise categories.
         batch_size: Val images scored at once.
     """
 
@@ -55,6 +57,7 @@ class ScoringConfig(BaseModel):
     limit_factor: float = Field(default=3.0, gt=0, allow_inf_nan=False)
     discrepancy: DiscrepancyConfig = DiscrepancyConfig()
     bfloat16: bool = False
+    false_refusals: float | None = Field(default=0.05, gt=0, lt=1)
     batch_size: int = Field(default=32, ge=1)
 
     @property

@@ -77,7 +77,7 @@ def assemble_model(
     folder: Path,
     record: Path,
 ) -> tuple[Any, str]:
-    """Put autoencoder, network and scoring together; fit the scoring's units on val images.
+    """Put autoencoder, network and scoring together; fit scoring and recognition of categories.
 
     Args:
         folder: The model of the run before, which stays if it was made from the same.
@@ -88,6 +88,7 @@ def assemble_model(
         and the SHA-256 of its inputs.
     """
     from decodiff_pipeline.deco.autoencoder import load_autoencoder
+    from decodiff_pipeline.training.category_recognition import fit_recognition
     from decodiff_pipeline.training.model_record import inputs_sha256, is_made
     from decodiff_pipeline.training.scoring import build_model
     from decodiff_pipeline.training.state import trained_network
@@ -97,14 +98,17 @@ def assemble_model(
     if is_made(folder, record, inputs):
         logger.info("%s was made from the same network, data and parameters: it stays", folder)
         return folder, inputs
+    seen = images.of(manifest)
     model = build_model(
         load_autoencoder(autoencoder),
         network,
         manifest=manifest,
-        images=images.of(manifest),
+        images=seen,
         geometry=geometry,
         config=config,
     )
+    if config.false_refusals is not None:
+        fit_recognition(model, manifest, seen, config.false_refusals)
     return model, inputs
 
 

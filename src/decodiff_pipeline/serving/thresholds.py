@@ -1,0 +1,71 @@
+"""The thresholds that decide: those of the evaluation, and what takes their place."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from decodiff_pipeline.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+
+def threshold_of(
+    thresholds: Mapping[str, Any], category: str, kind: str = "threshold"
+) -> float | None:
+    """The category's ``threshold`` or ``pixel_threshold``; ``None`` where it has none."""
+    value = thresholds["categories"].get(category, {}).get(kind)
+    return None if value is None else float(value)
+
+
+def read_overrides(path: Path, categories: Sequence[str]) -> dict[str, float]:
+    """Read a JSON file of image thresholds.
+
+    Args:
+        path: ``{category: number}``; categories that it does not name keep the fitted threshold.
+        categories: Those that the model knows.
+
+    Raises:
+        ConfigurationError: The file cannot be read, names another category, or a threshold is no
+            number within 0…1.
+    """
+    try:
+        overrides = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        msg = f'{path} cannot be read ({error}); write it as {{"<category>": 0.5}}'
+        raise ConfigurationError(msg) from error
+    if not isinstance(overrides, dict):
+        msg = f'{path} is no JSON object; write it as {{"<category>": 0.5}}'
+        raise ConfigurationError(msg)
+    check_overrides(overrides, categories, str(path))
+    return overrides
+
+
+def check_overrides(overrides: Mapping[str, float], categories: Sequence[str], where: str) -> None:
+    """Raise where thresholds are not for the model's categories or not within 0…1.
+
+    Args:
+        overrides: Category → threshold.
+        categories: Those that the model knows.
+        where: What to call them in a message: a file or a parameter.
+
+    Raises:
+        ConfigurationError: As said.
+    """
+    for category, value in overrides.items():
+        if category not in categories:
+            msg = (
+                f"{where} names the unknown category {category!r}; "
+                f"this model knows {', '.join(categories)}"
+            )
+            raise ConfigurationError(msg)
+        if not is_threshold(value):
+            msg = f"{where} has {value!r} for {category!r}; a threshold lies within 0…1"
+            raise ConfigurationError(msg)
+
+
+def is_threshold(value: object) -> bool:
+    """Whether a value is a number within 0…1."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
