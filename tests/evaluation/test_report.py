@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from decodiff_pipeline.evaluation.assessment import assess
+from decodiff_pipeline.evaluation.config import CostConfig
 from decodiff_pipeline.evaluation.predictions import file_stem
 from decodiff_pipeline.evaluation.protocols import labelled
 from decodiff_pipeline.evaluation.thresholds import fit_thresholds
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
 NASTY = "<script>alert(1)</script> & $x_1$"
 
 
-def evaluated(world: World, floors: dict[str, Any] | None = None) -> tuple[dict[str, Any], str]:
+def evaluated(
+    world: World, floors: dict[str, Any] | None = None, costs: CostConfig | None = None
+) -> tuple[dict[str, Any], str]:
     store = world.scored()
-    thresholds = fit_thresholds(store, 0.05)
+    thresholds = fit_thresholds(store, 0.05, costs)
     metrics = assess(
         store,
         world.manifest,
@@ -177,6 +180,15 @@ def test_a_figure_for_each_category_with_the_four_pictures(world: World) -> None
     assert "no mask" in written
     assert "no defect" in written
     assert len(axes) == 12
+
+
+def test_a_threshold_by_costs_is_called_fitted_on_labels(plate: World) -> None:
+    costs = CostConfig(miss=20, false_alarm=1, defective_share=0.02)
+    text = " ".join(Page(evaluated(plate, costs=costs)[1]).text.split())
+    assert "fitted on labels: the least cost with 5 good calibration" in text
+    assert "a miss at 20, a false alarm at 1 and 2.0 % of the images defective" in text
+    assert "that nothing else has seen" not in text
+    assert "fitted on labels" not in evaluated(plate)[1]
 
 
 def test_the_table_is_printed_from_the_file(

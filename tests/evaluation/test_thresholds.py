@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from decodiff_pipeline.evaluation.config import CostConfig
 from decodiff_pipeline.evaluation.thresholds import conformal_threshold, fit_thresholds
+from decodiff_pipeline.metrics.thresholds import cheapest_threshold
 
 if TYPE_CHECKING:
     from tests.evaluation.conftest import World
@@ -76,3 +78,38 @@ def test_a_category_without_calibration_images_has_no_threshold(world: World) ->
     entry = fit_thresholds(world.scored(), 0.05)["categories"]["plate"]
     assert (entry["threshold"], entry["pixel_threshold"]) == (None, None)
     assert entry["n_calibration"] == 0
+
+
+def test_costs_move_the_threshold_between_good_and_defective() -> None:
+    good = np.array([0.1, 0.2, 0.3, 0.6], np.float32)
+    defective = np.array([0.4, 0.5, 0.7, 0.8], np.float32)
+    dear_misses = cheapest_threshold(good, defective, 10, 1, 0.5)
+    assert dear_misses["threshold"] == pytest.approx(0.35)
+    assert dear_misses["expected_cost"] == pytest.approx(0.5 * 1 / 4)
+    dear_alarms = cheapest_threshold(good, defective, 1, 10, 0.5)
+    assert dear_alarms["threshold"] == pytest.approx(0.65)
+    assert dear_alarms["expected_cost"] == pytest.approx(0.5 * 2 / 4)
+    assert dear_alarms["promised_false_positive_rate"] == pytest.approx(1 / 5)
+    overlapping = cheapest_threshold(defective, good, 1, 1, 1e-3)
+    assert overlapping["threshold"] > 0.8  # nothing is flagged where next to nothing is defective
+
+
+def test_thresholds_by_costs_are_marked_as_fitted_on_labels(plate: World) -> None:
+    store = plate.scored()
+    costs = CostConfig(miss=100, false_alarm=1, defective_share=0.5)
+    entry = fit_thresholds(store, 0.2, costs)["categories"]["plate"]
+    index = store.index()
+    defective = index[(index["split"] == "test") & (index["label"] == "defective")]["score"]
+    assert (defective >= entry["threshold"]).all()
+    assert (entry["fitted_on"], entry["n_defective"]) == ("labels", len(defective))
+    assert entry["costs"]["miss"] == 100
+    by_rate = fit_thresholds(store, 0.2)["categories"]["plate"]
+    assert "fitted_on" not in by_rate
+    assert entry["pixel_threshold"] == by_rate["pixel_threshold"]
+
+
+def test_costs_need_defective_images(world: World) -> None:
+    world.add("plate", "calibration", "good", 5)
+    costs = CostConfig(miss=100, false_alarm=1, defective_share=0.5)
+    store = world.scored()
+    assert fit_thresholds(store, 0.2, costs) == fit_thresholds(store, 0.2)

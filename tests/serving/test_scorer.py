@@ -52,6 +52,13 @@ def test_the_map_has_the_size_of_the_image(scorer: Scorer, png: bytes) -> None:
     assert np.asarray(grey)[25].any()
 
 
+def test_a_threshold_by_costs_says_what_it_is_fitted_on(tiny_model: Path, png: bytes) -> None:
+    entry = {"threshold": 0.5, "fitted_on": "labels"}
+    scorer = Scorer(DeCoDiffPipeline.from_pretrained(tiny_model), {"categories": {"mono": entry}})
+    (answer,) = scorer.score([png], ["mono"], map_bits=0)
+    assert answer.threshold_from == "fitted on labels"
+
+
 def test_no_map_where_none_is_asked_for(scorer: Scorer, png: bytes) -> None:
     (answer,) = scorer.score([png], ["mono"], map_bits=0)
     assert answer.map is None

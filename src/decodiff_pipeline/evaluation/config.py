@@ -12,6 +12,22 @@ Protocol = Literal["strict", "released"]
 Resolution = Literal["model", "native"]
 
 
+class CostConfig(BaseModel):
+    """What wrong decisions cost, in any unit.
+
+    Attributes:
+        miss: Of a defective image that passes.
+        false_alarm: Of a good image that is flagged.
+        defective_share: Of the images in use.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    miss: float = Field(gt=0, allow_inf_nan=False)
+    false_alarm: float = Field(gt=0, allow_inf_nan=False)
+    defective_share: float = Field(gt=0, lt=1)
+
+
 class EvaluationConfig(BaseModel):
     """How a trained model is scored, judged and shown (`conf/*/parameters_evaluation.yml`).
 
@@ -27,6 +43,8 @@ class EvaluationConfig(BaseModel):
         batch_size: Images scored at once.
         num_inference_steps: Reverse steps; ``None`` for those the model was saved with.
         false_positive_rate: Share of good images that the thresholds may flag.
+        costs: Image thresholds of the least expected cost, in place of that rate, of categories
+            with defective test images: they are fitted on labels then. ``None``: by the rate.
         aupro_limit: False-positive rate of pixels up to which AUPRO integrates.
         confidence: Nominal coverage of the intervals beside the metrics.
         resamples: Bootstrap draws of the test images, for intervals and comparisons.
@@ -51,6 +69,7 @@ class EvaluationConfig(BaseModel):
     batch_size: int = Field(default=16, ge=1)
     num_inference_steps: Literal[2, 3, 4, 5, 10] | None = None
     false_positive_rate: float = Field(default=0.05, gt=0, lt=1)
+    costs: CostConfig | None = None
     aupro_limit: float = Field(default=0.3, gt=0, le=1)
     confidence: float = Field(default=0.95, gt=0, lt=1)
     resamples: int = Field(default=1000, ge=100)

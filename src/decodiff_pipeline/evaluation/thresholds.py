@@ -1,4 +1,4 @@
-"""The thresholds of every category, fitted to its calibration images."""
+"""The thresholds of every category, fitted to its calibration images, or by costs on labels."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from decodiff_pipeline.data.splits import CALIBRATION
-from decodiff_pipeline.metrics.thresholds import conformal_threshold
+from decodiff_pipeline.data.splits import CALIBRATION, TEST
+from decodiff_pipeline.metrics.thresholds import cheapest_threshold, conformal_threshold
 
 if TYPE_CHECKING:
+    from decodiff_pipeline.evaluation.config import CostConfig
     from decodiff_pipeline.evaluation.predictions import PredictionStore
 
 
-def fit_thresholds(predictions: PredictionStore, false_positive_rate: float) -> dict[str, Any]:
-    """Image and pixel thresholds of every category, from its ``calibration`` images alone.
+ON_LABELS = "labels"
+
+
+def fit_thresholds(
+    predictions: PredictionStore, false_positive_rate: float, costs: CostConfig | None = None
+) -> dict[str, Any]:
+    """Image and pixel thresholds of every category, from its ``calibration`` images.
 
     The pixel threshold is fitted to the largest value of each image's map, since the pixels of
     one image are not exchangeable with those of another: in a good image, with the same
@@ -23,11 +29,14 @@ def fit_thresholds(predictions: PredictionStore, false_positive_rate: float) -> 
 
     Args:
         false_positive_rate: Share of good images that may be flagged, in (0, 1).
+        costs: Image thresholds by these, of categories with calibration and with defective test
+            images, whose labels they are fitted on then.
 
     Returns:
         ``false_positive_rate`` and ``categories``: for each ``threshold``,
         ``pixel_threshold``, ``promised_false_positive_rate``, ``sufficient`` and
-        ``n_calibration``. Thresholds are ``None`` without calibration images.
+        ``n_calibration``. Thresholds are ``None`` without calibration images. By costs, also
+        ``fitted_on`` ("labels"), ``n_defective``, ``expected_cost`` and ``costs``.
     """
     index = predictions.index()
     categories = {}
@@ -36,9 +45,22 @@ def fit_thresholds(predictions: PredictionStore, false_positive_rate: float) -> 
         maps = predictions.maps(category)
         maxima = np.array([maps[row].max() for row in rows["row"]], np.float32)
         pixel = conformal_threshold(maxima, false_positive_rate)
+        good = rows["score"].to_numpy()
         categories[category] = {
-            **conformal_threshold(rows["score"].to_numpy(), false_positive_rate),
+            **conformal_threshold(good, false_positive_rate),
             "pixel_threshold": pixel["threshold"],
             "n_calibration": len(rows),
         }
+        defective = index[
+            (index["category"] == category)
+            & (index["split"] == TEST)
+            & (index["label"] == "defective")
+        ]["score"].to_numpy()
+        if costs is not None and len(good) and len(defective):
+            categories[category] |= {
+                **cheapest_threshold(good, defective, **costs.model_dump()),
+                "fitted_on": ON_LABELS,
+                "n_defective": len(defective),
+                "costs": costs.model_dump(),
+            }
     return {"false_positive_rate": false_positive_rate, "categories": categories}

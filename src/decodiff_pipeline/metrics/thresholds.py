@@ -50,6 +50,45 @@ def conformal_threshold(scores: np.ndarray, false_positive_rate: float) -> dict[
     }
 
 
+def cheapest_threshold(
+    good: np.ndarray,
+    defective: np.ndarray,
+    miss: float,
+    false_alarm: float,
+    defective_share: float,
+) -> dict[str, Any]:
+    """The threshold of the least expected cost of an image.
+
+    With p the share of defective images in use, the cost is
+    ``p · miss · missed share + (1 - p) · false_alarm · flagged share of the good``.
+
+    Args:
+        good: Float32 (n,) scores of good images, at least one.
+        defective: Float32 (m,) scores of defective images, at least one.
+        miss: Cost of a defective image that passes.
+        false_alarm: Cost of a good image that is flagged.
+        defective_share: p, in (0, 1).
+
+    Returns:
+        ``threshold``, half way between two scores or above the highest, of several equally
+        cheap ones the highest; its ``expected_cost``; and ``promised_false_positive_rate``, the
+        share of good images at or above it that is expected: (1 + flagged) / (n + 1).
+    """
+    scores = np.unique(np.concatenate([good, defective]).astype(np.float32))
+    above = np.nextafter(scores[-1], np.float32(np.inf))
+    limits = np.concatenate([scores[:1], (scores[1:] + scores[:-1]) / 2, [above]])
+    missed = np.searchsorted(np.sort(defective), limits, side="left") / len(defective)
+    flagged = len(good) - np.searchsorted(np.sort(good), limits, side="left")
+    share = flagged / len(good)
+    costs = defective_share * miss * missed + (1 - defective_share) * false_alarm * share
+    best = len(costs) - 1 - int(costs[::-1].argmin())
+    return {
+        "threshold": float(limits[best]),
+        "expected_cost": float(costs[best]),
+        "promised_false_positive_rate": float((1 + flagged[best]) / (len(good) + 1)),
+    }
+
+
 def conformal_p_value(score: float, calibration: np.ndarray) -> float | None:
     """How likely a good image is to score at least this high.
 

@@ -46,8 +46,8 @@ class Answer:
             no category that the model knows.
         threshold: Score from which on the image counts as defective; ``None`` where the category
             had no calibration images and nobody set one.
-        threshold_from: Where that is from: ``"request"``, ``"override"``, ``"fitted"``, or
-            ``None`` without a threshold.
+        threshold_from: Where that is from: ``"request"``, ``"override"``, ``"fitted"``, ``"fitted
+            on labels"`` (by costs), or ``None`` without a threshold.
         decision: ``"defective"``, ``"good"``, ``None`` without a threshold, or ``"unknown"``
             where the image is of no category.
         map: PNG of the anomaly map in the image's own size, grey, 0…1 as 0…255 or 0…65535;
@@ -301,7 +301,10 @@ class Scorer:
         if category in self._overrides:
             return self._overrides[category], "override"
         fitted = threshold_of(self._thresholds, category)
-        return fitted, None if fitted is None else "fitted"
+        if fitted is None:
+            return None, None
+        entry = self._thresholds["categories"][category]
+        return fitted, "fitted on labels" if entry.get("fitted_on") == "labels" else "fitted"
 
 
 def load_pipeline(folder: Path, onnx: Path | None = None) -> DeCoDiffPipeline:

@@ -98,7 +98,7 @@ def fit_thresholds(predictions: PredictionStore, config: EvaluationConfig) -> di
     """See `evaluation.thresholds.fit_thresholds`."""
     from decodiff_pipeline.evaluation import thresholds
 
-    return thresholds.fit_thresholds(predictions, config.false_positive_rate)
+    return thresholds.fit_thresholds(predictions, config.false_positive_rate, config.costs)
 
 
 def measure_baselines(
