@@ -152,6 +152,18 @@ def test_a_fit_goes_on_from_saved_weights(tmp_path: Path) -> None:
         torch.testing.assert_close(weights(later)[name], weight)
 
 
+def test_a_frozen_encoder_keeps_its_latents_and_their_scale(tmp_path: Path) -> None:
+    source = {"procedural": ProceduralImages(0, size=64)}
+    first, _ = train_autoencoder(source, small(steps=5))
+    first.save_pretrained(tmp_path)
+    later, _ = train_autoencoder(source, small(init_from=str(tmp_path), freeze_encoder=True))
+    assert later.config.scaling_factor == first.config.scaling_factor
+    assert all(torch.equal(weights(later.encoder)[n], w) for n, w in weights(first.encoder).items())
+    assert any(
+        not torch.equal(weights(later.decoder)[n], w) for n, w in weights(first.decoder).items()
+    )
+
+
 def test_other_latents_and_another_network_are_refused(tmp_path: Path) -> None:
     source = {"procedural": ProceduralImages(0, size=64)}
     first, _ = train_autoencoder(source, small(steps=1))

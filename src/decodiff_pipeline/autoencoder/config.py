@@ -19,6 +19,8 @@ class AutoencoderTrainingConfig(BaseModel):
     """Share of the images drawn from each source; shares are normalised."""
     init_from: str = "scratch"
     """scratch: random weights; or embedded, a folder or a hub id: an autoencoder to go on from."""
+    freeze_encoder: bool = False
+    """Fits the decoder alone: the latents, and a detector trained on them, stay as they are."""
     latent_channels: int = Field(4, ge=1, le=64)
     """Channels of the latents."""
     width: int = Field(48, ge=8, le=256)
@@ -79,6 +81,8 @@ class AutoencoderTrainingConfig(BaseModel):
     def _agree(self) -> Self:
         if not self.sources or min(self.sources.values()) <= 0:
             raise ValueError(f"sources needs at least one share, all above 0; got {self.sources}")
+        if self.freeze_encoder and (self.init_from == "scratch" or self.teacher):
+            raise ValueError("freeze_encoder needs init_from (not scratch), and no teacher")
         if min(self.blocks) < 0:
             raise ValueError(f"blocks holds a negative number: {self.blocks}")
         if self.crop_size % LATENT_STRIDE:

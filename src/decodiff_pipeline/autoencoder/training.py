@@ -69,6 +69,7 @@ def train_autoencoder(
     device = torch.device(resolve_device(config.device))
     model = initial_autoencoder(config).to(device, memory_format=torch.channels_last)
     average = initial_autoencoder(config).to(device)
+    model.encoder.requires_grad_(not config.freeze_encoder)
     optimizers = new_optimizers(model, config)
     teacher = _load_teacher(model, config, device)
     random = torch.Generator(device).manual_seed(config.seed)
@@ -93,7 +94,8 @@ def train_autoencoder(
             if on_log:
                 on_log(log[-1])
     average = average.to("cpu").eval()
-    _set_scaling_factor(average, sources, config)
+    if not config.freeze_encoder:
+        _set_scaling_factor(average, sources, config)
     return average, log
 
 
@@ -112,6 +114,7 @@ def initial_autoencoder(config: AutoencoderTrainingConfig) -> AutoencoderTiny:
             "latent channels; set these to its own, or init_from to scratch"
         )
     model.load_state_dict(weights)
+    model.register_to_config(scaling_factor=start.config.scaling_factor)
     return model
 
 
@@ -156,7 +159,7 @@ def new_optimizers(
     """
     hidden: list[torch.nn.Parameter] = []
     others: list[torch.nn.Parameter] = []
-    for weight in model.parameters():
+    for weight in (weight for weight in model.parameters() if weight.requires_grad):
         between = weight.ndim == 4 and min(weight.shape[:2]) > RGB  # noqa: PLR2004
         (hidden if between else others).append(weight)
     rate, decay = config.learning_rate, config.weight_decay
