@@ -132,8 +132,8 @@ SETS = {
 # In dB, of which some are above TAESD's on the same images: all at 256, and at 128 those of
 # toothbrush, pavement and magnetic_tile.
 LEAST_PSNR = {
-    ("elpv", 128): 29.0,
-    ("elpv", 256): 35.5,
+    ("elpv", 128): 29.6,
+    ("elpv", 256): 36.5,
     ("toothbrush", 128): 28.2,
     ("toothbrush", 256): 31.2,
     ("pavement", 128): 28.7,
@@ -143,6 +143,7 @@ LEAST_PSNR = {
     ("magnetic_tile", 128): 30.2,
     ("magnetic_tile", 256): 30.4,
 }
+LEAST_SATURATION = {("toothbrush", 128): 0.84}  # its coloured tufts are 8 pixels wide
 
 
 @pytest.mark.parametrize(("name", "size"), LEAST_PSNR)
@@ -154,7 +155,8 @@ def test_real_images_are_reproduced(embedded: Autoencoder, name: str, size: int)
     ]
     report = reconstruction_report(embedded, [to_tensor(squares)])
     assert report["psnr"] >= LEAST_PSNR[name, size]
-    assert report["saturation_kept"] is None or 0.9 <= report["saturation_kept"] <= 1.1
+    least = LEAST_SATURATION.get((name, size), 0.9)
+    assert report["saturation_kept"] is None or least <= report["saturation_kept"] <= 1.1
 
 
 def folder_of(name: str) -> Path:
