@@ -164,10 +164,16 @@ class StoreCopy:
             if number in versions:
                 self._copy_version(versions[number])
             elif number > max(map(int, there), default=0):  # so that later ones keep their numbers
-                self._target.create_model_version(model.name, "mlflow-artifacts:/removed")
-                self._target.delete_model_version(model.name, str(number))
+                self._skip_number(model.name, number)
         for alias, chosen in model.aliases.items():
             self._target.set_registered_model_alias(model.name, alias, str(chosen))
+
+    def _skip_number(self, name: str, number: int) -> None:
+        """Use up the number of a version that was removed."""
+        run_id = next(iter(self._runs.values()))  # a server takes files of a run alone
+        source = self._target.get_run(run_id).info.artifact_uri
+        self._target.create_model_version(name, source, run_id)
+        self._target.delete_model_version(name, str(number))
 
     def _versions(self, client: MlflowClient, name: str) -> list[ModelVersion]:
         return list(client.search_model_versions(f"name = '{name}'"))
