@@ -211,6 +211,7 @@ class StoreCopy:
         self._target.create_model_version(
             version.name, f"{LOGGED}{made.model_id}", run_id,
             {**version.tags, COPIED_FROM: made_by}, description=version.description,
+            model_id=made.model_id,
         )  # fmt: skip
         self.copied["versions"] += 1
 
