@@ -1,19 +1,12 @@
-"""Scores the images of a source, one batch after the other, and goes on where a run stopped."""
+"""Inference on a folder or a table of images, in one process or divided among several."""
 
 from __future__ import annotations
 
-import io
 import logging
-from contextlib import closing
-from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
 from pydantic import BaseModel
 
 from decodiff_pipeline.compute.config import (
@@ -24,23 +17,10 @@ from decodiff_pipeline.compute.config import (
 )
 from decodiff_pipeline.compute.group import ALONE
 from decodiff_pipeline.compute.launch import launch
-from decodiff_pipeline.data.bit_depth import depth_of
-from decodiff_pipeline.data.decoding import MAX_PIXELS, decode, require_side
-from decodiff_pipeline.data.read_ahead import read_ahead
-from decodiff_pipeline.deco.config import UNKNOWN
-from decodiff_pipeline.deco.detections import find_detections
+from decodiff_pipeline.data.decoding import MAX_PIXELS
 from decodiff_pipeline.deco.digests import folder_sha256
-from decodiff_pipeline.deco.geometry import to_original
-from decodiff_pipeline.deco.recognition import recognise, whole_square
 from decodiff_pipeline.deco.weights import WEIGHTS_FILE
-from decodiff_pipeline.errors import ConfigurationError, ImageError
-from decodiff_pipeline.evaluation.predict import (
-    ModelInput,
-    batches,
-    model_input,
-    predict,
-    progress,
-)
+from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.export.onnx_model import check_export
 from decodiff_pipeline.inference.categories import (
     as_the_model_spells,
@@ -48,39 +28,25 @@ from decodiff_pipeline.inference.categories import (
     model_categories,
 )
 from decodiff_pipeline.inference.config import InferenceConfig
-from decodiff_pipeline.inference.overlays import draw_overlay, encode_overlay
 from decodiff_pipeline.inference.results import Limits, log_summary, tabulate
+from decodiff_pipeline.inference.scoring import ScoringRun
 from decodiff_pipeline.inference.source import InferenceSource, Item
-from decodiff_pipeline.inference.store import Journal, map_name, overlay_name
-from decodiff_pipeline.serving.scorer import encode_map, load_pipeline
+from decodiff_pipeline.inference.store import Journal
+from decodiff_pipeline.serving.scorer import load_pipeline
 from decodiff_pipeline.serving.thresholds import check_overrides, threshold_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping
 
     import pandas as pd
-    from tqdm import tqdm
 
     from decodiff_pipeline.compute.group import Group
-    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
-    from decodiff_pipeline.evaluation.predict import Prediction
-    from decodiff_pipeline.inference.store import InferenceStore, Row
+    from decodiff_pipeline.inference.store import InferenceStore
 
 logger = logging.getLogger(__name__)
 
 # Bytes of a network's weights; a larger one uses all cores by itself.
 SMALL = 200_000_000
-AHEAD = 4  # images whose originals are kept
-
-
-class Loaded(NamedTuple):
-    """What writing the results of an image needs; its pixels for the overlay alone."""
-
-    item: Item
-    sha256: str
-    image: Image.Image | None
-    whole: np.ndarray | None  # of an image to recognise
-    certainty: float | None = None
 
 
 def infer(
@@ -174,9 +140,16 @@ def score_rank(content: str, group: Group) -> int:
 
 
 def _score_part(job: _Job, journal: Journal, group: Group) -> int:
-    load = partial(load_pipeline, job.model, job.export)
-    source, known = InferenceSource(job.source), job.known
-    run = _Run(source, load, job.digest, known, job.limits, journal, job.config, job.max_pixels)
+    run = ScoringRun(
+        InferenceSource(job.source),
+        partial(load_pipeline, job.model, job.export),
+        job.digest,
+        job.known,
+        job.limits,
+        journal,
+        job.config,
+        job.max_pixels,
+    )
     run.score(job.items[group.part(len(job.items))])
     return run.scored
 
@@ -188,164 +161,6 @@ def _require_apart(source: Path, output: Path) -> None:
             "its maps for images; name a folder outside"
         )
         raise ConfigurationError(msg)
-
-
-@dataclass
-class _Run:
-    """Scores images and writes what comes of it."""
-
-    source: InferenceSource
-    load: Callable[[], DeCoDiffPipeline]
-    digest: str
-    known: Sequence[str]
-    limits: Mapping[str, Limits]
-    journal: Journal
-    config: InferenceConfig
-    max_pixels: int
-    scored: int = 0
-    loaded: DeCoDiffPipeline | None = None
-    lock: Lock = field(default_factory=Lock)
-
-    def score(self, items: Sequence[Item]) -> None:
-        """Score the images that are new or changed, and record each batch once it is written."""
-        size = self.config.batch_size
-        with (
-            progress(len(items), "inference") as bar,
-            closing(read_ahead(self._read, items, AHEAD)) as found,
-        ):
-            images = self._readable(found, bar)
-            if any(item.category not in self.known for item in items):
-                images = self._recognised(images, bar)
-            first = next(images, None)
-            if first is None:
-                return
-            for batch in predict(self._model(), chain([first], images), bar, batch_size=size):
-                self.journal.record([self._write(one) for one in batch])
-                self.scored += len(batch)
-
-    def _readable(
-        self, found: Iterable[ModelInput | Row | None], bar: tqdm
-    ) -> Iterator[ModelInput]:
-        for one in found:
-            if isinstance(one, ModelInput):
-                yield one
-                continue
-            if one is not None:
-                self.journal.record([one])
-            bar.update()
-
-    def _read(self, item: Item) -> ModelInput | Row | None:
-        """An image for the model; ``None`` where it is done, its row where it cannot be read."""
-        try:
-            data, sha256 = self.source.read(item, self.max_pixels)
-            if self._is_done(item, sha256):
-                return None
-            path = self.source.root / item.path
-            found = decode(data, path, self.max_pixels)
-            model = self._model()
-            category = item.category if item.category in model.categories else None
-            image = found.eight_bit(path, depth_of(category, model, found, path))
-            require_side(image, path)
-            given = model_input(image, item.path, item.category, model.preprocessing)
-            whole = None if category else whole_square(image, model.preprocessing)
-        except ImageError as error:
-            return self._row(item, error=str(error))
-        if found.note:
-            logger.warning("%s: %s; its pixels are scored as they are.", path, found.note)
-        if not self.config.overlays:
-            return replace(given, about=Loaded(item, sha256, None, whole))
-        pixels = image.width * image.height
-        return replace(given, about=Loaded(item, sha256, image, whole), kept_pixels=pixels)
-
-    def _recognised(self, images: Iterable[ModelInput], bar: tqdm) -> Iterator[ModelInput]:
-        """The images with their categories; those that are of none get their row here."""
-        for batch in batches(images, self.config.batch_size):
-            wholes = [one.about.whole for one in batch if one.about.whole is not None]
-            found = iter(recognise(self._model(), wholes) if wholes else [])
-            for one in batch:
-                if one.about.whole is None:
-                    yield one
-                    continue
-                category, certainty = next(found)
-                about = one.about._replace(
-                    item=replace(one.about.item, category=category or UNKNOWN), certainty=certainty
-                )
-                if category is not None:
-                    yield replace(one, category=category, about=about)
-                    continue
-                measured = self._row(about.item) | {"category_certainty": certainty}
-                measured |= self._facts(about.sha256, one.size)
-                self.journal.record([measured])
-                bar.update()
-
-    def _model(self) -> DeCoDiffPipeline:
-        """The model, loaded once there is something to score."""
-        with self.lock:
-            if self.loaded is None:
-                self.loaded = self.load()
-        return self.loaded
-
-    def _write(self, found: Prediction) -> Row:
-        item, sha256, image, _, certainty = found.image.about
-        size, score = found.image.size, float(found.score)
-        full = to_original(found.anomaly_map, size, self._model().preprocessing)
-        limit = self.limits[item.category].pixel
-        detections = None if limit is None else find_detections(full, limit, self.config.min_area)
-        row = self._row(item) | self._facts(sha256, size) | self._files(item)
-        row |= {
-            "category_certainty": certainty,
-            "score": score,
-            "pixel_threshold": limit,
-            "flagged_pixels": None if limit is None else int((full >= limit).sum()),
-            "detections": None if detections is None else [one._asdict() for one in detections],
-        }
-        if row["map"] is not None:
-            self.journal.save(row["map"], _encoded(full, self.config.maps))
-        if row["overlay"] is not None and image is not None:
-            overlay = draw_overlay(image, full, limit, detections or ())
-            self.journal.save(row["overlay"], encode_overlay(overlay))
-        return row
-
-    def _is_done(self, item: Item, sha256: str) -> bool:
-        row = self.journal.rows.get(item.path)
-        if row is None or row["error"] is not None:
-            return False
-        recognised = row.get("category_certainty") is not None
-        if recognised != (item.category not in self.known):
-            return False
-        if recognised and row["score"] is None:
-            return row["sha256"] == sha256 and row["model_sha256"] == self.digest
-        if recognised:
-            item = replace(item, category=row["category"])
-        wanted = self._row(item) | self._files(item)
-        wanted |= {"sha256": sha256, "pixel_threshold": self.limits[item.category].pixel}
-        decisive = ("category", "sha256", "model_sha256", "pixel_threshold", "min_area")
-        return (
-            all(row.get(key) == wanted[key] for key in (*decisive, "map", "overlay"))
-            and self.journal.is_there(row["map"])
-            and self.journal.is_there(row["overlay"])
-        )
-
-    def _files(self, item: Item) -> Row:
-        overlay = overlay_name(item.path) if self.config.overlays else None
-        return {"map": map_name(item.path, self.config.maps), "overlay": overlay}
-
-    def _facts(self, sha256: str, size: tuple[int, int]) -> Row:
-        return {"sha256": sha256, "width": size[0], "height": size[1]}
-
-    def _row(self, item: Item, error: str | None = None) -> Row:
-        measured = (
-            *("category_certainty", "sha256", "width", "height", "score"),
-            *("pixel_threshold", "flagged_pixels", "detections"),
-        )
-        return {
-            "path": item.path,
-            "category": item.category,
-            **dict.fromkeys([*measured, "map", "overlay"]),
-            "model_sha256": self.digest,
-            "min_area": self.config.min_area,
-            "error": error,
-        }
 
 
 def _limits(
@@ -364,12 +179,3 @@ def _limits(
                 name,
             )
     return limits
-
-
-def _encoded(anomaly_map: np.ndarray, kind: str) -> bytes:
-    if kind == "png16":
-        return encode_map(anomaly_map, 16)
-    buffer = io.BytesIO()
-    exact = Image.fromarray(anomaly_map.astype(np.float32))
-    exact.save(buffer, format="TIFF", compression="tiff_deflate")
-    return buffer.getvalue()
