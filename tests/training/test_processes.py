@@ -118,7 +118,7 @@ def test_the_training_node_gives_the_same_with_two_processes(tmp_path: Path) -> 
 @pytest.mark.slow
 def test_two_nodes_of_which_one_is_killed_and_restarted(tmp_path: Path) -> None:
     """Two launchers as a scheduler starts them, one rendezvous on loopback, one shared folder."""
-    options = {"steps": 40}
+    options = {"steps": 24}
     one = train(tmp_path / "one", 1, **options)
     folder = tmp_path / "nodes"
     folder.mkdir()

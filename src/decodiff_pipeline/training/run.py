@@ -101,21 +101,23 @@ def train(
         "images": len(run.batches.category_ids),
         "start": run.start,
     }
-    workers = _workers(run, compute)
-    if run.group.size > 1 or workers.processes == 1 or _is_finished(run):
-        run.run(workers.threads)
-        log = run.log
+    if current_group() is not None:
+        run.run()
     else:
-        del run  # its network need not lie beside the workers'
-        if config.init_from == CHAMPION and champions is not None:
-            job = job.model_copy(update={"champion": champions.fetch()})
-        log = _train_in_processes(job, manifest, store, workers)
-    return log, {"last": log[-1], **summary}
+        workers = _workers(run, compute)
+        if workers.processes == 1 or _is_finished(run):
+            run.run(workers.threads)
+        else:
+            del run  # its network need not lie beside the workers'
+            if config.init_from == CHAMPION and champions is not None:
+                job = job.model_copy(update={"champion": champions.fetch()})
+            _train_in_processes(job, manifest, workers)
+    done = store.latest(tensors=False)
+    assert done is not None  # noqa: S101
+    return done.log, {"last": done.log[-1], **summary}
 
 
-def _train_in_processes(
-    job: Job, manifest: pd.DataFrame, store: CheckpointStore, workers: Workers
-) -> list[dict[str, Any]]:
+def _train_in_processes(job: Job, manifest: pd.DataFrame, workers: Workers) -> None:
     logger.info("training in %d processes of %d threads", workers.processes, workers.threads)
     with tempfile.TemporaryDirectory(prefix="decodiff-") as folder:
         file = Path(folder) / "manifest.parquet"
@@ -123,11 +125,8 @@ def _train_in_processes(
         try:
             launch(f"{__name__}:train_rank", job.model_copy(update={"manifest": file}), workers)
         except (KeyboardInterrupt, SystemExit):
-            warn_of_interruption(max(store.steps(), default=0), job.config)
+            warn_of_interruption(max(CheckpointStore(job.store).steps(), default=0), job.config)
             raise
-    done = store.latest(tensors=False)
-    assert done is not None  # noqa: S101
-    return done.log
 
 
 def train_rank(content: str, group: Group) -> None:
