@@ -108,8 +108,8 @@ def _do_stage(stage: str, env: str | None, params: str) -> None:
         nodes = [] if pipeline is None else [n for n in pipeline.nodes if COMPUTE in n.inputs]
         if not nodes:
             raise ConfigurationError(
-                f"{stage!r} is no pipeline that several processes share; give latent_caching, "
-                "training or evaluation"
+                f"{stage!r} is no pipeline that several processes share; give latent_caching "
+                "or training"
             )
         prefer_device(ComputeConfig.model_validate(catalog.load(COMPUTE)).device)
         _use_device(resolve_device())
