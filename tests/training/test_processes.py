@@ -37,7 +37,8 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def assert_the_same(one: Checkpoint, other: Checkpoint) -> None:
     assert one.identity == other.identity
-    assert one.best == pytest.approx(other.best, rel=1e-5)
+    assert (one.best is None) == (other.best is None)
+    assert (one.best or {}) == pytest.approx(other.best or {}, rel=1e-5)
     for row, now in zip(one.log, other.log, strict=True):
         del row["images_per_second"], now["images_per_second"]
         assert now == pytest.approx(row, rel=1e-5)
