@@ -19,6 +19,7 @@ from tests.contract import chain
 from tests.training.processes import WORK, job, train
 
 from decodiff_pipeline.compute.config import ComputeConfig
+from decodiff_pipeline.deco.unet import PRESETS, UNetPreset
 from decodiff_pipeline.errors import CheckpointError, ComputeError
 from decodiff_pipeline.pipelines.training import create_pipeline
 from decodiff_pipeline.training.checkpoints import CheckpointStore
@@ -92,7 +93,11 @@ def test_a_second_run_in_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_training_node_gives_the_same_with_two_processes(tmp_path: Path) -> None:
+def test_the_training_node_gives_the_same_with_two_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The workers know nothing of this folder's smaller networks.
+    monkeypatch.setitem(PRESETS, "nano", UNetPreset(32, 1, 64, norm_groups=8))
     results = []
     for processes in (1, 2):
         folder = tmp_path / str(processes)
