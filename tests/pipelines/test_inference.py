@@ -485,10 +485,10 @@ def test_an_image_that_the_fit_cannot_take_stops_no_other(world: World) -> None:
     index = world.model / "model_index.json"
     saved = json.loads(index.read_text())
     index.write_text(json.dumps(saved | {"preprocess": saved["preprocess"] | {"fit": "crop"}}))
-    world.image(world.source / "mono" / "0.png", 1, (900, 5))
+    world.image(world.source / "mono" / "0.png", 1, (1800, 10))
     results = world.run()
     assert results["error"].notna().tolist() == [True] + [False] * 5
-    assert "900x5 pixels is too narrow" in results["error"][0]
+    assert "1800x10 pixels is too narrow" in results["error"][0]
 
 
 def test_wrong_parameters_are_refused_by_name() -> None:
