@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from kedro.validation.type_extractor import TypeExtractor
 
-from decodiff_pipeline.dvc_stages import Project, load_project
+from decodiff_pipeline.kedro_project import Project, load_project
 from decodiff_pipeline.pipeline_registry import STAGES
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ import pytest
 import yaml
 from kedro.pipeline import Pipeline, node
 
-from decodiff_pipeline.dvc_stages import STAGES, Project, generate
+from decodiff_pipeline.dvc_stages import STAGES, generate
 from decodiff_pipeline.errors import ConfigurationError
+from decodiff_pipeline.kedro_project import Project
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from decodiff_pipeline.deco.digests import file_sha256
-from decodiff_pipeline.dvc_stages import Project
 from decodiff_pipeline.errors import ConfigurationError, ModelError
+from decodiff_pipeline.kedro_project import Project
 from decodiff_pipeline.record import _require_written_parameters, registered_version, tag_version
 
 if TYPE_CHECKING:

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import importlib.util
 import logging
 import shlex
 import sys
@@ -35,11 +34,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from decodiff_pipeline.dvc_lock import BASE, STAGES_FILE, stages_file
+from decodiff_pipeline.dvc_lock import STAGES_FILE, stages_file
 from decodiff_pipeline.errors import ConfigurationError, DecodiffError
+from decodiff_pipeline.kedro_project import Project, load_project
 from decodiff_pipeline.pipeline_registry import STAGES
 from decodiff_pipeline.source_folders import source_folders
-from decodiff_pipeline.yaml_reader import read_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -67,63 +66,6 @@ class Entry:
     hints: Mapping[str, Any] = field(default_factory=dict)  # the entry's `metadata: {dvc: …}`
     # Dotted names in the entry: the data set's class and what it is configured with.
     classes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Project:
-    """What `dvc.yaml` is read off from."""
-
-    root: Path  # the project's folder
-    package: Path  # the folder of its package
-    pipelines: Mapping[str, Pipeline]  # every registered pipeline by name
-    catalog: Mapping[str, Any]  # the base catalog, as configured
-    # Top-level parameter or global -> file that defines it, relative to `root`.
-    parameter_files: Mapping[str, str]
-    globals_files: Mapping[str, str]
-    environment: str | None = None  # Kedro's; None for that of the project's own `dvc.yaml`
-    parameters: Mapping[str, Any] = field(default_factory=dict)  # as the files say
-
-
-def load_project(root: Path, environment: str | None = None) -> Project:
-    """Reads a Kedro project's registry and the configuration of an environment, and no data.
-
-    Raises:
-        ConfigurationError: There is no such environment, or a file of it is no YAML mapping.
-    """
-    from kedro.framework.project import pipelines, settings
-    from kedro.framework.startup import bootstrap_project
-
-    metadata = bootstrap_project(root)
-    source = root / settings.CONF_SOURCE
-    name = "base" if environment in BASE else str(environment)
-    loader = settings.CONFIG_LOADER_CLASS(
-        conf_source=str(source), env=name, **settings.CONFIG_LOADER_ARGS
-    )
-    catalog = loader["catalog"]
-    files: dict[str, dict[str, str]] = {"parameters": {}, "globals": {}}
-    for folder in dict.fromkeys((source / "base", source / name)):
-        for path in sorted(folder.rglob("*.yml")):
-            kind = path.relative_to(folder).parts[0]
-            for prefix, places in files.items():
-                if kind.startswith(prefix):
-                    place = path.relative_to(root).as_posix()
-                    places.update(dict.fromkeys(read_mapping(path), place))
-    return Project(
-        root=root,
-        package=_package(metadata.source_dir / metadata.package_name),
-        pipelines=pipelines,
-        catalog=catalog,
-        parameter_files=files["parameters"],
-        globals_files=files["globals"],
-        environment=None if name == "base" else name,
-        parameters=loader["parameters"],
-    )
-
-
-def _package(folder: Path) -> Path:
-    """The package's folder: the project's own, or where it is installed."""
-    spec = None if folder.is_dir() else importlib.util.find_spec(folder.name)
-    return Path(spec.origin).parent if spec is not None and spec.origin else folder
 
 
 def generate(project: Project, stages: Iterable[str] = STAGES) -> str:

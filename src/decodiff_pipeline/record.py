@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from decodiff_pipeline import commands
 from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.dvc_lock import LOCK_FILE, dvc_revision, unrecorded
-from decodiff_pipeline.dvc_stages import Project, load_project, write
+from decodiff_pipeline.dvc_stages import write
 from decodiff_pipeline.errors import ConfigurationError, DecodiffError, ModelError, RetrainingFailed
+from decodiff_pipeline.kedro_project import Project, load_project
 from decodiff_pipeline.tracking.mlflow_values import UNKNOWN, default_uri
 from decodiff_pipeline.training.config import RUN_ONLY
 from decodiff_pipeline.training.model_record import read_record

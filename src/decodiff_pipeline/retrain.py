@@ -24,8 +24,8 @@ import yaml
 from decodiff_pipeline import commands
 from decodiff_pipeline.data.provenance import git_output
 from decodiff_pipeline.dvc_lock import LOCK_FILE, stages_file, stored_outputs
-from decodiff_pipeline.dvc_stages import Project, load_project
 from decodiff_pipeline.errors import ConfigurationError, DecodiffError
+from decodiff_pipeline.kedro_project import Project, load_project
 from decodiff_pipeline.record import prepare, registered_version, run_tool, tag_version
 
 if TYPE_CHECKING:
@@ -123,16 +123,21 @@ def retrain(
         if commit:
             _commit(root, files, "Retraining: artifacts")
     logger.info("%s", tag_version(project))
+    return _promote(project, files, commit)
+
+
+def _promote(project: Project, files: Files, commit: bool) -> dict[str, Any]:
+    """Run the promotion, and write its page whether it promotes or refuses."""
     try:
         files.promotion.unlink(missing_ok=True)
-        named = ("--env", environment) if environment else ()
-        run_tool(root, "kedro", "run", *named, "--pipelines", "promotion")
+        named = ("--env", project.environment) if project.environment else ()
+        run_tool(project.root, "kedro", "run", *named, "--pipelines", "promotion")
     finally:
         # A refusal that is an error (promotion.fail_on_refusal) is written before it is raised.
         if files.promotion.exists():
             outcome = _report(files)
             if commit:
-                _commit(root, files, f"Retraining: {_headline(outcome)}")
+                _commit(project.root, files, f"Retraining: {_headline(outcome)}")
     return outcome
 
 

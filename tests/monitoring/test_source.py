@@ -11,7 +11,7 @@ import pytest
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.monitoring.source import RecentSource
 from decodiff_pipeline.serving.request_log import RequestLog
-from decodiff_pipeline.serving.scorer import Answer
+from decodiff_pipeline.serving.answer import Answer
 
 if TYPE_CHECKING:
     from pathlib import Path

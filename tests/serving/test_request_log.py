@@ -14,7 +14,7 @@ import pytest
 
 from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.serving.request_log import RequestLog
-from decodiff_pipeline.serving.scorer import Answer
+from decodiff_pipeline.serving.answer import Answer
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,8 @@ from PIL import Image
 
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.errors import ConfigurationError, ImageError, ModelError
-from decodiff_pipeline.serving.scorer import Scorer, encode_map
+from decodiff_pipeline.serving.answer import encode_map
+from decodiff_pipeline.serving.scorer import Scorer
 from decodiff_pipeline.serving.thresholds import read_overrides, threshold_of
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from decodiff_pipeline.evaluation.predict import (
 )
 from decodiff_pipeline.inference.overlays import draw_overlay, encode_overlay
 from decodiff_pipeline.inference.store import Journal, map_name, overlay_name
-from decodiff_pipeline.serving.scorer import encode_map
+from decodiff_pipeline.serving.answer import encode_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -19,7 +19,7 @@ from decodiff_pipeline.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from decodiff_pipeline.serving.scorer import Answer
+    from decodiff_pipeline.serving.answer import Answer
 
 logger = logging.getLogger(__name__)
 

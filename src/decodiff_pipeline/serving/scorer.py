@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 
 from decodiff_pipeline.data.bit_depth import depth_of
 from decodiff_pipeline.data.decoding import MAX_PIXELS, decode, require_side
@@ -25,53 +21,22 @@ from decodiff_pipeline.deco.geometry import to_original
 from decodiff_pipeline.deco.recognition import recognise, whole_square, without_recogniser
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.export.onnx_model import use_onnx
+from decodiff_pipeline.serving.answer import MAP_SCALES, Answer, encode_map
 from decodiff_pipeline.serving.dynamic_batching import DynamicBatcher
-from decodiff_pipeline.serving.thresholds import is_threshold, read_overrides, threshold_of
+from decodiff_pipeline.serving.thresholds import (
+    deciding_threshold,
+    is_threshold,
+    read_overrides,
+    threshold_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
+
     from decodiff_pipeline.deco.detections import Detection
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
-
-MAP_SCALES = {0: 0, 8: 255, 16: 65535}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model says of one image.
-
-    Attributes:
-        score: Anomaly score within 0…1; higher is more anomalous. ``None`` where the image is of
-            no category that the model knows.
-        threshold: Score from which on the image counts as defective; ``None`` where the category
-            had no calibration images and nobody set one.
-        threshold_from: Where that is from: ``"request"``, ``"override"``, ``"fitted"``, ``"fitted
-            on labels"`` (by costs), or ``None`` without a threshold.
-        decision: ``"defective"``, ``"good"``, ``None`` without a threshold, or ``"unknown"``
-            where the image is of no category.
-        map: PNG of the anomaly map in the image's own size, grey, 0…1 as 0…255 or 0…65535;
-            ``None`` if no map was asked for. What the model's crop cuts off is 0.
-        size: Width and height of the image in pixels.
-        pixel_threshold: Value of the map from which on a pixel is flagged; ``None`` where the
-            category had no calibration images.
-        detections: Connected flagged regions in the image's own pixels, the largest first;
-            ``None`` without a pixel threshold.
-        category: As given or as recognised, or ``"unknown"``.
-        category_certainty: Probability of a recognised category within 0…1; ``None`` where the
-            category was given.
-    """
-
-    score: float | None
-    threshold: float | None
-    threshold_from: str | None
-    decision: str | None
-    map: bytes | None
-    size: tuple[int, int]
-    pixel_threshold: float | None = None
-    detections: list[Detection] | None = None
-    category: str | None = None
-    category_certainty: float | None = None
 
 
 class _Input(NamedTuple):
@@ -208,9 +173,18 @@ class Scorer:
     ) -> Answer:
         if found.category is None or found.score is None or found.map is None:
             return Answer(
-                *(None, None, None, UNKNOWN, None, size, None, None, UNKNOWN, found.certainty)
+                score=None,
+                threshold=None,
+                threshold_from=None,
+                decision=UNKNOWN,
+                map=None,
+                size=size,
+                category=UNKNOWN,
+                category_certainty=found.certainty,
             )
-        limit, origin = self._threshold(found.category, threshold)
+        limit, origin = deciding_threshold(
+            found.category, self._thresholds, self._overrides, requested=threshold
+        )
         pixel = threshold_of(self._thresholds, found.category, "pixel_threshold")
         png, detections = self._located(found.map, size, pixel, map_bits, min_area)
         return Answer(
@@ -295,17 +269,6 @@ class Scorer:
         if threshold is not None and not is_threshold(threshold):
             raise ModelError(f"threshold is {threshold}; it must lie within 0…1")
 
-    def _threshold(self, category: str, requested: float | None) -> tuple[float | None, str | None]:
-        if requested is not None:
-            return requested, "request"
-        if category in self._overrides:
-            return self._overrides[category], "override"
-        fitted = threshold_of(self._thresholds, category)
-        if fitted is None:
-            return None, None
-        entry = self._thresholds["categories"][category]
-        return fitted, "fitted on labels" if entry.get("fitted_on") == "labels" else "fitted"
-
 
 def load_pipeline(folder: Path, onnx: Path | None = None) -> DeCoDiffPipeline:
     """Load a saved pipeline, without progress bars, on the GPU where there is one.
@@ -323,17 +286,3 @@ def load_pipeline(folder: Path, onnx: Path | None = None) -> DeCoDiffPipeline:
         use_onnx(pipeline, onnx, folder)
         return pipeline
     return pipeline.to(resolve_device())
-
-
-def encode_map(anomaly_map: np.ndarray, bits: int) -> bytes:
-    """Grey PNG of a map: value · (2^bits - 1), rounded.
-
-    Args:
-        anomaly_map: Float (height, width) within 0…1.
-        bits: 8 or 16.
-    """
-    kind = np.uint8 if bits == 8 else np.uint16  # noqa: PLR2004
-    grey = np.rint(np.clip(anomaly_map, 0, 1) * MAP_SCALES[bits]).astype(kind)
-    buffer = io.BytesIO()
-    Image.fromarray(grey).save(buffer, format="PNG")
-    return buffer.getvalue()

@@ -20,6 +20,32 @@ def threshold_of(
     return None if value is None else float(value)
 
 
+def deciding_threshold(
+    category: str,
+    thresholds: Mapping[str, Any],
+    overrides: Mapping[str, float],
+    *,
+    requested: float | None,
+) -> tuple[float | None, str | None]:
+    """The image threshold that decides, and its origin as in :class:`~.answer.Answer`.
+
+    Args:
+        category: One that the model knows.
+        thresholds: As the evaluation writes them.
+        overrides: Category → threshold in place of the fitted one.
+        requested: Threshold of the request, which goes before both.
+    """
+    if requested is not None:
+        return requested, "request"
+    if category in overrides:
+        return overrides[category], "override"
+    fitted = threshold_of(thresholds, category)
+    if fitted is None:
+        return None, None
+    by_labels = thresholds["categories"][category].get("fitted_on") == "labels"
+    return fitted, "fitted on labels" if by_labels else "fitted"
+
+
 def read_overrides(path: Path, categories: Sequence[str]) -> dict[str, float]:
     """Read a JSON file of image thresholds.
 

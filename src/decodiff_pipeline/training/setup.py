@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from decodiff_pipeline.training.champion import Champions
     from decodiff_pipeline.training.checkpoints import CheckpointStore
     from decodiff_pipeline.training.config import TrainingConfig
+
+ON_THE_FLY = "on_the_fly"  # a value of `training.latents`
 
 
 def set_up_training(
@@ -63,8 +65,7 @@ def set_up_training(
     """
     rows = _training_rows(manifest)
     categories = sorted(rows["category"].unique())
-    on_the_fly = config.latents == "on_the_fly"
-    if on_the_fly:
+    if config.latents == ON_THE_FLY:
         # Of the cache only what is the same in every epoch: the images themselves, for their
         # channel statistics.
         latents = latents.model_copy(update={"views": 1})
@@ -72,23 +73,14 @@ def set_up_training(
     reader = cache.reader(keys)
     unet = _unet(reader, categories, latents.views, config)
     ids = {category: number for number, category in enumerate(categories)}
-    batches: Batches
-    if on_the_fly:
-        batches = on_the_fly_batches(
+    if config.latents == ON_THE_FLY:
+        batches: Batches = on_the_fly_batches(
             rows, ids, images, geometry, autoencoder, latents, config, group
         )
     else:
         batches = _cached_batches(reader, rows, ids, latents.views, config)
     validation = _validation(manifest, cache, ids, geometry, autoencoder, latents, config)
-    identity = {
-        **config.identity(),
-        "categories": categories,
-        "latent_shape": list(reader.shape),
-        "latents_sha256": hashlib.sha256("".join(keys).encode()).hexdigest(),
-        **batches.identity(),
-        **({"autoencoder_dtype": AUTO} if latents.bfloat16 == AUTO and on_the_fly else {}),
-        **({"validation_sha256": _validation_digest(validation)} if config.monitored else {}),
-    }
+    identity = _identity(categories, reader, keys, batches, validation, latents, config)
     begun = None
     if group.first:
         begun = initialise_weights(
@@ -97,6 +89,28 @@ def set_up_training(
     started, start = group.broadcast(begun)
     unet.register_to_config(**started["channel_statistics"])
     return TrainingRun(unet, batches, validation, config, store, identity | started, start, group)
+
+
+def _identity(
+    categories: list[str],
+    reader: LatentReader,
+    keys: list[str],
+    batches: Batches,
+    validation: Validation,
+    latents: LatentCacheConfig,
+    config: TrainingConfig,
+) -> dict[str, Any]:
+    """What a run has to share with a checkpoint to go on from it, but for the initial weights."""
+    automatic = latents.bfloat16 == AUTO and config.latents == ON_THE_FLY
+    return {
+        **config.identity(),
+        "categories": categories,
+        "latent_shape": list(reader.shape),
+        "latents_sha256": hashlib.sha256("".join(keys).encode()).hexdigest(),
+        **batches.identity(),
+        **({"autoencoder_dtype": AUTO} if automatic else {}),
+        **({"validation_sha256": _validation_digest(validation)} if config.monitored else {}),
+    }
 
 
 def _training_rows(manifest: pd.DataFrame) -> pd.DataFrame:
