@@ -10,8 +10,8 @@ import pytest
 
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.monitoring.source import RecentSource
-from decodiff_pipeline.serving.request_log import RequestLog
 from decodiff_pipeline.serving.answer import Answer
+from decodiff_pipeline.serving.request_log import RequestLog
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from decodiff_pipeline.errors import ConfigurationError
-from decodiff_pipeline.serving.request_log import RequestLog
 from decodiff_pipeline.serving.answer import Answer
+from decodiff_pipeline.serving.request_log import RequestLog
 
 if TYPE_CHECKING:
     from pathlib import Path
