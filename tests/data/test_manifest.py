@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from decodiff_pipeline.data.duplicates import difference_hash, nearest
+from decodiff_pipeline.data.duplicates import difference_hash, nearest_within
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.manifest import COLUMNS, DataConfig, build_manifest
 from decodiff_pipeline.data.provenance import data_digest
@@ -178,11 +178,30 @@ def test_near_duplicates_are_close_and_other_images_far(
     grainy = Image.fromarray(np.clip(np.asarray(first) + noise, 0, 255).astype(np.uint8))
     close = [difference_hash(Image.open(tmp_path / "small.jpg")), difference_hash(grainy)]
     references = [difference_hash(other), difference_hash(first)]
-    index, distance = nearest([*close, references[0]], references)
+    index, _ = nearest_within([*close, references[0]], references, 12)
     assert index.tolist() == [1, 1, 0]
-    assert distance[2] == 0
-    assert distance[:2].max() <= 12
-    assert nearest([references[0]], [references[1]])[1][0] > 64
+    assert nearest_within(references[:1], references[1:], 64)[0].tolist() == [-1]
+
+
+@pytest.mark.parametrize("bits", [0, 3, 12, 40, 256])
+@pytest.mark.parametrize("number", [0, 1, 30, 2000])
+def test_the_nearest_image_is_that_of_a_search_through_all(bits: int, number: int) -> None:
+    """Of groups of alike pictures; few hashes, and more bits than there are bands for, as well."""
+    random = np.random.default_rng(number)
+    groups = random.integers(0, 2, (max(1, number // 20), 256))
+
+    def hashes(count: int) -> list[str]:
+        differing = random.random((count, 256)) < random.uniform(0, 0.05, (count, 1))
+        rows = groups[random.integers(len(groups), size=count)] ^ differing
+        return list(dict.fromkeys(np.packbits(row).tobytes().hex() for row in rows))
+
+    references, queries = hashes(number), hashes(100)
+    found, alike = nearest_within(queries, references, bits)
+    assert alike == 0 or bits > 3 or number < 100
+    for query, index in zip(queries, found, strict=True):
+        apart = [(int(query, 16) ^ int(other, 16)).bit_count() for other in references]
+        nearest = min(apart, default=257)
+        assert index == (apart.index(nearest) if nearest <= bits else -1)
 
 
 def test_to_exclude_every_image_is_refused(mvtec_tree: Path) -> None:
