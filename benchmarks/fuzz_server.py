@@ -38,12 +38,12 @@ def save_tiny_model(folder: Path) -> Path:
     """Saves a served model with random weights, of images of 32² pixels; returns its folder."""
     import torch
 
+    from benchmarks.served_folder import save_model
     from decodiff_pipeline.deco.autoencoder import load_autoencoder
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
     from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
     from decodiff_pipeline.deco.unet import build_unet
     from decodiff_pipeline.deco.weights import AutoencoderConfig
-    from decodiff_pipeline.registry.logged_model import save_model
 
     torch.manual_seed(0)
     DeCoDiffPipeline(

@@ -18,7 +18,7 @@ from kedro.framework.startup import bootstrap_project
 
 from decodiff_pipeline.deco.autoencoder import load_autoencoder
 from decodiff_pipeline.experiments.discrepancy_cache import cache_discrepancies, measure_from_cache
-from decodiff_pipeline.training.scoring import build_model
+from decodiff_pipeline.training.scoring_fit import build_model
 from decodiff_pipeline.training.state import averaged_network
 
 if TYPE_CHECKING:

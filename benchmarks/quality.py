@@ -38,7 +38,7 @@ from decodiff_pipeline.evaluation.scoring import score_images
 from decodiff_pipeline.metrics.summary import mean_over_categories
 from decodiff_pipeline.training.checkpoints import CheckpointStore
 from decodiff_pipeline.training.config import TrainingConfig
-from decodiff_pipeline.training.scoring import build_model
+from decodiff_pipeline.training.scoring_fit import build_model
 from decodiff_pipeline.training.setup import set_up_training
 from decodiff_pipeline.training.validation import Validation
 

@@ -68,7 +68,7 @@ def served(model: str | None, folder: Path) -> str:
     """An MLflow model to serve: the one that is named, or one made of a pipeline's folder."""
     if model is not None and not (Path(model) / "pipeline").is_dir():
         return model
-    from decodiff_pipeline.registry.logged_model import save_model
+    from benchmarks.served_folder import save_model
 
     if model is None:
         model = str(folder / "untrained")

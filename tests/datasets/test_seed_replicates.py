@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from kedro.io import DataCatalog
 
+from decodiff_pipeline.datasets import seed_replicates
 from decodiff_pipeline.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def test_finished_runs_with_other_seeds_are_seed_replicates(
     runs.add({"training": {"seed": 3}, "latent_cache": {"views": 4}}, 0.4, **done)
     own = runs.add(digest="d")  # still running
     assert own is not None
-    monkeypatch.setenv("MLFLOW_RUN_ID", own)
+    monkeypatch.setattr(seed_replicates, "active_run_id", lambda: own)
     assert aurocs() == {1: 0.2, 2: 0.3, 3: 0.4}
 
 
@@ -107,12 +108,12 @@ def test_runs_of_something_else_are_not(
     runs.add(changes, **{"status": "FINISHED", **how})
     own = runs.add({"latent_cache": {"views": 4}}, digest="d")
     assert own is not None
-    monkeypatch.setenv("MLFLOW_RUN_ID", own)
+    monkeypatch.setattr(seed_replicates, "active_run_id", lambda: own)
     assert load() == {}
 
 
 def test_without_a_tracked_run_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    monkeypatch.setattr(seed_replicates, "active_run_id", lambda: None)
     assert load() == {}
 
 
@@ -123,6 +124,6 @@ def test_without_an_answer_there_are_none(store: str, monkeypatch: pytest.Monkey
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    monkeypatch.setattr(seed_replicates, "active_run_id", lambda: "0" * 32)
     mlflow.set_tracking_uri(f"http://127.0.0.1:{port}")
     assert load() == {}

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from benchmarks.served_folder import save_model
 from PIL import Image
 
 from decodiff_pipeline.data.images import ImageFolder
@@ -27,7 +28,6 @@ from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.monitoring.source import RecentSource
 from decodiff_pipeline.pipelines.registration.nodes import register_model
 from decodiff_pipeline.registry.config import RegistrationConfig
-from decodiff_pipeline.registry.logged_model import save_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +13,7 @@ from decodiff_pipeline.data.provenance import git_state
 from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.dvc_lock import dvc_revision
 from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.tracking.tracker import active_run_id
 
 
 class ProvenanceDataset(AbstractDataset[NoReturn, dict[str, Any]]):
@@ -37,14 +37,14 @@ class ProvenanceDataset(AbstractDataset[NoReturn, dict[str, Any]]):
         self.metadata = metadata
 
     def load(self) -> dict[str, Any]:
-        """Ask Git, compare ``dvc.lock``, and look where the tracking hook names its run."""
+        """Ask Git, compare ``dvc.lock``, and name the MLflow run."""
         git = git_state(Path.cwd())
         return {
             "git_commit": git.commit,
             "git_dirty": git.dirty,
             "parameter_overrides": ", ".join(sorted(overrides())) or None,
             "dvc_revision": dvc_revision(Path.cwd(), environment()),
-            "mlflow_run_id": os.environ.get("MLFLOW_RUN_ID"),
+            "mlflow_run_id": active_run_id(),
             "registered_version": self._version(),
         }
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
 
 from decodiff_pipeline.tracking.mlflow_values import artifact_bytes
+from decodiff_pipeline.tracking.tracker import active_run_id
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -60,7 +60,7 @@ class SeedReplicatesDataset(AbstractDataset[NoReturn, dict[int, dict[str, Any]]]
 
     def load(self) -> dict[int, dict[str, Any]]:
         """Metrics by seed; of runs with one seed the newest."""
-        run_id = os.environ.get("MLFLOW_RUN_ID")
+        run_id = active_run_id()
         if not run_id:
             return {}
         try:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import logging
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
@@ -47,24 +43,3 @@ def load_pipeline(folder: Path, cure: str | None = None) -> DeCoDiffPipeline:
     pipeline: DeCoDiffPipeline = load_pretrained(DeCoDiffPipeline, folder, cure)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-@contextmanager
-def without_warnings() -> Iterator[None]:
-    """Without diffusers' warnings of entries that it wrote into a configuration itself."""
-    log = logging.getLogger("diffusers.configuration_utils")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
-
-
-def thresholds_beside(folder: Path) -> dict[str, float | None]:
-    """Category → image threshold, from ``thresholds.json`` beside a model's folder; else empty."""
-    path = folder.absolute().with_name("thresholds.json")
-    if not path.is_file():
-        return {}
-    categories = json.loads(path.read_text(encoding="utf-8"))["categories"]
-    return {name: found["threshold"] for name, found in categories.items()}

@@ -22,13 +22,13 @@ from decodiff_pipeline.deco.discrepancy import (
     smoothed,
 )
 from decodiff_pipeline.deco.geometry import square_count, squares
-from decodiff_pipeline.deco.loading import thresholds_beside, without_warnings
 from decodiff_pipeline.deco.preprocess import square_batches, to_tensor, to_uint8
 
 # Imported for good: diffusers finds a saved model's parts among the imported modules only.
 from decodiff_pipeline.deco.recognition import CategoryRecogniser  # noqa: TC001
 from decodiff_pipeline.deco.reference import DiscrepancyReference  # noqa: TC001
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler, reverse_process
+from decodiff_pipeline.deco.tensor_files import thresholds_beside, without_warnings
 from decodiff_pipeline.deco.unet import DeCoDiffUNet  # noqa: TC001
 from decodiff_pipeline.errors import ConfigurationError, ModelError
 
@@ -162,8 +162,8 @@ class DeCoDiffPipeline(DiffusionPipeline):
 
         16-bit images are read by all 16 bits; `to_eight_bit` reads them by fewer beforehand.
         """
-        whole = apply_orientation(images)
-        return to_tensor([part for image in whole for part in squares(image, self.preprocessing)])
+        whole, geometry = apply_orientation(images), self.preprocessing
+        return to_tensor([square for image in whole for square in squares(image, geometry)])
 
     def __call__(
         self,
@@ -246,14 +246,12 @@ class DeCoDiffPipeline(DiffusionPipeline):
         category_ids: torch.Tensor,
         num_inference_steps: int | None = None,
     ) -> Discrepancies:
-        """Differences between the corrected and the encoded images.
+        """Differences between the corrected and the encoded images, and the former, decoded.
 
         Args:
             images: Float (N, 3, H, W) within [-1, 1].
             category_ids: int64 (N,), indices into :attr:`categories`.
 
-        Returns:
-            Pixel and latent discrepancies and the corrected images, decoded.
         """
         latents, _ = encode(self.vae, images)
         corrected = self.correct(latents, category_ids, num_inference_steps)
@@ -276,15 +274,12 @@ class DeCoDiffPipeline(DiffusionPipeline):
         category_ids: torch.Tensor,
         sizes: Sequence[tuple[int, int]],
     ) -> tuple[np.ndarray | list[np.ndarray], np.ndarray]:
-        """What :attr:`discrepancy` makes of the unclipped differences.
+        """Maps and scores as in :class:`DeCoDiffOutput`, from the unclipped differences.
 
         Args:
-            pixel: As in :class:`Discrepancies`, of all squares of the images.
+            pixel, latent: As in :class:`Discrepancies`, of all squares of the images.
             category_ids: int64 (N,), indices into :attr:`categories`, one for each image.
             sizes: Width and height of each image in pixels.
-
-        Returns:
-            Maps and scores as in :class:`DeCoDiffOutput`.
         """
         maps, scored = self._maps(pixel, latent, self._per_square(category_ids, sizes))
         parts, scores = zip(maps, scored, maps, strict=True), self._image_scores(category_ids)

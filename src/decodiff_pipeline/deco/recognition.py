@@ -9,7 +9,7 @@ tried: benchmarks/category_recognition.py.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from decodiff_pipeline.deco.config import PreprocessConfig
-    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 
 FOLDER = "recogniser"  # of a saved model
 QUARTILES = (0.25, 0.5, 0.75)
@@ -84,12 +83,8 @@ class CategoryRecogniser(ModelMixin, ConfigMixin):
         offsets = ((statistics - centre) @ projection)[:, None] - means
         return np.sqrt(np.einsum("nkd,kde,nke->nk", offsets, precisions, offsets).clip(0))
 
-    def evidence(self, distances: np.ndarray) -> np.ndarray:
-        """Logarithms of the densities of the categories, but for a constant, where images lie.
-
-        Args:
-            distances: Float (N, categories), as :meth:`distances` returns them.
-        """
+    def log_densities(self, distances: np.ndarray) -> np.ndarray:
+        """Of the categories, but for a constant, at distances float (N, categories)."""
         precisions = self.precisions.double().cpu().numpy()
         return (np.linalg.slogdet(precisions)[1] - distances**2) / 2
 
@@ -104,7 +99,7 @@ class CategoryRecogniser(ModelMixin, ConfigMixin):
             probability of what is said, float64 (N,).
         """
         distances, limits = self.distances(statistics), self.limits.double().cpu().numpy()
-        chances = softmax(float(self.temperature) * self.evidence(distances))
+        chances = softmax(float(self.temperature) * self.log_densities(distances))
         best = chances.argmax(1)
         rows = np.arange(len(best))
         relative = distances[rows, best] / limits[best]
@@ -112,7 +107,18 @@ class CategoryRecogniser(ModelMixin, ConfigMixin):
         return best, relative > 1, np.where(relative > 1, none, chances[rows, best] * (1 - none))
 
 
-def recognise(model: DeCoDiffPipeline, images: Sequence[np.ndarray]) -> list[Recognition]:
+class RecognisingModel(Protocol):
+    """A `DeCoDiffPipeline`, as far as recognition needs it."""
+
+    recogniser: CategoryRecogniser | None
+    vae: Any
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Names by number."""
+
+
+def recognise(model: RecognisingModel, images: Sequence[np.ndarray]) -> list[Recognition]:
     """The categories of images.
 
     Args:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import re
 import warnings
 import zipfile
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +20,7 @@ from decodiff_pipeline.deco.weights import CONFIG_FILE, WEIGHTS_FILE
 from decodiff_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 SIZES = (
@@ -191,3 +193,24 @@ def check_tensors(
 
 def _few(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Without diffusers' warnings of entries that it wrote into a configuration itself."""
+    log = logging.getLogger("diffusers.configuration_utils")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def thresholds_beside(folder: Path) -> dict[str, float | None]:
+    """Category → image threshold, from ``thresholds.json`` beside a model's folder; else empty."""
+    path = folder.absolute().with_name("thresholds.json")
+    if not path.is_file():
+        return {}
+    categories = json.loads(path.read_text(encoding="utf-8"))["categories"]
+    return {name: found["threshold"] for name, found in categories.items()}

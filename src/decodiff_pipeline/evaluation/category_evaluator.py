@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.evaluation.config import EvaluationConfig
     from decodiff_pipeline.evaluation.predictions import PredictionStore
-    from decodiff_pipeline.metrics.exact import Maps, Masks
+    from decodiff_pipeline.metrics.threshold_counts import Maps, Masks
 
 CERTAIN = ("good", "defective")
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.evaluation.config import EvaluationConfig, Protocol, Resolution
-    from decodiff_pipeline.metrics.exact import Maps, Masks
+    from decodiff_pipeline.metrics.threshold_counts import Maps, Masks
 
 logger = logging.getLogger(__name__)
 

@@ -244,7 +244,7 @@ def _compute(
 def _model(
     data: AblationData, autoencoder: Autoencoder, unet: DeCoDiffUNet, config: ScoringConfig
 ) -> DeCoDiffPipeline:
-    from decodiff_pipeline.training.scoring import build_model
+    from decodiff_pipeline.training.scoring_fit import build_model
 
     return build_model(
         autoencoder,

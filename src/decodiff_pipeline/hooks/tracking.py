@@ -57,9 +57,8 @@ class TrackingHooks:
     A data set is logged when it is saved if its catalog entry says so: ``metadata: {mlflow:
     metrics}`` (numbers of a JSON file), ``artifact`` (the file or folder), ``history`` (JSON
     lines with a ``step``), ``table``, or a list of these. A ``digest`` is the run's data set, named
-    when the manifest is first saved or loaded. The run's id is in the environment as
-    ``MLFLOW_RUN_ID`` while it lasts, so that nodes and the processes they start can log to the
-    same run.
+    when the manifest is first saved or loaded. ``MLFLOW_RUN_ID`` is set while the run lasts, so
+    that a project's own nodes can log to it.
     """
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ from decodiff_pipeline.metrics.threshold_counts import MAX_WORKERS, NOT_A_NUMBER
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from decodiff_pipeline.metrics.exact import Maps, Masks
+    from decodiff_pipeline.metrics.threshold_counts import Maps, Masks
 
 SHIFT = 16  # bits that a bin does not tell apart
 MAGNITUDE = np.int32(0x7FFFFFFF)

@@ -11,8 +11,7 @@ from decodiff_pipeline.metrics.exact import AUPRO_LIMIT
 from decodiff_pipeline.metrics.threshold_counts import count_images, count_pixels
 
 if TYPE_CHECKING:
-    from decodiff_pipeline.metrics.exact import Maps, Masks
-    from decodiff_pipeline.metrics.threshold_counts import ThresholdCounts
+    from decodiff_pipeline.metrics.threshold_counts import Maps, Masks, ThresholdCounts
 
 POINTS = 200
 DIGITS = 5

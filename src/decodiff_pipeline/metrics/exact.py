@@ -8,7 +8,7 @@ last axis, after any number of axes, one of resamples for instance.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from decodiff_pipeline.metrics.threshold_counts import count_images, count_pixel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from decodiff_pipeline.metrics.threshold_counts import ThresholdCounts
+    from decodiff_pipeline.metrics.threshold_counts import Maps, Masks, ThresholdCounts
 
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro", "pixel_aupro_5")
@@ -27,26 +27,6 @@ TINY = np.finfo(np.float64).tiny
 
 Metrics = dict[str, float | None]
 Item = TypeVar("Item")
-
-
-class Maps(Protocol):
-    """An array (N, H, W), or anything that gives (H, W) by number."""
-
-    def __len__(self) -> int:
-        """N."""
-
-    def __getitem__(self, index: int, /) -> np.ndarray:
-        """Map number `index`."""
-
-
-class Masks(Protocol):
-    """As `Maps`, with ``None`` for an image without defects."""
-
-    def __len__(self) -> int:
-        """N."""
-
-    def __getitem__(self, index: int, /) -> np.ndarray | None:
-        """Mask number `index`."""
 
 
 @dataclass(frozen=True)

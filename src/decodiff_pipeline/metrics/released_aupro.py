@@ -16,7 +16,8 @@ from decodiff_pipeline.metrics.exact import AUPRO_5_LIMIT, AUPRO_LIMIT, pixel_me
 from decodiff_pipeline.metrics.threshold_counts import EIGHT_CONNECTED
 
 if TYPE_CHECKING:
-    from decodiff_pipeline.metrics.exact import Maps, Masks, Metrics
+    from decodiff_pipeline.metrics.exact import Metrics
+    from decodiff_pipeline.metrics.threshold_counts import Maps, Masks
 
 THRESHOLDS = 200
 MIN_POINTS = 2  # of a curve that has an area

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from scipy import ndimage
@@ -24,8 +24,6 @@ from decodiff_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from decodiff_pipeline.metrics.exact import Maps, Masks
 
 EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 CHUNK_PIXELS = 1 << 21  # per worker at once; more where there are many levels to look up
@@ -36,6 +34,26 @@ MAX_WORKERS = 4
 NOT_A_NUMBER = (
     "a score or an anomaly map holds NaN, so metrics mean nothing; train again, then evaluate"
 )
+
+
+class Maps(Protocol):
+    """An array (N, H, W), or anything that gives (H, W) by number."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        """Map number `index`."""
+
+
+class Masks(Protocol):
+    """As `Maps`, with ``None`` for an image without defects."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def __getitem__(self, index: int, /) -> np.ndarray | None:
+        """Mask number `index`."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from decodiff_pipeline.metrics.exact import Maps, Masks
+    from decodiff_pipeline.metrics.threshold_counts import Maps, Masks
 
 
 def conformal_threshold(scores: np.ndarray, false_positive_rate: float) -> dict[str, Any]:

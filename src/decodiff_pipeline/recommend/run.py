@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from decodiff_pipeline.compute.config import use_threads
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.layouts.base import GOOD
 from decodiff_pipeline.data.manifest import build_manifest
@@ -171,7 +172,6 @@ def seconds_per_step(
     latents = torch.randn(training.batch_size, channels, side, side, device=device)
     numbers = torch.zeros(training.batch_size, dtype=torch.long, device=device)
     low = resolve_bfloat16(training.bfloat16, device)
-    threads = torch.get_num_threads()
 
     def step() -> None:
         with torch.autocast(device, torch.bfloat16, enabled=low):
@@ -180,11 +180,8 @@ def seconds_per_step(
         optimiser.step()
         optimiser.zero_grad()
 
-    try:
-        torch.set_num_threads(training.threads or threads)
+    with use_threads(training.threads):
         return median([busy_seconds(step) for _ in range(STEPS)][1:])
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _next(target: Target) -> list[str]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.deco.digests import file_sha256, folder_sha256
 from decodiff_pipeline.errors import ModelError
-from decodiff_pipeline.registry.config import RegistrationConfig
 from decodiff_pipeline.serving import served_version
 from decodiff_pipeline.serving.served_version import DIGESTS
 from decodiff_pipeline.tracking.mlflow_values import as_registered, first_line
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from mlflow.models.model import ModelInfo
+
+    from decodiff_pipeline.registry.config import RegistrationConfig
 
 SERVED_MODEL = Path(served_version.__file__).with_name("served_model.py")
 SERVING_TAGS = ("serving_config", "served_model_sha256", "monitoring_reference")
@@ -123,32 +124,12 @@ def log_model(
             metadata={tag: model.tags[tag] for tag in DIGESTS},
             artifacts=artifacts,
             input_example=pd.DataFrame({"image": [image], "category": [category]}),
-            **_as_code(config),
+            **as_code(config),
         )
 
 
-def save_model(models: Path, target: Path) -> None:
-    """Make a folder that can be served, without a run or a registry.
-
-    Args:
-        models: Folder with ``pipeline`` and ``thresholds.json``, as training and evaluation leave
-            it.
-        target: The folder to make.
-    """
-    import mlflow
-
-    mlflow.pyfunc.save_model(
-        target,
-        artifacts={
-            "pipeline": str(models / "pipeline"),
-            "thresholds": str(models / "thresholds.json"),
-        },
-        **_as_code(RegistrationConfig()),
-    )
-
-
-def _as_code(config: RegistrationConfig) -> dict[str, Any]:
-    """What every model is logged with, whatever its files."""
+def as_code(config: RegistrationConfig) -> dict[str, Any]:
+    """What every model is saved with, whatever its files: MLflow's "models from code"."""
     return {
         "python_model": str(SERVED_MODEL),
         "model_config": serving_config(config),

@@ -76,8 +76,6 @@ def register(
     one is returned, and the metrics of this run are linked to it.
 
     Args:
-        model: What to register.
-        config: Where, and with which limits.
         tracked_run: The run that registers; without one, a run is made.
 
     Returns:

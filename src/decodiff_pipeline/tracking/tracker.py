@@ -38,6 +38,13 @@ SHARE = 0.05
 PAUSE = 600.0
 SECONDS_AT_END = 30.0
 
+_active: Tracker | None = None
+
+
+def active_run_id() -> str | None:
+    """MLflow's name of the run that this process is tracked by; ``None`` where it has none."""
+    return None if _active is None or _active.finished else _active.run_id
+
 
 class Tracker:
     """An MLflow run that is written to when it can be.
@@ -97,7 +104,9 @@ class Tracker:
         return self._journal.experiment_id
 
     def start(self) -> Tracker:
-        """Make the run in MLflow."""
+        """Make the run in MLflow; it is the active one until it ends."""
+        global _active  # noqa: PLW0603
+        _active = self
         with self._lock:
             self._deliver()
         return self

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from decodiff_pipeline.compute.group import ALONE, Group
 from decodiff_pipeline.data.atomic import replacing
 from decodiff_pipeline.errors import CheckpointError
@@ -20,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from decodiff_pipeline.training.checkpoints import CheckpointStore
     from decodiff_pipeline.training.config import TrainingConfig
-    from decodiff_pipeline.training.loop import TrainingRun
 
 logger = logging.getLogger(__name__)
 
@@ -52,47 +50,29 @@ class Budget:
     measured_steps: int
 
 
-def planned_steps(run: TrainingRun) -> int:
-    """The number of steps that fit into a run's minutes, measured unless it was before.
+def planned_budget(
+    store: CheckpointStore,
+    config: TrainingConfig,
+    identity: dict[str, Any],
+    group: Group,
+    measure: Callable[[], Budget],
+) -> Budget:
+    """The budget of a run, measured unless an earlier start of it has done so.
 
     Raises:
         CheckpointError: What was measured before is damaged, or the folder cannot be written to.
     """
-    folder, group = run.store.path, run.group
     stored = None
-    if group.first and run.config.resume != "never":
-        stored = stored_budget(folder, run.identity)
+    if group.first and config.resume != "never":
+        stored = stored_budget(store.path, identity)
     content = group.broadcast(None if stored is None else asdict(stored))
     if content is not None:
         budget = Budget(**content)
     else:
-        budget = _measured(run)
+        budget = measure()
         if group.first:
-            store_budget(folder, budget, run.identity)
-    _describe(budget, run.config)
-    return budget.steps
-
-
-def _measured(run: TrainingRun) -> Budget:
-    """Measure a run, and put it back to its start."""
-    state = run.state
-    start = {name: tensor.clone() for name, tensor in state.tensors().items()}
-    random = torch.get_rng_state()
-    run.unet.train()
-
-    def train_step(step: int) -> None:
-        run.accumulate(step)
-        state.apply_gradients(rate=0.0)
-
-    def save() -> None:
-        if run.group.first:
-            run.store.dry_run(state.tensors())
-
-    budget = measured_budget(
-        run.config, train_step=train_step, validate=run.validate, save=save, group=run.group
-    )
-    state.restore(start, step=0)
-    torch.set_rng_state(random)
+            store_budget(store.path, budget, identity)
+    _describe(budget, config)
     return budget
 
 

@@ -127,8 +127,11 @@ def set_limits(
     true = np.arange(len(own)), own
     limit = conformal_threshold(found[true] / usual[own], false_refusals)
     recogniser.limits.data[:] = torch.from_numpy(usual * limit["threshold"])
-    evidence, relative = recogniser.evidence(found), found[true] / usual[own] / limit["threshold"]
-    named = [softmax(one * evidence)[true] for one in TEMPERATURES]
+    densities, relative = (
+        recogniser.log_densities(found),
+        found[true] / usual[own] / limit["threshold"],
+    )
+    named = [softmax(one * densities)[true] for one in TEMPERATURES]
     accepted = [1 - chance_of_none(relative, one) for one in STEEPNESS]
     for tensor, values, chances in (
         (recogniser.temperature, TEMPERATURES, named),

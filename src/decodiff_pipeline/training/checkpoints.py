@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import filelock
 
 from decodiff_pipeline.data.atomic import replacing
 from decodiff_pipeline.deco.digests import file_sha256
@@ -18,9 +20,45 @@ if TYPE_CHECKING:
 
     import torch
 
-
 LOG_FILE = "log.jsonl"
 DRY_RUN = "dry_run"
+
+
+LOWER_IS_BETTER = {"held_out_loss"}
+
+
+@dataclass
+class Selection:
+    """The best validation of a run. All of it is part of a checkpoint.
+
+    Attributes:
+        step: Optimiser steps done at the best validation; None before the first one.
+        value: What was measured there.
+        waited: Validations since.
+    """
+
+    step: int | None = None
+    value: float | None = None
+    waited: int = 0
+
+    def update(self, monitor: str, step: int, value: float) -> bool:
+        """Take note of a validation.
+
+        Args:
+            monitor: Name of what was measured.
+            step: Optimiser steps done.
+            value: The measurement, a finite number.
+
+        Returns:
+            Whether it is the best so far; a draw is not.
+
+        """
+        sign = -1 if monitor in LOWER_IS_BETTER else 1
+        if self.value is not None and sign * value <= sign * self.value:
+            self.waited += 1
+            return False
+        self.step, self.value, self.waited = step, value, 0
+        return True
 
 
 class Checkpoint(NamedTuple):
@@ -35,7 +73,7 @@ class Checkpoint(NamedTuple):
         finished: Whether this is the last step.
         total: Planned length in steps; None in checkpoints of earlier versions.
         best: Step and value of the best validation and the number of validations since, where
-            they are watched; see :class:`decodiff_pipeline.training.selection.Selection`.
+            they are watched; see :class:`decodiff_pipeline.training.checkpoints.Selection`.
         start: Where the run started, as ``training.initial_weights`` says; None in checkpoints of
             earlier versions.
         processes: How many trained it up to this step; None in checkpoints of earlier versions.
@@ -180,14 +218,12 @@ class CheckpointStore:
         folder = os.open(self.path, os.O_RDONLY)
         try:
             with suppress(OSError):  # a shared file system may have no locks
-                try:
-                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
+                if not filelock.lock_descriptor(folder, blocking=False):
                     msg = (
                         f"another run is training in {self.path}; wait for it, or stop it and "
                         "give the same command again: it goes on where that one was"
                     )
-                    raise CheckpointError(msg) from error
+                    raise CheckpointError(msg)
             yield
         finally:
             os.close(folder)

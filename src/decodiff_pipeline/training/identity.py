@@ -78,14 +78,30 @@ def resumable(
     raise CheckpointError(msg)
 
 
-def warn_of_other_precision(old: Mapping[str, Any], used: Mapping[str, Any]) -> None:
-    """Say so where a run goes on in another precision than it was begun in."""
-    for name, value in used.items():
+def warn_of_other_machine(
+    checkpoint: Checkpoint, precision: Mapping[str, Any], processes: int
+) -> None:
+    """Say so where a run goes on in another precision, or by more or fewer processes."""
+    old, before = checkpoint.identity, checkpoint.processes or 1
+    if before != processes:
+        logger.info(
+            "the training was begun with compute.processes=%d and goes on with %d: equal "
+            "to rounding, not bit for bit", before, processes,
+        )  # fmt: skip
+    for name, value in precision.items():
         if name in old and old[name] != value:
             logger.warning(
                 "%s was %s when the run began and is %s on this machine: it goes on, but not bit "
                 "for bit as it would have there", name, old[name], value,
             )  # fmt: skip
+
+
+def warn_of_interruption(newest: int, config: TrainingConfig, where: str = "") -> None:
+    """Say how a training goes on that was stopped from outside."""
+    logger.warning(
+        "training was interrupted%s; the same command goes on from step %d, the newest checkpoint "
+        "(training.checkpoint_every is %d)", where, newest, config.checkpoint_every,
+    )  # fmt: skip
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

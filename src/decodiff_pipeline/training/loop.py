@@ -18,12 +18,20 @@ from decodiff_pipeline.deco.device import keep_freed_memory
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.errors import CheckpointError, ModelError
 from decodiff_pipeline.training.batches import Batch, Batches, generator
-from decodiff_pipeline.training.budget import planned_steps
-from decodiff_pipeline.training.checkpoints import Checkpoint, CheckpointStore, TrainingLog
-from decodiff_pipeline.training.identity import resumable, warn_of_other_precision
+from decodiff_pipeline.training.budget import Budget, measured_budget, planned_budget
+from decodiff_pipeline.training.checkpoints import (
+    Checkpoint,
+    CheckpointStore,
+    Selection,
+    TrainingLog,
+)
+from decodiff_pipeline.training.identity import (
+    resumable,
+    warn_of_interruption,
+    warn_of_other_machine,
+)
 from decodiff_pipeline.training.objective import deviation_loss
 from decodiff_pipeline.training.schedule import learning_rate
-from decodiff_pipeline.training.selection import Selection
 from decodiff_pipeline.training.state import TrainingState, load_average
 
 if TYPE_CHECKING:
@@ -42,16 +50,12 @@ class TrainingRun:
 
     Attributes:
         unet: The network with its initial weights; it is trained in place.
-        batches: What it is trained on.
-        validation: What it is judged by while it trains; may have nothing to measure.
-        config: How.
-        store: Where its state is kept.
+        validation: What measures it while it trains; may have nothing to measure.
         identity: What decides the outcome; a checkpoint with another identity is not resumed.
         start: Where the training started, as
             :func:`~decodiff_pipeline.training.initial_weights.initialise_weights` says.
         group: Processes that train together; each makes a run of its own, and the first of them
             keeps the files and the log.
-        log: Rows of the training log, filled while it runs.
     """
 
     unet: DeCoDiffUNet
@@ -83,8 +87,7 @@ class TrainingRun:
             threads: Of the processor, where ``training.threads`` does not say.
 
         Returns:
-            The network with the moving average of its weights: the last or the best, as
-            configured.
+            The network with the averaged weights: the last or the best, as configured.
 
         Raises:
             CheckpointError: A checkpoint is damaged, cannot be written, or belongs to an
@@ -103,7 +106,7 @@ class TrainingRun:
                 self.store.tidy()
             self.group.barrier()
             with use_threads(self.config.threads or threads):
-                self._begin()
+                self._resume_or_plan()
                 try:
                     self._train()
                 except (KeyboardInterrupt, SystemExit):
@@ -114,7 +117,7 @@ class TrainingRun:
             self.group.barrier()
             return self._result()
 
-    def _begin(self) -> None:
+    def _resume_or_plan(self) -> None:
         """Take the state of the newest checkpoint, or plan a new training."""
         checkpoint = resumable(self.store, self.identity, self.config.resume)
         steps = self.group.gather(None if checkpoint is None else checkpoint.step)
@@ -128,9 +131,35 @@ class TrainingRun:
             self._resume(checkpoint)
         else:
             self.obsolete = self.store.steps()
-            self.total = self.total or planned_steps(self)
+            self.total = (
+                self.total
+                or planned_budget(
+                    self.store, self.config, self.identity, self.group, self._measured
+                ).steps
+            )
         if self.group.first:
             self.file.restart(checkpoint.log if checkpoint is not None else [])
+
+    def _measured(self) -> Budget:
+        """Measure some steps, and put the run back to its start."""
+        start = {name: tensor.clone() for name, tensor in self.state.tensors().items()}
+        random = torch.get_rng_state()
+        self.unet.train()
+
+        def train_step(step: int) -> None:
+            self.accumulate(step)
+            self.state.apply_gradients(rate=0.0)
+
+        def save() -> None:
+            if self.group.first:
+                self.store.dry_run(self.state.tensors())
+
+        budget = measured_budget(
+            self.config, train_step=train_step, validate=self.validate, save=save, group=self.group
+        )
+        self.state.restore(start, step=0)
+        torch.set_rng_state(random)
+        return budget
 
     def _train(self) -> None:
         self.unet.train()
@@ -286,13 +315,7 @@ class TrainingRun:
         if checkpoint.best is not None:
             self.best = Selection(**checkpoint.best)
         if not self.finished:
-            warn_of_other_precision(checkpoint.identity, self.precision)
-            before = checkpoint.processes or 1
-            if before != self.group.size:
-                logger.info(
-                    "the training was begun with compute.processes=%d and goes on with %d: equal "
-                    "to rounding, not bit for bit", before, self.group.size,
-                )  # fmt: skip
+            warn_of_other_machine(checkpoint, self.precision, self.group.size)
         done = ": finished, there is nothing left to train" if self.finished else ""
         logger.info("resuming at step %d of %d%s", self.step, self.total, done)
 
@@ -305,11 +328,3 @@ class TrainingRun:
                         self.config.monitor, best.step, self.best.value)  # fmt: skip
             load_average(self.unet, best.tensors)
         return self.unet.eval()
-
-
-def warn_of_interruption(newest: int, config: TrainingConfig, where: str = "") -> None:
-    """Say how a training goes on that was stopped from outside."""
-    logger.warning(
-        "training was interrupted%s; the same command goes on from step %d, the newest checkpoint "
-        "(training.checkpoint_every is %d)", where, newest, config.checkpoint_every,
-    )  # fmt: skip

@@ -21,8 +21,7 @@ from decodiff_pipeline.deco.weights import AutoencoderConfig
 from decodiff_pipeline.training.champion import Champion
 from decodiff_pipeline.training.checkpoints import CheckpointStore
 from decodiff_pipeline.training.config import CHAMPION, TrainingConfig
-from decodiff_pipeline.training.identity import differences
-from decodiff_pipeline.training.loop import warn_of_interruption
+from decodiff_pipeline.training.identity import differences, warn_of_interruption
 from decodiff_pipeline.training.setup import set_up_training
 
 if TYPE_CHECKING:

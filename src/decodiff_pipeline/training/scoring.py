@@ -1,4 +1,4 @@
-"""The complete model: autoencoder and network, with scoring in units fitted on val images."""
+"""Parameters of the scoring, and the images that it is fitted on."""
 
 from __future__ import annotations
 
@@ -6,21 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from decodiff_pipeline.data.bit_depth import depth_of_categories
 from decodiff_pipeline.deco.config import DiscrepancyConfig
-from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     import pandas as pd
-
-    from decodiff_pipeline.data.images import ImageFolder
-    from decodiff_pipeline.deco.autoencoder import Autoencoder
-    from decodiff_pipeline.deco.config import PreprocessConfig
-    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
-    from decodiff_pipeline.deco.unet import DeCoDiffUNet
 
 
 class ScoringConfig(BaseModel):
@@ -85,54 +77,3 @@ def images_to_fit(manifest: pd.DataFrame, categories: Collection[str]) -> pd.Dat
         )
         raise DataError(msg)
     return rows
-
-
-def build_model(
-    autoencoder: Autoencoder,
-    unet: DeCoDiffUNet,
-    *,
-    manifest: pd.DataFrame,
-    images: ImageFolder,
-    geometry: PreprocessConfig,
-    config: ScoringConfig,
-) -> DeCoDiffPipeline:
-    """Put the parts together and, if asked to, fit the reference and the scoring.
-
-    Args:
-        autoencoder: The one that made the latents.
-        unet: The trained network.
-        manifest: The validated manifest; only good images of its val split are looked at.
-        images: The raw images.
-        geometry: How images are fitted into squares.
-        config: How to score.
-
-    Raises:
-        DataError: Something is to be fitted, but there is no good val image.
-    """
-
-    from decodiff_pipeline.deco.autoencoder import reduction
-    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
-    from decodiff_pipeline.deco.reference import DiscrepancyReference
-    from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
-    from decodiff_pipeline.training.scoring_fit import fit_scoring
-
-    autoencoder.to(device := resolve_device())
-    unet.to(device)
-    by_position = config.discrepancy.normalisation == "position"
-    latent_size = geometry.image_size // reduction(autoencoder)
-    reference = DiscrepancyReference(len(unet.categories), geometry.image_size, latent_size)
-    model = DeCoDiffPipeline(
-        autoencoder,
-        unet,
-        DeCoDiffScheduler(reverse_step=config.reverse_step),
-        reference if by_position else None,
-        preprocess=geometry.facts(),
-        discrepancy=config.discrepancy.facts(),
-        num_inference_steps=config.num_inference_steps,
-        bfloat16=config.bfloat16,
-        bit_depths=depth_of_categories(manifest),
-    )
-    model.for_inference()
-    if config.looks_at_images:
-        fit_scoring(model, manifest, images, config)
-    return model

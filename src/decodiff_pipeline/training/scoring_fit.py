@@ -1,4 +1,4 @@
-"""Fits the units of a model's scoring on val images, and chooses its weight and image score."""
+"""Puts a model together, and fits its scoring on val images: units, weight, image scores."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from decodiff_pipeline.data.bit_depth import depth_of_categories
 from decodiff_pipeline.data.read_ahead import read_ahead
 from decodiff_pipeline.data.synthetic_defects import HARDER
 from decodiff_pipeline.data.synthetic_images import synthetic_images
 from decodiff_pipeline.data.transforms import plain_square
+from decodiff_pipeline.deco.autoencoder import reduction
+from decodiff_pipeline.deco.device import resolve_device
+from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+from decodiff_pipeline.deco.reference import DiscrepancyReference
+from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.evaluation.predict import ModelInput, measure_discrepancies, progress
 from decodiff_pipeline.training.scoring import images_to_fit
@@ -32,8 +38,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from decodiff_pipeline.data.images import ImageFolder
-    from decodiff_pipeline.deco.config import DiscrepancyConfig, ImageScoreConfig
-    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+    from decodiff_pipeline.deco.autoencoder import Autoencoder
+    from decodiff_pipeline.deco.config import DiscrepancyConfig, ImageScoreConfig, PreprocessConfig
+    from decodiff_pipeline.deco.unet import DeCoDiffUNet
     from decodiff_pipeline.training.scoring import ScoringConfig
 
 logger = logging.getLogger(__name__)
@@ -44,6 +51,51 @@ MAX_DEFECTIVE = 256
 # A category of few images gets several defects in each, up to so many of them, or so many in all.
 MAX_VERSIONS, ENOUGH = 8, 48
 POOR = 0.6  # image AUROC on synthetic defects; 0.5 is chance
+
+
+def build_model(
+    autoencoder: Autoencoder,
+    unet: DeCoDiffUNet,
+    *,
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    geometry: PreprocessConfig,
+    config: ScoringConfig,
+) -> DeCoDiffPipeline:
+    """Put the parts together and, if asked to, fit the reference and the scoring.
+
+    Args:
+        autoencoder: The one that made the latents.
+        unet: The trained network.
+        manifest: The validated manifest; only good images of its val split are looked at.
+        images: The raw images.
+        geometry: How images are fitted into squares.
+        config: How to score.
+
+    Raises:
+        DataError: Something is to be fitted, but there is no good val image.
+    """
+
+    autoencoder.to(device := resolve_device())
+    unet.to(device)
+    by_position = config.discrepancy.normalisation == "position"
+    latent_size = geometry.image_size // reduction(autoencoder)
+    reference = DiscrepancyReference(len(unet.categories), geometry.image_size, latent_size)
+    model = DeCoDiffPipeline(
+        autoencoder,
+        unet,
+        DeCoDiffScheduler(reverse_step=config.reverse_step),
+        reference if by_position else None,
+        preprocess=geometry.facts(),
+        discrepancy=config.discrepancy.facts(),
+        num_inference_steps=config.num_inference_steps,
+        bfloat16=config.bfloat16,
+        bit_depths=depth_of_categories(manifest),
+    )
+    model.for_inference()
+    if config.looks_at_images:
+        fit_scoring(model, manifest, images, config)
+    return model
 
 
 def fit_scoring(

@@ -90,7 +90,7 @@ def assemble_model(
     from decodiff_pipeline.deco.autoencoder import load_autoencoder
     from decodiff_pipeline.training.category_recognition import fit_recognition
     from decodiff_pipeline.training.model_record import inputs_sha256, is_made
-    from decodiff_pipeline.training.scoring import build_model
+    from decodiff_pipeline.training.scoring_fit import build_model
     from decodiff_pipeline.training.state import trained_network
 
     network = trained_network(checkpoints)

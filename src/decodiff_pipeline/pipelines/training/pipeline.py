@@ -11,6 +11,9 @@ from decodiff_pipeline.pipelines.training.nodes import (
     train_network,
 )
 
+NETWORK = ["params:preprocessing", "params:autoencoder", "params:latent_cache", "params:training"]
+MODEL = ["params:preprocessing", "params:autoencoder", "params:scoring"]
+
 
 def create_pipeline(**_: object) -> Pipeline:
     """Latent cache in; checkpoints, training log and a complete model out."""
@@ -23,10 +26,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "raw_images",
                     "latent_cache",
                     "checkpoint_store",
-                    "params:preprocessing",
-                    "params:autoencoder",
-                    "params:latent_cache",
-                    "params:training",
+                    *NETWORK,
                     "params:scoring",
                     "champion_model",
                     "params:compute",
@@ -41,9 +41,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "checkpoints",
                     "validated_manifest",
                     "raw_images",
-                    "params:preprocessing",
-                    "params:autoencoder",
-                    "params:scoring",
+                    *MODEL,
                     "decodiff_model_folder",
                     "model_record_store",
                 ],
@@ -57,10 +55,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "decodiff_model_folder",
                     "model_record_store",
                     "provenance",
-                    "params:preprocessing",
-                    "params:autoencoder",
-                    "params:latent_cache",
-                    "params:training",
+                    *NETWORK,
                     "params:scoring",
                 ],
                 outputs="model_record",
