@@ -23,13 +23,13 @@ import torch
 from PIL import Image
 
 from decodiff_pipeline.autoencoder.image_sources import PermissiveImages, ProceduralImages
-from decodiff_pipeline.autoencoder.reconstruction import has_colour, psnr, saturation_kept
 from decodiff_pipeline.data.images import SUFFIXES, read_image
 from decodiff_pipeline.deco.autoencoder import decode, encode, load_autoencoder
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.preprocess import to_square, to_tensor
 from decodiff_pipeline.deco.weights import AutoencoderConfig
 from decodiff_pipeline.errors import DataError, DecodiffError
+from decodiff_pipeline.metrics.image_quality import has_colour, psnr, saturation_kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -36,9 +36,8 @@ import yaml
 
 from decodiff_pipeline.dvc_lock import STAGES_FILE, stages_file
 from decodiff_pipeline.errors import ConfigurationError, DecodiffError
-from decodiff_pipeline.kedro_project import Project, load_project
+from decodiff_pipeline.kedro_project import Project, load_project, source_folders
 from decodiff_pipeline.pipeline_registry import STAGES
-from decodiff_pipeline.source_folders import source_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

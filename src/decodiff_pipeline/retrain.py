@@ -261,7 +261,7 @@ def _report(files: Files) -> dict[str, Any]:
 
 
 def _headline(outcome: dict[str, Any]) -> str:
-    from decodiff_pipeline.registry.promotion_report import headline
+    from decodiff_pipeline.registry.audit import headline
 
     return headline(outcome)
 

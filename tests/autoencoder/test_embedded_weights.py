@@ -13,7 +13,6 @@ from benchmarks.autoencoder_fidelity import delta_e, reconstruction_report
 from PIL import Image, ImageDraw
 from sklearn.metrics import roc_auc_score
 
-from decodiff_pipeline.autoencoder.reconstruction import psnr, saturation_kept
 from decodiff_pipeline.data.images import read_image
 from decodiff_pipeline.data.latent_cache import LatentCache, LatentMoments
 from decodiff_pipeline.deco.autoencoder import decode, encode, load_autoencoder
@@ -27,6 +26,7 @@ from decodiff_pipeline.deco.weights import (
     AutoencoderConfig,
     locate,
 )
+from decodiff_pipeline.metrics.image_quality import psnr, saturation_kept
 from decodiff_pipeline.training.batches import Batch, LatentBatches
 from decodiff_pipeline.training.checkpoints import CheckpointStore
 from decodiff_pipeline.training.config import TrainingConfig

@@ -14,16 +14,16 @@ from pydantic import ValidationError
 from decodiff_pipeline.autoencoder.config import AutoencoderTrainingConfig
 from decodiff_pipeline.autoencoder.crops import draw_pool
 from decodiff_pipeline.autoencoder.image_sources import ManifestImages, ProceduralImages
-from decodiff_pipeline.autoencoder.reconstruction import (
-    has_colour,
-    psnr,
-    saturation_kept,
-)
 from decodiff_pipeline.autoencoder.training import train_autoencoder
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.autoencoder import encode, reduction
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.errors import DataError, ImageError, ModelError
+from decodiff_pipeline.metrics.image_quality import (
+    has_colour,
+    psnr,
+    saturation_kept,
+)
 from decodiff_pipeline.pipelines.autoencoder.nodes import fit_autoencoder, measure_autoencoder
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.muon import Muon, orthogonalise

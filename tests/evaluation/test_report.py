@@ -16,8 +16,7 @@ from decodiff_pipeline.evaluation.protocols import labelled
 from decodiff_pipeline.evaluation.thresholds import fit_thresholds
 from decodiff_pipeline.reporting.figures import choose, draw_figures
 from decodiff_pipeline.reporting.report import ReportInput, render_report
-from decodiff_pipeline.reporting.summary import main, render_table
-from decodiff_pipeline.reporting.verdict import verdict
+from decodiff_pipeline.reporting.summary import main, render_table, verdict
 
 if TYPE_CHECKING:
     from pathlib import Path

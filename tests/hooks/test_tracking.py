@@ -22,7 +22,7 @@ from tests.hooks.conftest import SECRET
 
 from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.hooks import TrackingHooks, outcome
-from decodiff_pipeline.hooks.system_metrics import SystemMetrics
+from decodiff_pipeline.hooks.tracking import SystemMetrics
 
 if TYPE_CHECKING:
     from pathlib import Path

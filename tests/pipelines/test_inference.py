@@ -25,10 +25,10 @@ from decodiff_pipeline.data.manifest import DataConfig
 from decodiff_pipeline.deco.detections import Detection, find_detections
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.errors import ConfigurationError, DataError, DecodiffError, ModelError
-from decodiff_pipeline.inference.categories import as_the_model_spells
 from decodiff_pipeline.inference.config import InferenceConfig
 from decodiff_pipeline.inference.overlays import BOX, OUTLINE, draw_overlay, encode_overlay
 from decodiff_pipeline.inference.results import as_coco
+from decodiff_pipeline.inference.run import as_the_model_spells
 from decodiff_pipeline.inference.source import InferenceSource, Item
 from decodiff_pipeline.inference.store import InferenceStore
 from decodiff_pipeline.pipelines.inference.nodes import infer, report_unreadable

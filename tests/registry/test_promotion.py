@@ -24,14 +24,14 @@ from decodiff_pipeline.errors import (
 )
 from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.pipelines.promotion.nodes import stop_if_refused
-from decodiff_pipeline.registry import challenger_evaluation, version_evaluation
+from decodiff_pipeline.registry import version_evaluation
+from decodiff_pipeline.registry.audit import headline, render_markdown, render_table
 from decodiff_pipeline.registry.config import (
     ComparisonGates,
     PromotionConfig,
     RollbackConfig,
 )
 from decodiff_pipeline.registry.promotion import Judgement, judge_challenger, promote
-from decodiff_pipeline.registry.promotion_report import headline, render_markdown, render_table
 from decodiff_pipeline.registry.rollback import roll_back
 from decodiff_pipeline.registry.version_evaluation import EvaluationContext
 from decodiff_pipeline.registry.versions import Registry
@@ -77,7 +77,7 @@ def served_here(monkeypatch: pytest.MonkeyPatch) -> None:
         scores = answer.pop("scores", [])
         return serving_check.ServingResult(**answer), scores
 
-    monkeypatch.setattr(challenger_evaluation, "check_serving", check)
+    monkeypatch.setattr(version_evaluation, "check_serving", check)
 
 
 @pytest.fixture
@@ -421,7 +421,7 @@ def test_rolling_back_goes_back_and_what_was_withdrawn_stays_away(
     assert tags(third)["rollback.reason"] == "false alarms"
     assert "champion again" in render_table(done)
 
-    monkeypatch.setattr(challenger_evaluation, "evaluate_version", never)
+    monkeypatch.setattr(version_evaluation, "evaluate_version", never)
     roll_back(NAME, RollbackConfig(reason="again"), PROVENANCE)
     assert aliases() == {"champion": first}
     with pytest.raises(ModelError, match="no previous champion"):

@@ -1,7 +1,8 @@
-"""What a run's name and description in MLflow say once it is over."""
+"""What a run in MLflow is called, says and belongs to once it is over."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ SHOWN = frozenset({"metrics", "registration", "promotion", "rollback", "monitori
 ENDED = {"FAILED": "failed", "KILLED": "stopped"}
 LONGEST = 200  # characters of a name; MLflow's databases take 250
 FIGURES = {"image_auroc": "image AUROC", "pixel_ap": "pixel AP"}
+STAGE = "DVC_STAGE"  # what DVC sets for the command of a stage
+KEY = "dvc_process"
+PARENT = "mlflow.parentRunId"
 
 
 def run_name(pipelines: list[str], dataset: str) -> str:
@@ -54,7 +58,7 @@ def _sentences(saved: Mapping[str, Any]) -> list[str]:
         sentences.append(f"version {registered['version']}")
     for kind in ("promotion", "rollback"):
         if kind in saved:
-            from decodiff_pipeline.registry.promotion_report import headline
+            from decodiff_pipeline.registry.audit import headline
 
             sentences.append(headline(saved[kind]).partition(": ")[2])
     if "monitoring" in saved:
@@ -62,3 +66,40 @@ def _sentences(saved: Mapping[str, Any]) -> list[str]:
 
         sentences.append(render_text(saved["monitoring"]).splitlines()[0].partition(": ")[2])
     return sentences
+
+
+def parent_tags(client: Any, experiment_id: str, run_id: str, dataset: str) -> dict[str, str]:
+    """The tag that puts a run under the run of its `dvc repro`, which the first stage makes.
+
+    Args:
+        client: An ``MlflowClient``.
+        experiment_id: Of the run.
+        run_id: Of the stage that is over.
+
+    Returns:
+        No tag where DVC did not start this process.
+    """
+    key = _dvc_process()
+    if key is None:
+        return {}
+    found = client.search_runs([experiment_id], f"tags.{KEY} = '{key}'")
+    if found:
+        parent = found[0].info.run_id
+    else:
+        started = client.get_run(run_id).info.start_time
+        tags = {KEY: key, "dataset": dataset, "pipeline": "dvc"}
+        parent = client.create_run(experiment_id, started, tags, f"dvc repro {dataset}").info.run_id
+    client.set_terminated(parent)
+    return {PARENT: parent}
+
+
+def _dvc_process() -> str | None:
+    """The `dvc` that started this process: its nearest ancestor that is no command of a stage."""
+    if STAGE not in os.environ:
+        return None
+    import psutil
+
+    for ancestor in psutil.Process().parents():
+        if STAGE not in ancestor.environ():
+            return f"{ancestor.pid}-{int(ancestor.create_time())}"
+    return None

@@ -80,9 +80,9 @@ class SummaryHooks:
             blocks.append(_model(catalog.load("registration")))
         for name in ("promotion", "rollback"):
             if name in written:
-                from decodiff_pipeline.registry import promotion_report
+                from decodiff_pipeline.registry import audit
 
-                blocks.append(promotion_report.render_table(catalog.load(name)))
+                blocks.append(audit.render_table(catalog.load(name)))
         return blocks
 
     def _unrecorded(self, written: set[str], catalog: DataCatalog) -> list[str]:

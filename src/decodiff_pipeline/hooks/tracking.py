@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,8 @@ from kedro.framework.hooks import hook_impl
 from decodiff_pipeline.commands import overrides
 from decodiff_pipeline.data.provenance import git_state
 from decodiff_pipeline.dvc_lock import dvc_revision
-from decodiff_pipeline.hooks import dvc_parent, logged_data, outcome
+from decodiff_pipeline.hooks import logged_data, outcome
 from decodiff_pipeline.hooks.run_end import RunEnd
-from decodiff_pipeline.hooks.system_metrics import SystemMetrics
 from decodiff_pipeline.tracking import journal
 from decodiff_pipeline.tracking.mlflow_values import default_uri, first_line, prepare_environment
 from decodiff_pipeline.tracking.tracker import UPLOAD, Tracker
@@ -49,6 +49,9 @@ TRACKED = frozenset(
 )
 TRAINING = frozenset({"__default__", "ablation", "autoencoder", "retrain", "train", "training"})
 DVC_EXPERIMENT = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")  # tags: the same in small letters
+SWITCH = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
+SAMPLES = 3  # of 10 s each, averaged for one point of the charts
+PATIENCE = 20.0  # seconds to wait for MLflow's thread, which may be waiting for a server
 
 
 class TrackingHooks:
@@ -208,7 +211,7 @@ class TrackingHooks:
                 from mlflow import MlflowClient
 
                 client = MlflowClient(tracker.tracking_uri)
-                found |= dvc_parent.parent_tags(client, experiment, run, self._dataset)
+                found |= outcome.parent_tags(client, experiment, run, self._dataset)
         except Exception as error:  # a run without a good name is a run
             logger.info("the run's name in MLflow is not set: %s", first_line(error))
         return found
@@ -228,3 +231,47 @@ def _tell_of_earlier_runs(unsent: Path) -> None:
     count = sum(journal.is_abandoned(path) for path in journal.journals(unsent))
     if count:
         logger.warning("MLflow has not all of %d earlier runs; `%s` sends the rest", count, UPLOAD)
+
+
+class SystemMetrics:
+    """MLflow's monitor on the run of a tracker; none where MLflow does not answer.
+
+    Args:
+        tracker: Of the run, which is started.
+    """
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._over = threading.Event()
+        self._ending: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin, unless ``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING`` is ``false``."""
+        off = os.environ.get(SWITCH, "").lower() in {"false", "0"}
+        if off or self._tracker.run_id is None:
+            return
+        try:
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            monitor = SystemMetricsMonitor(
+                self._tracker.run_id,
+                samples_before_logging=SAMPLES,
+                tracking_uri=self._tracker.tracking_uri,
+            )
+        except Exception as error:  # such as psutil not installed
+            logger.warning("system metrics are not logged: %s", first_line(error))
+            return
+        monitor.start()
+        # Started now, because no thread can be started while the interpreter ends.
+        self._ending = threading.Thread(target=self._end, args=[monitor], daemon=True)
+        self._ending.start()
+
+    def stop(self) -> None:
+        """End MLflow's thread, or leave it to itself where a server does not answer."""
+        self._over.set()
+        if self._ending is not None:
+            self._ending.join(PATIENCE)
+
+    def _end(self, monitor: Any) -> None:
+        self._over.wait()
+        monitor.finish()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.compute.config import (
     ONE_PROCESS,
     ComputeConfig,
@@ -18,15 +21,13 @@ from decodiff_pipeline.compute.config import (
 from decodiff_pipeline.compute.group import ALONE
 from decodiff_pipeline.compute.launch import launch
 from decodiff_pipeline.data.decoding import MAX_PIXELS
+from decodiff_pipeline.data.file_names import nfc
+from decodiff_pipeline.deco.config import AUTO
 from decodiff_pipeline.deco.digests import folder_sha256
+from decodiff_pipeline.deco.recognition import FOLDER, without_recogniser
 from decodiff_pipeline.deco.weights import WEIGHTS_FILE
-from decodiff_pipeline.errors import ConfigurationError
+from decodiff_pipeline.errors import ConfigurationError, ModelError
 from decodiff_pipeline.export.onnx_model import check_export
-from decodiff_pipeline.inference.categories import (
-    as_the_model_spells,
-    check_categories,
-    model_categories,
-)
 from decodiff_pipeline.inference.config import InferenceConfig
 from decodiff_pipeline.inference.results import Limits, log_summary, tabulate
 from decodiff_pipeline.inference.scoring import ScoringRun
@@ -36,7 +37,7 @@ from decodiff_pipeline.serving.scorer import load_pipeline
 from decodiff_pipeline.serving.thresholds import check_overrides, threshold_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
@@ -179,3 +180,36 @@ def _limits(
                 name,
             )
     return limits
+
+
+def model_categories(model: Path) -> list[str]:
+    """The categories of a saved pipeline, without loading it.
+
+    Raises:
+        ModelError: Its files are damaged.
+    """
+    path = model / "unet" / "config.json"
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8"))["categories"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{path} cannot be read ({error}); run {kedro_run('training')} to make it again"
+        ) from error
+
+
+def as_the_model_spells(items: Sequence[Item], known: Sequence[str]) -> list[Item]:
+    """Gives categories the Unicode normal form in which the model knows them."""
+    spelling = {nfc(name): name for name in known}
+    return [replace(one, category=spelling.get(nfc(one.category), one.category)) for one in items]
+
+
+def check_categories(items: Sequence[Item], known: Sequence[str], model: Path) -> None:
+    for item in items:
+        if item.category == AUTO and AUTO not in known:
+            if not (model / FOLDER).is_dir():
+                raise ModelError(f"{item.path} has no category: {without_recogniser(known)}")
+        elif item.category not in known:
+            raise ModelError(
+                f"{item.path} has the category {item.category!r}, which the model does not know; "
+                f"it knows {', '.join(known)} (inference.category names one for all images)"
+            )

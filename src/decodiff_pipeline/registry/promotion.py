@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.data.provenance import data_digest
 from decodiff_pipeline.registry import audit
-from decodiff_pipeline.registry.challenger_evaluation import evaluate_challenger
 from decodiff_pipeline.registry.gates import Gate, as_rows, can_be_overridden, failed, judge
+from decodiff_pipeline.registry.version_evaluation import evaluate_challenger
 from decodiff_pipeline.registry.versions import CHAMPION, REPLACED, ROLLED_BACK, Registry, Version
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from decodiff_pipeline.reporting.charts import Chart, Histogram, draw_curves, dr
 from decodiff_pipeline.reporting.gallery import make_gallery
 from decodiff_pipeline.reporting.page import render_page
 from decodiff_pipeline.reporting.pictures import data_uri, fitted
-from decodiff_pipeline.reporting.verdict import verdict
+from decodiff_pipeline.reporting.summary import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decodiff_pipeline.data.category_names import metric_key
+from decodiff_pipeline.data.file_names import metric_key
 from decodiff_pipeline.tracking.redaction import redact
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import ndimage
 
-from decodiff_pipeline.autoencoder.reconstruction import has_colour
 from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
 from decodiff_pipeline.data.transforms import plain_square
 from decodiff_pipeline.deco.autoencoder import reduction
 from decodiff_pipeline.deco.geometry import plan
 from decodiff_pipeline.deco.preprocess import to_tensor
+from decodiff_pipeline.metrics.image_quality import has_colour
 from decodiff_pipeline.visibility.defects import (
     Kind,
     places,

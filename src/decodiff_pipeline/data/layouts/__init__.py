@@ -7,8 +7,7 @@ import logging
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
-from decodiff_pipeline.data.category_names import check_names
-from decodiff_pipeline.data.file_names import in_system_folder, require_utf8
+from decodiff_pipeline.data.file_names import check_names, in_system_folder, require_utf8
 from decodiff_pipeline.data.layouts.base import Layout, Place, Record
 from decodiff_pipeline.errors import ConfigurationError, DataError
 

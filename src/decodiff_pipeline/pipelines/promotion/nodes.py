@@ -37,8 +37,8 @@ def move_champion(
     Returns:
         What was done, as JSON, as lines of the audit log, and as Markdown.
     """
+    from decodiff_pipeline.registry.audit import render_markdown
     from decodiff_pipeline.registry.promotion import is_logged, promote
-    from decodiff_pipeline.registry.promotion_report import render_markdown
 
     line = promote(judgement, promotion, provenance)
     return line, [line] if is_logged(judgement, line) else [], render_markdown(line)
@@ -50,7 +50,7 @@ def stop_if_refused(done: dict[str, Any], promotion: PromotionConfig) -> None:
     Raises:
         PromotionRefused: The version was not promoted, and ``fail_on_refusal`` is set.
     """
-    from decodiff_pipeline.registry.promotion_report import headline
+    from decodiff_pipeline.registry.audit import headline
 
     if promotion.fail_on_refusal and done["outcome"] in ("refused", "outdated"):
         raise PromotionRefused(f"{headline(done)} (promotion.fail_on_refusal is true)")
