@@ -53,8 +53,8 @@ FROM build AS build-serve
 # their server needs, in the versions that the lock holds.
 RUN uv pip install --no-cache --python /venv ${TORCH:+--torch-backend "${TORCH}"} \
         --constraint requirements.lock \
-        accelerate diffusers mlflow numpy pandas pillow pydantic safetensors scipy torch \
-        setuptools tqdm pyyaml
+        accelerate diffusers mlflow numpy pandas pillow prometheus-client pydantic safetensors scipy \
+        torch setuptools tqdm pyyaml
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
 RUN uv pip install --no-cache --python /venv --no-deps --no-build-isolation .

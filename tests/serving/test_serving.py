@@ -198,6 +198,18 @@ def test_two_workers_from_a_folder_log_every_request_and_end_on_sigterm(
         assert {status for status, _ in answers} == {200}
         status, _ = post(address, {"dataframe_records": rows((b"text", "mono"))})
         assert status == 400
+        for _ in range(4):  # whichever worker is asked tells of all
+            with urllib.request.urlopen(f"{address}/metrics", timeout=60) as answer:  # noqa: S310
+                told = answer.read().decode()
+            for line in (
+                'decodiff_requests_total{endpoint="invocations",status="200"} 24.0',
+                'decodiff_requests_total{endpoint="invocations",status="400"} 1.0',
+                'decodiff_score_count{category="poly"} 24.0',
+                'decodiff_decisions_total{category="poly",decision="none"} 24.0',
+                f'decodiff_model_info{{model_sha256="{folder_sha256(tiny_model)}",'
+                'model_version=""} 1.0',
+            ):
+                assert line in told.splitlines()
         port = address.rsplit(":", 1)[1]
         check = [sys.executable, "-m", "decodiff_pipeline.serving.server", "--check", "--port"]
         assert subprocess.run([*check, port], check=False).returncode == 0

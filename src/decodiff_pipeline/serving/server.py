@@ -18,6 +18,7 @@ import os
 import re
 import shlex
 import sys
+import tempfile
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -65,6 +66,10 @@ def server_command(
     # More threads wait for each other by spinning; docs/performance.md has the figures.
     environment.setdefault("OMP_NUM_THREADS", "1")
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if workers > 1:
+        from decodiff_pipeline.serving.metrics import FOLDER_VARIABLE
+
+        environment[FOLDER_VARIABLE] = tempfile.mkdtemp(prefix="decodiff_metrics_")
     return shlex.split(command.replace(MLFLOW_APP, APP)), environment
 
 
@@ -104,7 +109,7 @@ def is_up(port: int) -> bool:
 
 
 def make_app(model: Any) -> FastAPI:
-    """MLflow's application for a loaded model.
+    """MLflow's application for a loaded model, with ``/metrics`` and ``/v2``.
 
     Args:
         model: As ``mlflow.pyfunc.load_model`` returns it.
@@ -112,7 +117,15 @@ def make_app(model: Any) -> FastAPI:
     from fastapi.responses import Response
     from mlflow.pyfunc import scoring_server
 
-    app: FastAPI = scoring_server.init(model)
+    from decodiff_pipeline.serving.metrics import CountedModel, add_metrics
+    from decodiff_pipeline.serving.open_inference import add_protocol
+
+    # Asked of the code that was logged with the version, and hence under the name that it has.
+    version = model.unwrap_python_model()._told
+    name, _, number = (version["model_version"] or "decodiff/").rpartition("/")
+    counted = CountedModel(model)
+    app: FastAPI = scoring_server.init(counted)  # type: ignore[arg-type]
+    add_protocol(app, counted, name, number)
 
     def told(status: int, message: str) -> Response:
         body = json.dumps({"error_code": HTTPStatus(status).name, "message": message})
@@ -137,6 +150,7 @@ def make_app(model: Any) -> FastAPI:
         body = b"".join([part async for part in answer.body_iterator])
         return Response(_without_trace(body), answer.status_code, media_type=answer.media_type)
 
+    add_metrics(app, version)
     return app
 
 
