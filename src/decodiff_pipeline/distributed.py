@@ -1,9 +1,10 @@
 """One process of several that do a stage together.
 
-    torchrun --nnodes 4 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HEAD:29400 \\
-        -m decodiff_pipeline.distributed training --env mvtec
+    python -m decodiff_pipeline.distributed --nnodes 4 --nproc-per-node 8 --rdzv-backend c10d \\
+        --rdzv-endpoint HEAD:29400 training --env mvtec
 
 is what a scheduler starts on each node, in a project folder that all nodes share (docs/scaling.md).
+It starts the processes of the node by torchrun, whose options these are.
 `decodiff_pipeline.compute.launch` starts it with a job file for the processes of one machine.
 """
 
@@ -15,17 +16,28 @@ import logging
 import os
 import platform
 import signal
+import socket
 import sys
 import threading
 import time
 import traceback
 import uuid
+from contextlib import suppress
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.compute.group import joined
-from decodiff_pipeline.compute.launch import ERROR, RESULT, call
+from decodiff_pipeline.compute.launch import (
+    ENTRY,
+    ERROR,
+    RESULT,
+    WARNINGS,
+    call,
+    explained,
+    hide_torch_errors,
+)
 from decodiff_pipeline.data.atomic import replacing
 from decodiff_pipeline.deco.device import prefer_device
 from decodiff_pipeline.errors import ConfigurationError, DecodiffError
@@ -37,12 +49,16 @@ if TYPE_CHECKING:
 
 LOOKS_EVERY = 1.0  # seconds
 COMPUTE = "params:compute"
+CONNECT_SECONDS, ANSWER_SECONDS = 2.0, 10.0  # of a rendezvous
+CLOCK_SECONDS = 60.0  # by which clocks of nodes may differ
 SAME_EVERYWHERE = ("torch", "diffusers", "numpy", "decodiff-pipeline")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do this process's part of a stage or a job; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="torchrun … -m decodiff_pipeline.distributed")
+    if "RANK" not in os.environ:
+        return _start_node(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog="python -m decodiff_pipeline.distributed …")
     parser.add_argument("stage", nargs="?", help="a pipeline, such as training")
     parser.add_argument("--env", help="the Kedro environment, as for kedro run")
     parser.add_argument("--params", default="", help="as for kedro run")
@@ -50,24 +66,80 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if (options.stage is None) == (options.job is None):
         parser.error("give the name of a pipeline, such as training")
-    if "RANK" not in os.environ:
-        parser.error("start it with torchrun, which says who the other processes are")
-    _log(logging.INFO if os.environ["RANK"] == "0" else logging.ERROR)
     if options.job is not None:
         return _do_job(options.job)
+    rank = int(os.environ["RANK"])
+    _log(rank, "" if rank == 0 else f"rank {rank}: ")
     _end_with(os.getppid())
     try:
         _do_stage(options.stage, options.env, options.params)
-    except DecodiffError as error:
-        sys.stderr.write(f"Error: {error} (rank {os.environ['RANK']})\n")
+    except Exception as error:
+        found = explained(_report(error, rank), int(os.environ["WORLD_SIZE"]))
+        sys.stderr.write(f"Error: {found}\n")
         return 1
     return 0
+
+
+def _start_node(arguments: Sequence[str]) -> int:
+    """Start the processes of this node by torchrun; returns the exit status."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    hide_torch_errors()
+    options = parse_args([*arguments])
+    options.training_script_args = [options.training_script, *options.training_script_args]
+    options.training_script, options.module = ENTRY, True
+    try:
+        _require_rendezvous(options.rdzv_endpoint)
+        run(options)
+    except DecodiffError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return 1
+    except ChildFailedError as error:
+        codes = {rank: failure.exitcode for rank, failure in sorted(error.failures.items())}
+        sys.stderr.write(
+            f"Error: processes of this node ended, with exit codes {codes} by rank; the lines "
+            "above say why; started again on all nodes, they go on where they stopped\n"
+        )
+        return 1
+    return 0
+
+
+def _require_rendezvous(endpoint: str) -> None:
+    """Refuse a port on which another program answers: torchrun would wait for it for ever.
+
+    Raises:
+        ConfigurationError: It is so.
+    """
+    from torch.distributed import TCPStore
+
+    host, _, port = endpoint.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, ValueError):
+        return  # nobody is there yet
+    answered = threading.Event()
+
+    def ask() -> None:
+        with suppress(Exception):
+            limit = timedelta(seconds=ANSWER_SECONDS)
+            TCPStore(host, int(port), is_master=False, timeout=limit, wait_for_workers=False)
+            answered.set()
+
+    threading.Thread(target=ask, daemon=True).start()
+    if not answered.wait(ANSWER_SECONDS):
+        raise ConfigurationError(
+            f"port {port} of {host} is taken by another program; give all nodes another one, "
+            f"such as --rdzv-endpoint {host}:{int(port) + 1}"
+        )
 
 
 def _do_job(file: Path) -> int:
     """Call what a job file names; the result, or what went wrong, lies beside it then."""
     job, rank = json.loads(file.read_text()), int(os.environ["RANK"])
     _end_with(job["launcher"] or os.getppid())
+    _log(rank)
+    _keep_warnings(file.parent / WARNINGS.format(rank))
     if job["threads"]:
         os.environ["OMP_NUM_THREADS"] = str(job["threads"])  # read when torch is loaded
     if job["launcher"]:  # one machine: no name has to be resolved to find the way to the others
@@ -121,6 +193,8 @@ def _do_stage(stage: str, env: str | None, params: str) -> None:
 
 
 def _require_same(group: Group) -> None:
+    group.barrier()
+    clocks = group.gather(time.time())
     own = {name: version(name) for name in SAME_EVERYWHERE} | {"Python": platform.python_version()}
     every = group.gather(own)
     for rank, other in enumerate(every):
@@ -133,6 +207,11 @@ def _require_same(group: Group) -> None:
             raise ConfigurationError(
                 f"ranks 0 and {rank} have different versions: {', '.join(differing)}; install the "
                 "same requirements.lock on all nodes"
+            )
+        if abs(clocks[rank] - clocks[0]) > CLOCK_SECONDS:
+            raise ConfigurationError(
+                f"the clocks of ranks 0 and {rank} differ by {abs(clocks[rank] - clocks[0]):.0f} "
+                "seconds; set those of all nodes by NTP"
             )
 
 
@@ -174,9 +253,25 @@ def _use_device(device: str) -> None:
     prefer_device(device)
 
 
-def _log(level: int) -> None:
-    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
+def _log(rank: int, prefix: str = "") -> None:
+    logging.basicConfig(
+        format=f"%(asctime)s %(levelname)-7s {prefix}%(message)s", datefmt="%H:%M:%S"
+    )
+    level = logging.WARNING if rank else logging.INFO
     logging.getLogger("decodiff_pipeline").setLevel(level)
+
+
+def _keep_warnings(file: Path) -> None:
+    """Write warnings to a file too, for the process that has started this one to log."""
+
+    class Lines(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return json.dumps([record.name, record.levelno, record.getMessage()])
+
+    handler = logging.FileHandler(file)
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(Lines())
+    logging.getLogger("decodiff_pipeline").addHandler(handler)
 
 
 def _report(error: BaseException, rank: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -46,8 +47,13 @@ def work(content: str, group: Group) -> Any:
             raise RuntimeError("boom\nin two lines")
         if job.fault == "full":
             raise OSError(28, "No space left on device", "cache/shard")
+        if job.fault == "memory":
+            raise MemoryError("Unable to allocate 9 GiB")
         if job.fault == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+    logging.getLogger("decodiff_pipeline.test").warning("all see this")
+    if group.rank == 1:
+        logging.getLogger("decodiff_pipeline.test").warning("image %s is odd", "a.png")
     group.barrier()
     assert current_group() is group
     first = group.broadcast({"third": 1 / 3} if group.first else None)
@@ -60,9 +66,11 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
 
 
-def test_results_come_back_by_rank() -> None:
+def test_results_and_warnings_come_back(caplog: pytest.LogCaptureFixture) -> None:
     seen = [[0, {"third": 1 / 3}], [1, {"third": 1 / 3}]]
     assert launch("test_launch:work", Job(), WORKERS) == [[seen, 1], [seen, 1]]
+    # The first process has the terminal, and says by itself what it has to say.
+    assert caplog.messages == ["image a.png is odd (rank 1 of 2 processes)"]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +82,9 @@ def test_results_come_back_by_rank() -> None:
             ComputeError,
             r"^RuntimeError: boom \(rank 1 of 2 processes\); the lines",
             marks=SLOW,
+        ),
+        pytest.param(
+            "memory", ComputeError, "9 GiB.*rank 1.*memory ran out: set compute", marks=SLOW
         ),
         pytest.param("full", OSError, "No space left.*rank 1 of 2.*cache/shard", marks=SLOW),
         ("killed", ComputeError, "^rank 1 of 2 processes was ended by SIGKILL.*give the same"),

@@ -13,7 +13,7 @@ import pytest
 from tests.models import small_pipeline
 
 from decodiff_pipeline.compute.config import ComputeConfig
-from decodiff_pipeline.errors import ComputeError, ImageError
+from decodiff_pipeline.errors import ComputeError, DataError, ImageError
 from decodiff_pipeline.evaluation import scoring
 from decodiff_pipeline.evaluation.baselines import AutoencoderBaseline
 from decodiff_pipeline.evaluation.config import EvaluationConfig
@@ -89,6 +89,12 @@ def test_two_processes_score_as_one_and_go_on_after_a_kill(
     inode = next(kept[0].glob("*.npy")).stat().st_ino
     assert_the_same(expected, scored(parts, "two", model, TWO))
     assert inode in {file.stat().st_ino for file in (store.path / "00000").iterdir()}
+
+
+def test_a_second_run_is_refused(parts: World) -> None:
+    store = PredictionStore(parts.images.path.parent / "predictions")
+    with store.locked(), pytest.raises(DataError, match=r"another run is scoring into .*wait"):
+        scored(parts, "predictions", small_pipeline(NAMES), ComputeConfig(processes=1))
 
 
 @pytest.mark.slow

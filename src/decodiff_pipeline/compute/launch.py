@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -29,11 +29,11 @@ logger = logging.getLogger(__name__)
 
 ENTRY = "decodiff_pipeline.distributed"
 JOB, RESULT, ERROR = "job.json", "result-{}.json", "error-{}.json"
+WARNINGS = "warnings-{}.jsonl"
 # The launcher replaces the handlers of the signals it is told; Kedro's run needs its own.
 UNUSED_SIGNAL = signal.SIGUSR2
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 SHUTDOWN_SECONDS = "5"
-# What it logs stands in the error that is raised.
 TORCH_LOGGERS = ("multiprocessing.api", "agent.server.api")
 
 
@@ -43,7 +43,7 @@ def launch(work: str, job: BaseModel, workers: Workers) -> list[Any]:
     Each process calls ``work`` with the job as JSON and its
     :class:`~decodiff_pipeline.compute.group.Group`. Process 0 has the terminal. When one process
     fails or this one is interrupted, all are ended. Within a group that a scheduler has started,
-    this process does its own part of the job.
+    this process does its own part of the job. Warnings of all processes are logged in the end.
 
     Args:
         work: ``module:function``, which takes the job and the group and returns a JSON value.
@@ -71,7 +71,9 @@ def launch(work: str, job: BaseModel, workers: Workers) -> list[Any]:
         try:
             agent("-m", ENTRY, "--job", str(folder / JOB))
         except ChildFailedError as error:
-            raise _explained(error.failures, folder, workers.processes) from None
+            raise _cause(error.failures, folder, workers.processes) from None
+        finally:
+            _log_warnings(folder, workers.processes)
         return [
             json.loads((folder / RESULT.format(rank)).read_text())
             for rank in range(workers.processes)
@@ -84,12 +86,25 @@ def call(work: str, job: str, group: Group) -> Any:
     return getattr(import_module(module), function)(job, group)
 
 
+def _log_warnings(folder: Path, processes: int) -> None:
+    """Log what the processes but the first have warned of, the same once."""
+    said = set()
+    for rank in range(processes):
+        file = folder / WARNINGS.format(rank)
+        for line in file.read_text().splitlines() if file.is_file() else ():
+            with suppress(ValueError):  # a killed process may have left half a line
+                name, level, message = json.loads(line)
+                if rank and message not in said:
+                    where = f"(rank {rank} of {processes} processes)"
+                    logging.getLogger(name).log(level, "%s %s", message, where)
+                said.add(message)
+
+
 def _launch_config(processes: int, folder: Path) -> Any:
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
     from torch.distributed.launcher.api import LaunchConfig
 
-    for name in TORCH_LOGGERS:
-        logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
+    hide_torch_errors()
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_SECONDS)
     return LaunchConfig(
         min_nodes=1,
@@ -105,6 +120,12 @@ def _launch_config(processes: int, folder: Path) -> Any:
             log_dir=str(folder), redirects={rank: Std.ALL for rank in range(1, processes)}
         ),
     )
+
+
+def hide_torch_errors() -> None:
+    """Leave out what torch's launcher logs of a failure: it stands in the error that is raised."""
+    for name in TORCH_LOGGERS:
+        logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
 
 
 @contextmanager
@@ -128,7 +149,7 @@ def _exit(number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def _explained(failures: Any, folder: Path, processes: int) -> Exception:
+def _cause(failures: Any, folder: Path, processes: int) -> Exception:
     """The error that says best why the processes ended."""
     for rank, failure in sorted(failures.items()):
         # Those that the launcher ends itself get SIGTERM.
@@ -144,10 +165,11 @@ def _explained(failures: Any, folder: Path, processes: int) -> Exception:
     if not reports:
         codes = {rank: failure.exitcode for rank, failure in sorted(failures.items())}
         return errors.ComputeError(f"processes ended without a message, with exit codes {codes}")
-    return _error(reports[0], processes)
+    return explained(reports[0], processes)
 
 
-def _error(report: dict[str, Any], processes: int) -> Exception:
+def explained(report: dict[str, Any], processes: int) -> Exception:
+    """The error that a process's report describes, naming its rank."""
     where = f"(rank {report['rank']} of {processes} processes)"
     if report["expected"]:
         return getattr(errors, report["type"])(f"{report['message']} {where}")

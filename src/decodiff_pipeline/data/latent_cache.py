@@ -138,7 +138,10 @@ class LatentCache:
             line = json.dumps({"shard": shard, "shard_sha256": sha256, "keys": list(keys)})
             append_lines(self.path / JOURNAL, line.encode() + b"\n", sync=True)
         except Exception as error:
-            msg = f"latent cache shard {self.path / shard} cannot be written: {error}"
+            msg = (
+                f"latent cache shard {self.path / shard} cannot be written ({error}); free some "
+                "space and give the same command again: what was finished is kept"
+            )
             raise CacheError(msg) from error
 
     def next_number(self) -> int:
@@ -160,7 +163,10 @@ class LatentCache:
                 index.to_parquet(temporary)
             (self.path / JOURNAL).unlink()
         except OSError as error:
-            msg = f"latent cache index {self.path / INDEX} cannot be written: {error}"
+            msg = (
+                f"latent cache index {self.path / INDEX} cannot be written ({error}); free some "
+                "space and give the same command again: what was finished is kept"
+            )
             raise CacheError(msg) from error
 
     @contextmanager

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import filelock
 import numpy as np
 import pandas as pd
 
@@ -124,6 +125,26 @@ class PredictionStore:
             index["row"] = index.groupby("category").cumcount()
             index.set_index(order).sort_index().to_parquet(folder / INDEX, index=False)
         shutil.rmtree(self.work_folder, ignore_errors=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs from scoring into the folder, until the block or this process ends.
+
+        Raises:
+            DataError: Another run is scoring into it.
+        """
+        lock = filelock.FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)
+        with self.reporting():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire()
+            except filelock.Timeout as error:
+                msg = f"another run is scoring into {self.path}; wait for it to end"
+                raise DataError(msg) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextmanager
     def reporting(self) -> Iterator[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import closing
+from contextlib import closing, nullcontext
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -65,7 +65,7 @@ def score_images(
     Raises:
         ModelError: The model does not know a category, or gives a map or score that is no number.
         ImageError: An image cannot be read.
-        DataError: The predictions cannot be written.
+        DataError: The predictions cannot be written, or another run is scoring into the store.
         ComputeError: A process was killed.
     """
     wanted = manifest[manifest["split"].isin(SCORED_SPLITS)]
@@ -76,10 +76,11 @@ def score_images(
             f"{', '.join(model.categories)}); run {kedro_run('train')} first"
         )
     ordered = wanted.sort_values("category", kind="stable")
-    parts = score_parts(model, ordered, images, store, config, compute, name="scoring")
     group = current_group() or ALONE
-    if group.first:
-        store.replace(describe(model, wanted, config), parts, ordered.index)
+    with store.locked() if group.first else nullcontext():
+        parts = score_parts(model, ordered, images, store, config, compute, name="scoring")
+        if group.first:
+            store.replace(describe(model, wanted, config), parts, ordered.index)
     group.barrier()
 
 
