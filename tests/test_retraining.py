@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
 import os
 import shutil
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
+import requests
 import yaml
 from PIL import Image
 
@@ -275,7 +278,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "--workers", "1", "--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}",
         "--artifacts-destination", str(home / "artifacts"),
     ]  # fmt: skip
-    quiet = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # seven processes less
+    quiet = {
+        **os.environ,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven processes less
+        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http",
+        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": base64.urlsafe_b64encode(bytes(32)).decode(),
+    }
     with (home / "log").open("w") as log, subprocess.Popen(
         command, cwd=home, env=quiet, stdout=log, stderr=log, start_new_session=True
     ) as process:  # fmt: skip
@@ -284,6 +293,54 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             os.killpg(process.pid, signal.SIGTERM)
+
+
+def test_a_webhook_tells_that_a_version_became_champion(server: str, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    told = tmp_path / "told"
+    command = ["sh", "-c", 'echo "$MODEL_NAME $MODEL_VERSION" >> "$0"', str(told)]
+    script = ROOT / "deploy" / "on_promotion.py"
+    key = "s3cret"
+    secret = {**os.environ, "WEBHOOK_SECRET": key}
+    with subprocess.Popen([sys.executable, script, str(port), *command], env=secret) as receiver:
+        try:
+            url = f"http://127.0.0.1:{port}/"
+            client = MlflowClient(server, registry_uri=server)
+            client.create_webhook("line", url, ["model_version_alias.created"], secret=key)
+            client.create_registered_model("hooked")
+            run = client.create_run(client.create_experiment("hooked")).info
+            client.create_model_version("hooked", run.artifact_uri, run.run_id)
+            for alias in ("challenger", "champion"):
+                client.set_registered_model_alias("hooked", alias, "1")
+            deadline = time.monotonic() + 30
+            while not told.exists() and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert told.read_text() == "hooked 1\n"
+
+            event = {"entity": "model_version_alias", "action": "created"}
+            event["data"] = {"name": "hooked", "alias": "champion", "version": "2"}
+            body = json.dumps(event)
+            now = int(time.time())
+            for other, when, status in (
+                (key, now, 204),
+                (key, now - 900, 401),
+                ("x", now, 401),
+            ):
+                signed = hmac.digest(other.encode(), f"7.{when}.{body}".encode(), "sha256")
+                headers = {
+                    "X-MLflow-Delivery-Id": "7",
+                    "X-MLflow-Timestamp": str(when),
+                    "X-MLflow-Signature": f"v1,{base64.b64encode(signed).decode()}",
+                }
+                assert requests.post(url, body, headers=headers, timeout=20).status_code == status
+            assert requests.post(url, body, timeout=20).status_code == 401
+            assert told.read_text() == "hooked 1\nhooked 2\n"
+        finally:
+            receiver.terminate()
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
