@@ -38,7 +38,6 @@ def record(root: Path, environment: str | None) -> str:
     """Let ``dvc.lock`` name the artifacts in the project, and the registered version the lock.
 
     Args:
-        root: The project's folder.
         environment: Kedro's; its ``dvc.yaml`` is written first.
 
     Returns:
@@ -112,18 +111,16 @@ def _require_written_parameters(project: Project) -> None:
     for name in _names(made):
         used, written = (_value(tree, name) for tree in (made["parameters"], project.parameters))
         if used not in (None, written):
-            msg = (
+            raise ConfigurationError(
                 f"the model was trained with --params {name}={used}, where {where} says {written}: "
                 f"write it there, or train again without it ({kedro_run('train')})"
             )
-            raise ConfigurationError(msg)
     others = [n for n in _names(evaluated) if n.split(".")[0] not in made.get("parameters", {})]
     if others:
-        msg = (
+        raise ConfigurationError(
             f"the last evaluation was given {', '.join(others)} by --params, which DVC does not "
             f"see: write it into {where} and evaluate again ({kedro_run('evaluation')})"
         )
-        raise ConfigurationError(msg)
 
 
 def _names(made: dict[str, Any]) -> list[str]:

@@ -85,7 +85,6 @@ def retrain(
     """Bring data, model and champion up to date.
 
     Args:
-        root: The project's folder.
         environment: Kedro's; the project's own ``dvc.yaml`` without one.
         commit: Commit ``dvc.lock`` and the reports that Git tracks, also those of a retraining
             that fails half-way, so that the next one goes on where it stopped. If nothing has

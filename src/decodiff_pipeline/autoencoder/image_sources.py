@@ -52,8 +52,6 @@ class ManifestImages:
 
         Args:
             manifest: Columns ``split``, ``label`` and ``path`` (relative to the root) at least.
-            images: The data root.
-            split: Which split to take.
 
         Raises:
             DataError: If the split holds no good image.

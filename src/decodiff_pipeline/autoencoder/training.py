@@ -54,7 +54,6 @@ def train_autoencoder(
 
     Args:
         sources: The images, by the names in ``config.sources``.
-        config: Everything else.
         on_log: Called with every row of the log as it is made.
 
     Returns:

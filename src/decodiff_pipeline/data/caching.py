@@ -311,8 +311,7 @@ def _check_room(cache: LatentCache, values: int, dtype: str) -> None:
     needed = values * BYTES[dtype] + SPARE_BYTES
     free = shutil.disk_usage(cache.path).free
     if free < needed:
-        msg = (
+        raise CacheError(
             f"latent cache {cache.path} needs {needed / 2**20:.0f} MiB but the disk has "
             f"{free / 2**20:.0f} MiB left; free some, or lower latent_cache.views"
         )
-        raise CacheError(msg)

@@ -67,7 +67,6 @@ def refuse_near_misses(parent: Path, known: Collection[str], meanings: Mapping[s
     """Refuses folders with images in them whose name is nearly one that the layout knows.
 
     Args:
-        parent: Where they lie.
         known: Names that the layout looks for.
         meanings: Other words, without spaces, hyphens and underscores, by what is meant; those
             for names that are not known are left aside.

@@ -222,11 +222,10 @@ class LatentReader:
         index = cache.index().drop_duplicates("key", keep="last").set_index("key")
         unknown = [key for key in keys if key not in index.index]
         if unknown:
-            msg = (
+            raise CacheError(
                 f"latent cache {cache.path} lacks {len(unknown)} of {len(keys)} latents; "
                 f"run {kedro_run('latent_caching')}"
             )
-            raise CacheError(msg)
         wanted = index.loc[list(keys)]
         self._places = list(zip(wanted["shard"], wanted["row"], strict=True))
         digests = wanted.drop_duplicates("shard")
@@ -258,9 +257,8 @@ def _open_shard(path: Path, sha256: str) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     if not path.is_file() or file_sha256(path) != sha256:
-        msg = (
+        raise CacheError(
             f"latent cache shard {path} is damaged (its SHA-256 is not the recorded "
             f"{sha256[:12]}…); delete this file and run {kedro_run('latent_caching')}"
         )
-        raise CacheError(msg)
     return load_file(path)

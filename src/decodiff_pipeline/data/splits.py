@@ -48,11 +48,9 @@ def assign_splits(
 
     Args:
         digests: SHA-256 of each image, repeats allowed.
-        seed: Seed of the hash.
         val_fraction: Share of the images that are not test, in [0, 1).
         calibration_fraction: As `val_fraction`; their sum is below 1.
         test_fraction: Share of all images, in [0, 1).
-        version: Of this rule, 1 or 2.
 
     Returns:
         The split of each digest.

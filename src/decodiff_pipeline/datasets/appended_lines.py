@@ -19,7 +19,6 @@ class AppendedLinesDataset(AbstractDataset[Any, Any]):
 
         Args:
             filepath: The file; it and its folder are made where they are missing.
-            metadata: Anything; Kedro ignores it.
         """
         self._filepath = Path(filepath)
         self.metadata = metadata

@@ -39,7 +39,6 @@ class ChampionModelDataset(AbstractDataset[NoReturn, "ChampionModel"]):
         Args:
             filepath: Folder of the copy; the next champion's takes its place.
             model_name: The model in the registry whose champion is meant.
-            metadata: Anything; Kedro ignores it.
         """
         self._filepath = Path(filepath)
         self._model_name = model_name
@@ -66,7 +65,6 @@ class ChampionModel:
 
     Args:
         folder: Where its copy is kept.
-        model: Name in the registry.
     """
 
     def __init__(self, folder: Path, model: str) -> None:
@@ -87,11 +85,10 @@ class ChampionModel:
             return None
         registered = version.tags.get("model_sha256")
         if registered is None:
-            msg = (
+            raise ModelError(
                 f"{version.uri}, the champion, has no tag model_sha256 to compare its files with; "
                 f"promote a version that {kedro_run('registration')} made, {CURE}"
             )
-            raise ModelError(msg)
         if self._copied() != registered:
             self._copy(version, registered)
         return Champion(self.model, version.number, registered, logged_folder(self._folder))
@@ -103,11 +100,10 @@ class ChampionModel:
             import mlflow
 
             uri = redact(mlflow.get_registry_uri())
-            msg = (
+            raise ModelError(
                 f"training.init_from is champion, but MLflow at {uri} did not answer when asked "
                 f"for the champion of {self.model} ({first_line(error)}); check MLflow, {CURE}"
-            )
-            raise ModelError(msg) from error
+            ) from error
 
     def _copied(self) -> str | None:
         """SHA-256 of the copy at hand."""
@@ -129,15 +125,13 @@ class ChampionModel:
                 )
                 found = folder_sha256(logged_folder(temporary))
             except Exception as error:
-                msg = (
+                raise ModelError(
                     f"the files of {version.uri}, the champion, cannot be read "
                     f"({first_line(error)}); check MLflow's artifact store, {CURE}"
-                )
-                raise ModelError(msg) from error
+                ) from error
             if found != registered:
-                msg = (
+                raise ModelError(
                     f"the files of {version.uri}, the champion, are not those that were registered "
                     f"(SHA-256 {found[:12]}… instead of {registered[:12]}…); restore them, go back "
                     f"with {kedro_run('rollback')}, {CURE}"
                 )
-                raise ModelError(msg)

@@ -49,7 +49,6 @@ class EarlierEvaluationDataset(AbstractDataset[NoReturn, "EarlierEvaluations"]):
             filepath: The evaluation's record of its images (Parquet).
             metrics: Its metrics (JSON), relative to the same project.
             model_name: The model in the registry whose champion is meant.
-            metadata: Anything; Kedro ignores it.
         """
         self._record = Path(filepath)
         self._metrics = Path(metrics)
@@ -80,7 +79,6 @@ class EarlierEvaluations:
     Args:
         record: Path of the record.
         metrics: Path of the metrics; both in the project, absolute or relative to its root.
-        model_name: Name in the registry.
     """
 
     def __init__(self, record: Path, metrics: Path, model_name: str) -> None:

@@ -29,8 +29,6 @@ class DiffusersDataset(AbstractDataset[Any, Any]):
 
         Args:
             model: Import path of a class with ``from_pretrained``.
-            filepath: The folder.
-            metadata: Anything; Kedro ignores it.
         """
         self._model = model
         self._filepath = Path(filepath)
@@ -93,8 +91,6 @@ class HandleDataset(AbstractDataset[Any, Any]):
         Args:
             handle: Import path of a class that is built from a ``pathlib.Path`` and keeps it as
                 ``path``; or ``pathlib.Path`` itself.
-            filepath: The folder.
-            metadata: Anything; Kedro ignores it.
         """
         self._handle = handle
         self._filepath = Path(filepath)

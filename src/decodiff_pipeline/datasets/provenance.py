@@ -31,7 +31,6 @@ class ProvenanceDataset(AbstractDataset[NoReturn, dict[str, Any]]):
         Args:
             registration: What the registration wrote last.
             model: Folder of the pipeline.
-            metadata: Anything; Kedro ignores it.
         """
         self._registration, self._model = registration, model
         self.metadata = metadata

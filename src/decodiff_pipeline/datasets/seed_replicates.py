@@ -53,7 +53,6 @@ class SeedReplicatesDataset(AbstractDataset[NoReturn, dict[int, dict[str, Any]]]
 
         Args:
             filename: The metrics of a run among its artifacts (JSON).
-            metadata: Anything; Kedro ignores it.
         """
         self._filename = filename
         self.metadata = metadata

@@ -151,7 +151,6 @@ def network_from_tensors(
         config: As :class:`DeCoDiffUNet` saves it.
         tensors: All of its tensors, by the file's names.
         label: The file's name of one of the network's tensors.
-        source: The file, for messages.
 
     Raises:
         ModelError: They are not this network's tensors.

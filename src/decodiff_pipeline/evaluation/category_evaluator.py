@@ -26,8 +26,6 @@ class CategoryEvaluator:
 
     Args:
         index: Of the predictions, labelled by the protocol (`protocols.labelled`).
-        images: The raw images, for the masks.
-        config: Protocol and limit of AUPRO.
     """
 
     def __init__(
@@ -46,11 +44,7 @@ class CategoryEvaluator:
         self._config = config
 
     def metrics(self, rows: pd.DataFrame | None = None) -> Metrics:
-        """Image and pixel metrics of all the images, or of some of them.
-
-        Args:
-            rows: Of `rows`.
-        """
+        """Image and pixel metrics of all the images, or of some of them."""
         rows = self.rows if rows is None else rows
         return {
             **image_metrics(scores(rows), defective(rows)),

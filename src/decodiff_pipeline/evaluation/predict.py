@@ -125,7 +125,6 @@ def predict(
     Args:
         images: Read as needed, as `data.read_ahead` does.
         bar: Advanced by the images that are done.
-        batch_size: Images computed at once.
         steps: Reverse steps; ``None`` for those the model was saved with.
 
     Yields:

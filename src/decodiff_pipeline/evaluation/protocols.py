@@ -73,7 +73,6 @@ def compared(
     Args:
         maps: Anomaly maps as the model gives them, one for each row.
         rows: Images of which every pixel's truth is known (`with_ground_truth`), labelled.
-        config: Protocol and resolution.
 
     Returns:
         Both at the size of the model's maps, or of the part of the images that the model saw.
@@ -112,8 +111,6 @@ def ground_truth(
 
     Args:
         rows: Manifest rows, as `with_ground_truth` returns them.
-        images: Where the masks are.
-        geometry: How images were fitted into squares.
         protocol: How masks are resized.
         resolution: ``native`` for masks as they are, but for what the model did not see.
     """
@@ -140,7 +137,6 @@ def native_maps(
     Args:
         maps: Anomaly maps as the model gives them.
         sizes: Width and height of each image in pixels.
-        geometry: How images were fitted into squares.
     """
 
     def enlarge(index: int) -> np.ndarray:
@@ -227,9 +223,6 @@ def require_same_protocol(
 
     Args:
         result: Of an earlier node, with the keys ``protocol`` and ``resolution``.
-        name: Of its data set.
-        protocol: That is asked for.
-        resolution: That is asked for.
 
     Raises:
         DataError: The result is by another one.

@@ -64,8 +64,6 @@ def identity(
     Args:
         about: Of the model, as `scoring.describe` returns it.
         manifest: The validated manifest, of the categories that the model knows.
-        images: The raw images, for the masks.
-        config: Protocol and resolution.
 
     Raises:
         ImageError: A mask cannot be read.

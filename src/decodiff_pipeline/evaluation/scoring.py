@@ -59,9 +59,6 @@ def score_images(
     The store is replaced as a whole once everything is scored. A run that was killed goes on at
     the parts that it was writing.
 
-    Args:
-        config: Batch size and number of reverse steps.
-
     Raises:
         ModelError: The model does not know a category, or gives a map or score that is no number.
         ImageError: An image cannot be read.
@@ -129,8 +126,6 @@ def score_parts(
     Args:
         rows: Manifest rows of categories that the model knows, categories together.
         store: In whose work folder the parts are kept; those of a killed run are used again.
-        config: Batch size and number of reverse steps.
-        name: Of the progress bar.
         arrays: Whether maps and reconstructions are kept, or scores alone.
 
     Returns:
@@ -225,8 +220,6 @@ def predictions_of(
 
     Args:
         rows: All of categories that the model knows.
-        config: Batch size and number of reverse steps.
-        name: Of the progress bar.
 
     Raises:
         ModelError: The model gives a map or score that is no number.

@@ -79,8 +79,6 @@ class DrawnImages(ImageFolder):
     """A folder whose images and masks are drawn when they are read.
 
     Args:
-        chosen: What to draw.
-        images: Where the good images are.
         geometry: Of the model's input; a defect is put into the image after its resize.
     """
 

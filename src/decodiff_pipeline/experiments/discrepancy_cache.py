@@ -60,9 +60,7 @@ def cache_discrepancies(
     Args:
         model: Autoencoder and network; its scoring is not looked at.
         rows: Manifest rows of the images, of categories the model knows, categories together.
-        images: The raw images.
         folder: Where the discrepancies go.
-        batch_size: Images at once.
 
     Raises:
         ImageError: An image cannot be read.
@@ -108,9 +106,7 @@ def measure_from_cache(
     Args:
         model: Whose limits, reference, fusion and image score are used.
         cached: From a model with the same network and reverse steps.
-        images: The raw images, for the masks.
         folder: Where the maps are while they are judged.
-        config: Protocol, limit of AUPRO and batch size.
 
     Returns:
         ``mean`` and ``categories``, with the keys of :data:`METRICS`; categories also count their

@@ -149,20 +149,13 @@ class ParameterErrors:
 
     Kedro's own error holds pydantic's as text of five lines each. Here the parameters that it
     names are validated again.
-
-    Args:
-        context: Kedro's context, which knows the configuration folders.
     """
 
     def __init__(self, context: KedroContext) -> None:
         self._context = context
 
     def sentences(self, error: BaseException) -> list[str]:
-        """Explain an error of Kedro's parameter validation.
-
-        Args:
-            error: A ``ParameterValidationError``.
-        """
+        """Explain an error of Kedro's parameter validation."""
         from kedro.framework.project import pipelines
         from kedro.validation import TypeExtractor
 

@@ -101,7 +101,6 @@ def describe_manifest(
         manifest: A row for each image.
         name: Of the data set.
         path: Where the manifest is; outside the project only the file's name is told.
-        project: The project's root.
         context: ``training`` or ``evaluation``.
 
     Returns:

@@ -71,11 +71,6 @@ def _sentences(saved: Mapping[str, Any]) -> list[str]:
 def parent_tags(client: Any, experiment_id: str, run_id: str, dataset: str) -> dict[str, str]:
     """The tag that puts a run under the run of its `dvc repro`, which the first stage makes.
 
-    Args:
-        client: An ``MlflowClient``.
-        experiment_id: Of the run.
-        run_id: Of the stage that is over.
-
     Returns:
         No tag where DVC did not start this process.
     """

@@ -18,11 +18,7 @@ DISTURBING = (*STOPPING, signal.SIGINT)
 
 
 class RunEnd:
-    """Sees to it that a run ends as something, for Kedro calls no hook in these cases.
-
-    Args:
-        end: Called when the process exits while it is watched.
-    """
+    """Sees to it that a run ends as something, for Kedro calls no hook in these cases."""
 
     def __init__(self, end: Callable[[], None]) -> None:
         self._end = end

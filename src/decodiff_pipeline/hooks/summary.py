@@ -31,9 +31,6 @@ class SummaryHooks:
     """Print metrics, the verdict on drift, and the way to the report, MLflow run and model.
 
     Only what the run has written is shown, so a run of the data validation alone prints nothing.
-
-    Args:
-        tracking: The tracking hook of the same run.
     """
 
     def __init__(self, tracking: TrackingHooks) -> None:

@@ -53,10 +53,6 @@ class Limits(NamedTuple):
 def tabulate(rows: Sequence[Row], limits: Mapping[str, Limits]) -> pd.DataFrame:
     """Decide on every image.
 
-    Args:
-        rows: Of the journal.
-        limits: The thresholds of every category.
-
     Returns:
         A row an image, columns as in `COLUMNS`.
     """

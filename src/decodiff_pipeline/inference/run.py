@@ -63,11 +63,8 @@ def infer(
     """Score what is new or changed, write its maps and overlays, and decide on every image.
 
     Args:
-        model: The pipeline as ``save_pretrained`` wrote it.
         onnx: Its ONNX export, which only the backend ``onnxruntime`` needs.
-        thresholds: As the evaluation writes them.
         store: Where maps, overlays and the journal go.
-        max_pixels: Largest width times height of an image.
         compute: How many processes score; ONNX Runtime uses all cores in one.
 
     Returns:
@@ -157,11 +154,10 @@ def _score_part(job: _Job, journal: Journal, group: Group) -> int:
 
 def _require_apart(source: Path, output: Path) -> None:
     if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
-        msg = (
+        raise ConfigurationError(
             f"inference.output {output} lies in inference.source {source}: the next run would take "
             "its maps for images; name a folder outside"
         )
-        raise ConfigurationError(msg)
 
 
 def _limits(

@@ -83,7 +83,6 @@ class InferenceSource:
         """The bytes of an image file and their SHA-256.
 
         Args:
-            item: The image.
             max_pixels: No file is larger than this many pixels can make it.
 
         Raises:

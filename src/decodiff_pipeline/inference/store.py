@@ -72,7 +72,6 @@ class Journal:
         rows: Path of an image → its row, the newest where there were several.
 
     Args:
-        folder: The folder.
         shared: Whether other processes write to it meanwhile.
     """
 

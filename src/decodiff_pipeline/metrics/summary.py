@@ -59,7 +59,6 @@ def spread(
     Args:
         replicates: The ``metrics.json`` of other runs, by seed.
         metrics: That of this run, which stands for its own seed.
-        seed: This run's.
 
     Returns:
         For each category of this run, and for ``mean`` (the mean over categories), each metric

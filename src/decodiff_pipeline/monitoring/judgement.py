@@ -70,11 +70,7 @@ def judge(
 
 
 def render_text(answer: Mapping[str, Any]) -> str:
-    """The verdict for a terminal: whether anything drifts, and why.
-
-    Args:
-        answer: As `judge` returned it.
-    """
+    """The verdict for a terminal: whether anything drifts, and why."""
     found = {category["status"] for category in answer["categories"].values()}
     verdict = next((status for status in (DRIFT, STABLE) if status in found), TOO_FEW)
     return "\n".join([f"monitoring: {verdict}", *answer["why"]])
@@ -205,7 +201,6 @@ def render_report(answer: Mapping[str, Any], source: RecentSource) -> str:
     """Render an answer as one HTML page that loads nothing from elsewhere.
 
     Args:
-        answer: As `judge` returned it.
         source: Where the thumbnails come from.
     """
     unusual = [one | {"picture": _thumbnail(source, one["path"])} for one in answer["unusual"]]

@@ -40,7 +40,6 @@ def measure_recent(
     Args:
         reference: As `make_reference` returned it.
         config: Category, most images, batch size.
-        max_pixels: Largest width times height of an image.
 
     Returns:
         Columns ``category``, ``path``, ``error`` (empty where all is well), ``known`` (whether the

@@ -43,11 +43,7 @@ Result = TypeVar("Result")
 
 
 class ReferenceFile:
-    """A handle on the file of a reference.
-
-    Args:
-        path: The JSON file.
-    """
+    """A handle on the file of a reference."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

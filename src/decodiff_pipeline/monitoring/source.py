@@ -164,7 +164,6 @@ class RecentSource:
         Args:
             category: Of all of it; ``None`` for what the table or the folders say.
             scores_of: Of a request log: see `read_log`.
-            last_days: The same.
 
         Returns:
             Columns ``category``, ``path`` (empty where there is none) and ``score`` (NaN where

@@ -36,10 +36,6 @@ class AliasLock:
     A process that was killed leaves its lock: one on the same machine takes it over at once, others
     after `LEASE`. A holder that was only held up notices by `require`, which is asked before each
     alias is moved; what remains is the time of that one request.
-
-    Args:
-        client: Of the registry.
-        name: The model whose aliases are moved.
     """
 
     def __init__(self, client: MlflowClient, name: str) -> None:

@@ -93,11 +93,7 @@ def _filled(address: str, environment: Mapping[str, str]) -> str | None:
 
 
 def headline(line: Mapping[str, Any]) -> str:
-    """The outcome as a sentence.
-
-    Args:
-        line: Of the audit log.
-    """
+    """The outcome as a sentence."""
     old, new = line["from_version"], line["to_version"]
     replaced = "the first champion" if old is None else f"champion in place of version {old}"
     kept = "there is no champion" if old is None else f"version {old} stays champion"

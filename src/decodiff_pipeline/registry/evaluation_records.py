@@ -33,8 +33,6 @@ def find_record(
     """The record of an evaluation with this identity, if the run has one.
 
     Args:
-        client: Of the store that the run is in.
-        run_id: The run that made the version.
         identity: See `evaluation.record.identity`.
     """
     for path in (_path(identity), RECORD_FILE):
@@ -55,8 +53,6 @@ def keep_record(client: MlflowClient, run_id: str, record: pd.DataFrame) -> None
     """Add a record to those of a version, unless the run has it.
 
     Args:
-        client: Of the store that the run is in.
-        run_id: The run that made the version.
         record: As `evaluation.assessment` makes it; one without an identity is not kept.
     """
     identity = record.attrs.get(IDENTITY)

@@ -64,7 +64,6 @@ def judge(inputs: GateInputs, config: PromotionConfig) -> list[Gate]:
 
     Args:
         inputs: Of one run, on the current test images.
-        config: Limits.
 
     Returns:
         All gates; where the version does not answer or its files are not the registered ones,

@@ -83,14 +83,7 @@ def serving_config(config: RegistrationConfig) -> dict[str, int]:
 def log_model(
     model: TrainedModel, config: RegistrationConfig, tags: Mapping[str, str], run_id: str
 ) -> ModelInfo:
-    """Log a model from code, with signature and example, to a run and its experiment.
-
-    Args:
-        model: What to log.
-        config: Name and limits.
-        tags: Tags of the logged model.
-        run_id: The run it belongs to.
-    """
+    """Log a model from code, with signature and example, to a run and its experiment."""
     import mlflow
     import pandas as pd
     from mlflow.models import Model
@@ -150,11 +143,10 @@ def check_model(info: ModelInfo, model: TrainedModel) -> None:
     local = Path(mlflow.artifacts.download_artifacts(info.model_uri))
     logged = folder_sha256(local / "artifacts" / model.folder.name)
     if logged != folder_sha256(model.folder):
-        msg = (
+        raise ModelError(
             f"the model logged as {info.model_uri} differs from {model.folder} (SHA-256 "
             f"{logged[:12]}…); nothing was registered: check the artifact store and its disk"
         )
-        raise ModelError(msg)
     image, category = model.example
     rows = pd.DataFrame({"image": [image], "category": [category]})
     try:
@@ -165,8 +157,7 @@ def check_model(info: ModelInfo, model: TrainedModel) -> None:
         msg = f"the logged model does not answer ({first_line(error)}); nothing was registered"
         raise ModelError(msg) from error
     if not math.isfinite(score):
-        msg = f"the logged model scores {score}; nothing was registered"
-        raise ModelError(msg)
+        raise ModelError(f"the logged model scores {score}; nothing was registered")
 
 
 def _signature() -> Any:

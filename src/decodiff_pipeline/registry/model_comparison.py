@@ -133,8 +133,6 @@ def pca_samples(
 
     Args:
         tests: Rows of an evaluation's record, which may hold these scores.
-        manifest: The validated manifest.
-        images: The raw images.
         categories: Those that are judged; one with too few good images to fit is left out.
     """
     samples: Samples = {}
@@ -171,8 +169,6 @@ def compare(
     Args:
         ours: Of the challenger.
         theirs: Of the other model, the same images in the same order.
-        config: Of the bootstrap.
-        evaluation: Limit of AUPRO.
     """
     common = sorted(set(ours) & set(theirs))
     options: dict[str, Any] = {

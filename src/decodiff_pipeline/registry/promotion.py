@@ -48,8 +48,6 @@ def judge_challenger(
     """Score the challenger and the champion on the same test images, and ask every gate.
 
     Args:
-        name: Of the registered model.
-        context: Data and limits.
         registered: The version that was registered here last. Somebody else may have registered
             another since, and it is said then that this is the one judged.
 
@@ -77,11 +75,6 @@ def promote(
     judgement: Judgement, config: PromotionConfig, provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Move ``champion`` if the gates are passed or overridden and nobody moved it meanwhile.
-
-    Args:
-        judgement: From `judge_challenger`.
-        config: For the reason of an override.
-        provenance: For the audit log.
 
     Returns:
         The line of the audit log. ``outcome``: ``promoted``, ``overridden``, ``refused``,
@@ -129,7 +122,6 @@ def is_logged(judgement: Judgement, line: Mapping[str, Any]) -> bool:
 
     Args:
         judgement: From `judge_challenger`, with the tags that the challenger had then.
-        line: From `promote`.
     """
     if line["outcome"] != "refused":
         return bool(line["outcome"] != "unchanged")

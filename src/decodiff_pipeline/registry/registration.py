@@ -104,11 +104,10 @@ def register(
             _link_metrics(client, registered.model_id, run_id, model.metrics)
     except (MlflowException, OSError) as error:
         uri = redact(mlflow.get_tracking_uri())
-        msg = (
+        raise ModelError(
             f"the model could not be registered in MLflow at {uri} ({first_line(error)}); it is "
             f"safe in {model.folder}: check MLflow, then run `{kedro_run('registration')}`"
-        )
-        raise ModelError(msg) from error
+        ) from error
     return {
         "name": registered.name,
         "version": registered.version,
@@ -136,12 +135,9 @@ def identity_tags(
     ``dvc_revision`` is none of them: ``dvc.lock`` is written later (`decodiff_pipeline.record`).
 
     Args:
-        folder: The saved pipeline.
-        thresholds: As the evaluation writes them.
         manifest: Of the data it was trained and evaluated on.
         record: As `training.model_record.make_record` wrote it; of another model it counts for
             nothing.
-        provenance: Code and ``--params`` of this run.
 
     Raises:
         ModelError: The folder holds no complete pipeline.

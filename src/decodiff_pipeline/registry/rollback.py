@@ -33,11 +33,6 @@ def roll_back(name: str, config: RollbackConfig, provenance: Mapping[str, Any]) 
     that is withdrawn: a second rollback goes further back. The withdrawn version keeps the reason
     as a tag, and the promotion refuses it from then on.
 
-    Args:
-        name: Of the registered model.
-        config: The reason.
-        provenance: For the audit log.
-
     Returns:
         The line of the audit log, with ``outcome`` ``rolled back``.
 
@@ -46,11 +41,10 @@ def roll_back(name: str, config: RollbackConfig, provenance: Mapping[str, Any]) 
         ModelError: There is no previous champion, or MLflow cannot be reached.
     """
     if config.reason is None:
-        msg = (
+        raise ConfigurationError(
             "rollback.reason is empty; say why the champion goes: "
             f"{kedro_run('rollback')} --params 'rollback.reason=…'"
         )
-        raise ConfigurationError(msg)
     registry = Registry(name)
     with registry.locked():
         aliases = registry.aliases()
@@ -81,12 +75,11 @@ def _restored(registry: Registry, aliases: Mapping[str, str]) -> str:
     if champion is not None and previous in (None, champion):  # a promotion was cut off
         previous = _before(registry, registry.version(champion), champion)
     if previous is None:
-        msg = (
+        raise ModelError(
             f"{registry.name} has no previous champion to go back to (champion: version "
             f"{champion}); promote another version: {kedro_run('promotion')} --params "
             "promotion.challenger=NUMBER"
         )
-        raise ModelError(msg)
     return previous
 
 

@@ -204,9 +204,6 @@ def evaluate_challenger(
     """Evaluate both versions, one after the other so that one is in memory, and compare them.
 
     Args:
-        challenger: The version to judge.
-        champion: The one it would replace, if there is one.
-        context: Data and limits.
         notes: Sentences are added that explain what the numbers do not.
 
     Raises:

@@ -55,9 +55,6 @@ class Version:
 class Registry:
     """The versions of one model.
 
-    Args:
-        name: Of the registered model.
-
     Raises:
         ModelError: MLflow's store cannot be opened.
     """
@@ -90,11 +87,10 @@ class Registry:
         """
         number = self.aliases().get(alias_or_number, alias_or_number)
         if not number.isdigit():
-            msg = (
+            raise ModelError(
                 f"no version of {self.name} has the alias {alias_or_number!r}; "
                 f"run {kedro_run('registration')}, or name a version by its number"
             )
-            raise ModelError(msg)
         with self._explained("read"):
             return _version(self.client, self.name, number)
 
@@ -167,12 +163,11 @@ class Registry:
         try:
             yield
         except (MlflowException, OSError) as error:
-            msg = (
+            raise ModelError(
                 f"the versions of {self.name} in MLflow at {redact(self.uri)} cannot be {done} "
                 f"({first_line(error)}); check MLflow, or run "
                 f"{kedro_run('registration')} first"
-            )
-            raise ModelError(msg) from error
+            ) from error
 
 
 def find_champion(name: str) -> Version | None:
@@ -213,8 +208,7 @@ def require_registry() -> None:
     try:
         mlflow.MlflowClient().search_registered_models(max_results=1)
     except (MlflowException, OSError) as error:
-        msg = (
+        raise ConfigurationError(
             f"MLflow at {redact(mlflow.get_registry_uri())} does not answer "
             f"({first_line(error)}); check the server, or MLFLOW_TRACKING_URI"
-        )
-        raise ConfigurationError(msg) from error
+        ) from error

@@ -48,7 +48,6 @@ def rank_hard_examples(rows: pd.DataFrame, thresholds: Mapping[str, float | None
 
     Args:
         rows: Images with ``category``, ``label`` and ``score``.
-        thresholds: Category → threshold.
 
     Returns:
         The rows in that order, with the column ``verdict``.

@@ -19,7 +19,6 @@ def render_page(template: str, **content: Any) -> str:
     """Render a template of ``reporting/templates``, every value escaped.
 
     Args:
-        template: Name of the file.
         content: What it names; a name that is missing is an error.
     """
     return environment().get_template(template).render(**content)

@@ -121,9 +121,6 @@ class Section:
 def render_report(given: ReportInput) -> str:
     """Render the report, every value escaped and every picture embedded.
 
-    Args:
-        given: The results.
-
     Returns:
         The page. Its policy allows this page's own style and script and embedded pictures,
         nothing else.

@@ -287,9 +287,8 @@ def _entry(path: Path, number: int, line: bytes) -> dict[str, Any]:
     except (ValueError, TypeError):
         known = set()
     if not known:
-        msg = (
+        raise TrackingError(
             f"line {number} of {path} is damaged; take it out to send the rest, or remove "
             f"{path.parent} to give up what is in it"
         )
-        raise TrackingError(msg)
     return dict(entry)

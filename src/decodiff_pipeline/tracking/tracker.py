@@ -55,10 +55,7 @@ class Tracker:
     used by several threads.
 
     Args:
-        tracking_uri: MLflow's store or server.
         experiment: Name of the experiment, created where it does not exist.
-        run_name: Name of the run.
-        tags: Tags of the run.
         unsent: Folder of the journals.
     """
 
@@ -196,7 +193,6 @@ class Tracker:
 
         Args:
             status: ``FINISHED``, ``FAILED`` or ``KILLED``.
-            tags: Last tags, such as the error.
         """
         with self._lock:
             if self.finished:

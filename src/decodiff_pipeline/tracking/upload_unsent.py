@@ -27,7 +27,6 @@ def upload(path: Path, tracking_uri: str | None = None) -> str:
     """Send the journal of a run that is over, and remove it when MLflow has it all.
 
     Args:
-        path: The journal.
         tracking_uri: Where to; ``None`` for where the run would have gone.
 
     Returns:
@@ -67,12 +66,11 @@ def _deliver(journal: Journal, uri: str) -> None:
     except DecodiffError:
         raise
     except Exception as error:
-        msg = (
+        raise TrackingError(
             f"{journal.header.run_name}: MLflow at {redact(uri)} does not take "
             f"{len(journal.pending)} records ({first_line(error)}); they stay in "
             f"{journal.path.parent}"
-        )
-        raise TrackingError(msg) from error
+        ) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -77,11 +77,10 @@ class MlflowUploader:
             self._create_run()
             return
         if run.info.lifecycle_stage != "active":
-            msg = (
+            raise ConfigurationError(
                 f"run {run.info.run_id} was deleted in MLflow: `mlflow runs restore --run-id "
                 f"{run.info.run_id}` restores it; remove {self._journal.path.parent} to give it up"
             )
-            raise ConfigurationError(msg)
 
     def _send(self, record: Record) -> None:
         """Send one record; one that MLflow will never take is named and passed over."""
@@ -137,11 +136,10 @@ class MlflowUploader:
                 if found is None:
                     raise
         if found.lifecycle_stage != "active":
-            msg = (
+            raise ConfigurationError(
                 f"experiment {name!r} was deleted in MLflow; restore it with "
                 f"`mlflow experiments restore -x {found.experiment_id}`"
             )
-            raise ConfigurationError(msg)
         return str(found.experiment_id)
 
     @property

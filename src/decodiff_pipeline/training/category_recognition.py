@@ -47,9 +47,7 @@ def fit_recognition(
     """Give a model its recogniser; it gets none where there are no calibration images.
 
     Args:
-        model: Its ``recogniser`` is set.
         manifest: The validated manifest; only good images of train and calibration are looked at.
-        images: The raw images.
         false_refusals: Share of good images that may be refused as of no category, in (0, 1).
     """
     statistics = {

@@ -44,11 +44,6 @@ class Selection:
     def update(self, monitor: str, step: int, value: float) -> bool:
         """Take note of a validation.
 
-        Args:
-            monitor: Name of what was measured.
-            step: Optimiser steps done.
-            value: The measurement, a finite number.
-
         Returns:
             Whether it is the best so far; a draw is not.
 
@@ -118,11 +113,10 @@ class CheckpointStore:
                            "sha256": sha256}}  # fmt: skip
                 temporary.write_text(json.dumps(content, indent=1))
         except Exception as error:
-            msg = (
+            raise CheckpointError(
                 f"checkpoint {weights} cannot be written ({error}); free some space and start "
                 f"again: the run goes on from step {max(self.steps(), default=0)}"
-            )
-            raise CheckpointError(msg) from error
+            ) from error
         self._remove(set(obsolete) - {checkpoint.step})
         best = (checkpoint.best or {}).get("step")
         self._remove(step for step in self.steps()[:-keep] if step != best)
@@ -144,11 +138,10 @@ class CheckpointStore:
             return self.load(steps[-1], tensors=tensors)
         except Exception as error:
             weights, record = self._files(steps[-1])
-            msg = (
+            raise CheckpointError(
                 f"checkpoint {weights} is damaged ({error}); delete {record} to go on from "
                 f"{f'step {steps[-2]}' if steps[1:] else 'the start'}"
-            )
-            raise CheckpointError(msg) from error
+            ) from error
 
     def best(self, latest: Checkpoint) -> Checkpoint:
         """The checkpoint of the best validation.
@@ -158,17 +151,15 @@ class CheckpointStore:
         """
         cure = "train again with --params training.weights=best,training.resume=never"
         if latest.best is None or latest.best["step"] is None:
-            msg = f"the training in {self.path} kept no best checkpoint; {cure}"
-            raise CheckpointError(msg)
+            raise CheckpointError(f"the training in {self.path} kept no best checkpoint; {cure}")
         step = latest.best["step"]
         try:
             return latest if step == latest.step else self.load(step)
         except Exception as error:
-            msg = (
+            raise CheckpointError(
                 f"the best checkpoint {self._files(step)[0]} is missing or damaged ({error}); "
                 f"{cure}"
-            )
-            raise CheckpointError(msg) from error
+            ) from error
 
     def dry_run(self, tensors: dict[str, torch.Tensor]) -> None:
         """Write tensors as :meth:`save` does, and remove them again.
@@ -202,8 +193,7 @@ class CheckpointStore:
         if not tensors:
             return Checkpoint(**{**content, "tensors": {}})
         if file_sha256(weights) != content["tensors"]["sha256"]:
-            msg = "its SHA-256 is not the recorded one"
-            raise ValueError(msg)
+            raise ValueError("its SHA-256 is not the recorded one")
         content["tensors"] = load_file(weights)
         return Checkpoint(**content)
 
@@ -219,11 +209,10 @@ class CheckpointStore:
         try:
             with suppress(OSError):  # a shared file system may have no locks
                 if not filelock.lock_descriptor(folder, blocking=False):
-                    msg = (
+                    raise CheckpointError(
                         f"another run is training in {self.path}; wait for it, or stop it and "
                         "give the same command again: it goes on where that one was"
                     )
-                    raise CheckpointError(msg)
             yield
         finally:
             os.close(folder)

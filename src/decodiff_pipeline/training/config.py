@@ -115,11 +115,10 @@ class TrainingConfig(BaseModel):
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if sum(given is not None for given in (self.epochs, self.steps, self.max_minutes)) != 1:
-            msg = (
+            raise ValueError(
                 "give exactly one of training.epochs, training.steps and training.max_minutes; "
                 "set the others to null"
             )
-            raise ValueError(msg)
         return self
 
     @property

@@ -71,11 +71,10 @@ def resumable(
     if resume == "if_same":
         logger.warning("%s: %s; starting over (training.resume is if_same)", found, changes)
         return None
-    msg = (
+    raise CheckpointError(
         f"{found}: {changes}; put them back to go on, or start over with "
         "--params training.resume=never"
     )
-    raise CheckpointError(msg)
 
 
 def warn_of_other_machine(

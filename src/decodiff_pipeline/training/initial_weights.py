@@ -114,11 +114,10 @@ def check_initial_weights(
     source = _existing(config.init_from)
     reasons = incompatibilities(source, config, None) if source.is_dir() else []
     if reasons:
-        msg = (
+        raise ModelError(
             f"training.init_from is {source}, a model of another kind: {' and '.join(reasons)}; "
             "train as it was trained, or set training.init_from to scratch"
         )
-        raise ModelError(msg)
 
 
 def incompatibilities(
@@ -188,11 +187,10 @@ def initial_sha256(init_from: str | None) -> str | None:
     if init_from is None:
         return None
     if init_from == CHAMPION:
-        msg = (
+        raise ConfigurationError(
             "training.init_from is champion, which moves, so that variants could start from "
             "different weights; give an ablation scratch, or the path of a model"
         )
-        raise ConfigurationError(msg)
     file = weights_file(_existing(init_from))
     state = file.stat()
     return _sha256(file, state.st_size, state.st_mtime_ns)
@@ -207,11 +205,10 @@ def _sha256(file: Path, _size: int, _modified: int) -> str:
 def _existing(init_from: str) -> Path:
     source = Path(init_from)
     if not source.exists():
-        msg = (
+        raise ConfigurationError(
             f"training.init_from is {init_from}, where there is nothing; give an existing file or "
             "folder, champion, or scratch for random weights"
         )
-        raise ConfigurationError(msg)
     return source
 
 

@@ -122,11 +122,10 @@ class TrainingRun:
         checkpoint = resumable(self.store, self.identity, self.config.resume)
         steps = self.group.gather(None if checkpoint is None else checkpoint.step)
         if len({*steps}) > 1:
-            msg = (
+            raise CheckpointError(
                 f"the processes find checkpoints of different steps in {self.store.path}: {steps}; "
                 "all nodes must see the same folder"
             )
-            raise CheckpointError(msg)
         if checkpoint is not None:
             self._resume(checkpoint)
         else:

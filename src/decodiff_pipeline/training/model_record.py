@@ -66,13 +66,6 @@ def make_record(
 ) -> dict[str, Any]:
     """What a saved model was made by; where it was kept, what it was made by then.
 
-    Args:
-        folder: The saved model.
-        record: The record of the model before.
-        inputs: From `inputs_sha256`.
-        provenance: Code and ``--params`` of this run.
-        parameters: Groups of parameters by name.
-
     Returns:
         ``model_sha256``, ``inputs_sha256``, `MADE_BY` and ``parameters``, JSON-ready.
     """

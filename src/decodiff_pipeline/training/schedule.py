@@ -18,8 +18,6 @@ def learning_rate(
 
     Args:
         step: Optimiser steps done so far, 0…total-1.
-        total: Length of the run in steps.
-        peak: Highest rate.
         warmup_steps: Steps over which the rate rises; the first step already trains.
         final: Rate at the end of the cosine, as a share of the peak.
         cosine_length: Where the cosine ends, in lengths of the run, at least 1. The released

@@ -62,7 +62,6 @@ def images_to_fit(manifest: pd.DataFrame, categories: Collection[str]) -> pd.Dat
     """The rows of the good val images that a model's scoring is fitted on.
 
     Args:
-        manifest: The validated manifest.
         categories: Those the model knows.
 
     Raises:
@@ -71,9 +70,8 @@ def images_to_fit(manifest: pd.DataFrame, categories: Collection[str]) -> pd.Dat
     rows = manifest[(manifest["split"] == "val") & (manifest["label"] == "good")]
     rows = rows[rows["category"].isin(categories)]
     if rows.empty:
-        msg = (
+        raise DataError(
             "there are no good val images to fit the scoring on; raise data.val_fraction, or set "
             "scoring.fit to none and scoring.discrepancy.normalisation to none"
         )
-        raise DataError(msg)
     return rows

@@ -218,8 +218,6 @@ def auroc(scores: np.ndarray, maps: Drawn, category: int) -> np.ndarray:
 
     Args:
         scores: As :func:`score_all` returns them.
-        maps: What was scored.
-        category: Whose images to compare.
     """
     good, defects = maps.of(category)
     compared = (maps.sources[defects][:, None] != good) | (len(good) == 1)

@@ -65,12 +65,7 @@ def build_model(
     """Put the parts together and, if asked to, fit the reference and the scoring.
 
     Args:
-        autoencoder: The one that made the latents.
-        unet: The trained network.
         manifest: The validated manifest; only good images of its val split are looked at.
-        images: The raw images.
-        geometry: How images are fitted into squares.
-        config: How to score.
 
     Raises:
         DataError: Something is to be fitted, but there is no good val image.
@@ -107,10 +102,7 @@ def fit_scoring(
     each category are looked at; of a tiled image, one tile.
 
     Args:
-        model: The model; its ``discrepancy`` and ``scoring_fit`` are set.
         manifest: The validated manifest; only the good images of its val split are looked at.
-        images: The raw images.
-        config: What to fit.
 
     Raises:
         DataError: There is no good val image of a category the model knows.
@@ -182,12 +174,11 @@ def measure_good(
 def _limit(name: str, values: np.ndarray, config: ScoringConfig) -> float:
     limit = float(config.limit_factor * np.quantile(values, config.limit_quantile))
     if not (math.isfinite(limit) and limit > 0):
-        msg = (
+        raise ModelError(
             f"the limit of the {name} discrepancy fitted on good val images is {limit}: the model "
             "changes nothing in them, or its weights are not finite; train longer, or set "
             f"scoring.fit to none and scoring.discrepancy.{name}_limit yourself"
         )
-        raise ModelError(msg)
     return limit
 
 

@@ -117,12 +117,11 @@ class Validation:
         cure = "put good images of the trained categories into val"
         if self.names:
             cure = "set latent_cache.synthetic_defects to 1 and run the latent caching again"
-        msg = (
+        raise ConfigurationError(
             f"training.patience and training.weights: best need {monitor} (training.monitor), but "
             f"validation measures {measured}; {cure}, choose another training.monitor, or set "
             "training.patience to null and training.weights to last"
         )
-        raise ConfigurationError(msg)
 
     def measure(
         self,

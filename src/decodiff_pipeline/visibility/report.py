@@ -40,8 +40,6 @@ def report_visibility(
     """Measures every category and logs what cannot be seen.
 
     Args:
-        manifest: The validated manifest.
-        images: The raw images.
         page: Where the warnings point to.
         settings: The keyword arguments of :func:`check_visibility`.
 
@@ -70,10 +68,8 @@ def check_visibility(
     """Measures every category and says what cannot be seen.
 
     Args:
-        geometry: How images are fitted into squares.
         autoencoder: In eval mode; it is moved to the GPU where there is one.
         name: Name of the autoencoder in the report.
-        config: What is measured, and the limits.
         preset: Size of the network, for the time that an image takes, as its reverse steps are.
 
     Returns:

@@ -137,7 +137,6 @@ def mask_lookup(folder: Path, masks: Mapping[str, Path], pattern: str) -> Callab
     """Returns a function from an image's path, without suffix, to its mask.
 
     Args:
-        folder: Where the masks lie.
         masks: As `mask_index` returns them.
         pattern: Where the mask should be if it is missing, "{}" for the image's path.
     """

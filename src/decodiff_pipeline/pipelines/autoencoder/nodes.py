@@ -30,8 +30,6 @@ def fit_autoencoder(
 
     Args:
         manifest: One row per image; the good ones of split ``train`` are the source "manifest".
-        images: The raw images.
-        config: Parameters ``autoencoder_training``.
 
     Returns:
         The ``AutoencoderTiny``, and its training log, a row per ``log_every`` steps.
@@ -67,12 +65,8 @@ def measure_autoencoder(
 
     Args:
         model: From :func:`fit_autoencoder`.
-        manifest: The validated manifest.
-        images: The raw images.
-        geometry: How images are fitted into squares.
         training: Size of the network, for the time that an image takes.
         scoring: Its reverse steps, for the same.
-        config: What is measured, and the limits.
 
     Returns:
         The report as plain data, and as one HTML page.

@@ -151,9 +151,7 @@ def compare_models(
     """Whether the model is better than the champion, or than that of a revision.
 
     Args:
-        metrics: The new ``metrics.json``.
         references: A `datasets.earlier_evaluation.EarlierEvaluations`.
-        config: Which of them is meant.
     """
     from decodiff_pipeline.evaluation.comparison import compare
 
