@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from decodiff_pipeline.errors import ModelError
-from decodiff_pipeline.registry.config import PromotionConfig, RollbackConfig
+from decodiff_pipeline.pipelines.promotion import nodes as promotion_nodes
+from decodiff_pipeline.pipelines.rollback import nodes as rollback_nodes
+from decodiff_pipeline.registry import unlogged_move
+from decodiff_pipeline.registry.config import PromotionConfig, RegistrationConfig, RollbackConfig
 from decodiff_pipeline.registry.gates import Gate
 from decodiff_pipeline.registry.promotion import Judgement, is_logged, promote
 from decodiff_pipeline.registry.rollback import roll_back
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NAME = "decodiff"
+CODE = {"git_commit": None, "git_dirty": None}
 
 
 @pytest.fixture
@@ -107,6 +111,79 @@ def test_a_rollback_cut_off_half_way_is_logged_and_the_withdrawn_version_known(
     assert "the alias previous was not set to version 1" in line["notes"][-1]
     assert registry.version("3").tags["rollback.reason"] == "false alarms"
     assert rolled_back()["to_version"] == "1"
+
+
+def killed(action: str, registry: Registry, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    """A move that ends at once before an alias is moved, as SIGKILL does; its process is dead."""
+    point = Registry.point
+
+    def end(self: Registry, alias: str, number: str | None) -> None:
+        if alias == at:
+            raise KeyboardInterrupt
+        point(self, alias, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Registry, "point", end)
+        patched.setattr("os.getpid", lambda: 2**22 + 1)
+        with pytest.raises(KeyboardInterrupt):
+            rolled_back() if action == "rollback" else promoted(registry, "3")
+
+
+def rolled_back_by_pipeline() -> list[tuple[str, str]]:
+    """What the pipeline adds to the audit log; the tag is gone then."""
+    settings = RegistrationConfig(model_name=NAME), RollbackConfig(reason="false alarms")
+    done, lines = rollback_nodes.roll_back({}, *settings)
+    rollback_nodes.settle(done)
+    assert "audit.unlogged" not in Registry(NAME).model_tags()
+    return [(line["action"], line["to_version"]) for line in lines]
+
+
+@pytest.mark.parametrize(("at", "moved"), [("champion", False), ("previous", True)])
+def test_a_rollback_that_was_killed_and_runs_again_goes_back_one_version(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, at: str, moved: bool
+) -> None:
+    promoted(registry, "3")
+    killed("rollback", registry, monkeypatch, at)
+    assert registry.aliases()["champion"] == ("2" if moved else "3")
+    assert rolled_back_by_pipeline() == [("rollback", "2")]
+    assert registry.aliases() == {"champion": "2", "previous": "1"}
+    assert registry.version("3").tags["rollback.reason"] == "false alarms"
+    assert rolled_back_by_pipeline() == [("rollback", "1")]  # asked for once more
+
+
+def test_a_promotion_that_was_killed_gets_its_line_in_the_audit_log(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed("promotion", registry, monkeypatch, "previous")
+    assert registry.aliases() == {"champion": "3", "previous": "1"}
+    judgement = Judgement(registry.version("3"), registry.champion(), [], [], "")
+    done, lines, _ = promotion_nodes.move_champion(judgement, CODE, PromotionConfig())
+    promotion_nodes.settle(done, PromotionConfig())
+    assert done["outcome"] == "unchanged"
+    assert [(line["outcome"], line["from_version"], line["to_version"]) for line in lines] == [
+        ("promoted", "2", "3")
+    ]
+    assert registry.aliases() == {"champion": "3", "previous": "2"}
+    assert "audit.unlogged" not in registry.model_tags()
+
+
+def test_a_rollback_after_a_promotion_that_was_killed_logs_both(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed("promotion", registry, monkeypatch, "previous")
+    assert rolled_back_by_pipeline() == [("promotion", "3"), ("rollback", "2")]
+    assert registry.aliases() == {"champion": "2", "previous": "1"}
+
+
+def test_a_move_of_a_process_that_lives_is_left_to_it(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    promoted(registry, "3")
+    monkeypatch.undo()
+    assert unlogged_move.finish(NAME) is None
+    unlogged_move.settle(NAME)
+    assert "audit.unlogged" in registry.model_tags()
 
 
 def test_a_registry_that_is_away_costs_no_previous(

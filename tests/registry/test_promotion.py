@@ -23,7 +23,7 @@ from decodiff_pipeline.errors import (
     StoreError,
 )
 from decodiff_pipeline.evaluation.config import EvaluationConfig
-from decodiff_pipeline.pipelines.promotion.nodes import stop_if_refused
+from decodiff_pipeline.pipelines.promotion.nodes import settle
 from decodiff_pipeline.registry import version_evaluation
 from decodiff_pipeline.registry.audit import headline, render_markdown, render_table
 from decodiff_pipeline.registry.config import (
@@ -235,9 +235,9 @@ def test_a_better_mean_that_loses_a_category_is_refused_but_for_a_reason(
     assert "1 gates" in table.splitlines()[0]
     assert page.count("\n| ") >= len(done["gates"])
 
-    stop_if_refused(done, settings())
+    settle(done, settings())
     with pytest.raises(PromotionRefused, match="is refused"):
-        stop_if_refused(done, settings(fail_on_refusal=True))
+        settle(done, settings(fail_on_refusal=True))
 
     forced = promote(judgement, settings(override_reason="nuts are not made here"), PROVENANCE)
     assert (forced["outcome"], forced["reason"]) == ("overridden", "nuts are not made here")

@@ -15,7 +15,7 @@ from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.tracking.mlflow_values import UNKNOWN, first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from mlflow import MlflowClient
 
@@ -68,7 +68,7 @@ class AliasLock:
         from mlflow.exceptions import MlflowException
 
         token = uuid.uuid4().hex
-        tags = {HOLDER: token, MACHINE: _machine(), PROCESS: str(os.getpid())}
+        tags = {HOLDER: token, **holder()}
         seen, since = "", time.monotonic()
         while True:
             try:
@@ -85,7 +85,7 @@ class AliasLock:
             if found.get(HOLDER, "") != seen:
                 seen, since = found.get(HOLDER, ""), time.monotonic()
                 logger.info("waiting for another promotion or rollback (%s)", self._name)
-            if found and (_is_dead(found) or time.monotonic() - since > LEASE):
+            if found and (is_dead(found) or time.monotonic() - since > LEASE):
                 self._remove(seen)
             time.sleep(PAUSE)
 
@@ -125,8 +125,13 @@ def _machine() -> str:
     return hashlib.sha256(platform.node().encode()).hexdigest()[:12]
 
 
-def _is_dead(tags: dict[str, str]) -> bool:
-    """Whether the holder ran on this machine and does so no more."""
+def holder() -> dict[str, str]:
+    """This process, so that others see whether it is still there."""
+    return {MACHINE: _machine(), PROCESS: str(os.getpid())}
+
+
+def is_dead(tags: Mapping[str, str]) -> bool:
+    """Whether the process of `holder` ran on this machine and does so no more."""
     if tags.get(MACHINE) != _machine() or not tags.get(PROCESS, "").isdigit():
         return False
     try:

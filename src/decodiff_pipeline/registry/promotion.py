@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.data.provenance import data_digest
-from decodiff_pipeline.registry import audit
+from decodiff_pipeline.registry import audit, unlogged_move
 from decodiff_pipeline.registry.gates import Gate, as_rows, can_be_overridden, failed, judge
 from decodiff_pipeline.registry.version_evaluation import evaluate_challenger
 from decodiff_pipeline.registry.versions import CHAMPION, REPLACED, ROLLED_BACK, Registry, Version
@@ -77,7 +77,8 @@ def promote(
     """Move ``champion`` if the gates are passed or overridden and nobody moved it meanwhile.
 
     Returns:
-        The line of the audit log. ``outcome``: ``promoted``, ``overridden``, ``refused``,
+        The line of the audit log; `unlogged_move.settle` is called when it is written there.
+        ``outcome``: ``promoted``, ``overridden``, ``refused``,
         ``outdated`` (the champion moved since the judgement) or ``unchanged``.
 
     Raises:
@@ -90,10 +91,6 @@ def promote(
     with registry.locked():
         current = registry.aliases().get(CHAMPION)
         outcome = _outcome(judgement, config, current, notes)
-        if outcome in MOVED:
-            # Wherever this is cut off, there is a champion, and its tag says what was before.
-            registry.tag(challenger.number, {REPLACED: current or ""})
-            notes += registry.set_champion(challenger.number, current)
         line = audit.record(
             "promotion",
             provenance,
@@ -108,6 +105,11 @@ def promote(
             challenger=_identity(challenger),
             champion=judgement.champion and _identity(judgement.champion),
         )
+        if outcome in MOVED:
+            # Wherever this is cut off, there is a champion, and its tag says what was before.
+            registry.tag(challenger.number, {REPLACED: current or ""})
+            unlogged_move.announce(registry, line, current)
+            notes += registry.set_champion(challenger.number, current)
         if outcome != "unchanged":
             moved = {ROLLED_BACK: ""} if outcome in MOVED else {}
             registry.tag(challenger.number, audit.as_tags(line) | moved)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.errors import ConfigurationError, ModelError
-from decodiff_pipeline.registry import audit
+from decodiff_pipeline.registry import audit, unlogged_move
 from decodiff_pipeline.registry.versions import (
     CHAMPION,
     PREVIOUS,
@@ -34,7 +34,8 @@ def roll_back(name: str, config: RollbackConfig, provenance: Mapping[str, Any]) 
     as a tag, and the promotion refuses it from then on.
 
     Returns:
-        The line of the audit log, with ``outcome`` ``rolled back``.
+        The line of the audit log, with ``outcome`` ``rolled back``; `unlogged_move.settle` is
+        called when it is written there.
 
     Raises:
         ConfigurationError: No reason was given.
@@ -53,7 +54,6 @@ def roll_back(name: str, config: RollbackConfig, provenance: Mapping[str, Any]) 
         if withdrawn is not None:
             # First, so that it is known as withdrawn wherever this is cut off.
             registry.tag(withdrawn, {ROLLED_BACK: config.reason})
-        notes = registry.set_champion(restored, before)
         line = audit.record(
             "rollback",
             provenance,
@@ -62,8 +62,9 @@ def roll_back(name: str, config: RollbackConfig, provenance: Mapping[str, Any]) 
             from_version=withdrawn,
             to_version=restored,
             reason=config.reason,
-            notes=notes,
         )
+        unlogged_move.announce(registry, line, before)
+        line["notes"] = registry.set_champion(restored, before)
         if withdrawn is not None:
             registry.tag(withdrawn, audit.as_tags(line))
     return line

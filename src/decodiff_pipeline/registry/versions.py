@@ -132,6 +132,27 @@ class Registry:
             return [f"the alias {PREVIOUS} was not set to version {before}: {error}"]
         return []
 
+    def model_tags(self) -> dict[str, str]:
+        """Tags of the registered model itself.
+
+        Raises:
+            ModelError: There is no such model, or MLflow cannot be reached.
+        """
+        with self._explained("read"):
+            return dict(self.client.get_registered_model(self.name).tags)
+
+    def tag_model(self, key: str, value: str | None) -> None:
+        """Set a tag of the registered model itself, or (``None``) take it away.
+
+        Raises:
+            ModelError: MLflow cannot be reached.
+        """
+        with self._explained("written"):
+            if value is None:
+                self.client.delete_registered_model_tag(self.name, key)
+            else:
+                self.client.set_registered_model_tag(self.name, key, value)
+
     def tag(self, number: str, tags: Mapping[str, str]) -> None:
         """Add tags to a version, cut to MLflow's length; if that fails, it is only said.
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from decodiff_pipeline.visibility.measure import Visibility
 
 FINER = 2  # times the pixels along a side that an option proposes, where images have them
-SECONDS_SHOWN = 10  # from here on without decimals
 
 
 @dataclass(frozen=True)
@@ -90,12 +89,8 @@ def answer(
     found: Visibility,
     geometry: PreprocessConfig,
     config: VisibilityConfig,
-    seconds: float,
 ) -> str:
-    """What of a category is invisible at the configured size, and what would show it.
-
-    ``seconds`` is the time of one square on this machine.
-    """
+    """What of a category is invisible at the configured size, and what would show it."""
     at = f"at {geometry.image_size}²"
     if not found.figures["images"]:
         return f"{category}: not measured, because it has no good val image"
@@ -103,7 +98,6 @@ def answer(
         return f"{category}: not measured, because images are too thin {at} for a defect"
     row = smallest_row(found.defects, f"grey_{config.contrast}")
     size = (round(found.figures["width"]), round(found.figures["height"]))
-    cost = seconds * square_count(size, geometry)
     if row is None:
         finding = f"no defect of contrast {config.contrast} that was tried is visible {at}"
     elif row is _smallest_tried(found, row):
@@ -114,9 +108,9 @@ def answer(
     else:
         finding = f"defects below {_extent(row)} of contrast {config.contrast} are invisible {at}"
     better = options(size, geometry)
-    cures = " or ".join(_described(option, cost) for option in better)
+    cures = " or ".join(map(_described, better))
     hint = f"for smaller ones use {cures}" if better else "the images have no more pixels than that"
-    return f"{category}: {finding} ({_time(cost)} an image); {hint}{_of_masks(found, row)}"
+    return f"{category}: {finding}; {hint}{_of_masks(found, row)}"
 
 
 def _smallest_tried(found: Visibility, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,16 +122,9 @@ def _extent(row: Mapping[str, Any]) -> str:
     return f"{row['width']:.0f}x{row['height']:.0f} px"
 
 
-def _described(option: Option, cost: float) -> str:
+def _described(option: Option) -> str:
     tiles = f"{option.squares} tiles, " if option.squares > 1 else ""
-    return (
-        f"{option.parameters} ({tiles}{option.times:.3g} times the time, "
-        f"{_time(option.times * cost)} an image)"
-    )
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds >= SECONDS_SHOWN else f"{seconds:.2g} s"
+    return f"{option.parameters} ({tiles}{option.times:.3g} times the time)"
 
 
 def _of_masks(found: Visibility, row: Mapping[str, Any] | None) -> str:

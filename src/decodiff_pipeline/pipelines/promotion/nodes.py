@@ -32,25 +32,31 @@ def judge_challenger(
 def move_champion(
     judgement: Any, provenance: dict[str, Any], promotion: PromotionConfig
 ) -> tuple[dict[str, Any], list[dict[str, Any]], str]:
-    """Move the alias if the gates are passed or overridden.
+    """Move the alias if the gates are passed or overridden; finish a move that was cut off.
 
     Returns:
         What was done, as JSON, as lines of the audit log, and as Markdown.
     """
+    from decodiff_pipeline.registry import unlogged_move
     from decodiff_pipeline.registry.audit import render_markdown
     from decodiff_pipeline.registry.promotion import is_logged, promote
 
+    finished = unlogged_move.finish(judgement.challenger.name)
     line = promote(judgement, promotion, provenance)
-    return line, [line] if is_logged(judgement, line) else [], render_markdown(line)
+    lines = [] if finished is None else [finished]
+    lines += [line] if is_logged(judgement, line) else []
+    return line, lines, render_markdown(line)
 
 
-def stop_if_refused(done: dict[str, Any], promotion: PromotionConfig) -> None:
-    """End the run with an error where a refusal is one.
+def settle(done: dict[str, Any], promotion: PromotionConfig) -> None:
+    """Tell the registry that the audit log has the move; end with an error where a refusal is one.
 
     Raises:
         PromotionRefused: The version was not promoted, and ``fail_on_refusal`` is set.
     """
+    from decodiff_pipeline.registry import unlogged_move
     from decodiff_pipeline.registry.audit import headline
 
+    unlogged_move.settle(done["name"])
     if promotion.fail_on_refusal and done["outcome"] in ("refused", "outdated"):
         raise PromotionRefused(f"{headline(done)} (promotion.fail_on_refusal is true)")

@@ -7,7 +7,7 @@ from kedro.pipeline import Node, Pipeline
 from decodiff_pipeline.pipelines.promotion.nodes import (
     judge_challenger,
     move_champion,
-    stop_if_refused,
+    settle,
 )
 
 PARAMETERS = "params:promotion"
@@ -31,7 +31,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 ["promotion", "promotion_log", "promotion_summary"],
                 name="move_champion",
             ),
-            # Apart from moving, so that everything is written when this stops the run.
-            Node(stop_if_refused, ["promotion", PARAMETERS], None, name="stop_if_refused"),
+            # Apart from moving, so that everything is written by then.
+            Node(settle, ["promotion", PARAMETERS], None, name="settle_promotion"),
         ]
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kedro.pipeline import Node, Pipeline
 
-from decodiff_pipeline.pipelines.rollback.nodes import roll_back
+from decodiff_pipeline.pipelines.rollback.nodes import roll_back, settle
 
 
 def create_pipeline(**_: object) -> Pipeline:
@@ -16,6 +16,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 ["provenance", "params:registration", "params:rollback"],
                 ["rollback", "promotion_log"],
                 name="roll_back",
-            )
+            ),
+            Node(settle, "rollback", None, name="settle_rollback"),
         ]
     )

@@ -1,0 +1,38 @@
+"""Kedro's datasets of single files: a run that is killed leaves the old file or the new one."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from kedro_datasets import json, pandas, text
+
+from decodiff_pipeline.data.atomic import replacing
+
+
+class _Whole:
+    """Saves under a temporary name, and renames; files elsewhere than on a disk as Kedro does."""
+
+    def save(self: Any, data: Any) -> None:
+        if self._protocol != "file" or self._version is not None:
+            super().save(data)  # type: ignore[misc]
+            return
+        path = self._filepath
+        try:
+            with replacing(Path(path)) as temporary:
+                self._filepath = PurePosixPath(temporary)
+                super().save(data)  # type: ignore[misc]
+        finally:
+            self._filepath = path
+
+
+class JSONDataset(_Whole, json.JSONDataset):
+    """A JSON file."""
+
+
+class TextDataset(_Whole, text.TextDataset):
+    """A text file, such as a Markdown or HTML page."""
+
+
+class ParquetDataset(_Whole, pandas.ParquetDataset):
+    """A table."""
