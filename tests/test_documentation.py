@@ -26,7 +26,6 @@ from tests.documented_commands import (
     pages,
     parameters,
     spans,
-    split,
 )
 
 if TYPE_CHECKING:
@@ -55,36 +54,6 @@ def test_every_command_would_start(page: str, monkeypatch: pytest.MonkeyPatch) -
         except (Exception, SystemExit) as error:
             wrong.append(f"{' '.join(words)}\n    {type(error).__name__}: {error}")
     assert not wrong, "\n".join(wrong)
-
-
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules.*:RuntimeWarning")
-@pytest.mark.parametrize(
-    "command",
-    [
-        "kedro run --pipelines trainig",
-        "kedro run --env mvtec --pipelines train --params training.stepps=5",
-        "kedro run --pipelines train --params training.steps=many",
-        "kedro run --pipelines rollback --params training.steps=5",
-        "kedro run --pipelines evaluation --from-nodes no_such_node",
-        "kedro run --no-such-option",
-        "for seed in a b; do kedro run --params training.seed=$seed; done",
-        "python -m decodiff_pipeline.export.onnx_export --model a --into b",
-        "python -m decodiff_pipeline.data.acquire folder source",
-        "python -m decodiff_pipeline.no_such_module",
-        "python -m benchmarks no_such_benchmark",
-        "MLFLOW_TRACKING_URI=x mlflow models serve --no-such-option",
-        "dvc exp run evaluation -S conf/base/parameters_training.yml:training.step=5",
-        "dvc exp run --no-such-option",
-        "make no-such-target",
-        "pip install 'decodiff-pipeline[no-such-extra]'",
-        "tail -f benchmarks/no_such_file.json",
-        "kedor run",
-    ],
-)
-def test_a_wrong_command_is_found(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    (words,) = [words for words in split(command) if words[0] not in {"for", "done"}]
-    with pytest.raises((Exception, SystemExit)):
-        check(words, monkeypatch)
 
 
 @pytest.mark.parametrize("page", PAGES)

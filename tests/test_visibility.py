@@ -13,7 +13,6 @@ import torch
 from kedro.framework.project import pipelines
 from kedro.framework.startup import bootstrap_project
 from PIL import Image
-from pydantic import ValidationError
 from torch.nn import functional
 
 from decodiff_pipeline.data.images import ImageFolder
@@ -264,12 +263,3 @@ def test_it_comes_after_caching_and_before_training(name: str) -> None:
     order = [one.name for one in pipelines[name].nodes]
     positions = [order.index(f) for f in ("cache_latents", "check_visibility", "train_network")]
     assert positions == sorted(positions)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"contrast": 33}, {"sizes": [2, 1]}, {"sizes": []}, {"contrasts": [0]}, {"images": 33}],
-)
-def test_senseless_parameters_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
-        VisibilityConfig(**wrong)

@@ -13,8 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from decodiff_pipeline.compute import config
 from decodiff_pipeline.compute.config import ComputeConfig, Workers, available_cores, plan
@@ -149,10 +148,3 @@ def test_cores_are_those_that_this_process_may_use(
     for quota, cores in (("250000 100000", 2), ("50000 100000", 1), ("max 100000", 6)):
         (tmp_path / "cpu.max").write_text(f"{quota}\n")
         assert available_cores() == cores
-
-
-def test_the_shipped_parameters_are_taken() -> None:
-    shipped = yaml.safe_load(Path("conf/base/parameters_compute.yml").read_text())["compute"]
-    assert ComputeConfig.model_validate(shipped) == ComputeConfig()
-    with pytest.raises(ValidationError):
-        ComputeConfig(processes=0)

@@ -87,8 +87,3 @@ def test_no_size_that_divides_the_latent_is_told() -> None:
     config = CorruptionConfig(patch_sizes=(5, 2), patch_probabilities=(1.0, 0.0))
     with pytest.raises(ConfigurationError, match="patch sizes 5, 4 with a probability above 0"):
         config.sizes_for(8)
-
-
-def test_a_ratio_outside_its_range_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"max_mask_ratio is 1.5"):
-        CorruptionConfig(max_mask_ratio=1.5)

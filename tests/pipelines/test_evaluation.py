@@ -15,7 +15,6 @@ import yaml
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from PIL import Image
-from pydantic import ValidationError
 
 from decodiff_pipeline.compute.config import ComputeConfig
 from decodiff_pipeline.data.images import ImageFolder
@@ -223,51 +222,3 @@ def test_what_cannot_be_measured_is_null(
     assert (synthetic["n"] > 0) == usable
     assert (synthetic["pixel_ap"] is not None) == usable
     assert (tmp_path / "report").stat().st_size > 0
-
-
-def test_node_names() -> None:
-    assert {node.name for node in create_pipeline().nodes} == {
-        "score_images",
-        "fit_thresholds",
-        "score_baseline",
-        "measure_baselines",
-        "review_training_images",
-        "measure_synthetic_localisation",
-        "make_monitoring_reference",
-        "compute_metrics",
-        "compare_models",
-        "name_run",
-        "summarise",
-        "tabulate",
-        "draw_report",
-    }
-
-
-@pytest.mark.parametrize("path", sorted(CONF.glob("*/parameters_evaluation.yml")))
-def test_the_shipped_parameters_are_valid(path: Path) -> None:
-    content = yaml.safe_load(path.read_text())
-    assert set(content) == {"evaluation"}
-    EvaluationConfig(**content["evaluation"])
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"false_positive_rate": 0},
-        {"false_positive_rate": 1},
-        {"aupro_limit": 0},
-        {"aupro_limit": 1.1},
-        {"batch_size": 0},
-        {"batch_size": "many"},
-        {"protocol": "loose"},
-        {"near_duplicate_bits": 257},
-        {"review_images": -1},
-        {"review_limit": 0},
-        {"synthetic_images": -1},
-        {"resolution": "full"},
-        {"unknown": 1},
-    ],
-)
-def test_wrong_parameters_are_refused_by_name(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match=next(iter(wrong))):
-        EvaluationConfig(**wrong)

@@ -14,7 +14,6 @@ import yaml
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from PIL import Image
-from pydantic import ValidationError
 from tests.models import small_pipeline
 
 from decodiff_pipeline.data.images import ImageFolder
@@ -247,17 +246,3 @@ def test_a_small_share_of_defects_is_no_alarm_however_many_images() -> None:
     tested = judge(reference, recent, MonitoringConfig())["categories"]["a"]["features"]["score"]
     assert not tested["drift"]
     assert judge(reference, recent, MonitoringConfig(min_distance=0))["retrain"]
-
-
-def test_the_shipped_parameters_are_the_documented_defaults() -> None:
-    shipped = yaml.safe_load((CONF / "parameters_monitoring.yml").read_text())
-    assert MonitoringConfig(**shipped["monitoring"]) == MonitoringConfig()
-    assert ReferenceConfig(**shipped["monitoring_reference"]) == ReferenceConfig()
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"false_alarm_rate": 0}, {"min_images": 1}, {"min_distance": 1}, {"sauce": "x"}]
-)
-def test_wrong_parameters_are_refused_by_name(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match=next(iter(wrong))):
-        MonitoringConfig(**wrong)

@@ -30,7 +30,7 @@ from decodiff_pipeline.serving.serving_check import ServingResult
 ANSWERS = ServingResult(None, True, 1e-6, 80.0, 30.0)
 
 
-def evidence(**changes: Any) -> GateInputs:
+def gate_inputs(**changes: Any) -> GateInputs:
     """Of a version that has nothing against it, with anything replaced by keyword."""
     facts: dict[str, Any] = {
         "serving": ANSWERS,
@@ -63,7 +63,7 @@ def the_gate(name: str, gates: list[Gate], category: str | None = None) -> Gate:
 
 
 def test_a_first_version_is_asked_what_can_be_asked_without_a_champion() -> None:
-    gates = judge(evidence(), PromotionConfig())
+    gates = judge(gate_inputs(), PromotionConfig())
     assert not failed(gates)
     assert {"serving files", "serving answers", "latency", "size", "minimum"} <= {
         gate.name for gate in gates
@@ -75,21 +75,21 @@ def test_floors_are_per_metric_and_category() -> None:
     config = PromotionConfig(
         floors={"image_auroc": 0.8}, category_floors={"poly": {"image_auroc": 0.7}}
     )
-    assert failures(evidence(), config) == []
-    assert failures(evidence(), PromotionConfig(floors={"image_auroc": 0.8})) == [
+    assert failures(gate_inputs(), config) == []
+    assert failures(gate_inputs(), PromotionConfig(floors={"image_auroc": 0.8})) == [
         ("minimum", "poly")
     ]
-    gate = the_gate("minimum", judge(evidence(), config), "poly")
+    gate = the_gate("minimum", judge(gate_inputs(), config), "poly")
     assert (gate.metric, gate.value, gate.limit) == ("image_auroc", 0.77, 0.7)
 
 
 def test_what_cannot_be_measured_stops_nobody_but_nothing_at_all_does() -> None:
     config = PromotionConfig(floors={"pixel_aupro": 0.5})
-    assert failures(evidence(), config) == []
-    gate = the_gate("minimum", judge(evidence(), config), "mono")
+    assert failures(gate_inputs(), config) == []
+    gate = the_gate("minimum", judge(gate_inputs(), config), "mono")
     assert (gate.value, gate.passed) == (None, True)
     assert "not measured" in gate.explanation
-    nothing = evidence(metrics={"mono": {"image_auroc": None}})
+    nothing = gate_inputs(metrics={"mono": {"image_auroc": None}})
     assert failures(nothing) == [("evidence", "all")]
 
 
@@ -108,7 +108,7 @@ def test_a_loss_in_a_category(
     difference: float, width: float, within_noise: Any, passes: bool
 ) -> None:
     gates = ComparisonGates(regression={"image_auroc": 0.01}, within_noise=within_noise)
-    found = evidence(champion=against(difference, width))
+    found = gate_inputs(champion=against(difference, width))
     gate = the_gate("no loss against champion", judge(found, PromotionConfig(champion=gates)))
     assert gate.passed is passes
     assert gate.interval == (difference - width, difference + width)
@@ -116,7 +116,7 @@ def test_a_loss_in_a_category(
 
 
 def test_a_category_may_be_allowed_a_larger_loss() -> None:
-    found = evidence(champion=against(-0.03, 0.01))
+    found = gate_inputs(champion=against(-0.03, 0.01))
     gates = ComparisonGates(
         regression={"image_auroc": 0.01}, by_category={"mono": {"image_auroc": 0.05}}
     )
@@ -138,38 +138,38 @@ def test_the_improvement_of_the_mean(
     mean: float, required: float, within_noise: Any, passes: bool
 ) -> None:
     gates = ComparisonGates(improvement={"image_auroc": required}, within_noise=within_noise)
-    found = evidence(champion=against(0.0, 0.02, mean=mean))
+    found = gate_inputs(champion=against(0.0, 0.02, mean=mean))
     gate = the_gate("gain over champion", judge(found, PromotionConfig(champion=gates)))
     assert (gate.passed, gate.category) == (passes, "mean")
 
 
 def test_a_better_mean_does_not_make_up_for_a_lost_category() -> None:
-    found = evidence(champion=against(-0.3, 0.05, mean=0.1))
+    found = gate_inputs(champion=against(-0.3, 0.05, mean=0.1))
     assert failures(found) == [("no loss against champion", "mono")]
 
 
 def test_the_pca_has_to_be_beaten() -> None:
-    assert failures(evidence(baseline=against(0.1, 0.01, mean=0.1))) == []
-    worse = evidence(baseline=against(-0.1, 0.01, mean=-0.1))
+    assert failures(gate_inputs(baseline=against(0.1, 0.01, mean=0.1))) == []
+    worse = gate_inputs(baseline=against(-0.1, 0.01, mean=-0.1))
     assert failures(worse) == [("no loss against PCA", "mono"), ("gain over PCA", "mean")]
     with pytest.raises(ValidationError, match="image metrics alone"):
         PromotionConfig(baseline=ComparisonGates(improvement={"pixel_ap": 0.0}))
 
 
 def test_thresholds_are_blamed_only_where_chance_does_not_explain_it() -> None:
-    promise = {"promised": 0.05, "n_calibration": 99}
-    assert failures(evidence(false_positives={"mono": FalsePositives(8, 100, **promise)})) == []
-    blamed = evidence(false_positives={"mono": FalsePositives(30, 100, **promise)})
+    counts = {"nominal": 0.05, "n_calibration": 99}
+    assert failures(gate_inputs(false_positives={"mono": FalsePositives(8, 100, **counts)})) == []
+    blamed = gate_inputs(false_positives={"mono": FalsePositives(30, 100, **counts)})
     assert failures(blamed) == [("false-positive rate", "mono")]
     # Few calibration images: as many false positives are no wonder.
-    few = FalsePositives(30, 100, promised=0.05, n_calibration=19)
-    assert chance_of_as_many(few) > chance_of_as_many(FalsePositives(30, 100, **promise))
+    few = FalsePositives(30, 100, nominal=0.05, n_calibration=19)
+    assert chance_of_as_many(few) > chance_of_as_many(FalsePositives(30, 100, **counts))
 
 
 def test_a_threshold_fitted_to_too_few_images_is_refused() -> None:
     def fitted(n: int, target: float | None = 0.05) -> GateInputs:
-        promised = max(1 / (n + 1), target or 0) if n else None
-        return evidence(thresholds={"mono": ThresholdFit(n, promised, target)})
+        nominal = max(1 / (n + 1), target or 0) if n else None
+        return gate_inputs(thresholds={"mono": ThresholdFit(n, nominal, target)})
 
     assert failures(fitted(19)) == []
     assert failures(fitted(18)) == [("target rate", "mono")]
@@ -188,14 +188,14 @@ def test_what_misses_most_defects_is_refused() -> None:
     tests["score"] = [0.9] * 2 + [0.1] * 9
     found = recalls(tests, {"categories": {"mono": {"threshold": 0.5}}})
     assert found == {"mono": 0.2}
-    blind = evidence(metrics={"mono": {"image_auroc": 0.9, "recall": found["mono"]}})
+    blind = gate_inputs(metrics={"mono": {"image_auroc": 0.9, "recall": found["mono"]}})
     assert failures(blind) == [("minimum", "mono")]
     text = the_gate("minimum", failed(judge(blind, PromotionConfig()))).explanation
     assert text == "0.200; at least 0.250 is asked"
     allowed = PromotionConfig(category_floors={"mono": {"recall": 0.1}})
     assert failures(blind, allowed) == []
     # What is found says nothing of good images.
-    alone = evidence(metrics={"mono": {"image_auroc": None, "recall": 1.0}})
+    alone = gate_inputs(metrics={"mono": {"image_auroc": None, "recall": 1.0}})
     assert failures(alone) == [("evidence", "all")]
 
 
@@ -216,7 +216,7 @@ def test_the_chance_is_that_of_exchangeable_scores() -> None:
     ],
 )
 def test_serving_has_a_tolerance_and_budgets(serving: ServingResult, gate: str) -> None:
-    assert failures(evidence(serving=serving)) == [(gate, "all")]
+    assert failures(gate_inputs(serving=serving)) == [(gate, "all")]
 
 
 @pytest.mark.parametrize(
@@ -229,19 +229,19 @@ def test_serving_has_a_tolerance_and_budgets(serving: ServingResult, gate: str) 
 def test_a_version_that_does_not_answer_is_refused_whatever_the_reason(
     serving: ServingResult, name: str
 ) -> None:
-    gates = judge(evidence(serving=serving), PromotionConfig())
+    gates = judge(gate_inputs(serving=serving), PromotionConfig())
     assert [gate.name for gate in failed(gates)] == [name]
     assert not can_be_overridden(gates)
-    assert can_be_overridden(judge(evidence(metrics={}), PromotionConfig()))
+    assert can_be_overridden(judge(gate_inputs(metrics={}), PromotionConfig()))
 
 
 def test_a_lost_category_has_to_be_allowed_by_name() -> None:
-    assert failures(evidence(lost=("ring",))) == [("category kept", "ring")]
-    assert failures(evidence(lost=("ring",)), PromotionConfig(may_lose=("ring",))) == []
+    assert failures(gate_inputs(lost=("ring",))) == [("category kept", "ring")]
+    assert failures(gate_inputs(lost=("ring",)), PromotionConfig(may_lose=("ring",))) == []
 
 
 def test_a_champion_that_does_not_load_refuses_unless_told_otherwise() -> None:
-    found = evidence(champion_error="no such file")
+    found = gate_inputs(champion_error="no such file")
     assert failures(found) == [("champion loads", "all")]
     gate = the_gate("champion loads", judge(found, PromotionConfig()))
     assert "no such file" in gate.explanation
@@ -250,7 +250,7 @@ def test_a_champion_that_does_not_load_refuses_unless_told_otherwise() -> None:
 
 
 def test_what_was_rolled_back_does_not_come_back_by_itself() -> None:
-    found = evidence(rolled_back="false alarms on line 3")
+    found = gate_inputs(rolled_back="false alarms on line 3")
     assert failures(found) == [("not rolled back", "all")]
     gate = the_gate("not rolled back", judge(found, PromotionConfig()))
     assert "false alarms on line 3" in gate.explanation

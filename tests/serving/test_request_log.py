@@ -128,14 +128,6 @@ def test_a_full_disk_is_one_warning_and_leaves_no_half_line(
     assert "No space left" in record.getMessage()
 
 
-def test_a_torn_line_does_not_swallow_the_next(tmp_path: Path, png: bytes) -> None:
-    log = RequestLog(tmp_path, MODEL)
-    (file,) = tmp_path.glob("*.jsonl")
-    file.write_text('{"request_id": "to')
-    log.write("next", [png], ["mono"], [answer()], 1.0)
-    assert json.loads(file.read_text().splitlines()[1])["request_id"] == "next"
-
-
 def test_what_makes_no_sense_stops_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

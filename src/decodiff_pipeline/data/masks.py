@@ -43,8 +43,8 @@ def parse_mask(image: Image.Image) -> ParsedMask:
     if layers is not None:
         return _by_border(layers, layers != 0, "transparency", certain=True)
     marked = values != 0
-    if image.mode in {"L", "P"} and (judged := _judged(values)) is not None:
-        return ParsedMask(judged, f"{VOID} is read as the border that nobody judged")
+    if image.mode in {"L", "P"} and (found := _numbered_defects(values)) is not None:
+        return ParsedMask(found, f"{VOID} is read as the border that nobody judged")
     first = image.mode == "P" and _border_value(np.asarray(image)) == 0
     certain = bool(marked.all()) or (colours and first)
     return _by_border(values, marked, "value", certain=certain)
@@ -71,7 +71,7 @@ def _alpha(image: Image.Image, values: np.ndarray) -> np.ndarray | None:
     return alpha if alpha.min() != alpha.max() else None
 
 
-def _judged(values: np.ndarray) -> np.ndarray | None:
+def _numbered_defects(values: np.ndarray) -> np.ndarray | None:
     """The numbered defects without the border around them; ``None`` where nothing is numbered."""
     numbered = (values > 0) & (values <= MAX_CLASS)
     void = values == VOID

@@ -283,7 +283,7 @@ def _print(rng: np.random.Generator, image: Field) -> Field:
 def _lines(rng: np.random.Generator, image: Field) -> Field:
     """Draws thin straight or bent lines: scratches, cracks, wires, seams."""
     size = image.shape[0]
-    canvas = np.zeros((size, size), np.float32)
+    layer = np.zeros((size, size), np.float32)
     for _ in range(rng.integers(1, 12)):
         steps = np.linspace(0, 1, 2 * size)
         y, x = rng.uniform(0, size, 2)
@@ -292,11 +292,11 @@ def _lines(rng: np.random.Generator, image: Field) -> Field:
         ys = y + np.sin(angle) * length * steps + np.cos(angle) * bend * steps**2
         xs = x + np.cos(angle) * length * steps - np.sin(angle) * bend * steps**2
         keep = (ys >= 0) & (ys < size) & (xs >= 0) & (xs < size)
-        canvas[ys[keep].astype(int), xs[keep].astype(int)] = rng.uniform(0.2, 1.0)
+        layer[ys[keep].astype(int), xs[keep].astype(int)] = rng.uniform(0.2, 1.0)
     if _chance(rng, 0.6):
-        canvas = np.minimum(1, ndimage.gaussian_filter(canvas, rng.uniform(0.4, 1.5)) * 2)
+        layer = np.minimum(1, ndimage.gaussian_filter(layer, rng.uniform(0.4, 1.5)) * 2)
     shade = _colours(rng, 1)[0] if _chance(rng, 0.5) else np.float32(rng.random())
-    return image + canvas[..., None] * (shade - image)
+    return image + layer[..., None] * (shade - image)
 
 
 CHANGES: tuple[tuple[float, Callable[[np.random.Generator, Field], Field]], ...] = (

@@ -56,12 +56,12 @@ def tabulate(rows: Sequence[Row], limits: Mapping[str, Limits]) -> pd.DataFrame:
     Returns:
         A row an image, columns as in `COLUMNS`.
     """
-    return pd.DataFrame([row | _judged(row, limits) for row in rows], columns=list(COLUMNS)).astype(
-        COLUMNS
-    )
+    return pd.DataFrame(
+        [row | _decided(row, limits) for row in rows], columns=list(COLUMNS)
+    ).astype(COLUMNS)
 
 
-def _judged(row: Row, limits: Mapping[str, Limits]) -> Row:
+def _decided(row: Row, limits: Mapping[str, Limits]) -> Row:
     if row["score"] is None:
         nothing = dict.fromkeys(("threshold", "decision", "flagged_share", "detections"))
         return nothing | {"decision": None if row["error"] else UNKNOWN}

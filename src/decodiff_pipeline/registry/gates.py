@@ -38,7 +38,7 @@ class Gate:
         category: A category, ``"mean"`` over categories, or ``"all"`` for the model as a whole.
         metric: What was measured.
         value: Of the challenger; ``None`` where it could not be measured.
-        reference: What it is held against, such as the champion's value or the promise.
+        reference: What it is held against, such as the champion's value or the nominal rate.
         limit: What the challenger may at most, or must at least, come to.
         interval: Of the paired difference, where there is one.
         passed: The answer.
@@ -154,11 +154,11 @@ def _threshold_fits(inputs: GateInputs, config: PromotionConfig) -> Iterator[Gat
         text = f"the threshold is fitted to {n} good images; at least {least} are asked"
         yield Gate("calibration", category, "images", n, None, least, n >= least, text)
         limit = config.false_positive_rate or fit.target
-        if fit.promised is None or limit is None:
+        if fit.nominal is None or limit is None:
             continue
-        passed = fit.promised <= limit + 1e-9  # 1 / 20 is 0.05
+        passed = fit.nominal <= limit + 1e-9  # 1 / 20 is 0.05
         text = (
-            f"{n} calibration images hold a false-positive rate of {fit.promised:.3f} at best; "
+            f"{n} calibration images hold a false-positive rate of {fit.nominal:.3f} at best; "
             f"at most {limit:.3f} is asked"
         )
         if not passed:
@@ -167,7 +167,7 @@ def _threshold_fits(inputs: GateInputs, config: PromotionConfig) -> Iterator[Gat
                 "promotion.false_positive_rate"
             )
         metric = "false_positive_rate"
-        yield Gate("target rate", category, metric, fit.promised, fit.target, limit, passed, text)
+        yield Gate("target rate", category, metric, fit.nominal, fit.target, limit, passed, text)
 
 
 def _false_positives(inputs: GateInputs, significance: float) -> Iterator[Gate]:
@@ -176,7 +176,7 @@ def _false_positives(inputs: GateInputs, significance: float) -> Iterator[Gate]:
         chance = chance_of_as_many(seen)
         rate = seen.flagged / seen.good
         text = (
-            f"{seen.flagged} of {seen.good} good images flagged, {seen.promised:.3f} expected; "
+            f"{seen.flagged} of {seen.good} good images flagged, {seen.nominal:.3f} expected; "
             f"probability of as many by chance {chance:.3g}, at least {level:.2g} is asked"
         )
         yield Gate(
@@ -184,7 +184,7 @@ def _false_positives(inputs: GateInputs, significance: float) -> Iterator[Gate]:
             category,
             "false_positive_rate",
             rate,
-            seen.promised,
+            seen.nominal,
             level,
             chance >= level,
             text,
@@ -192,23 +192,23 @@ def _false_positives(inputs: GateInputs, significance: float) -> Iterator[Gate]:
 
 
 def chance_of_as_many(seen: FalsePositives) -> float:
-    """Probability of at least as many flagged images where the threshold keeps its promise.
+    """Probability of at least as many flagged images where the nominal rate of the threshold holds.
 
     The rate of a threshold just above the k-th smallest of n calibration scores is itself random,
     Beta(n + 1 - k, k) for a continuous score, so the count is beta-binomial. A binomial test at
-    the promised rate would blame honest thresholds that were fitted to few images.
+    the nominal rate would refuse good thresholds that were fitted to few images.
 
     Args:
-        seen: Counts and promise; ``promised`` is (n + 1 - k) / (n + 1).
+        seen: Its ``nominal`` is (n + 1 - k) / (n + 1).
 
     Source: Vovk, "Conditional validity of inductive conformal predictors", 2012.
     """
     from scipy import stats
 
     total = seen.n_calibration + 1
-    above = round(seen.promised * total)
+    above = round(seen.nominal * total)
     if not 0 < above < total:
-        return float(stats.binom.sf(seen.flagged - 1, seen.good, seen.promised))
+        return float(stats.binom.sf(seen.flagged - 1, seen.good, seen.nominal))
     return float(stats.betabinom.sf(seen.flagged - 1, seen.good, above, total - above))
 
 

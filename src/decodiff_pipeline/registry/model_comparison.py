@@ -60,13 +60,13 @@ class FalsePositives:
     Attributes:
         flagged: Good test images at or above the threshold.
         good: Good test images.
-        promised: Expected share of flagged ones, at most.
+        nominal: Expected share of flagged ones, at most.
         n_calibration: Images that the threshold was fitted to.
     """
 
     flagged: int
     good: int
-    promised: float
+    nominal: float
     n_calibration: int
 
 
@@ -76,12 +76,12 @@ class ThresholdFit:
 
     Attributes:
         n_calibration: Images that the threshold was fitted to.
-        promised: Expected share of good images at or above it, at most; ``None`` without one.
+        nominal: Expected share of good images at or above it, at most; ``None`` without one.
         target: Rate that was asked for; ``None`` where the version does not say.
     """
 
     n_calibration: int
-    promised: float | None
+    nominal: float | None
     target: float | None
 
 
@@ -207,12 +207,12 @@ def false_positives(
     good = tests[tests["label"] == "good"]
     for category, rows in good.groupby("category", sort=True):
         entry = thresholds["categories"].get(category, {})
-        promised = entry.get("promised_false_positive_rate")
-        if entry.get("threshold") is None or promised is None:
+        nominal = entry.get("promised_false_positive_rate")
+        if entry.get("threshold") is None or nominal is None:
             continue
         flagged = int((rows["score"].to_numpy(np.float64) >= entry["threshold"]).sum())
         found[str(category)] = FalsePositives(
-            flagged, len(rows), float(promised), int(entry.get("n_calibration", 0))
+            flagged, len(rows), float(nominal), int(entry.get("n_calibration", 0))
         )
     return found
 
