@@ -569,6 +569,17 @@ def test_nothing_is_committed_over_changes(small_project: Path) -> None:
         retrain(small_project, commit=True)
 
 
+def test_what_a_killed_retraining_has_left_is_taken_up(
+    branches: Branches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (branches.project / "dvc.lock").write_text("half\n")
+    branches.log.write_text("")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # which is asked after that
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(ConfigurationError, match="does not answer"):
+        retrain(branches.project, commit=True)
+
+
 def test_a_commit_needs_somebody(small_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for role in ("AUTHOR", "COMMITTER"):
         monkeypatch.delenv(f"GIT_{role}_NAME")

@@ -25,6 +25,7 @@ from decodiff_pipeline.kedro_project import Project, load_project
 from decodiff_pipeline.tracking.mlflow_values import UNKNOWN, default_uri
 from decodiff_pipeline.training.config import RUN_ONLY
 from decodiff_pipeline.training.model_record import read_record
+from decodiff_pipeline.yaml_reader import read_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -166,6 +167,11 @@ def prepare(project: Path, name: str | None) -> None:
     """Make messages name the environment, and MLflow the store that the tracking hook takes."""
     commands.use_environment(name)
     os.environ.setdefault("MLFLOW_TRACKING_URI", default_uri(project))
+    if (logging_file := project / "conf" / "logging.yml").is_file():
+        from kedro.framework.project import LOGGING
+
+        # Called from another folder, Kedro takes its own, which breaks lines at 80 characters.
+        LOGGING.configure(read_mapping(logging_file))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

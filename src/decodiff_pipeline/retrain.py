@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+REPORTS = "data/08_reporting"
 MAX_CHARACTERS = 60_000  # GitHub takes 65,536 in a pull request
 
 
@@ -156,7 +157,10 @@ def _require(project: Path, environment: str | None, commit: bool) -> None:
     if not git_output(project, "rev-parse", "HEAD"):
         msg = f"{project} is not a Git repository with a commit, or git is not on the path"
         raise ConfigurationError(msg)
-    if commit and git_output(project, "status", "--porcelain", "--untracked-files=no"):
+    # What a retraining writes may have changed: one that was killed leaves that uncommitted.
+    own = (stages.with_name(LOCK_FILE).relative_to(project).as_posix(), REPORTS)
+    others = ("--untracked-files=no", "--", ".", *(f":(exclude){name}" for name in own))
+    if commit and git_output(project, "status", "--porcelain", *others):
         msg = f"{project} has uncommitted changes; commit or stash them, or leave out --commit"
         raise ConfigurationError(msg)
     if commit and not git_output(project, "var", "GIT_COMMITTER_IDENT"):
