@@ -12,7 +12,7 @@ from decodiff_pipeline.deco.assembly import DeCoDiffOutput, assemble
 from decodiff_pipeline.deco.autoencoder import decode, encode
 from decodiff_pipeline.deco.colour import apply_orientation, to_category_depth
 from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig, require_places
-from decodiff_pipeline.deco.device import keep_freed_memory, resolve_device
+from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.deco.discrepancy import (
     Discrepancies,
     anomaly_maps,
@@ -121,9 +121,8 @@ class DeCoDiffPipeline(DiffusionPipeline):
     def for_inference(self) -> Self:
         """Bring autoencoder and network into the configured precision and the faster layout.
 
-        Loading a saved model does it. The process keeps freed memory from then on.
+        Loading a saved model does it.
         """
-        keep_freed_memory()
         self.vae.to(memory_format=torch.channels_last)  # half as fast again on a CPU
         if self.config.bfloat16:
             self.vae.bfloat16()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from decodiff_pipeline.deco.device import keep_freed_memory
 from decodiff_pipeline.deco.geometry import squares
 from decodiff_pipeline.deco.preprocess import to_tensor
 from decodiff_pipeline.errors import ModelError
@@ -133,6 +134,7 @@ def predict(
     Raises:
         ModelError: The model gives a map or score that is no number.
     """
+    keep_freed_memory()
     if hasattr(model, "set_progress_bar_config"):
         model.set_progress_bar_config(disable=True)
     for batch in batches(images, batch_size):
@@ -172,6 +174,7 @@ def measure_discrepancies(
     Raises:
         ModelError: The model gives a discrepancy that is no number.
     """
+    keep_freed_memory()
     for batch in batches(images, batch_size):
         squares = to_tensor([square for image in batch for square in image.squares])
         ids = model.unet.category_ids([one.category for one in batch for _ in one.squares])

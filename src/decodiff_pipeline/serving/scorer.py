@@ -16,7 +16,7 @@ from decodiff_pipeline.deco import loading
 from decodiff_pipeline.deco.assembly import decide
 from decodiff_pipeline.deco.config import AUTO, UNKNOWN
 from decodiff_pipeline.deco.detections import find_detections
-from decodiff_pipeline.deco.device import resolve_device
+from decodiff_pipeline.deco.device import keep_freed_memory, resolve_device
 from decodiff_pipeline.deco.geometry import to_original
 from decodiff_pipeline.deco.recognition import recognise, whole_square, without_recogniser
 from decodiff_pipeline.errors import ModelError
@@ -281,6 +281,7 @@ def load_pipeline(folder: Path, onnx: Path | None = None) -> DeCoDiffPipeline:
         ModelError: There is none, or its files are damaged, or the export does not fit it.
         ConfigurationError: See :func:`~.onnx_model.use_onnx`.
     """
+    keep_freed_memory()
     pipeline = loading.load_pipeline(folder)
     if onnx is not None:
         use_onnx(pipeline, onnx, folder)
