@@ -12,7 +12,6 @@ import pandas as pd
 from PIL import Image
 
 from decodiff_pipeline.evaluation.thresholds import fit_thresholds
-from decodiff_pipeline.reporting.charts import HEIGHT, WIDTH, draw_curves, draw_histogram
 from decodiff_pipeline.reporting.gallery import (
     HEAT_BYTES,
     INPUT_BYTES,
@@ -20,7 +19,7 @@ from decodiff_pipeline.reporting.gallery import (
     make_gallery,
     rank_hard_examples,
 )
-from decodiff_pipeline.reporting.pictures import data_uri, heat, outline
+from decodiff_pipeline.reporting.pictures import data_uri, outline
 
 if TYPE_CHECKING:
     from tests.evaluation.conftest import World
@@ -86,34 +85,8 @@ def test_a_picture_never_breaks_its_budget() -> None:
     assert whole + 500 * (1_500 + 8_000) < 25e6  # pictures, text, the longest outlines seen
 
 
-def test_heat_is_transparent_at_zero_and_strongest_at_the_top() -> None:
-    layer = np.asarray(heat(np.array([[0.0, 0.5, 1.0, 9.0]]), 1.0))
-    assert layer[0, 0, 3] == 0
-    assert layer[0, 1, 3] < layer[0, 2, 3] == layer[0, 3, 3]
-    assert not np.asarray(heat(np.zeros((2, 2)), 0.0))[..., 3].any()
-
-
 def test_an_outline_keeps_thin_defects_at_a_smaller_size() -> None:
     mask = np.zeros((100, 100), bool)
     mask[50, 10:90] = True
     assert outline(mask, (10, 10)) == "M1 5h8M1 6h8M1 5v1M9 5v1"
     assert outline(np.zeros((4, 4), bool), (4, 4)) == ""
-
-
-def test_curves_end_at_the_limit_and_absent_ones_are_left_out() -> None:
-    diagonal = {"fpr": [0.0, 1.0], "overlap": [0.0, 1.0]}
-    (chart,) = draw_curves({"pro": diagonal, "image_roc": None}, 0.25)
-    assert chart.right == 0.25
-    assert chart.lines[0].path == f"M0.0 {HEIGHT:.1f}L{WIDTH:.1f} {0.75 * HEIGHT:.1f}"
-    assert draw_curves({}, 0.3) == []
-
-
-def test_a_histogram_has_a_strip_for_each_label_there_is_and_room_for_the_threshold() -> None:
-    rows = pd.DataFrame({"label": ["good", "good", "defective"], "score": [0.1, 0.1, 0.3]})
-    drawn = draw_histogram(rows, 0.5)
-    assert drawn is not None
-    assert [(strip.label, strip.count) for strip in drawn.strips] == [("good", 2), ("defective", 1)]
-    assert drawn.threshold == 640
-    assert [text for _, text in drawn.ticks] == ["0.1", "0.2", "0.3", "0.4", "0.5"]
-    assert draw_histogram(rows.head(0), None) is None
-    assert draw_histogram(rows.head(1), None) is not None  # a single score

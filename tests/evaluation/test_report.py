@@ -210,7 +210,3 @@ def test_a_missing_file_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFi
     assert "metrics.json" in error
     assert "kedro run --pipelines evaluation" in error
     assert error.count("\n") == 1
-
-
-def test_the_table_survives_an_empty_file() -> None:
-    assert "category" in render_table({})

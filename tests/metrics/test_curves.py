@@ -60,24 +60,6 @@ def test_curves_stay_close_everywhere() -> None:
         assert np.all(np.diff(x) >= 0) and 0 <= min(y) <= max(y) <= 1
 
 
-def test_ends_are_kept() -> None:
-    found = drawn(*scene(2, 0.5), limit=0.2)
-    for name in ("image_roc", "pixel_roc"):
-        assert (found[name]["fpr"][0], found[name]["tpr"][0]) == (0, 0)
-        assert (found[name]["fpr"][-1], found[name]["tpr"][-1]) == (1, 1)
-    assert found["pixel_pr"]["recall"][0] == 0 and found["pixel_pr"]["recall"][-1] == 1
-    assert found["pro"]["fpr"][0] == 0 and found["pro"]["fpr"][-1] == 0.2
-
-
-def test_few_images_are_not_thinned() -> None:
-    scores = np.array([0.1, 0.4, 0.35, 0.8])
-    found = curves(np.empty((0, 2, 2)), [], scores, np.array([False, False, True, True]))
-    assert found == {
-        "image_roc": {"fpr": [0, 0, 0.5, 0.5, 1], "tpr": [0, 0.5, 0.5, 1, 1]},
-        "image_pr": {"recall": [0, 0.5, 1], "precision": [1, 1, 0.66667]},
-    }
-
-
 @pytest.mark.parametrize(
     ("case", "absent"),
     [

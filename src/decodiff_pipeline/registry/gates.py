@@ -256,7 +256,7 @@ def _gain(
 
 def _described(pair: PairedDifference) -> str:
     return (
-        f"{pair.value:.3f} against {pair.reference:.3f}, {pair.difference:+.3f} "
+        f"{pair.value:.3f} against {pair.other:.3f}, {pair.difference:+.3f} "
         f"[{pair.low:+.3f}, {pair.high:+.3f}]"
     )
 
@@ -271,7 +271,7 @@ def _paired(
     text: str,
 ) -> Gate:
     interval = (pair.low, pair.high)
-    return Gate(name, category, metric, pair.value, pair.reference, limit, passed, text, interval)
+    return Gate(name, category, metric, pair.value, pair.other, limit, passed, text, interval)
 
 
 def _unmeasured(

@@ -32,14 +32,14 @@ class PairedDifference:
 
     Attributes:
         value: Of the challenger.
-        reference: Of the other model.
+        other: Of the other model.
         difference: Challenger less the other.
         low: Lower end of its bootstrap interval.
         high: Upper end of it.
     """
 
     value: float
-    reference: float
+    other: float
     difference: float
     low: float
     high: float

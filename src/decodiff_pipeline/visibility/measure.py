@@ -13,7 +13,7 @@ from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
 from decodiff_pipeline.data.transforms import plain_square
 from decodiff_pipeline.deco.autoencoder import reduction
 from decodiff_pipeline.deco.geometry import plan
-from decodiff_pipeline.deco.preprocess import to_tensor
+from decodiff_pipeline.deco.preprocess import EIGHT_CONNECTED, to_tensor
 from decodiff_pipeline.metrics.image_quality import has_colour
 from decodiff_pipeline.visibility.defects import (
     Kind,
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
 SPECKLE = 4  # pixels; smaller regions of a mask are the edges that a lossy file leaves
-EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 
 
 @dataclass(frozen=True)
