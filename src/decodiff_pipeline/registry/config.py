@@ -139,8 +139,8 @@ class PromotionConfig(BaseModel):
         false_positive_rate: Largest false-positive rate that the calibration images of a category
             may be able to hold: n of them hold 1 / (n + 1) at best. ``None`` takes the rate that
             the thresholds were fitted for (``evaluation.false_positive_rate``).
-        false_positive_significance: Chance that a version whose thresholds keep their promise is
-            refused for its false positives, over all categories together.
+        false_positive_significance: Chance that a version whose thresholds hold their nominal rate
+            is refused for its false positives, over all categories together.
         may_lose: Categories of the champion that the version need not know.
         unloadable_champion: ``refuse`` leaves a champion in place that cannot be loaded, since
             nothing can be compared with it; ``judge_alone`` judges as at a first promotion.
