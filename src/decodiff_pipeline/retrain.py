@@ -39,25 +39,15 @@ MAX_CHARACTERS = 60_000  # GitHub takes 65,536 in a pull request
 
 @dataclass(frozen=True)
 class Files:
-    """Where an environment of a project keeps what a retraining reads and writes.
+    """Where an environment of a project keeps what a retraining reads and writes."""
 
-    Attributes:
-        stages: Its ``dvc.yaml``.
-        reports: Folder of the reports; what of it Git does not ignore is committed.
-        log: The audit log in it, which is only added to.
-        promotion: Outcome and gates, as JSON.
-        promotion_page: The same as Markdown.
-        evaluation_page: Markdown.
-        page: The two pages in one, which is written here.
-    """
-
-    stages: Path
-    reports: Path
-    log: Path
-    promotion: Path
-    promotion_page: Path
-    evaluation_page: Path
-    page: Path
+    stages: Path  # its ``dvc.yaml``
+    reports: Path  # folder of the reports; what of it Git does not ignore is committed
+    log: Path  # the audit log in it, which is only added to
+    promotion: Path  # outcome and gates, as JSON
+    promotion_page: Path  # the same as Markdown
+    evaluation_page: Path  # Markdown
+    page: Path  # the two pages in one, which is written here
 
     @classmethod
     def of(cls, project: Project) -> Files:

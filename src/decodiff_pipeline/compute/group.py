@@ -23,14 +23,10 @@ class Group:
 
     Every process must make the same calls in the same order. Values are passed as JSON, which is
     exact for floats; tuples come back as lists.
-
-    Attributes:
-        rank: Number of this process.
-        size: Number of processes.
     """
 
-    rank: int = 0
-    size: int = 1
+    rank: int = 0  # number of this process
+    size: int = 1  # number of processes
 
     @property
     def first(self) -> bool:

@@ -61,40 +61,24 @@ class AnomalyModel(Protocol):
 
 @dataclass(frozen=True)
 class ModelInput:
-    """An image as the model takes it.
+    """An image as the model takes it."""
 
-    Attributes:
-        path: For messages.
-        category: One that the model knows.
-        size: Width and height of the original in pixels.
-        squares: uint8 (S, S, 3) each, see `deco.geometry.squares`.
-        about: Whatever the caller wants back with the prediction.
-        kept_pixels: Of the original, where ``about`` holds it.
-    """
-
-    path: str
-    category: str
-    size: tuple[int, int]
-    squares: list[np.ndarray]
-    about: Any = None
-    kept_pixels: int = 0
+    path: str  # for messages
+    category: str  # one that the model knows
+    size: tuple[int, int]  # width and height of the original in pixels
+    squares: list[np.ndarray]  # uint8 (S, S, 3) each, see `deco.geometry.squares`
+    about: Any = None  # whatever the caller wants back with the prediction
+    kept_pixels: int = 0  # of the original, where ``about`` holds it
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of an image.
+    """What the model says of an image."""
 
-    Attributes:
-        image: What the model was given.
-        anomaly_map: float32 (h, w), finite.
-        score: float32, finite.
-        reconstruction: uint8 (h, w, 3).
-    """
-
-    image: ModelInput
-    anomaly_map: np.ndarray
-    score: np.float32
-    reconstruction: np.ndarray
+    image: ModelInput  # what the model was given
+    anomaly_map: np.ndarray  # float32 (h, w), finite
+    score: np.float32  # finite
+    reconstruction: np.ndarray  # uint8 (h, w, 3)
 
 
 def model_input(
@@ -153,17 +137,11 @@ def predict(
 
 
 class Measured(NamedTuple):
-    """Discrepancies of the squares of a batch of images.
-
-    Attributes:
-        images: The images.
-        pixel: Of all their squares, float32 (M, H, W), finite.
-        latent: The same, float32 (M, h, w).
-    """
+    """Discrepancies of the squares of a batch of images."""
 
     images: list[ModelInput]
-    pixel: np.ndarray
-    latent: np.ndarray
+    pixel: np.ndarray  # of all their squares, float32 (M, H, W), finite
+    latent: np.ndarray  # the same, float32 (M, h, w)
 
 
 def measure_discrepancies(

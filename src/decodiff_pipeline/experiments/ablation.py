@@ -64,25 +64,16 @@ AFTERWARDS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class AblationData:
-    """What all variants have in common.
+    """What all variants have in common."""
 
-    Attributes:
-        manifest: The validated manifest.
-        images: The raw images.
-        cache: Latents of the train and val images.
-        geometry: How images are fitted into squares.
-        autoencoder: Which autoencoder made the latents.
-        latents: How the cache was filled.
-        evaluation: Protocol, limit of AUPRO and batch size; every variant has its own reverse
-            steps, so ``num_inference_steps`` is not looked at.
-    """
-
-    manifest: pd.DataFrame
-    images: ImageFolder
-    cache: LatentCache
-    geometry: PreprocessConfig
-    autoencoder: AutoencoderConfig
-    latents: LatentCacheConfig
+    manifest: pd.DataFrame  # the validated manifest
+    images: ImageFolder  # the raw images
+    cache: LatentCache  # latents of the train and val images
+    geometry: PreprocessConfig  # how images are fitted into squares
+    autoencoder: AutoencoderConfig  # which autoencoder made the latents
+    latents: LatentCacheConfig  # how the cache was filled
+    # protocol, limit of AUPRO and batch size; every variant has its own reverse steps, so
+    # ``num_inference_steps`` is not looked at
     evaluation: EvaluationConfig
 
     def scored(self) -> pd.DataFrame:

@@ -85,31 +85,19 @@ class AblationConfig(BaseModel):
 
 
 class Job(NamedTuple):
-    """One network scored in one way.
+    """One network scored in one way."""
 
-    Attributes:
-        training: How it is trained, seed and length included.
-        scoring: How it is scored.
-    """
-
-    training: TrainingConfig
-    scoring: ScoringConfig
+    training: TrainingConfig  # how it is trained, seed and length included
+    scoring: ScoringConfig  # how it is scored
 
 
 class PlannedVariant(NamedTuple):
-    """A variant with nothing left open.
+    """A variant with nothing left open."""
 
-    Attributes:
-        study: Name of its study; empty for the base.
-        variant: What was asked for.
-        jobs: One for each seed.
-        skipped: Why it is not done, if it is not.
-    """
-
-    study: str
-    variant: Variant
-    jobs: tuple[Job, ...]
-    skipped: str | None = None
+    study: str  # name of its study; empty for the base
+    variant: Variant  # what was asked for
+    jobs: tuple[Job, ...]  # one for each seed
+    skipped: str | None = None  # why it is not done, if it is not
 
 
 def plan(

@@ -23,17 +23,11 @@ LONGEST_NAME = 200  # bytes; file systems take 255, and outputs add suffixes
 
 @dataclass(frozen=True)
 class Item:
-    """An image to score.
+    """An image to score."""
 
-    Attributes:
-        path: Posix path relative to the source's root.
-        category: As it was given, not checked yet.
-        sha256: What the file is to have; empty where nothing was said.
-    """
-
-    path: str
-    category: str
-    sha256: str = ""
+    path: str  # posix path relative to the source's root
+    category: str  # as it was given, not checked yet
+    sha256: str = ""  # what the file is to have; empty where nothing was said
 
 
 class InferenceSource:

@@ -17,26 +17,18 @@ NORMAL_IQR = 1.349  # interquartile range of the standard normal distribution
 
 @dataclass(frozen=True)
 class Comparison:
-    """Recent values against reference values.
+    """Recent values against reference values."""
 
-    Attributes:
-        distance: Kolmogorov-Smirnov's, within 0…1: the largest share of images by which the two
-            distributions differ. Mixing a share s of other images into a sample moves it by at
-            most s.
-        p_value: Two-sided; how often samples of one distribution are that far apart.
-        psi: Population stability index over deciles of the reference.
-        psi_expected: What it is on average where nothing changed: (bins - 1)(1/n + 1/m).
-        shift: Difference of the medians, in robust standard deviations of the reference; ``None``
-            where those are 0.
-        medians: Of the reference and of the recent values.
-    """
-
+    # Kolmogorov-Smirnov's, within 0…1: the largest share of images by which the two distributions
+    # differ. Mixing a share s of other images into a sample moves it by at most s.
     distance: float
-    p_value: float
-    psi: float
-    psi_expected: float
+    p_value: float  # two-sided; how often samples of one distribution are that far apart
+    psi: float  # population stability index over deciles of the reference
+    psi_expected: float  # what it is on average where nothing changed: (bins - 1)(1/n + 1/m)
+    # difference of the medians, in robust standard deviations of the reference; ``None`` where
+    # those are 0
     shift: float | None
-    medians: tuple[float, float]
+    medians: tuple[float, float]  # of the reference and of the recent values
 
 
 def compare(reference: np.ndarray, recent: np.ndarray) -> Comparison | None:

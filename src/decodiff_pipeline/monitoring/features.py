@@ -29,17 +29,11 @@ DIGITS = 6  # significant ones that are kept
 
 @dataclass(frozen=True)
 class LatentSpace:
-    """Principal axes of the descriptors of good training images, of length one in their variance.
+    """Principal axes of the descriptors of good training images, whitened."""
 
-    Attributes:
-        mean: Float (D,).
-        axes: Float (K, D), each divided by the standard deviation along it.
-        rest: Root mean square of what the axes leave of a training image; above 0.
-    """
-
-    mean: np.ndarray
-    axes: np.ndarray
-    rest: float
+    mean: np.ndarray  # Float (D,)
+    axes: np.ndarray  # Float (K, D), each divided by the standard deviation along it
+    rest: float  # root mean square of what the axes leave of a training image; above 0
 
     @classmethod
     def fit(cls, descriptors: np.ndarray, components: int) -> LatentSpace:
@@ -148,15 +142,10 @@ def label(feature: str) -> str:
 
 @dataclass(frozen=True)
 class Photograph:
-    """What is kept of an image once it is read.
+    """What is kept of an image once it is read."""
 
-    Attributes:
-        quality: As `image_quality` returns it.
-        square: As `stretched` returns it.
-    """
-
-    quality: dict[str, float]
-    square: np.ndarray
+    quality: dict[str, float]  # as `image_quality` returns it
+    square: np.ndarray  # as `stretched` returns it
 
     @classmethod
     def of(cls, image: Image.Image, side: int) -> Photograph:

@@ -31,29 +31,18 @@ FINAL = frozenset({"serving files", "serving answers"})  # no reason overrides t
 
 @dataclass(frozen=True)
 class Gate:
-    """One question and its answer.
+    """One question and its answer."""
 
-    Attributes:
-        name: The question.
-        category: A category, ``"mean"`` over categories, or ``"all"`` for the model as a whole.
-        metric: What was measured.
-        value: Of the challenger; ``None`` where it could not be measured.
-        reference: What it is held against, such as the champion's value or the nominal rate.
-        limit: What the challenger may at most, or must at least, come to.
-        interval: Of the paired difference, where there is one.
-        passed: The answer.
-        explanation: The answer as a sentence.
-    """
-
-    name: str
-    category: str
-    metric: str
-    value: float | None
+    name: str  # the question
+    category: str  # one, ``"mean"`` over categories, or ``"all"`` for the model as a whole
+    metric: str  # what was measured
+    value: float | None  # of the challenger; ``None`` where it could not be measured
+    # what it is held against, such as the champion's value or the nominal rate
     reference: float | None
-    limit: float | None
-    passed: bool
-    explanation: str
-    interval: tuple[float, float] | None = None
+    limit: float | None  # what the challenger may at most, or must at least, come to
+    passed: bool  # the answer
+    explanation: str  # the answer as a sentence
+    interval: tuple[float, float] | None = None  # of the paired difference, where there is one
 
 
 def judge(inputs: GateInputs, config: PromotionConfig) -> list[Gate]:

@@ -42,26 +42,17 @@ REQUIREMENTS = (
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """Everything that makes up a version.
+    """Everything that makes up a version."""
 
-    Attributes:
-        folder: The pipeline as ``save_pretrained`` wrote it.
-        thresholds: As the evaluation writes them.
-        metrics: As the evaluation writes them.
-        tags: What the model was made of, as :func:`identity_tags` returns it.
-        example: An encoded image and its category.
-        record: The evaluation's row for each image, which later models are compared by.
-        reference: What the monitoring compares recent images with, as the evaluation writes it.
-        parameters: Groups of parameters that it was trained and fitted with; empty if not known.
-    """
-
-    folder: Path
-    thresholds: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-    tags: Mapping[str, str]
-    example: tuple[bytes, str]
-    record: pd.DataFrame
+    folder: Path  # the pipeline as ``save_pretrained`` wrote it
+    thresholds: Mapping[str, Any]  # as the evaluation writes them
+    metrics: Mapping[str, Any]  # as the evaluation writes them
+    tags: Mapping[str, str]  # what the model was made of, as :func:`identity_tags` returns it
+    example: tuple[bytes, str]  # an encoded image and its category
+    record: pd.DataFrame  # the evaluation's row for each image, which later models are compared by
+    # what the monitoring compares recent images with, as the evaluation writes it
     reference: Mapping[str, Any] | None = None
+    # groups of parameters that it was trained and fitted with; empty if not known
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -25,21 +25,13 @@ REPEATED = ("promotion.outcome", "promotion.from_version")
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict that nothing was done about yet.
+    """A verdict that nothing was done about yet."""
 
-    Attributes:
-        challenger: The version judged.
-        champion: The champion when it was judged.
-        gates: Every question; none where the challenger is the champion already.
-        notes: Sentences that explain what the gates do not.
-        data_digest: Of the data judged on.
-    """
-
-    challenger: Version
-    champion: Version | None
-    gates: list[Gate]
-    notes: list[str]
-    data_digest: str
+    challenger: Version  # the version judged
+    champion: Version | None  # the champion when it was judged
+    gates: list[Gate]  # every question; none where the challenger is the champion already
+    notes: list[str]  # sentences that explain what the gates do not
+    data_digest: str  # of the data judged on
 
 
 def judge_challenger(

@@ -34,17 +34,12 @@ ROLLED_BACK = "rollback.reason"
 
 @dataclass(frozen=True)
 class Version:
-    """A version in the registry.
-
-    Attributes:
-        tags: Its provenance and the decisions on it.
-        run_id: Of the run that made it.
-    """
+    """A version in the registry."""
 
     name: str
     number: str
-    tags: Mapping[str, str]
-    run_id: str = ""
+    tags: Mapping[str, str]  # its provenance and the decisions on it
+    run_id: str = ""  # of the run that made it
 
     @property
     def uri(self) -> str:

@@ -17,38 +17,32 @@ MAP_SCALES = {0: 0, 8: 255, 16: 65535}  # bits of the PNG: its largest value
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of one image.
+    """What the model says of one image."""
 
-    Attributes:
-        score: Anomaly score within 0…1; higher is more anomalous. ``None`` where the image is of
-            no category that the model knows.
-        threshold: Score from which on the image counts as defective; ``None`` where the category
-            had no calibration images and nobody set one.
-        threshold_from: Where that is from: ``"request"``, ``"override"``, ``"fitted"``, ``"fitted
-            on labels"`` (by costs), or ``None`` without a threshold.
-        decision: ``"defective"``, ``"good"``, ``None`` without a threshold, or ``"unknown"``
-            where the image is of no category.
-        map: PNG of the anomaly map in the image's own size, grey, 0…1 as 0…255 or 0…65535;
-            ``None`` if no map was asked for. What the model's crop cuts off is 0.
-        size: Width and height of the image in pixels.
-        pixel_threshold: Value of the map from which on a pixel is flagged; ``None`` where the
-            category had no calibration images.
-        detections: Connected flagged regions in the image's own pixels, the largest first;
-            ``None`` without a pixel threshold.
-        category: As given or as recognised, or ``"unknown"``.
-        category_certainty: Probability of a recognised category within 0…1; ``None`` where the
-            category was given.
-    """
-
+    # Anomaly score within 0…1; higher is more anomalous. ``None`` where the image is of no category
+    # that the model knows.
     score: float | None
+    # score from which on the image counts as defective; ``None`` where the category had no
+    # calibration images and nobody set one
     threshold: float | None
+    # where that is from: ``"request"``, ``"override"``, ``"fitted"``, ``"fitted on labels"`` (by
+    # costs), or ``None`` without a threshold
     threshold_from: str | None
+    # ``"defective"``, ``"good"``, ``None`` without a threshold, or ``"unknown"`` where the image is
+    # of no category
     decision: str | None
+    # PNG of the anomaly map in the image's own size, grey, 0…1 as 0…255 or 0…65535; ``None`` if no
+    # map was asked for. What the model's crop cuts off is 0.
     map: bytes | None
-    size: tuple[int, int]
+    size: tuple[int, int]  # width and height of the image in pixels
+    # value of the map from which on a pixel is flagged; ``None`` where the category had no
+    # calibration images
     pixel_threshold: float | None = None
+    # connected flagged regions in the image's own pixels, the largest first; ``None`` without a
+    # pixel threshold
     detections: list[Detection] | None = None
-    category: str | None = None
+    category: str | None = None  # as given or as recognised, or ``"unknown"``
+    # probability of a recognised category within 0…1; ``None`` where the category was given
     category_certainty: float | None = None
 
 

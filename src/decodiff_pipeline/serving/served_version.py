@@ -21,15 +21,11 @@ DIGESTS = ("model_sha256", "thresholds_sha256")
 
 @dataclass(frozen=True)
 class ServedVersion:
-    """What an answer says of the model that gave it.
+    """What an answer says of the model that gave it."""
 
-    Attributes:
-        number: ``name/version`` in the model registry; ``None`` where that is not known for sure.
-        sha256: Over the pipeline's files, computed from them; the version's tag ``model_sha256``.
-    """
-
+    # ``name/version`` in the model registry; ``None`` where that is not known for sure
     number: str | None
-    sha256: str
+    sha256: str  # over the pipeline's files, computed from them; the version's tag ``model_sha256``
 
 
 def served_version(pipeline: Path) -> ServedVersion:

@@ -37,21 +37,14 @@ ERROR_LINES = 400  # characters of what the process said last
 
 @dataclass(frozen=True)
 class ServingResult:
-    """What a fresh process made of the registered version.
+    """What a fresh process made of the registered version."""
 
-    Attributes:
-        error: Why it does not answer, as a sentence; ``None`` where it does.
-        files_as_registered: Whether the SHA-256 of its files is that of the version's tags.
-        largest_error: Largest difference of a score from the evaluation's.
-        latency_ms: Median time of a request with one image.
-        size_mb: Size of the logged model in 10⁶ bytes.
-    """
-
-    error: str | None = None
+    error: str | None = None  # why it does not answer, as a sentence; ``None`` where it does
+    # whether the SHA-256 of its files is that of the version's tags
     files_as_registered: bool | None = None
-    largest_error: float | None = None
-    latency_ms: float | None = None
-    size_mb: float | None = None
+    largest_error: float | None = None  # largest difference of a score from the evaluation's
+    latency_ms: float | None = None  # median time of a request with one image
+    size_mb: float | None = None  # size of the logged model in 10⁶ bytes
 
 
 def sample_rows(rows: pd.DataFrame, count: int) -> pd.DataFrame:

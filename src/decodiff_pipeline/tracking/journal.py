@@ -32,40 +32,24 @@ LARGEST_COPY = 256 * 2**20  # bytes of a file or folder; of a larger one only th
 
 @dataclass(frozen=True)
 class RunHeader:
-    """What makes a run in MLflow.
+    """What makes a run in MLflow."""
 
-    Attributes:
-        tracking_id: Found again by this tag, so that no run is made twice.
-        tracking_uri: Store or server, without a password.
-        experiment: Name of the experiment.
-        run_name: Name of the run.
-        started: Milliseconds since 1970.
-        tags: Tags of the run.
-    """
-
-    tracking_id: str
-    tracking_uri: str
-    experiment: str
-    run_name: str
-    started: int
-    tags: dict[str, str] = field(default_factory=dict)
+    tracking_id: str  # found again by this tag, so that no run is made twice
+    tracking_uri: str  # store or server, without a password
+    experiment: str  # name of the experiment
+    run_name: str  # name of the run
+    started: int  # milliseconds since 1970
+    tags: dict[str, str] = field(default_factory=dict)  # tags of the run
 
 
 @dataclass(frozen=True)
 class Record:
-    """One thing to send.
+    """One thing to send."""
 
-    Attributes:
-        number: Counts up within a run.
-        kind: ``params``, ``metrics``, ``tags``, ``input``, ``artifact`` or ``end``.
-        what: For messages.
-        data: Plain JSON values, as `uploader.send` takes them.
-    """
-
-    number: int
-    kind: str
-    what: str
-    data: dict[str, Any]
+    number: int  # counts up within a run
+    kind: str  # ``params``, ``metrics``, ``tags``, ``input``, ``artifact`` or ``end``
+    what: str  # for messages
+    data: dict[str, Any]  # plain JSON values, as `uploader.send` takes them
 
 
 class Journal:

@@ -31,23 +31,14 @@ SHARE = 0.02  # of the minutes go into measuring steps, if that is enough for MI
 
 @dataclass(frozen=True)
 class Budget:
-    """How long the parts of a training take, and how many steps that makes.
+    """How long the parts of a training take, and how many steps that makes."""
 
-    Attributes:
-        steps: Optimiser steps that fit into the minutes, at least 1.
-        max_minutes: The minutes.
-        seconds_per_step: Median over ``measured_steps``.
-        seconds_per_validation: Of one validation; 0 where there is none.
-        seconds_per_save: Of writing one checkpoint.
-        measured_steps: Steps measured.
-    """
-
-    steps: int
-    max_minutes: float
-    seconds_per_step: float
-    seconds_per_validation: float
-    seconds_per_save: float
-    measured_steps: int
+    steps: int  # optimiser steps that fit into the minutes, at least 1
+    max_minutes: float  # the minutes
+    seconds_per_step: float  # median over ``measured_steps``
+    seconds_per_validation: float  # of one validation; 0 where there is none
+    seconds_per_save: float  # of writing one checkpoint
+    measured_steps: int  # steps measured
 
 
 def planned_budget(

@@ -9,19 +9,12 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Champion:
-    """A copy of the version that is served.
+    """A copy of the version that is served."""
 
-    Attributes:
-        model: Its name in the registry.
-        version: Its number.
-        sha256: Of the pipeline's files as they were registered.
-        folder: The pipeline, with these files.
-    """
-
-    model: str
-    version: str
-    sha256: str
-    folder: Path
+    model: str  # its name in the registry
+    version: str  # its number
+    sha256: str  # of the pipeline's files as they were registered
+    folder: Path  # the pipeline, with these files
 
 
 class Champions(Protocol):

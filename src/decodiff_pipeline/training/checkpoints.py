@@ -29,17 +29,12 @@ LOWER_IS_BETTER = {"held_out_loss"}
 
 @dataclass
 class Selection:
-    """The best validation of a run. All of it is part of a checkpoint.
+    """The best validation of a run. All of it is part of a checkpoint."""
 
-    Attributes:
-        step: Optimiser steps done at the best validation; None before the first one.
-        value: What was measured there.
-        waited: Validations since.
-    """
-
+    # optimiser steps done at the best validation; None before the first one
     step: int | None = None
-    value: float | None = None
-    waited: int = 0
+    value: float | None = None  # what was measured there
+    waited: int = 0  # validations since
 
     def update(self, monitor: str, step: int, value: float) -> bool:
         """Take note of a validation.
@@ -57,32 +52,24 @@ class Selection:
 
 
 class Checkpoint(NamedTuple):
-    """State of a run after some step.
+    """State of a run after some step."""
 
-    Attributes:
-        step: Optimiser steps done.
-        tensors: Weights, their moving average and the optimiser's moments, by name.
-        identity: What decides the outcome of the run; a run with another one must not resume.
-        log: Rows of the training log up to this step.
-        pending: Losses of the steps since the last row.
-        finished: Whether this is the last step.
-        total: Planned length in steps; None in checkpoints of earlier versions.
-        best: Step and value of the best validation and the number of validations since, where
-            they are watched; see :class:`decodiff_pipeline.training.checkpoints.Selection`.
-        start: Where the run started, as ``training.initial_weights`` says; None in checkpoints of
-            earlier versions.
-        processes: How many trained it up to this step; None in checkpoints of earlier versions.
-    """
-
-    step: int
+    step: int  # optimiser steps done
+    # weights, their moving average and the optimiser's moments, by name
     tensors: dict[str, torch.Tensor]
+    # what decides the outcome of the run; a run with another one must not resume
     identity: dict[str, Any]
-    log: list[dict[str, Any]]
-    pending: list[float]
-    finished: bool
-    total: int | None = None
+    log: list[dict[str, Any]]  # rows of the training log up to this step
+    pending: list[float]  # losses of the steps since the last row
+    finished: bool  # whether this is the last step
+    total: int | None = None  # planned length in steps; None in checkpoints of earlier versions
+    # step and value of the best validation and the number of validations since, where they are
+    # watched; see :class:`decodiff_pipeline.training.checkpoints.Selection`
     best: dict[str, Any] | None = None
+    # where the run started, as ``training.initial_weights`` says; None in checkpoints of earlier
+    # versions
     start: dict[str, Any] | None = None
+    # how many trained it up to this step; None in checkpoints of earlier versions
     processes: int | None = None
 
 

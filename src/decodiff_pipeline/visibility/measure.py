@@ -50,25 +50,20 @@ class Picture:
 
 @dataclass(frozen=True)
 class Visibility:
-    """What was found out about one category.
+    """What was found out about one category."""
 
-    Attributes:
-        figures: ``images``, ``psnr``, ``psnr_min``, ``saturation_kept``, ``sharpness_kept``
-            (means over images), ``width``, ``height`` (medians, pixels), ``seen`` (share of an
-            image that is in the model's squares), and for each kind of defect
-            ``visible_grey_32``, the side in pixels of the original image from which on defects
-            are visible; None where nothing is known, as of colour in grey images, or visible.
-        defects: A row for each kind and size: ``kind``, ``contrast``, ``colour``, ``cells``,
-            ``model_pixels``, ``width`` and ``height`` in pixels of the original image, ``share``,
-            ``snr``, ``count``, ``visible``.
-        masks: Sizes of the masks' regions; empty where there are no masks.
-        pictures: For the report.
-    """
-
+    # ``images``, ``psnr``, ``psnr_min``, ``saturation_kept``, ``sharpness_kept`` (means over
+    # images), ``width``, ``height`` (medians, pixels), ``seen`` (share of an image that is in the
+    # model's squares), and for each kind of defect ``visible_grey_32``, the side in pixels of the
+    # original image from which on defects are visible; None where nothing is known, as of colour in
+    # grey images, or visible
     figures: dict[str, Any]
+    # A row for each kind and size: ``kind``, ``contrast``, ``colour``, ``cells``, ``model_pixels``,
+    # ``width`` and ``height`` in pixels of the original image, ``share``, ``snr``, ``count``,
+    # ``visible``
     defects: list[dict[str, Any]]
-    masks: dict[str, Any]
-    pictures: list[Picture] = field(default_factory=list)
+    masks: dict[str, Any]  # sizes of the masks' regions; empty where there are no masks
+    pictures: list[Picture] = field(default_factory=list)  # for the report
 
 
 def measure_category(
