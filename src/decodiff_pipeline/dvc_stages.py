@@ -109,7 +109,8 @@ def _stage(name: str, project: Project) -> dict[str, Any]:
         "cmd": f"kedro run {named}--pipelines {name}",
         "wdir": "../.." if project.environment else None,
         # What a stage reads and writes through one handle (a cache, checkpoints) is its output.
-        "deps": _code(project, start, parameters) + sorted(read - written.keys()),
+        "deps": _code(project, start, parameters)
+        + sorted((read - written.keys()) | _masks(parameters, project)),
         "params": _parameter_list(parameters, project),
         **{kind: [_output(entry) for entry in ordered if _kind(entry) == kind] for kind in OUTPUTS},
     }
@@ -125,6 +126,19 @@ def _code(project: Project, start: Iterable[str], parameters: Iterable[str]) -> 
         project.package / folder for key, folder in PARAMETER_FOLDERS.items() if key in parameters
     }
     return sorted(path.relative_to(project.root).as_posix() for path in sources)
+
+
+def _masks(parameters: Iterable[str], project: Project) -> set[str]:
+    """Returns the files that `scoring.regions` names."""
+    if "scoring" not in parameters:
+        return set()
+    regions = (project.parameters.get("scoring") or {}).get("regions") or {}
+    return {
+        region[key]
+        for region in regions.values()
+        for key in ("include", "exclude")
+        if isinstance(region.get(key), str)
+    }
 
 
 def _entries(names: Iterable[str], catalog: Mapping[str, Any]) -> dict[str, Entry]:

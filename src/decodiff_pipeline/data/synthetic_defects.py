@@ -38,6 +38,7 @@ def synthetic_defect(
     number: int,
     source: np.ndarray | None = None,
     version: int = VERSION,
+    inside: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Put one defect into a good image: a function of the arguments alone.
 
@@ -56,6 +57,7 @@ def synthetic_defect(
         number: Which of its defects; there is no last one.
         source: Another good image to take textures from, uint8 (S, S, 3); by default ``square``.
         version: ``VERSION`` or ``HARDER``.
+        inside: Where it may be, bool (S, S) with at least one True; anywhere by default.
 
     Returns:
         The image with the defect, uint8 (S, S, 3), and its mask, bool (S, S): True where some
@@ -65,11 +67,27 @@ def synthetic_defect(
     good = square.astype(np.float32)
     other = good if source is None else source.astype(np.float32)
     for _ in range(ATTEMPTS):
-        image, mask = (_harder if version == HARDER else _plain)(random, good, other)
+        texture, opacity = (_harder if version == HARDER else _plain)(random, good, other, inside)
+        image, mask = _blended(good, texture, opacity)
         if mask.mean() >= LEAST_VISIBLE:
             return image, mask
     # An image so uniform that nothing taken from it shows.
-    return _blended(good, (good + 128) % 256, _ragged(random, len(square)).astype(np.float32))
+    region = _moved(random, _ragged(random, len(square)), inside)
+    return _blended(good, (good + 128) % 256, region.astype(np.float32))
+
+
+def _moved(
+    random: np.random.Generator, region: np.ndarray, inside: np.ndarray | None
+) -> np.ndarray:
+    """The region with some pixel of it at some pixel of ``inside``, and what lies outside cut off.
+
+    It is drawn for the whole square first, and keeps its shape.
+    """
+    if inside is None or not region.any():
+        return region
+    wanted, found = (np.argwhere(each) for each in (inside, region))
+    shift = wanted[random.integers(len(wanted))] - found[random.integers(len(found))]
+    return np.roll(region, shift, axis=(0, 1)) & inside
 
 
 def _generator(identity: str, number: int, version: int) -> np.random.Generator:
@@ -78,28 +96,32 @@ def _generator(identity: str, number: int, version: int) -> np.random.Generator:
 
 
 def _plain(
-    random: np.random.Generator, good: np.ndarray, other: np.ndarray
+    random: np.random.Generator, good: np.ndarray, other: np.ndarray, inside: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
+    """A texture, float32 (S, S, 3), and its opacity at each pixel, float32 (S, S)."""
     region = _ragged(random, len(good)) if random.random() < 1 / 2 else _strip(random, good)
+    region = _moved(random, region, inside)
     texture = TEXTURES[random.integers(len(TEXTURES))](random, good, other)
     opacity = random.uniform(0.3, 1.0)
-    return _blended(good, texture, opacity * _softened(random, region))
+    return texture, opacity * _softened(random, region, inside)
 
 
 def _harder(
-    random: np.random.Generator, good: np.ndarray, other: np.ndarray
+    random: np.random.Generator, good: np.ndarray, other: np.ndarray, inside: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
+    """As `_plain`."""
     side, textures = len(good), (*TEXTURES, *HARDER_TEXTURES)
     region = (
         _ragged(random, side, SMALLEST_HARDER),
         _rectangle(random, side, SMALLEST_HARDER),
         _line(random, side),
     )[random.integers(3)]
+    region = _moved(random, region, inside)
     texture = textures[random.integers(len(textures))](random, good, other)
     wanted = np.exp(random.uniform(np.log(FAINTEST), np.log(STRONGEST)))
     change = abs(texture - good).max(axis=2)[region].mean() if region.any() else 0.0
     opacity = min(1.0, wanted / max(change, 1e-6))
-    return _blended(good, texture, opacity * _softened(random, region))
+    return texture, opacity * _softened(random, region, inside)
 
 
 def _area(random: np.random.Generator, smallest: float) -> float:
@@ -180,8 +202,11 @@ def _line(random: np.random.Generator, side: int) -> np.ndarray:
     return (ndimage.distance_transform_edt(away) < width / 2) & bool(len(y))
 
 
-def _softened(random: np.random.Generator, region: np.ndarray) -> np.ndarray:
-    return ndimage.gaussian_filter(region.astype(np.float32), random.uniform(0, 1))
+def _softened(
+    random: np.random.Generator, region: np.ndarray, inside: np.ndarray | None
+) -> np.ndarray:
+    soft = ndimage.gaussian_filter(region.astype(np.float32), random.uniform(0, 1))
+    return soft if inside is None else soft * inside
 
 
 def _elsewhere(random: np.random.Generator, good: np.ndarray, _: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from decodiff_pipeline.data.bit_depth import pixel_identities
 from decodiff_pipeline.data.synthetic_defects import HARDER, VERSION, synthetic_defect
-from decodiff_pipeline.data.transforms import plain_square
+from decodiff_pipeline.data.transforms import plain_square, square_inside
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.deco.config import PreprocessConfig
+    from decodiff_pipeline.deco.regions import Region
 
 
 class SyntheticImage(NamedTuple):
@@ -39,17 +40,18 @@ class SyntheticImage(NamedTuple):
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def draw(
-        self, images: ImageFolder, geometry: PreprocessConfig
+        self, images: ImageFolder, geometry: PreprocessConfig, region: Region | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The image with its defect, uint8 (S, S, 3), and the mask, bool (S, S).
+        """The image with its defect in the region, uint8 (S, S, 3), and the mask, bool (S, S).
 
         Raises:
             ImageError: One of the two images cannot be read.
         """
         # Of a tiled image the tile that stands for it among the good val images.
-        square = plain_square(images.read(self.path), geometry, self.sha256)
+        image = images.read(self.path)
+        square, inside = square_inside(image, geometry, self.sha256, region)
         source = plain_square(images.read(self.source_path), geometry, self.source_sha256)
-        return synthetic_defect(square, self.sha256, self.number, source, self.version)
+        return synthetic_defect(square, self.sha256, self.number, source, self.version, inside)
 
 
 def synthetic_images(

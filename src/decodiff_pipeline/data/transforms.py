@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from decodiff_pipeline.deco.config import PreprocessConfig
+    from decodiff_pipeline.deco.regions import Region
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -67,6 +68,31 @@ def augmented_square(
 def plain_square(image: Image.Image, geometry: PreprocessConfig, identity: str) -> np.ndarray:
     """View 0 of :func:`augmented_square`, whatever the augmentation."""
     return augmented_square(image, geometry, AugmentationConfig(), identity, 0)
+
+
+def square_inside(
+    image: Image.Image, geometry: PreprocessConfig, identity: str, region: Region | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """:func:`plain_square`, and what of it counts, bool (S, S); ``None`` for all of it.
+
+    Of a tiled image it is one of the tiles that show the region.
+    """
+    if region is None:
+        return plain_square(image, geometry, identity), None
+    inside = region.in_squares(image.size, geometry)
+    usable = np.flatnonzero(inside.any((1, 2)))
+    # Of an identity of pixels the SHA-256 alone: the bits behind it decide on no tile.
+    first = _first_tile(identity.partition(" ")[0])
+    number = int(usable[first % len(usable)])
+    return square(resize_and_pad(image, geometry), image.size, geometry, number), inside[number]
+
+
+def plain_inside(
+    region: Region, size: tuple[int, int], geometry: PreprocessConfig, identity: str
+) -> np.ndarray:
+    """Which pixels of the :func:`plain_square` of an image of this size count: bool (S, S)."""
+    squares = region.in_squares(size, geometry)
+    return squares[_first_tile(identity) % len(squares)]
 
 
 def _first_tile(identity: str) -> int:

@@ -11,12 +11,14 @@ from diffusers.utils import BaseOutput
 
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.discrepancy import image_scores
-from decodiff_pipeline.deco.geometry import square_count, stitch, to_original
+from decodiff_pipeline.deco.geometry import square_count, stitch
+from decodiff_pipeline.deco.regions import full_size_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from decodiff_pipeline.deco.config import ImageScoreConfig
+    from decodiff_pipeline.deco.regions import Region
 
 
 @dataclass
@@ -36,6 +38,7 @@ class DeCoDiffOutput(BaseOutput):
         sizes: Width and height of each image in pixels.
         geometry: How images were fitted into squares.
         thresholds: Of each image's category; ``None`` where the model has none.
+        regions: What of each image counts; ``None`` for all of it, and empty for all of all.
     """
 
     anomaly_maps: np.ndarray | list[np.ndarray]
@@ -44,6 +47,7 @@ class DeCoDiffOutput(BaseOutput):
     sizes: Sequence[tuple[int, int]] = ()
     geometry: PreprocessConfig = field(default_factory=PreprocessConfig)
     thresholds: Sequence[float | None] = ()
+    regions: Sequence[Region | None] = ()
 
     @property
     def decisions(self) -> list[str | None]:
@@ -52,9 +56,12 @@ class DeCoDiffOutput(BaseOutput):
 
     @property
     def full_size_maps(self) -> list[np.ndarray]:
-        """float32 (H, W) each, in the image's own pixels; 0 where a crop has cut off."""
-        pairs = zip(self.anomaly_maps, self.sizes, strict=True)
-        return [to_original(found, size, self.geometry) for found, size in pairs]
+        """float32 (H, W) each, in the image's own pixels; 0 where nothing was seen or counts."""
+        regions = self.regions or [None] * len(self.sizes)
+        return [
+            full_size_map(found, size, self.geometry, region)
+            for found, size, region in zip(self.anomaly_maps, self.sizes, regions, strict=True)
+        ]
 
 
 def decide(score: float, threshold: float | None) -> str | None:
@@ -70,6 +77,7 @@ def assemble(
     geometry: PreprocessConfig,
     scores: Sequence[ImageScoreConfig],
     thresholds: Sequence[float | None] = (),
+    regions: Sequence[Region | None] = (),
 ) -> DeCoDiffOutput:
     """Stitch the squares of each image, and score the stitched image.
 
@@ -82,18 +90,21 @@ def assemble(
         sizes: Width and height of each image in pixels.
         scores: How each image is scored.
         thresholds: Of each image.
+        regions: What of each image counts, in squares that are 0 elsewhere; empty for all of all.
     """
     remaining, images = iter(squares), []
-    for size, config in zip(sizes, scores, strict=True):
+    for size, config, region in zip(sizes, scores, regions or [None] * len(sizes), strict=True):
         own = list(islice(remaining, square_count(size, geometry)))
         whole, scored, reconstruction = (
             stitch(parts, size, geometry) for parts in zip(*own, strict=True)
         )
-        score = image_scores(scored[None], config, geometry.image_size**2)
+        inside = None if region is None else region.in_map(size, geometry)[None]
+        score = image_scores(scored[None], config, geometry.image_size**2, inside)
         images.append((whole, score[0], reconstruction))
     maps, found, reconstructions = zip(*images, strict=True)
     return DeCoDiffOutput(
-        _together(maps), np.array(found), _together(reconstructions), sizes, geometry, thresholds
+        *(_together(maps), np.array(found), _together(reconstructions)),
+        *(sizes, geometry, thresholds, regions),
     )
 
 

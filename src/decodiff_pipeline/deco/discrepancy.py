@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from decodiff_pipeline.deco.regions import latent_cells
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -68,7 +70,10 @@ def latent_discrepancy(
 
 
 def smoothed(
-    pixel: torch.Tensor, latent: torch.Tensor, config: DiscrepancyConfig
+    pixel: torch.Tensor,
+    latent: torch.Tensor,
+    config: DiscrepancyConfig,
+    inside: np.ndarray | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Clip and smooth the two discrepancies, and bring both to the size of the image.
 
@@ -78,6 +83,8 @@ def smoothed(
         pixel: Float (N, H, W), as :func:`pixel_discrepancy` returns it.
         latent: Float (N, h, w), as :func:`latent_discrepancy` returns it; H/h = W/w.
         config: Limits and smoothing.
+        inside: The pixels that count, bool (N, H, W). The others have no part in the smoothing,
+            and are 0 in both maps; so are latent cells with less than half of their pixels inside.
 
     Returns:
         Pixel and latent map, each float32 (N, H, W) within 0…1.
@@ -85,10 +92,27 @@ def smoothed(
     pixel_map = (pixel / config.pixel_limit).clamp(0, 1)
     latent_map = (latent / config.latent_limit).clamp(0, 1)
     size = pixel.shape[1:]
-    return (
-        _filtered(pixel_map, config.pixel_sigma, size),
-        _filtered(latent_map, config.latent_sigma, size),
+    if inside is None:
+        return (
+            _filtered(pixel_map, config.pixel_sigma, size),
+            _filtered(latent_map, config.latent_sigma, size),
+        )
+    pixels, cells = (
+        torch.from_numpy(each.astype(np.float32)).to(pixel.device)
+        for each in (inside, latent_cells(inside, latent.shape[-1]))
     )
+    return (
+        pixels * _filtered_inside(pixel_map, pixels, config.pixel_sigma, size),
+        pixels * _filtered_inside(latent_map, cells, config.latent_sigma, size),
+    )
+
+
+def _filtered_inside(
+    maps: torch.Tensor, weights: torch.Tensor, sigma: float, size: Sequence[int]
+) -> torch.Tensor:
+    """As `_filtered`, the weighted mean of what is in reach; 0 where nothing with a weight is."""
+    reached = _filtered(weights, sigma, size).clamp_min(SMALLEST)
+    return (_filtered(maps * weights, sigma, size) / reached).clamp(max=1)
 
 
 def _filtered(maps: torch.Tensor, sigma: float, size: Sequence[int]) -> torch.Tensor:
@@ -146,7 +170,10 @@ def scored_map(maps: Maps, pixel: Maps, latent: Maps, config: ImageScoreConfig) 
 
 
 def image_scores(
-    maps: np.ndarray, config: ImageScoreConfig, square_pixels: int | None = None
+    maps: np.ndarray,
+    config: ImageScoreConfig,
+    square_pixels: int | None = None,
+    inside: np.ndarray | None = None,
 ) -> np.ndarray:
     """One score per image: the maximum of its map, or the mean of its largest values.
 
@@ -158,18 +185,38 @@ def image_scores(
         square_pixels: The pixels of a square that the model sees, which ``top_share`` and
             ``level_sigma`` are shares of; by default those of a map. A defect does not weigh less
             in a larger image then.
+        inside: The pixels that count, bool (N, H, W), in maps that are 0 elsewhere. Where they are
+            fewer than those of a square, ``top_share`` is a share of them.
 
     Returns:
-        float32 (N,) within 0…1.
+        float32 (N,) within 0…1; 0 where no pixel counts.
     """
     square_pixels = square_pixels or maps[0].size
+    if inside is not None:
+        values = levelled(maps, config, square_pixels, inside)
+        scores = [
+            _largest(own[None, where], config.top_share * min(square_pixels, where.sum()))
+            for own, where in zip(values, inside, strict=True)
+        ]
+        return np.concatenate(scores)
     values = levelled(maps, config, square_pixels).reshape(len(maps), -1)
-    count = max(1, round(config.top_share * square_pixels))
-    count = min(count, values.shape[1])
-    return np.partition(values, -count, axis=1)[:, -count:].mean(1, dtype=np.float32)
+    return _largest(values, config.top_share * square_pixels)
 
 
-def levelled(maps: np.ndarray, config: ImageScoreConfig, square_pixels: int) -> np.ndarray:
+def _largest(values: np.ndarray, count: float) -> np.ndarray:
+    """Mean of about so many of the largest values of each row: float (N, P) → float32 (N,)."""
+    if not values.shape[1]:
+        return np.zeros(len(values), np.float32)
+    most = min(max(1, round(count)), values.shape[1])
+    return np.partition(values, -most, axis=1)[:, -most:].mean(1, dtype=np.float32)
+
+
+def levelled(
+    maps: np.ndarray,
+    config: ImageScoreConfig,
+    square_pixels: int,
+    inside: np.ndarray | None = None,
+) -> np.ndarray:
     """Maps of v / (v + level**power), in the order of v / level**power but within 0…1.
 
     Not in the paper.
@@ -178,6 +225,7 @@ def levelled(maps: np.ndarray, config: ImageScoreConfig, square_pixels: int) -> 
         maps: Float (N, H, W) within 0…1.
         config: Its ``level_power``, 0 for the maps as they are, and ``level_sigma``.
         square_pixels: See :func:`image_scores`.
+        inside: The same.
 
     Returns:
         Float (N, H, W) within 0…1.
@@ -185,7 +233,10 @@ def levelled(maps: np.ndarray, config: ImageScoreConfig, square_pixels: int) -> 
     if config.level_power == 0:
         return maps
     sigma = config.level_sigma * math.sqrt(square_pixels)
-    level = np.maximum(_level(maps, sigma), SMALLEST) ** config.level_power
+    level = _level(maps, sigma)
+    if inside is not None:  # maps are 0 outside, so this leaves the mean of what counts
+        level = level / np.maximum(_level(inside.astype(np.float32), sigma), SMALLEST)
+    level = np.maximum(level, SMALLEST) ** config.level_power
     return maps / (maps + level)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
@@ -27,6 +29,7 @@ from decodiff_pipeline.deco.preprocess import square_batches, to_tensor, to_uint
 # Imported for good: diffusers finds a saved model's parts among the imported modules only.
 from decodiff_pipeline.deco.recognition import CategoryRecogniser  # noqa: TC001
 from decodiff_pipeline.deco.reference import DiscrepancyReference  # noqa: TC001
+from decodiff_pipeline.deco.regions import Region, read_regions, squares_inside
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler, reverse_process
 from decodiff_pipeline.deco.tensor_files import thresholds_beside, without_warnings
 from decodiff_pipeline.deco.unet import DeCoDiffUNet  # noqa: TC001
@@ -35,7 +38,6 @@ from decodiff_pipeline.errors import ConfigurationError, ModelError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    import numpy as np
     from PIL import Image
 
     from decodiff_pipeline.deco.config import ImageScoreConfig
@@ -59,6 +61,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
             or the GPU has it. The reverse process, discrepancies and maps stay in float32.
         scoring_fit: Record of what ``discrepancy`` was fitted on and what was measured there.
         bit_depths: Category → used bits of its 16-bit images, where it is less than 16.
+        regions: Category → fields of the `Region` of its images that counts, where not all does.
 
     Attributes:
         thresholds: Category → score from which on an image is defective; not saved with the model.
@@ -83,6 +86,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
         bfloat16: bool = False,
         scoring_fit: dict[str, Any] | None = None,
         bit_depths: dict[str, int] | None = None,
+        regions: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         self.thresholds: dict[str, float | None] = {}
@@ -105,6 +109,8 @@ class DeCoDiffPipeline(DiffusionPipeline):
             scoring_fit=scoring_fit,
             bit_depths=bit_depths or None,
         )
+        if regions:  # what is saved of a model without them stays as it was before there were any
+            self.register_to_config(regions=regions)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
@@ -150,6 +156,11 @@ class DeCoDiffPipeline(DiffusionPipeline):
     def bit_depths(self) -> dict[str, int]:
         """How many bits the 16-bit images of a category use; 16 where it is not in here."""
         return dict(self.config.get("bit_depths") or {})
+
+    @property
+    def regions(self) -> dict[str, Region]:
+        """What of the images of a category counts; all where it is not in here."""
+        return read_regions(self.config)
 
     @property
     def image_size(self) -> int:
@@ -212,9 +223,12 @@ class DeCoDiffPipeline(DiffusionPipeline):
             raise ModelError(
                 f"{len(sizes)} images of these sizes have {len(ids)} squares, not {len(images)}"
             )
-        scored = self._scored(batches, ids, num_inference_steps)
+        regions = self._regions(own)
+        inside = squares_inside(regions, sizes, self.preprocessing)
+        scored = self._scored(batches, ids, num_inference_steps, inside)
         limits = [self.thresholds.get(self.categories[number]) for number in own.tolist()]
-        return assemble(scored, sizes, self.preprocessing, self._image_scores(own), limits)
+        scores = self._image_scores(own)
+        return assemble(scored, sizes, self.preprocessing, scores, limits, regions)
 
     @torch.no_grad()
     def correct(
@@ -280,37 +294,57 @@ class DeCoDiffPipeline(DiffusionPipeline):
             category_ids: int64 (N,), indices into :attr:`categories`, one for each image.
             sizes: Width and height of each image in pixels.
         """
-        maps, scored = self._maps(pixel, latent, self._per_square(category_ids, sizes))
+        regions = self._regions(category_ids)
+        inside = squares_inside(regions, sizes, self.preprocessing)
+        ids = self._per_square(category_ids, sizes)
+        maps, scored = self._maps(pixel, latent, ids, inside)
         parts, scores = zip(maps, scored, maps, strict=True), self._image_scores(category_ids)
-        output = assemble(parts, sizes, self.preprocessing, scores)
+        output = assemble(parts, sizes, self.preprocessing, scores, regions=regions)
         return output.anomaly_maps, output.scores
 
     def _maps(
-        self, pixel: torch.Tensor, latent: torch.Tensor, category_ids: torch.Tensor
+        self,
+        pixel: torch.Tensor,
+        latent: torch.Tensor,
+        category_ids: torch.Tensor,
+        inside: Iterator[np.ndarray] | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The maps of squares, and what their scores are taken from: float32 (M, H, W) both."""
+        """The maps of squares, and what their scores are taken from: float32 (M, H, W) both.
+
+        Of ``inside``, what counts of each square, it takes as many items as there are squares.
+        """
         config = self.discrepancy
         if config.normalisation == "position":
             pixel, latent = self.reference.normalise(category_ids, pixel, latent)
-        pixel, latent = smoothed(pixel, latent, config)
+        counted = None if inside is None else np.stack(list(islice(inside, len(pixel))))
+        pixel, latent = smoothed(pixel, latent, config, counted)
         maps = anomaly_maps(pixel, latent, config)
         each = zip(maps, pixel, latent, self._image_scores(category_ids), strict=True)
         scored = torch.stack([scored_map(*parts) for parts in each])
         return maps.cpu().numpy(), scored.cpu().numpy()
+
+    def _regions(self, category_ids: torch.Tensor) -> list[Region | None]:
+        """What of each image counts; ``None`` where all of it does."""
+        regions = self.regions
+        return [regions.get(self.categories[number]) for number in category_ids.tolist()]
 
     def _image_scores(self, category_ids: torch.Tensor) -> list[ImageScoreConfig]:
         config, names = self.discrepancy, self.categories
         return [config.image_score(names[number]) for number in category_ids.tolist()]
 
     def _scored(
-        self, batches: Iterable[torch.Tensor], category_ids: torch.Tensor, steps: int | None
+        self,
+        batches: Iterable[torch.Tensor],
+        category_ids: torch.Tensor,
+        steps: int | None,
+        inside: Iterator[np.ndarray] | None,
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Map, scored map and reconstruction of each square, batch by batch."""
         with self.progress_bar(total=len(category_ids)) as bar:
             for batch in batches:
                 ids, category_ids = category_ids[: len(batch)], category_ids[len(batch) :]
                 found = self.discrepancies(batch, ids, steps)
-                maps, scored = self._maps(found.pixel, found.latent, ids)
+                maps, scored = self._maps(found.pixel, found.latent, ids, inside)
                 bar.update(len(batch))
                 yield from zip(maps, scored, to_uint8(found.reconstructed), strict=True)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from decodiff_pipeline.data.duplicates import duplicate_of, near_duplicate_of
+from decodiff_pipeline.deco.digests import sha256_of
 from decodiff_pipeline.evaluation import record
 from decodiff_pipeline.evaluation.category_evaluator import CategoryEvaluator, defective, scores
 from decodiff_pipeline.evaluation.protocols import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.deco.regions import Region
     from decodiff_pipeline.evaluation.config import EvaluationConfig
     from decodiff_pipeline.evaluation.predictions import PredictionStore
     from decodiff_pipeline.metrics.bootstrap import Sample
@@ -79,7 +81,7 @@ def assess(
     measured += [("synthetic_metrics", entry) for entry in synthetic.values()]
     for name, result in measured:
         require_same_protocol(result, name, config.protocol, config.resolution)
-    geometry, index = predictions.geometry(), predictions.index()
+    geometry, index, regions = predictions.geometry(), predictions.index(), predictions.regions()
     warn_of_other_sizes(geometry, config.protocol)
     by_protocol, evaluators = _by_category(predictions, images, config)
     table = _record(by_protocol, evaluators, predictions, manifest, images, config)
@@ -89,6 +91,9 @@ def assess(
     categories = {}
     for name, evaluator in evaluators.items():
         original = index[(index["category"] == name) & (index["split"] == "test")]
+        if name in regions:
+            labels = manifest.set_index("path")["label"]
+            original = original.assign(label=original["path"].map(labels))
         limits = {key: thresholds["categories"].get(name, {}).get(key) for key in THRESHOLD_KEYS}
         categories[name] = {
             **_category(evaluator, limits, samples[name], table["near_duplicate"], config),
@@ -98,10 +103,22 @@ def assess(
         }
     return Assessment(
         _whole(categories, list(samples.values()), baseline, config)
-        | {"cropped_share": cropped_share(geometry, index[index["split"] == "test"])},
+        | {"cropped_share": cropped_share(geometry, index[index["split"] == "test"])}
+        | ({"regions": _region_facts(regions)} if regions else {}),
         {name: _curves(evaluator, config) for name, evaluator in evaluators.items()},
         table,
     )
+
+
+def _region_facts(regions: Mapping[str, Region]) -> dict[str, dict[str, Any]]:
+    """What tells the regions of categories apart, and which share of an image they are."""
+    return {
+        name: {
+            "sha256": sha256_of(asdict(region)),
+            "share": float(region.at((region.width, region.height)).mean()),
+        }
+        for name, region in regions.items()
+    }
 
 
 def image_record(

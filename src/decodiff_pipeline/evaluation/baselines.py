@@ -17,10 +17,12 @@ from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.discrepancy import pixel_discrepancy
 from decodiff_pipeline.deco.geometry import plan
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline, Discrepancies
+from decodiff_pipeline.deco.regions import EVERYTHING
 from decodiff_pipeline.evaluation.category_evaluator import CERTAIN, CategoryEvaluator
 from decodiff_pipeline.evaluation.protocols import (
     image_sizes,
     labelled,
+    labelled_inside,
     measure_pixels,
     with_ground_truth,
 )
@@ -34,9 +36,10 @@ from decodiff_pipeline.metrics.exact import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.deco.regions import Region
     from decodiff_pipeline.evaluation.config import EvaluationConfig
     from decodiff_pipeline.evaluation.predictions import PredictionStore
 
@@ -70,7 +73,7 @@ def measure_baselines(
         each good or defective test image: path, category, pca_score, autoencoder_score (float64,
         NaN where there is none).
     """
-    pca = pca_baseline(manifest, images, geometry, config)
+    pca = pca_baseline(manifest, images, geometry, config, autoencoder.regions())
     index = autoencoder.index()
     table = {}
     for category in sorted(set(manifest["category"])):
@@ -132,17 +135,21 @@ def pca_baseline(
     images: ImageFolder,
     geometry: PreprocessConfig,
     config: EvaluationConfig,
+    regions: Mapping[str, Region] | None = None,
 ) -> PcaBaseline:
     """Fit and score the PCA of every category.
 
     Args:
         geometry: The model's; the masks are those that the model's maps are compared with.
         config: Protocol, resolution and limit of AUPRO.
+        regions: Category → what of its images counts; all where it is not in there.
     """
+    regions = regions or {}
+    manifest = labelled_inside(manifest, images, regions)
     table: dict[str, dict[str, Any]] = {}
     all_scores: dict[str, float] = {}
     for category, rows in manifest.groupby("category", sort=True):
-        found = error_maps(rows, images)
+        found = error_maps(rows, images, regions.get(str(category)))
         metrics: dict[str, Any] = dict.fromkeys(
             (*IMAGE_METRICS, *PIXEL_METRICS, "pixel_ap_touched_masks")
         )
@@ -152,28 +159,32 @@ def pca_baseline(
             scores = _scores(maps, test, geometry, config)
             all_scores |= dict(zip(test["path"], scores.tolist(), strict=True))
             metrics |= image_metrics(scores, (test["label"] == "defective").to_numpy())
-            metrics |= _pixel_metrics(test, maps, images, geometry, config)
+            metrics |= _pixel_metrics(test, maps, images, geometry, config, regions)
         table[str(category)] = metrics | {"n_fitted": len(_fitted(rows))}
         logger.info("PCA baseline of %s: image AUROC %s", category, metrics["image_auroc"])
     return PcaBaseline(table, all_scores)
 
 
-def error_maps(rows: pd.DataFrame, images: ImageFolder) -> tuple[pd.DataFrame, np.ndarray] | None:
+def error_maps(
+    rows: pd.DataFrame, images: ImageFolder, region: Region | None = None
+) -> tuple[pd.DataFrame, np.ndarray] | None:
     """Fit the PCA of a category to its good images outside test, and apply it to its test images.
 
     Args:
         rows: The category's rows of the manifest.
+        region: What of its images counts.
 
     Returns:
-        The rows of the good and defective test images, and a map for each, float32 (N, 64, 64);
-        ``None`` with fewer than two images to fit or none to test.
+        The rows of the good and defective test images, and a map for each, float32 (N, 64, 64), 0
+        outside of the region; ``None`` with fewer than two images to fit or none to test.
     """
     fitted = _fitted(rows)
     test = rows[(rows["split"] == "test") & rows["label"].isin(CERTAIN)]
     if len(fitted) < MIN_IMAGES or test.empty:
         return None
     small = (read_small(images, part["path"]) for part in (fitted, test))
-    return test, reconstruction_errors(*small)
+    maps = reconstruction_errors(*small)
+    return test, maps if region is None else maps * region.at((SIDE, SIDE))
 
 
 def _fitted(rows: pd.DataFrame) -> pd.DataFrame:
@@ -227,18 +238,24 @@ def _pixel_metrics(
     images: ImageFolder,
     geometry: PreprocessConfig,
     config: EvaluationConfig,
+    regions: Mapping[str, Region],
 ) -> Metrics:
     known = with_ground_truth(test)
     if not (known["label"] == "defective").any():
         return dict.fromkeys((*PIXEL_METRICS, "pixel_ap_touched_masks"))
     maps = maps[test.index.get_indexer(known.index)]
-    measured = measure_pixels(_enlarged(maps, known, geometry), known, images, geometry, config)
+    large = _enlarged(maps, known, geometry)
+    measured = measure_pixels(large, known, images, geometry, config, regions)
+    region = regions.get(known["category"].iloc[0], EVERYTHING)
+    inside = region.at((TOUCHED_SIDE, TOUCHED_SIDE))
     touched = [
-        None if pd.isna(path) else _touched(images.read_mask(str(path)))
+        None if pd.isna(path) else _touched(images.read_mask(str(path))) & inside
         for path in known["mask_path"]
     ]
     whole = PreprocessConfig(resize=TOUCHED_SIDE, image_size=TOUCHED_SIDE)
-    reference = pixel_metrics(_enlarged(maps, known, whole), touched, limit=config.aupro_limit)
+    large = _enlarged(maps, known, whole)
+    counted = OnDemand(len(large), lambda index: np.ma.masked_array(large[index], ~inside))
+    reference = pixel_metrics(counted, touched, limit=config.aupro_limit)
     return measured | {"pixel_ap_touched_masks": reference["pixel_ap"]}
 
 
@@ -292,6 +309,7 @@ class AutoencoderBaseline(DeCoDiffPipeline):
             preprocess=dict(model.config.preprocess),
             discrepancy=scoring.facts(),
             bit_depths=model.bit_depths,
+            regions=model.config.get("regions"),
         )
 
     def discrepancies(

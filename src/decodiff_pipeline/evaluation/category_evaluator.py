@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.deco.config import PreprocessConfig
+    from decodiff_pipeline.deco.regions import Region
     from decodiff_pipeline.evaluation.config import EvaluationConfig
     from decodiff_pipeline.evaluation.predictions import PredictionStore
     from decodiff_pipeline.metrics.threshold_counts import Maps, Masks
@@ -74,12 +75,15 @@ class CategoryEvaluator:
 
     def _known(
         self, rows: pd.DataFrame
-    ) -> tuple[Maps, pd.DataFrame, ImageFolder, PreprocessConfig, EvaluationConfig]:
+    ) -> tuple[
+        Maps, pd.DataFrame, ImageFolder, PreprocessConfig, EvaluationConfig, dict[str, Region]
+    ]:
         """What `protocols.compared` takes, of the rows that every pixel's truth is known of."""
         known = with_ground_truth(rows)
         stored, numbers = self._predictions.maps(self._category), known["row"].tolist()
         maps = OnDemand(len(numbers), lambda index: stored[numbers[index]])
-        return maps, known, self._images, self._predictions.geometry(), self._config
+        geometry, regions = self._predictions.geometry(), self._predictions.regions()
+        return maps, known, self._images, geometry, self._config, regions
 
 
 def scores(rows: pd.DataFrame) -> np.ndarray:

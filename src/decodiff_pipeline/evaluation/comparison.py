@@ -60,7 +60,7 @@ def compare(
 
     Images are the same if category and content (SHA-256) are. Whether they are defective is as
     the new evaluation says. Pixel metrics are left out of a category where the maps or the masks
-    of an image have other sizes.
+    of an image have other sizes, and a category where another part of its images counts.
 
     Args:
         metrics: The new ``metrics.json``; its ``confidence``, ``resamples`` and ``aupro_limit``
@@ -84,6 +84,9 @@ def compare(
     if reason is not None:
         return _result(reference.name, "not_compared", [reason])
     notes = _other_categories(metrics["categories"], theirs["categories"], reference.name)
+    changed = _other_regions(metrics, theirs)
+    notes += [f"{name} is not compared: what of its images counts was changed" for name in changed]
+    metrics = {**metrics, "categories": _without(metrics["categories"], changed)}
     if reference.record is None:
         notes = [f"{reference.missing}: differences are of the whole test sets, not tested", *notes]
         return _of_figures(metrics, theirs, reference.name, notes)
@@ -93,7 +96,8 @@ def compare(
         if (pair := _pair(name, record, reference.record)) is not None
     }
     if not pairs:
-        return _result(reference.name, "not_compared", ["the two have no test image in common"])
+        reasons = notes if changed else ["the two have no test image in common"]
+        return _result(reference.name, "not_compared", reasons)
     return _of_images(pairs, metrics, reference.name, notes)
 
 
@@ -117,6 +121,20 @@ def _obstacle(ours: Mapping[str, Any], theirs: Mapping[str, Any], name: str) -> 
     if not set(others) & set(ours["categories"]):
         return f"{name} was evaluated on other categories ({', '.join(sorted(others))})"
     return None
+
+
+def _other_regions(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Categories that both have, with another region, or with one alone."""
+    here, there = ours.get("regions") or {}, theirs.get("regions") or {}
+    return [
+        name
+        for name in sorted({*here, *there} & {*ours["categories"]} & {*theirs["categories"]})
+        if here.get(name, {}).get("sha256") != there.get(name, {}).get("sha256")
+    ]
+
+
+def _without(categories: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+    return {name: entry for name, entry in categories.items() if name not in names}
 
 
 def _other_categories(ours: Iterable[str], theirs: Iterable[str], name: str) -> list[str]:

@@ -19,6 +19,7 @@ import pandas as pd
 from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.data.atomic import replacing_folder
 from decodiff_pipeline.deco.config import PreprocessConfig
+from decodiff_pipeline.deco.regions import Region, read_regions
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -79,6 +80,10 @@ class PredictionStore:
     def geometry(self) -> PreprocessConfig:
         """How images were fitted into the squares that the maps are of."""
         return PreprocessConfig(**self.about()["preprocessing"])
+
+    def regions(self) -> dict[str, Region]:
+        """What of the images of a category counted; all where it is not in here."""
+        return read_regions(self.about())
 
     def maps(self, category: str) -> StoredArrays:
         """Anomaly maps of a category by row, memory-mapped float32 (h, w) each."""

@@ -12,6 +12,7 @@ from PIL import Image
 from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.deco.geometry import plan, to_original
 from decodiff_pipeline.deco.preprocess import resize_mask
+from decodiff_pipeline.deco.regions import EVERYTHING
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.metrics.exact import PIXEL_METRICS, Metrics, OnDemand, pixel_metrics
 from decodiff_pipeline.metrics.released_aupro import released_pixel_metrics
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.deco.config import PreprocessConfig
+    from decodiff_pipeline.deco.regions import Region
     from decodiff_pipeline.evaluation.config import EvaluationConfig, Protocol, Resolution
     from decodiff_pipeline.metrics.threshold_counts import Maps, Masks
 
@@ -54,6 +56,31 @@ def labelled(
     return rows.assign(label=rows["label"].mask(rows.index.isin(hidden), "good"))
 
 
+def labelled_inside(
+    rows: pd.DataFrame, images: ImageFolder, regions: Mapping[str, Region]
+) -> pd.DataFrame:
+    """Images with the labels that regions give them.
+
+    A defective image whose mask has no pixel in the region of its category is good; one without a
+    mask keeps its label.
+
+    Args:
+        rows: Manifest rows.
+        regions: Category → what of its images counts; all where it is not in there.
+    """
+    if not regions:
+        return rows
+    masked = (rows["label"] == "defective") & rows["mask_path"].notna()
+    judged = rows[masked & rows["category"].isin(regions)]
+    hidden = []
+    for path, category in zip(judged["mask_path"], judged["category"], strict=True):
+        mask = images.read_mask(str(path))
+        height, width = mask.shape
+        hidden.append(not (mask & regions[category].at((width, height))).any())
+    outside = judged.index[hidden]
+    return rows.assign(label=rows["label"].mask(rows.index.isin(outside), "good"))
+
+
 def with_ground_truth(rows: pd.DataFrame) -> pd.DataFrame:
     """The images of which every pixel's truth is known: good ones, and defects with a mask."""
     good = rows["label"] == "good"
@@ -67,19 +94,41 @@ def compared(
     images: ImageFolder,
     geometry: PreprocessConfig,
     config: EvaluationConfig,
+    regions: Mapping[str, Region],
 ) -> tuple[Maps, Masks]:
     """Maps and masks pixel beside pixel, each made when it is asked for.
 
     Args:
         maps: Anomaly maps as the model gives them, one for each row.
         rows: Images of which every pixel's truth is known (`with_ground_truth`), labelled.
+        regions: Category → what of its images counts; all where it is not in there.
 
     Returns:
         Both at the size of the model's maps, or of the part of the images that the model saw.
+        Where there is a region, maps are masked arrays, and no defect lies outside of it.
     """
+    own = [regions.get(category) for category in rows["category"]]
+    sizes = image_sizes(rows) if config.resolution == "native" or any(own) else []
     if config.resolution == "native":
-        maps = native_maps(maps, image_sizes(rows), geometry)
-    return maps, ground_truth(rows, images, geometry, config.protocol, config.resolution)
+        maps = native_maps(maps, sizes, geometry)
+    masks = ground_truth(rows, images, geometry, config.protocol, config.resolution)
+    if not any(own):
+        return maps, masks
+
+    def inside(index: int) -> np.ndarray:
+        region, size = own[index] or EVERYTHING, sizes[index]
+        if config.resolution == "native":
+            return region.at(size)[plan(size, geometry).seen]
+        return region.in_map(size, geometry)
+
+    def counted(index: int) -> np.ndarray:
+        return np.ma.masked_array(maps[index], ~inside(index))
+
+    def defect(index: int) -> np.ndarray | None:
+        mask = masks[index]
+        return None if mask is None else mask & inside(index)
+
+    return OnDemand(len(own), counted), OnDemand(len(own), defect)
 
 
 def measure_pixels(
@@ -88,6 +137,7 @@ def measure_pixels(
     images: ImageFolder,
     geometry: PreprocessConfig,
     config: EvaluationConfig,
+    regions: Mapping[str, Region],
 ) -> Metrics:
     """Pixel metrics of one category by the protocol of the configuration; see `compared`.
 
@@ -97,7 +147,8 @@ def measure_pixels(
     if not (rows["label"] == "defective").any():
         return dict.fromkeys(PIXEL_METRICS)
     measure = pixel_metrics if config.protocol == "strict" else released_pixel_metrics
-    return measure(*compared(maps, rows, images, geometry, config), limit=config.aupro_limit)
+    pixels = compared(maps, rows, images, geometry, config, regions)
+    return measure(*pixels, limit=config.aupro_limit)
 
 
 def ground_truth(

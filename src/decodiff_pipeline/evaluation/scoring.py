@@ -30,10 +30,12 @@ from decodiff_pipeline.data.read_ahead import read_ahead
 from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.deco.digests import network_sha256, sha256_of
 from decodiff_pipeline.deco.loading import load_pretrained
+from decodiff_pipeline.deco.regions import read_regions
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.evaluation.predict import ModelInput, model_input, predict, progress
 from decodiff_pipeline.evaluation.predictions import INDEX, Found, PredictionStore, write_part
+from decodiff_pipeline.evaluation.protocols import labelled_inside
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -57,7 +59,7 @@ def score_images(
     """Score the calibration and test images, uncertain ones too, in constant memory.
 
     The store is replaced as a whole once everything is scored. A run that was killed goes on at
-    the parts that it was writing.
+    the parts that it was writing. Labels are those of the model's regions, see `labelled_inside`.
 
     Raises:
         ModelError: The model does not know a category, or gives a map or score that is no number.
@@ -66,6 +68,7 @@ def score_images(
         ComputeError: A process was killed.
     """
     wanted = manifest[manifest["split"].isin(SCORED_SPLITS)]
+    wanted = labelled_inside(wanted, images, read_regions(getattr(model, "config", {})))
     unknown = sorted(set(wanted["category"]) - set(model.categories))
     if unknown:
         raise ModelError(
@@ -253,6 +256,8 @@ def describe(
         "discrepancy": saved.get("discrepancy"),
         "images_sha256": _images_digest(manifest),
     }
+    if saved.get("regions"):
+        about["regions"] = saved["regions"]
     network = getattr(model, "unet", None)
     if network is not None:
         about["parameters"] = sum(weights.numel() for weights in network.parameters())

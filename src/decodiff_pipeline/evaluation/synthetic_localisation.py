@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -18,14 +19,13 @@ from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
 from decodiff_pipeline.data.synthetic_defects import synthetic_defect
 from decodiff_pipeline.data.synthetic_images import SyntheticImage, synthetic_images
 from decodiff_pipeline.deco.geometry import resize_and_pad
+from decodiff_pipeline.deco.regions import Region, read_regions, with_regions
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.evaluation.protocols import measure_pixels
 from decodiff_pipeline.evaluation.scoring import score_images
 from decodiff_pipeline.metrics.exact import PIXEL_METRICS
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.evaluation.config import EvaluationConfig
     from decodiff_pipeline.evaluation.predict import AnomalyModel
@@ -64,13 +64,14 @@ def measure_synthetic_localisation(
         if test["mask_path"].notna().any():
             continue
         split, chosen = _chosen(rows, config.synthetic_images)
-        drawn = DrawnImages(chosen, images, model.preprocessing)
+        region = _region_of_drawn(model, str(category), rows)
+        drawn = DrawnImages(chosen, images, model.preprocessing, region)
         result[str(category)] = {
             "n": len(chosen),
             "split": split,
             "protocol": config.protocol,
             "resolution": config.resolution,
-            **_measured(model, str(category), drawn, config),
+            **_measured(model, str(category), drawn, config, region),
         }
     return result
 
@@ -80,15 +81,22 @@ class DrawnImages(ImageFolder):
 
     Args:
         geometry: Of the model's input; a defect is put into the image after its resize.
+        region: Where in the drawn images defects may be; ``None`` for anywhere.
     """
 
     def __init__(
-        self, chosen: list[SyntheticImage], images: ImageFolder, geometry: PreprocessConfig
+        self,
+        chosen: list[SyntheticImage],
+        images: ImageFolder,
+        geometry: PreprocessConfig,
+        region: Region | None = None,
     ) -> None:
         super().__init__(images.path)
         self._chosen = {image.identity: image for image in chosen}
         self._images = images
         self._geometry = geometry
+        side = (geometry.resize, geometry.resize)
+        self._inside = None if region is None else region.at(side)
 
     def manifest(self, category: str) -> pd.DataFrame:
         """A row an image, in the manifest's columns as far as scoring reads them."""
@@ -112,16 +120,27 @@ class DrawnImages(ImageFolder):
     def _drawn(self, identity: str) -> tuple[np.ndarray, np.ndarray]:
         image = self._chosen[identity]
         square, source = (
-            self._square(self._images.read(path)) for path in (image.path, image.source_path)
+            _square(self._images.read(path), self._geometry)
+            for path in (image.path, image.source_path)
         )
-        return synthetic_defect(square, image.sha256, image.number, source)
+        return synthetic_defect(square, image.sha256, image.number, source, inside=self._inside)
 
-    def _square(self, image: Image.Image) -> np.ndarray:
-        """The middle of the resized image, uint8 (resize, resize, 3)."""
-        whole = resize_and_pad(image, self._geometry)
-        side = self._geometry.resize
-        top, left = ((length - side) // 2 for length in whole.shape[:2])
-        return whole[top : top + side, left : left + side]
+
+def _square(image: Image.Image, geometry: PreprocessConfig) -> np.ndarray:
+    """The middle of the resized image, uint8 (resize, resize, 3)."""
+    whole, side = resize_and_pad(image, geometry), geometry.resize
+    top, left = ((length - side) // 2 for length in whole.shape[:2])
+    return whole[top : top + side, left : left + side]
+
+
+def _region_of_drawn(model: AnomalyModel, category: str, rows: pd.DataFrame) -> Region | None:
+    """The region of a category in its drawn images, which show the middle of the others."""
+    region = read_regions(getattr(model, "config", {})).get(category)
+    if region is None:
+        return None
+    inside = region.at((int(rows["width"].iloc[0]), int(rows["height"].iloc[0])))
+    square = _square(Image.fromarray(inside.astype(np.uint8) * np.uint8(255)), model.preprocessing)
+    return Region.of(square[..., 0] > 127)  # noqa: PLR2004
 
 
 def _chosen(rows: pd.DataFrame, limit: int) -> tuple[str | None, list[SyntheticImage]]:
@@ -135,13 +154,18 @@ def _chosen(rows: pd.DataFrame, limit: int) -> tuple[str | None, list[SyntheticI
 
 
 def _measured(
-    model: AnomalyModel, category: str, drawn: DrawnImages, config: EvaluationConfig
+    model: AnomalyModel,
+    category: str,
+    drawn: DrawnImages,
+    config: EvaluationConfig,
+    region: Region | None,
 ) -> dict[str, Any]:
     rows = drawn.manifest(category)
     if rows.empty:
         return dict.fromkeys(PIXEL_METRICS)
-    with TemporaryDirectory(prefix="synthetic-") as folder:
+    regions = {} if region is None else {category: region}
+    with TemporaryDirectory(prefix="synthetic-") as folder, with_regions(model, regions):
         store = PredictionStore(Path(folder) / "predictions")
         score_images(model, rows, drawn, store, config)
-        maps = store.maps(category)
-        return measure_pixels(maps, store.index(), drawn, model.preprocessing, config)
+        maps, geometry = store.maps(category), model.preprocessing
+        return measure_pixels(maps, store.index(), drawn, geometry, config, regions)

@@ -18,6 +18,7 @@ from decodiff_pipeline.evaluation.predict import (
     progress,
 )
 from decodiff_pipeline.evaluation.predictions import Found, PredictionStore
+from decodiff_pipeline.evaluation.protocols import labelled_inside
 from decodiff_pipeline.metrics.summary import METRICS
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def measure_from_cache(
     """
     store = PredictionStore(folder / "predictions")
     found = _found(model, cached, config.batch_size)
-    store.write({"preprocessing": model.preprocessing.facts()}, cached.rows, found)
+    about = {"preprocessing": model.preprocessing.facts(), "regions": model.config.get("regions")}
+    store.write(about, labelled_inside(cached.rows, images, model.regions), found)
     judged = plain_metrics(store, images, config)
     return {
         "mean": {name: judged["mean"][name] for name in METRICS},

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kedro.framework.hooks import hook_impl
 
 from decodiff_pipeline.compute.config import ComputeConfig
+from decodiff_pipeline.data.regions import check_masks, load_regions
 from decodiff_pipeline.deco.config import require_places
 from decodiff_pipeline.deco.device import prefer_device
 from decodiff_pipeline.deco.weights import locate
@@ -15,16 +16,33 @@ if TYPE_CHECKING:
     from kedro.io import DataCatalog
     from kedro.pipeline import Pipeline
 
+    from decodiff_pipeline.data.regions import RegionConfig
+    from decodiff_pipeline.deco.config import PreprocessConfig
+
 COMPUTE = "params:compute"
 AUTOENCODER = "params:autoencoder"
 EVALUATION = "params:evaluation"
 EARLIER = "earlier_evaluations"
 TRAINING, CHAMPION_MODEL = "params:training", "champion_model"
 SCORING, PREPROCESSING = "params:scoring", "params:preprocessing"
+MANIFEST = "validated_manifest"
 
 
 class PreflightHooks:
     """Stop within seconds where weights or a revision is missing or parameters do not agree."""
+
+    _regions: tuple[dict[str, RegionConfig], PreprocessConfig] | None = None
+
+    @hook_impl
+    def after_node_run(self, outputs: dict[str, Any]) -> None:
+        """Compare the regions with the images as soon as these are known.
+
+        Raises:
+            ConfigurationError: A region does not suit the images of its category.
+        """
+        if MANIFEST in outputs and self._regions is not None:
+            regions, geometry = self._regions
+            load_regions(regions, outputs[MANIFEST], geometry)
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -33,13 +51,21 @@ class PreflightHooks:
         The device of ``compute`` becomes that of everything in the run.
 
         Raises:
-            ConfigurationError: One of them is not there, or scoring does not suit preprocessing.
+            ConfigurationError: One of them is not there, or scoring does not suit preprocessing,
+                or a region the images.
             ModelError: The weights that training is to start from cannot be had or do not fit.
         """
         if COMPUTE in catalog:
             prefer_device(ComputeConfig.model_validate(catalog.load(COMPUTE)).device)
+        self._regions = None
         if {SCORING, PREPROCESSING} <= pipeline.inputs():
-            require_places(catalog.load(SCORING).discrepancy, catalog.load(PREPROCESSING))
+            scoring, geometry = catalog.load(SCORING), catalog.load(PREPROCESSING)
+            require_places(scoring.discrepancy, geometry)
+            if scoring.regions:
+                self._regions = scoring.regions, geometry
+                check_masks(scoring.regions)
+                if MANIFEST in pipeline.inputs():
+                    load_regions(scoring.regions, catalog.load(MANIFEST), geometry)
         if AUTOENCODER in pipeline.inputs():
             locate(catalog.load(AUTOENCODER))
         if {EVALUATION, EARLIER} <= pipeline.inputs():

@@ -18,8 +18,8 @@ from decodiff_pipeline.data.decoding import decode, require_side
 from decodiff_pipeline.data.read_ahead import read_ahead
 from decodiff_pipeline.deco.config import UNKNOWN
 from decodiff_pipeline.deco.detections import find_detections
-from decodiff_pipeline.deco.geometry import to_original
 from decodiff_pipeline.deco.recognition import recognise, whole_square
+from decodiff_pipeline.deco.regions import full_size_map
 from decodiff_pipeline.errors import ImageError
 from decodiff_pipeline.evaluation.predict import (
     ModelInput,
@@ -157,7 +157,9 @@ class ScoringRun:
     def _write(self, found: Prediction) -> Row:
         item, sha256, image, _, certainty = found.image.about
         size, score = found.image.size, float(found.score)
-        full = to_original(found.anomaly_map, size, self._model().preprocessing)
+        model = self._model()
+        region = model.regions.get(item.category)
+        full = full_size_map(found.anomaly_map, size, model.preprocessing, region)
         limit = self.limits[item.category].pixel
         detections = None if limit is None else find_detections(full, limit, self.config.min_area)
         row = self._row(item) | self._facts(sha256, size) | self._files(item)

@@ -214,7 +214,7 @@ def _image(number: int, anomaly_map: np.ndarray, mask: np.ndarray | None) -> _Im
     keys = bins_of(scores.ravel())
     lowest = keys.min()
     keys -= lowest
-    free = np.bincount(keys)
+    free = np.bincount(_counted_keys(keys, anomaly_map), minlength=keys.max() + 1)
     found, share, regions = (
         (np.empty(0, np.int64), np.empty(0), 0) if mask is None else defective_pixels(mask)
     )
@@ -228,6 +228,12 @@ def _image(number: int, anomaly_map: np.ndarray, mask: np.ndarray | None) -> _Im
         overlap[used],
         regions,
     )
+
+
+def _counted_keys(keys: np.ndarray, anomaly_map: np.ndarray) -> np.ndarray:
+    if not isinstance(anomaly_map, np.ma.MaskedArray):
+        return keys
+    return keys[~np.ma.getmaskarray(anomaly_map).ravel()]
 
 
 def _stacked(images: list[_Image]) -> Histograms:

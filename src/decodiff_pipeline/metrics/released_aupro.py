@@ -78,15 +78,16 @@ def _curve(
     free, found, regions = np.zeros(size, np.int64), np.zeros(size), 0
     for i in range(len(maps)):
         # How many thresholds lie strictly below the pixel: it is detected at the first so many.
-        passed = np.searchsorted(thresholds, np.asarray(maps[i]).ravel(), side="left")
-        mask = masks[i]
+        anomaly_map, mask = maps[i], masks[i]
+        passed = np.searchsorted(thresholds, np.asarray(anomaly_map).ravel(), side="left")
+        judged = ~np.ma.getmaskarray(anomaly_map).ravel()
         if mask is None:
-            free += np.bincount(passed, minlength=size)
+            free += np.bincount(passed[judged], minlength=size)
             continue
         labels, count = ndimage.label(mask, structure=EIGHT_CONNECTED)
         region = labels.ravel()
         share = 1 / np.maximum(np.bincount(region, minlength=count + 1), 1)
-        free += np.bincount(passed[region == 0], minlength=size)
+        free += np.bincount(passed[(region == 0) & judged], minlength=size)
         inside = region > 0
         found += np.bincount(passed[inside], weights=share[region[inside]], minlength=size)
         regions += count

@@ -37,7 +37,10 @@ NOT_A_NUMBER = (
 
 
 class Maps(Protocol):
-    """An array (N, H, W), or anything that gives (H, W) by number."""
+    """An array (N, H, W), or anything that gives (H, W) by number.
+
+    Of masked arrays the masked pixels count nowhere; no defect may lie on one.
+    """
 
     def __len__(self) -> int:
         """N."""
@@ -203,7 +206,7 @@ def _chunk(maps: Maps, images: Iterator[int], size: int) -> list[np.ndarray]:
     chunk: list[np.ndarray] = []
     pixels = 0
     while pixels < size and (i := next(images, None)) is not None:
-        chunk.append(np.asarray(maps[i], dtype=np.float32).ravel())
+        chunk.append(counted(maps[i]))
         pixels += len(chunk[-1])
     return chunk
 
@@ -224,6 +227,13 @@ def _looked_up(
             hit = np.flatnonzero(near.take(place, mode="clip") == wanted)
             equal[hit] = near.searchsorted(wanted[hit], side="right") - place[hit]
         yield part, place + start, equal
+
+
+def counted(anomaly_map: np.ndarray) -> np.ndarray:
+    """The pixels of a map, float32 (P,); of a masked array those that are not masked."""
+    if isinstance(anomaly_map, np.ma.MaskedArray):
+        anomaly_map = anomaly_map.compressed()
+    return np.asarray(anomaly_map, dtype=np.float32).ravel()
 
 
 def defective_pixels(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 MIN_IMAGES = 2  # that axes can be fitted to
 # What makes scores of one model those of another, in `scoring.describe`.
 IDENTITY = ("network_sha256", "discrepancy", "num_inference_steps")
+REGIONS = "regions"  # the same, of a model that has any
 
 Result = TypeVar("Result")
 
@@ -117,7 +118,7 @@ def make_reference(
             "space": space.to_dict(),
             "values": {column: rounded(values[column].dropna().to_numpy()) for column in values},
         }
-    return {"model": {key: about.get(key) for key in IDENTITY}, "categories": categories}
+    return {"model": _of_model(about), "categories": categories}
 
 
 def require_same_model(reference: Mapping[str, Any], model: Any) -> None:
@@ -127,7 +128,8 @@ def require_same_model(reference: Mapping[str, Any], model: Any) -> None:
         DataError: The reference is another model's.
     """
     found = _identity(model, reference["model"]["num_inference_steps"])
-    different = [key for key in IDENTITY if found[key] != reference["model"][key]]
+    known = reference["model"]
+    different = [key for key in (*IDENTITY, REGIONS) if found.get(key) != known.get(key)]
     if different:
         raise DataError(
             f"the monitoring reference belongs to another model (its {different[0]} differs); "
@@ -142,7 +144,7 @@ def scores_sha256(model: Any) -> str:
 
 def reference_sha256(reference: Mapping[str, Any]) -> str:
     """The same, of the model that a reference belongs to."""
-    return sha256_of({key: reference["model"][key] for key in IDENTITY})
+    return sha256_of(_of_model(reference["model"]))
 
 
 def _identity(model: Any, steps: int | None) -> dict[str, Any]:
@@ -151,8 +153,14 @@ def _identity(model: Any, steps: int | None) -> dict[str, Any]:
 
     nothing = pd.DataFrame({"path": [], "sha256": []})
     about = describe_model(model, nothing, EvaluationConfig(num_inference_steps=steps))
-    found: dict[str, Any] = json.loads(json.dumps({key: about.get(key) for key in IDENTITY}))
+    found: dict[str, Any] = json.loads(json.dumps(_of_model(about)))
     return found
+
+
+def _of_model(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes scores of one model those of another; regions where it has any."""
+    keys = [*IDENTITY, REGIONS] if REGIONS in about else IDENTITY
+    return {key: about.get(key) for key in keys}
 
 
 def _some(rows: pd.DataFrame, most: int) -> pd.DataFrame:

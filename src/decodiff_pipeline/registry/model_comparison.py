@@ -10,6 +10,7 @@ import pandas as pd
 
 from decodiff_pipeline.evaluation import record
 from decodiff_pipeline.evaluation.baselines import error_maps
+from decodiff_pipeline.evaluation.protocols import labelled_inside
 from decodiff_pipeline.metrics.binned import binned_metrics
 from decodiff_pipeline.metrics.bootstrap import Sample, mean_paired_differences
 from decodiff_pipeline.metrics.exact import image_metrics
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.deco.regions import Region
     from decodiff_pipeline.evaluation.config import EvaluationConfig
     from decodiff_pipeline.registry.config import PromotionConfig
     from decodiff_pipeline.serving.serving_check import ServingResult
@@ -127,13 +129,18 @@ def samples_of(tests: pd.DataFrame, *, pixels: bool) -> Samples:
 
 
 def pca_samples(
-    tests: pd.DataFrame, manifest: pd.DataFrame, images: ImageFolder, categories: set[str]
+    tests: pd.DataFrame,
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    categories: set[str],
+    regions: Mapping[str, Region],
 ) -> Samples:
     """The same test images as the PCA scores them, in the same order.
 
     Args:
         tests: Rows of an evaluation's record, which may hold these scores.
         categories: Those that are judged; one with too few good images to fit is left out.
+        regions: Category → what of its images counts; all where it is not in there.
     """
     samples: Samples = {}
     if record.PCA_SCORE in tests:
@@ -143,8 +150,9 @@ def pca_samples(
             samples[str(category)] = Sample(rows[record.PCA_SCORE].to_numpy(), defective)
         return samples
     judged = manifest[manifest["category"].isin(categories)].sort_values("path")
+    judged = labelled_inside(judged, images, regions)
     for category, rows in judged.groupby("category", sort=True):
-        found = error_maps(rows, images)
+        found = error_maps(rows, images, regions.get(str(category)))
         if found is not None:
             measured, maps = found
             defective = (measured["label"] == "defective").to_numpy()

@@ -8,7 +8,7 @@ import logging
 import shutil
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import pandas as pd
 
 from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.deco.loading import load_pipeline
+from decodiff_pipeline.deco.regions import with_regions
 from decodiff_pipeline.errors import ModelError, StoreError
 from decodiff_pipeline.evaluation import assessment, record
 from decodiff_pipeline.evaluation.predictions import PredictionStore
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+    from decodiff_pipeline.deco.regions import Region
     from decodiff_pipeline.evaluation.config import EvaluationConfig
     from decodiff_pipeline.registry.config import PromotionConfig
     from decodiff_pipeline.registry.versions import Version
@@ -72,23 +74,32 @@ class VersionEvaluation:
         categories: Those that the model knows.
         thresholds: As they were registered with the version.
         tests: The record's rows of the test images.
+        regions: What of the images of a category counts for the model; all where it is not here.
     """
 
     categories: tuple[str, ...]
     thresholds: Mapping[str, Any]
     tests: pd.DataFrame
+    regions: Mapping[str, Region] = field(default_factory=dict)
 
 
 class ChangedFiles(ModelError):
     """The files of a version are not those that were registered."""
 
 
-def evaluate_version(version: Version, context: EvaluationContext) -> VersionEvaluation:
+def evaluate_version(
+    version: Version, context: EvaluationContext, regions: Mapping[str, Region] | None = None
+) -> VersionEvaluation:
     """Evaluate a version by its own files as they are in the artifact store.
 
     The record of an earlier evaluation is taken where model, test images, protocol and code are
     the same and the model gives a sample of its images the scores that it holds. Otherwise the
     test images are scored, and the record is kept with the version.
+
+    Args:
+        version: The version.
+        context: Data and settings.
+        regions: What of the images counts; by default as the model says.
 
     Raises:
         ModelError: The files are gone, are not the registered ones, or cannot be loaded.
@@ -107,8 +118,11 @@ def evaluate_version(version: Version, context: EvaluationContext) -> VersionEva
             raise ChangedFiles(msg)
         model = load_pipeline(logged_folder(local), "restore its files, or register it again")
         model.to(resolve_device())
-        table = _record(model, version, context)
-    return VersionEvaluation(tuple(model.categories), thresholds, table[table["split"] == "test"])
+        own = model.regions
+        with with_regions(model, own if regions is None else regions):
+            table = _record(model, version, context)
+    tests = table[table["split"] == "test"]
+    return VersionEvaluation(tuple(model.categories), thresholds, tests, own)
 
 
 def _record(model: DeCoDiffPipeline, version: Version, context: EvaluationContext) -> pd.DataFrame:
@@ -217,7 +231,9 @@ def evaluate_challenger(
     except ModelError as error:
         return GateInputs(ServingResult(error=str(error)))
     samples = model_comparison.samples_of(ours.tests, pixels=config.needs_pixels())
-    pca = model_comparison.pca_samples(ours.tests, context.manifest, context.images, set(samples))
+    pca = model_comparison.pca_samples(
+        ours.tests, context.manifest, context.images, set(samples), ours.regions
+    )
     recalls = model_comparison.recalls(ours.tests, ours.thresholds)
     inputs = GateInputs(
         serving=_served(challenger, ours, context),
@@ -237,10 +253,12 @@ def evaluate_challenger(
     if champion is None:
         return inputs
     try:
-        theirs = evaluate_version(champion, context)
+        theirs = evaluate_version(champion, context, ours.regions)
     except ModelError as error:
         notes.append("whether a category of the champion is lost is not known")
         return dataclasses.replace(inputs, champion_error=str(error))
+    if theirs.regions != ours.regions:
+        notes.append("the champion counts other regions: both are judged within the challenger's")
     new = sorted(set(ours.categories) - set(theirs.categories))
     if new:
         notes.append(f"new with the challenger, so compared with no champion: {', '.join(new)}")

@@ -9,6 +9,7 @@ import pandas as pd
 from PIL import Image
 
 from decodiff_pipeline.deco.geometry import to_original
+from decodiff_pipeline.deco.regions import full_size_map
 from decodiff_pipeline.reporting.pictures import data_uri, fitted, heat, outline
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Item:
     reconstruction: str
     heat: str  # transparent where the map is low
     outline: str  # of the ground truth, as the path of an SVG; "" where there is no mask
+    region: str = ""  # outline of what counts, the same; "" where all of the image does
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def _items(
     """The items of one category, on one scale of colours."""
     category = str(rows["category"].iloc[0])
     maps, reconstructions = predictions.maps(category), predictions.reconstructions(category)
-    geometry = predictions.geometry()
+    geometry, region = predictions.geometry(), predictions.regions().get(category)
     top = 2 * pixel_threshold if pixel_threshold else max(maps[row].max() for row in rows["row"])
     row: Any
     for row in rows.itertuples():
@@ -138,7 +140,8 @@ def _items(
         small = image.resize(size, Image.Resampling.LANCZOS)
         reconstruction = to_original(reconstructions[row.row], image.size, geometry, size)
         # Maps are smooth: half the size is enough.
-        anomalies = to_original(maps[row.row], image.size, geometry, fitted(size, SIDE // 2))
+        half = fitted(size, SIDE // 2)
+        anomalies = full_size_map(maps[row.row], image.size, geometry, region, half)
         yield Item(
             category=category,
             path=row.path,
@@ -152,6 +155,7 @@ def _items(
             reconstruction=data_uri(Image.fromarray(reconstruction), RECONSTRUCTION_BYTES),
             heat=data_uri(heat(anomalies, float(top)), HEAT_BYTES),
             outline=_outline(row, size, images),
+            region="" if region is None else outline(region.at(size), size),
         )
 
 

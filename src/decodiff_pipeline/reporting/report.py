@@ -116,6 +116,7 @@ class Section:
     defect_types: MetricTable | None
     leakage: MetricTable | None  # with near-duplicates and without
     synthetic: MetricTable | None
+    counted_share: float | None  # of an image, where a region alone counts
 
 
 def render_report(given: ReportInput) -> str:
@@ -263,6 +264,7 @@ def _section(
         synthetic=_table([("synthetic defects", synthetic.get("n"), synthetic)])
         if synthetic
         else None,
+        counted_share=(metrics.get("regions") or {}).get(name, {}).get("share"),
     )
 
 

@@ -17,8 +17,8 @@ from decodiff_pipeline.deco.assembly import decide
 from decodiff_pipeline.deco.config import AUTO, UNKNOWN
 from decodiff_pipeline.deco.detections import find_detections
 from decodiff_pipeline.deco.device import keep_freed_memory, resolve_device
-from decodiff_pipeline.deco.geometry import to_original
 from decodiff_pipeline.deco.recognition import recognise, whole_square, without_recogniser
+from decodiff_pipeline.deco.regions import full_size_map
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.export.onnx_model import use_onnx
 from decodiff_pipeline.serving.answer import MAP_SCALES, Answer, encode_map
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.deco.detections import Detection
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+    from decodiff_pipeline.deco.regions import Region
 
 
 class _Input(NamedTuple):
@@ -186,7 +187,8 @@ class Scorer:
             found.category, self._thresholds, self._overrides, requested=threshold
         )
         pixel = threshold_of(self._thresholds, found.category, "pixel_threshold")
-        png, detections = self._located(found.map, size, pixel, map_bits, min_area)
+        region = self.pipeline.regions.get(found.category)
+        png, detections = self._located(found.map, size, region, pixel, map_bits, min_area)
         return Answer(
             score=found.score,
             threshold=limit,
@@ -204,6 +206,7 @@ class Scorer:
         self,
         anomaly_map: np.ndarray,
         size: tuple[int, int],
+        region: Region | None,
         pixel_threshold: float | None,
         map_bits: int,
         min_area: int,
@@ -213,7 +216,7 @@ class Scorer:
         flagged = pixel_threshold is not None and anomaly_map.max() >= pixel_threshold
         if not (map_bits or flagged):
             return None, None if pixel_threshold is None else []
-        full = to_original(anomaly_map, size, self.pipeline.preprocessing)
+        full = full_size_map(anomaly_map, size, self.pipeline.preprocessing, region)
         detections = None
         if pixel_threshold is not None:
             detections = find_detections(full, pixel_threshold, min_area)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import to_jsonable_python
 
 from decodiff_pipeline.data.provenance import code_sha256, data_digest
+from decodiff_pipeline.data.regions import load_regions
 from decodiff_pipeline.deco import weights
 from decodiff_pipeline.deco.digests import folder_sha256, network_sha256, sha256_of
 
@@ -38,13 +39,16 @@ def inputs_sha256(
     The number of threads and the kind of processor are left out: they change the last bits of what
     is fitted, and a model must not become another one by that.
     """
+    regions = load_regions(scoring.regions, manifest, geometry)
+    facts = scoring.model_dump(exclude={"batch_size", "regions"})
     return sha256_of(
         [
             network_sha256(network),
             data_digest(manifest),
             weights.digest(autoencoder),
-            to_jsonable_python([geometry, scoring.model_dump(exclude={"batch_size"})]),
+            to_jsonable_python([geometry, facts]),
             code_sha256(*CODE),
+            *([to_jsonable_python(regions)] if regions else []),
         ]
     )
 

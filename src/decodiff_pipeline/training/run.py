@@ -17,6 +17,7 @@ from decodiff_pipeline.data.caching import LatentCacheConfig
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.latent_cache import LatentCache
 from decodiff_pipeline.deco.config import PreprocessConfig
+from decodiff_pipeline.deco.regions import Region
 from decodiff_pipeline.deco.weights import AutoencoderConfig
 from decodiff_pipeline.training.champion import Champion
 from decodiff_pipeline.training.checkpoints import CheckpointStore
@@ -49,6 +50,7 @@ class Job(BaseModel):
     config: TrainingConfig
     model: str
     champion: Champion | None = None
+    regions: dict[str, Region] = {}
 
 
 class _Fetched:
@@ -73,6 +75,7 @@ def train(
     config: TrainingConfig,
     champions: Champions | None,
     compute: ComputeConfig,
+    regions: dict[str, Region] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Train a network on latents, on as much of the machine as ``compute`` says.
 
@@ -93,6 +96,7 @@ def train(
         latents=latents,
         config=config,
         model="" if champions is None else champions.model,
+        regions=regions or {},
     )
     run = _set_up(job, manifest, champions, current_group() or ALONE)
     summary = {
@@ -151,6 +155,7 @@ def _set_up(
         config=job.config,
         champions=champions,
         group=group,
+        regions=job.regions,
     )
 
 

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from decodiff_pipeline.data.regions import RegionConfig
 from decodiff_pipeline.deco.config import DiscrepancyConfig
 from decodiff_pipeline.errors import DataError
+from decodiff_pipeline.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -38,6 +40,8 @@ class ScoringConfig(BaseModel):
         false_refusals: Share of good images that may be refused as of no category where the
             category is to be recognised; ``None``: the model cannot recognise categories.
         batch_size: Val images scored at once.
+        regions: Category → the part of its images that counts (docs/regions.md); everything where
+            there is none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,6 +55,9 @@ class ScoringConfig(BaseModel):
     bfloat16: bool = False
     false_refusals: float | None = Field(default=0.05, gt=0, lt=1)
     batch_size: int = Field(default=32, ge=1)
+    regions: dict[Text, RegionConfig] = Field(
+        default_factory=dict, exclude_if=lambda regions: not regions
+    )
 
     @property
     def looks_at_images(self) -> bool:

@@ -50,6 +50,7 @@ class Drawn:
         pixel: Of the good images, then of the defective ones, float32 (N + M, H, W).
         latent: The same, float32 (N + M, h, w).
         masks: Of the defects, bool (M, H, W).
+        inside: The pixels that count, bool (N + M, H, W); ``None`` for all.
     """
 
     category_ids: np.ndarray
@@ -57,6 +58,7 @@ class Drawn:
     pixel: np.ndarray
     latent: np.ndarray
     masks: np.ndarray
+    inside: np.ndarray | None = None
 
     def smoothed(self, config: DiscrepancyConfig) -> Drawn:
         """The same with the maps that :func:`decodiff_pipeline.deco.discrepancy.smoothed` gives."""
@@ -65,11 +67,16 @@ class Drawn:
                 torch.from_numpy(self.pixel[start : start + AT_ONCE]),
                 torch.from_numpy(self.latent[start : start + AT_ONCE]),
                 config,
+                self.counted(start),
             )
             for start in range(0, len(self.pixel), AT_ONCE)
         ]
         pixel, latent = (torch.cat(maps).numpy() for maps in zip(*parts, strict=True))
         return replace(self, pixel=pixel, latent=latent)
+
+    def counted(self, start: int) -> np.ndarray | None:
+        """``inside`` of the next `AT_ONCE` images."""
+        return None if self.inside is None else self.inside[start : start + AT_ONCE]
 
     def of(self, category: int) -> tuple[np.ndarray, np.ndarray]:
         """Which of the good images and which of the defects are of a category."""
@@ -197,6 +204,7 @@ def score_all(
     parts = []
     for start in range(0, len(maps.pixel), AT_ONCE):
         pixel, latent = (each[start : start + AT_ONCE] for each in (maps.pixel, maps.latent))
+        inside = maps.counted(start)
         fused = anomaly_maps(pixel, latent, config)
         found, levels = [], {}
         for each in candidates:
@@ -204,8 +212,8 @@ def score_all(
             level = replace(each, top_share=0.0)
             if level not in levels:
                 scored = scored_map(fused, pixel, latent, each)
-                levels[level] = levelled(scored, each, scored[0].size)
-            found.append(image_scores(levels[level], plain))
+                levels[level] = levelled(scored, each, scored[0].size, inside)
+            found.append(image_scores(levels[level], plain, inside=inside))
         parts.append(found)
     return np.concatenate(parts, axis=1)
 

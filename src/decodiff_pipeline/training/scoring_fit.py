@@ -13,13 +13,15 @@ import torch
 
 from decodiff_pipeline.data.bit_depth import depth_of_categories
 from decodiff_pipeline.data.read_ahead import read_ahead
+from decodiff_pipeline.data.regions import load_regions
 from decodiff_pipeline.data.synthetic_defects import HARDER
 from decodiff_pipeline.data.synthetic_images import synthetic_images
-from decodiff_pipeline.data.transforms import plain_square
+from decodiff_pipeline.data.transforms import square_inside
 from decodiff_pipeline.deco.autoencoder import reduction
 from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.deco.reference import DiscrepancyReference
+from decodiff_pipeline.deco.regions import latent_cells
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.evaluation.predict import ModelInput, measure_discrepancies, progress
@@ -68,6 +70,7 @@ def build_model(
         manifest: The validated manifest; only good images of its val split are looked at.
 
     Raises:
+        ConfigurationError: A region does not suit the images.
         DataError: Something is to be fitted, but there is no good val image.
     """
 
@@ -86,6 +89,10 @@ def build_model(
         num_inference_steps=config.num_inference_steps,
         bfloat16=config.bfloat16,
         bit_depths=depth_of_categories(manifest),
+        regions={
+            name: asdict(region)
+            for name, region in load_regions(config.regions, manifest, geometry).items()
+        },
     )
     model.for_inference()
     if config.looks_at_images:
@@ -114,8 +121,8 @@ def fit_scoring(
         return
     fitted = replace(
         config.discrepancy,
-        pixel_limit=_limit("pixel", good.pixel, config),
-        latent_limit=_limit("latent", good.latent, config),
+        pixel_limit=_limit("pixel", good.pixel, config, good.inside),
+        latent_limit=_limit("latent", good.latent, config, good.inside),
     )
     record: dict[str, Any] = {"fit": config.fit, "good_images": len(good.rows)}
     logger.info(
@@ -132,12 +139,21 @@ def fit_scoring(
 
 @dataclass(frozen=True)
 class Good:
-    """Good val images: manifest rows, category ids (N,) and discrepancies in the model's units."""
+    """Good val images.
+
+    Attributes:
+        rows: Of the manifest.
+        ids: Of their categories, int64 (N,).
+        pixel: Discrepancies in the model's units, float32 (N, S, S).
+        latent: The same, float32 (N, s, s).
+        inside: The pixels that count, bool (N, S, S); ``None`` for all.
+    """
 
     rows: pd.DataFrame
     ids: np.ndarray
     pixel: np.ndarray
     latent: np.ndarray
+    inside: np.ndarray | None
 
 
 def measure_good(
@@ -149,14 +165,19 @@ def measure_good(
     ids = rows["category"].map(numbers).to_numpy(copy=True)
     chosen = evenly_drawn(ids, MAX_GOOD)
     rows, ids = rows.iloc[chosen], ids[chosen]
-    geometry = model.preprocessing
+    geometry, regions = model.preprocessing, model.regions
+    inside = np.ones((len(rows), model.image_size, model.image_size), bool) if regions else None
 
-    def read(row: Any) -> ModelInput:
+    def read(item: tuple[int, Any]) -> ModelInput:
+        number, row = item
         image = images.read(row.path)
-        square = plain_square(image, geometry, row.sha256)
+        region = regions.get(row.category)
+        square, counted = square_inside(image, geometry, row.sha256, region)
+        if inside is not None and counted is not None:
+            inside[number] = counted
         return ModelInput(row.path, row.category, image.size, [square])
 
-    with closing(read_ahead(read, rows.itertuples())) as squares:
+    with closing(read_ahead(read, enumerate(rows.itertuples()))) as squares:
         pixel, latent = _discrepancies(model, squares, len(rows), config)
     if config.discrepancy.normalisation == "position":
         for number, category in enumerate(model.categories):
@@ -168,10 +189,15 @@ def measure_good(
                 own[:] = True
             model.reference.fit(number, pixel[own], latent[own])
         pixel, latent = _normalised(model, ids, pixel, latent)
-    return Good(rows, ids, pixel, latent)
+    return Good(rows, ids, pixel, latent, inside)
 
 
-def _limit(name: str, values: np.ndarray, config: ScoringConfig) -> float:
+def _limit(
+    name: str, values: np.ndarray, config: ScoringConfig, inside: np.ndarray | None = None
+) -> float:
+    if inside is not None:
+        side = values.shape[-1]
+        values = values[inside if side == inside.shape[-1] else latent_cells(inside, side)]
     limit = float(config.limit_factor * np.quantile(values, config.limit_quantile))
     if not (math.isfinite(limit) and limit > 0):
         raise ModelError(
@@ -202,22 +228,29 @@ def draw_defects(
     ]
     sources = np.array([places[defect.path] for defect in defects])
     masks = np.zeros((len(defects), model.image_size, model.image_size), bool)
+    regions = model.regions
 
     def draw(number: int) -> ModelInput:
         defect = defects[number]
-        square, masks[number] = defect.draw(images, model.preprocessing)
+        region = regions.get(defect.category)
+        square, masks[number] = defect.draw(images, model.preprocessing, region)
         return ModelInput(defect.path, defect.category, square.shape[1::-1], [square])
 
     with closing(read_ahead(draw, range(len(defects)))) as drawn:
         pixel, latent = _discrepancies(model, drawn, len(defects), config)
     if config.discrepancy.normalisation == "position":
         pixel, latent = _normalised(model, ids[sources], pixel, latent)
+    inside = None
+    if good.inside is not None:
+        inside = good.inside[chosen]
+        inside = np.concatenate([inside, inside[sources]])
     return Drawn(
         category_ids=ids,
         sources=sources,
         pixel=np.concatenate([good.pixel[chosen], pixel]),
         latent=np.concatenate([good.latent[chosen], latent]),
         masks=masks,
+        inside=inside,
     )
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.compute.group import ALONE, Group
 from decodiff_pipeline.data.caching import wanted_latents, wanted_synthetic
+from decodiff_pipeline.data.transforms import plain_inside
+from decodiff_pipeline.deco.regions import EVERYTHING, latent_cells
 from decodiff_pipeline.deco.unet import DeCoDiffUNet, build_unet
 from decodiff_pipeline.errors import DataError
+from decodiff_pipeline.evaluation.protocols import image_sizes
 from decodiff_pipeline.training.batches import Batch, Batches, LatentBatches
 from decodiff_pipeline.training.identity import AUTO
 from decodiff_pipeline.training.initial_weights import initialise_weights
@@ -20,12 +24,15 @@ from decodiff_pipeline.training.on_the_fly import on_the_fly_batches
 from decodiff_pipeline.training.validation import SyntheticDefects, Validation
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
 
     from decodiff_pipeline.data.caching import LatentCacheConfig
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.data.latent_cache import LatentCache, LatentReader
     from decodiff_pipeline.deco.config import PreprocessConfig
+    from decodiff_pipeline.deco.regions import Region
     from decodiff_pipeline.deco.weights import AutoencoderConfig
     from decodiff_pipeline.training.champion import Champions
     from decodiff_pipeline.training.checkpoints import CheckpointStore
@@ -46,6 +53,7 @@ def set_up_training(
     config: TrainingConfig,
     champions: Champions | None = None,
     group: Group = ALONE,
+    regions: Mapping[str, Region] | None = None,
 ) -> TrainingRun:
     """Open the latents and make a network with its initial weights.
 
@@ -56,6 +64,7 @@ def set_up_training(
         cache: Latents of its train and val images.
         images: The raw images, read where training encodes on the fly.
         champions: Where the champion is looked up, for ``training.init_from: champion``.
+        regions: Category → what of its images counts in the validation.
 
     Raises:
         CacheError: Latents are missing or damaged.
@@ -79,7 +88,9 @@ def set_up_training(
         )
     else:
         batches = _cached_batches(reader, rows, ids, latents.views, config)
-    validation = _validation(manifest, cache, ids, geometry, autoencoder, latents, config)
+    validation = _validation(
+        manifest, cache, ids, geometry, autoencoder, latents, config, regions or {}
+    )
     identity = _identity(categories, reader, keys, batches, validation, latents, config)
     begun = None
     if group.first:
@@ -181,6 +192,7 @@ def _validation(
     autoencoder: AutoencoderConfig,
     latents: LatentCacheConfig,
     config: TrainingConfig,
+    regions: Mapping[str, Region],
 ) -> Validation:
     # An image of a category that is not trained on has no embedding to be judged with.
     rows = manifest[manifest["category"].isin(list(ids))]
@@ -192,7 +204,7 @@ def _validation(
     category_ids = torch.tensor([ids[category] for category in rows["category"]])
     size, versions = config.batch_size, latents.synthetic_defects
     batches = zip(good.split(size), category_ids.split(size), strict=True)
-    synthetic = None
+    synthetic = inside = None
     if versions:
         # Of the whole manifest: where textures come from depends on all val images.
         every = wanted_synthetic(manifest, geometry, autoencoder, latents)
@@ -203,7 +215,38 @@ def _validation(
             masks=_means(cache, [item.mask_key for item in items])[:, 0],
             category_ids=category_ids.repeat_interleave(versions),
         )
-    return Validation([Batch(*parts) for parts in batches], config.corruption, synthetic, size)
+        if regions:
+            cells = _cells_inside(rows, regions, geometry, good.shape[-1])
+            synthetic, inside = _judged_inside(synthetic, cells.repeat_interleave(versions, 0))
+    held_out = [Batch(*parts) for parts in batches]
+    return Validation(held_out, config.corruption, synthetic, size, inside)
+
+
+def _cells_inside(
+    rows: pd.DataFrame, regions: Mapping[str, Region], geometry: PreprocessConfig, side: int
+) -> torch.Tensor:
+    """The latent cells of some images that count, bool (N, side, side)."""
+    facts = zip(rows["category"], image_sizes(rows), rows["sha256"], strict=True)
+    squares = [
+        plain_inside(regions.get(category, EVERYTHING), size, geometry, sha256)
+        for category, size, sha256 in facts
+    ]
+    return torch.from_numpy(latent_cells(np.stack(squares), side))
+
+
+def _judged_inside(
+    synthetic: SyntheticDefects, inside: torch.Tensor
+) -> tuple[SyntheticDefects | None, torch.Tensor | None]:
+    """The defects that lie in a region, if any do, and the cells that count of each.
+
+    They are drawn anywhere, so that the cache is the same for every region.
+    """
+    masks = synthetic.masks * inside
+    kept = masks.amax((1, 2)) > 0
+    if not kept.any():
+        return None, None
+    parts = synthetic.good, synthetic.defective, masks, synthetic.category_ids
+    return SyntheticDefects(*(part[kept] for part in parts)), inside[kept]
 
 
 def _means(cache: LatentCache, keys: list[str]) -> torch.Tensor:

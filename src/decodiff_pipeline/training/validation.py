@@ -80,6 +80,7 @@ class Validation:
     Args:
         synthetic: Synthetic defects; of more than 128, as many of each category are used.
         batch_size: Images that are corrected at once.
+        inside: The latent cells of each that count, bool (N, h, w); ``None`` for all.
     """
 
     def __init__(
@@ -88,7 +89,9 @@ class Validation:
         corruption: CorruptionConfig,
         synthetic: SyntheticDefects | None = None,
         batch_size: int = 32,
+        inside: torch.Tensor | None = None,
     ) -> None:
+        self.inside = inside
         self.batches = batches
         self.corruption = corruption
         self.synthetic = synthetic
@@ -185,6 +188,9 @@ class Validation:
         unet.train(was_training)
         if not (np.isfinite(good).all() and np.isfinite(defective).all()):
             return dict.fromkeys(SYNTHETIC_METRICS, math.nan)
+        if self.inside is not None:
+            inside = self.inside[chosen].numpy()
+            good, defective = good * inside, defective * inside
         return _mean_metrics(good, defective, _cells(synthetic.masks[chosen]), ids.numpy())
 
 

@@ -46,12 +46,14 @@ def train_network(
         The store with the finished run, the training log, and its last row with the totals and
         where the training started.
     """
+    from decodiff_pipeline.data.regions import load_regions
     from decodiff_pipeline.training.run import train
     from decodiff_pipeline.training.scoring import images_to_fit
 
     if scoring.looks_at_images:
         trained = manifest[(manifest["split"] == "train") & (manifest["label"] == "good")]
         images_to_fit(manifest, set(trained["category"]))
+    regions = load_regions(scoring.regions, manifest, geometry)
     log, summary = train(
         manifest,
         cache,
@@ -63,6 +65,7 @@ def train_network(
         config=config,
         champions=champions,
         compute=compute,
+        regions=regions,
     )
     return store, log, summary
 
