@@ -6,6 +6,7 @@ import io
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+from decodiff_pipeline.deco.regions import Region
 from decodiff_pipeline.errors import ConfigurationError, ImageError, ModelError
 from decodiff_pipeline.serving.answer import encode_map
 from decodiff_pipeline.serving.scorer import Scorer
@@ -83,6 +85,21 @@ def test_detections_need_no_map(tiny_model: Path, png: bytes) -> None:
     assert (poly.pixel_threshold, poly.detections) == (1.0, [])
     with pytest.raises(ModelError, match="min_area is 0; it must be at least 1 pixel"):
         scorer.score([png], ["mono"], min_area=0)
+
+
+def test_an_answer_shows_nothing_outside_of_a_region(tiny_model: Path, png: bytes) -> None:
+    inside = np.zeros((50, 60), bool)
+    inside[10:40, 10:30] = True
+    pipeline = DeCoDiffPipeline.from_pretrained(tiny_model)
+    pipeline.register_to_config(regions={"mono": asdict(Region.of(inside))})
+    limits = {"threshold": 0.5, "pixel_threshold": 1e-6}
+    scorer = Scorer(pipeline, {"categories": {"mono": limits}})
+    (answer,) = scorer.score([png], ["mono"], map_bits=16)
+    shown = np.asarray(Image.open(io.BytesIO(answer.map))) > 0
+    assert shown.any()
+    assert not shown[~inside].any()
+    (box,) = answer.detections
+    assert (box.x, box.y, box.x + box.width, box.y + box.height) == (10, 10, 30, 40)
 
 
 def test_bad_requests_are_one_sentence(scorer: Scorer, png: bytes) -> None:

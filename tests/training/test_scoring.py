@@ -197,6 +197,31 @@ def test_it_is_fitted_on_squares_of_any_fit(fit_to: str) -> None:
     assert sizes == [{"letterbox": (51, 64), "crop": (64, 64), "tile": (64, 80)}[fit_to]]
 
 
+@pytest.mark.parametrize("fit_to", ["stretch", "letterbox", "crop", "tile"])
+def test_what_lies_outside_of_a_region_has_no_part_in_the_fit(
+    fit_to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn_masks = []
+    monkeypatch.setattr(
+        "decodiff_pipeline.training.scoring_fit._chosen",
+        lambda given, drawn, *_: drawn_masks.append(drawn) or (given, {}),
+    )
+    rows, images = manifest().assign(width=50, height=40), Photographs()
+    corner = [[[0, 0], [20, 0], [20, 20], [0, 20]]]
+    model = built(rows, images, fit_to, regions={"a": {"include": corner}})
+    whole = built(rows, images, fit_to)
+    assert list(model.regions) == ["a"]
+    assert model.discrepancy.pixel_limit != whole.discrepancy.pixel_limit
+    drawn, _ = drawn_masks
+    of_a = drawn.category_ids[drawn.sources] == 0
+    counted = drawn.inside[len(drawn.category_ids) :]
+    assert not (drawn.masks & ~counted).any()
+    assert counted[~of_a].all()
+    assert 0 < counted[of_a].mean() < 0.6
+    for pixel in drawn.smoothed(model.discrepancy).pixel[len(drawn.category_ids) :]:
+        assert not np.isnan(pixel).any()
+
+
 def test_positions_of_tiles_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"'position'.*'tile'"):
         built(manifest(), Photographs(), "tile", discrepancy={"normalisation": "position"})
