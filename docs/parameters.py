@@ -233,6 +233,8 @@ def _types(annotation: Any) -> list[str]:
         return [f"`{value}`" for value in arguments]
     if origin in (Union, types.UnionType):
         return [kind for argument in arguments for kind in _types(argument)]
+    if origin is list:
+        return ["list"]
     if origin is tuple:
         of_models = "texts" if _model_in(arguments[0]) is None else "mappings"
         return [f"list of {PLURALS.get(arguments[0], of_models)}"]
