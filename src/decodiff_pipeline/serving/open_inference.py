@@ -47,21 +47,7 @@ def add_protocol(app: FastAPI, model: Any, name: str, number: str) -> None:
     }
     model_version = {"model_version": number} if number else {}
 
-    @app.get("/v2")
-    def server() -> dict[str, Any]:
-        return {"name": "decodiff", "version": version("decodiff-pipeline"), "extensions": []}
-
-    @app.get("/v2/health/live")
-    def live() -> dict[str, bool]:
-        return {"live": True}
-
-    @app.get("/v2/health/ready")  # the application is made of a loaded model
-    def ready() -> dict[str, bool]:
-        return {"ready": True}
-
-    @app.get(f"/v2/models/{name}/ready")
-    def model_ready() -> dict[str, Any]:
-        return {"name": name, "ready": True}
+    _add_health(app, name)
 
     @app.get(f"/v2/models/{name}")
     def metadata() -> dict[str, Any]:
@@ -90,6 +76,24 @@ def add_protocol(app: FastAPI, model: Any, name: str, number: str) -> None:
         ]
         answer = {"model_name": name, **model_version, "outputs": outputs}
         return JSONResponse(answer | ({"id": body["id"]} if "id" in body else {}))
+
+
+def _add_health(app: FastAPI, name: str) -> None:
+    @app.get("/v2")
+    def server() -> dict[str, Any]:
+        return {"name": "decodiff", "version": version("decodiff-pipeline"), "extensions": []}
+
+    @app.get("/v2/health/live")
+    def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @app.get("/v2/health/ready")  # the application is made of a loaded model
+    def ready() -> dict[str, bool]:
+        return {"ready": True}
+
+    @app.get(f"/v2/models/{name}/ready")
+    def model_ready() -> dict[str, Any]:
+        return {"name": name, "ready": True}
 
 
 def _tensor(name: str, kind: str, length: int) -> dict[str, Any]:
