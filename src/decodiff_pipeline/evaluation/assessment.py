@@ -39,17 +39,12 @@ THRESHOLD_KEYS = ("threshold", "pixel_threshold", "promised_false_positive_rate"
 
 @dataclass(frozen=True)
 class Assessment:
-    """What an evaluation found.
+    """What an evaluation found."""
 
-    Attributes:
-        metrics: The content of ``metrics.json``; ``None`` wherever there is nothing to measure.
-        curves: By category, as `curves.curves` returns them.
-        record: A row an image, as `record.make_record` returns it.
-    """
-
+    # the content of ``metrics.json``; ``None`` wherever there is nothing to measure
     metrics: dict[str, Any]
-    curves: dict[str, Any]
-    record: pd.DataFrame
+    curves: dict[str, Any]  # by category, as `curves.curves` returns them
+    record: pd.DataFrame  # A row an image, as `record.make_record` returns it
 
 
 def assess(

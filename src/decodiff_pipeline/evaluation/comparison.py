@@ -28,19 +28,12 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class EarlierEvaluation:
-    """What a new evaluation is compared with.
+    """What a new evaluation is compared with."""
 
-    Attributes:
-        name: Whose it is, for readers.
-        record: Its ``evaluation_record``; ``None`` where there is none.
-        metrics: Its ``metrics.json``; ``None`` where there is none.
-        missing: Why one of the two is missing, in one sentence.
-    """
-
-    name: str
-    record: pd.DataFrame | None = None
-    metrics: Mapping[str, Any] | None = None
-    missing: str | None = None
+    name: str  # whose it is, for readers
+    record: pd.DataFrame | None = None  # its ``evaluation_record``; ``None`` where there is none
+    metrics: Mapping[str, Any] | None = None  # its ``metrics.json``; ``None`` where there is none
+    missing: str | None = None  # why one of the two is missing, in one sentence
 
 
 @dataclass(frozen=True)

@@ -36,21 +36,13 @@ COUNTS = ("n_good", "n_defective", "n_masks")
 
 @dataclass(frozen=True)
 class CachedDiscrepancies:
-    """What a model's forward pass found in some images, before anything is made of it.
+    """What a model's forward pass found in some images, before anything is made of it."""
 
-    Attributes:
-        rows: The images' manifest rows, categories together.
-        sizes: Width and height of each image in pixels.
-        starts: int64 (N + 1,): the first square of each image, and how many there are.
-        pixel: Pixel discrepancies of all squares, float32 (M, H, W), memory-mapped.
-        latent: Latent discrepancies, float32 (M, h, w), memory-mapped.
-    """
-
-    rows: pd.DataFrame
-    sizes: list[tuple[int, int]]
-    starts: np.ndarray
-    pixel: np.ndarray
-    latent: np.ndarray
+    rows: pd.DataFrame  # the images' manifest rows, categories together
+    sizes: list[tuple[int, int]]  # width and height of each image in pixels
+    starts: np.ndarray  # int64 (N + 1,): the first square of each image, and how many there are
+    pixel: np.ndarray  # pixel discrepancies of all squares, float32 (M, H, W), memory-mapped
+    latent: np.ndarray  # latent discrepancies, float32 (M, h, w), memory-mapped
 
 
 def cache_discrepancies(

@@ -30,21 +30,13 @@ RECALL = "recall"  # of defective test images, at the threshold that is served
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """A difference of two models on the same images.
+    """A difference of two models on the same images."""
 
-    Attributes:
-        value: Of the challenger.
-        other: Of the other model.
-        difference: Challenger less the other.
-        low: Lower end of its bootstrap interval.
-        high: Upper end of it.
-    """
-
-    value: float
-    other: float
-    difference: float
-    low: float
-    high: float
+    value: float  # of the challenger
+    other: float  # of the other model
+    difference: float  # challenger less the other
+    low: float  # lower end of its bootstrap interval
+    high: float  # upper end of it
 
 
 @dataclass(frozen=True)
@@ -57,61 +49,41 @@ class ModelComparison:
 
 @dataclass(frozen=True)
 class FalsePositives:
-    """What the threshold of a category did on good test images.
+    """What the threshold of a category did on good test images."""
 
-    Attributes:
-        flagged: Good test images at or above the threshold.
-        good: Good test images.
-        nominal: Expected share of flagged ones, at most.
-        n_calibration: Images that the threshold was fitted to.
-    """
-
-    flagged: int
-    good: int
-    nominal: float
-    n_calibration: int
+    flagged: int  # good test images at or above the threshold
+    good: int  # good test images
+    nominal: float  # expected share of flagged ones, at most
+    n_calibration: int  # images that the threshold was fitted to
 
 
 @dataclass(frozen=True)
 class ThresholdFit:
-    """What the threshold of a category was fitted to.
+    """What the threshold of a category was fitted to."""
 
-    Attributes:
-        n_calibration: Images that the threshold was fitted to.
-        nominal: Expected share of good images at or above it, at most; ``None`` without one.
-        target: Rate that was asked for; ``None`` where the version does not say.
-    """
-
-    n_calibration: int
+    n_calibration: int  # images that the threshold was fitted to
+    # expected share of good images at or above it, at most; ``None`` without one
     nominal: float | None
-    target: float | None
+    target: float | None  # rate that was asked for; ``None`` where the version does not say
 
 
 @dataclass(frozen=True)
 class GateInputs:
-    """Everything that the verdict follows from.
+    """Everything that the verdict follows from."""
 
-    Attributes:
-        serving: From the fresh process.
-        metrics: Of the challenger, by category.
-        thresholds: Of the challenger, by category.
-        false_positives: By category; where there is no threshold or no good image, absent.
-        baseline: The challenger beside the PCA.
-        champion: The challenger beside the champion; ``None`` where there is none to compare with.
-        champion_error: Why the champion there is cannot be loaded, as a sentence.
-        lost: Categories of the champion that the challenger does not know.
-        rolled_back: Why this version was rolled back once.
-    """
-
-    serving: ServingResult
+    serving: ServingResult  # from the fresh process
+    # of the challenger, by category
     metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    # of the challenger, by category
     thresholds: Mapping[str, ThresholdFit] = field(default_factory=dict)
+    # by category; where there is no threshold or no good image, absent
     false_positives: Mapping[str, FalsePositives] = field(default_factory=dict)
-    baseline: ModelComparison | None = None
+    baseline: ModelComparison | None = None  # the challenger beside the PCA
+    # the challenger beside the champion; ``None`` where there is none to compare with
     champion: ModelComparison | None = None
-    champion_error: str | None = None
-    lost: tuple[str, ...] = ()
-    rolled_back: str | None = None
+    champion_error: str | None = None  # why the champion there is cannot be loaded, as a sentence
+    lost: tuple[str, ...] = ()  # categories of the champion that the challenger does not know
+    rolled_back: str | None = None  # why this version was rolled back once
 
 
 def samples_of(tests: pd.DataFrame, *, pixels: bool) -> Samples:

@@ -48,38 +48,25 @@ LOCK = ".lock"
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """What versions are evaluated on, and how.
+    """What versions are evaluated on, and how."""
 
-    Attributes:
-        manifest: The validated manifest.
-        images: The raw images.
-        folder: For the predictions of this run, which are removed afterwards.
-        evaluation: Batch size, resolution and limit of AUPRO. The protocol is the strict one
-            whatever it says, and the number of reverse steps the model's own.
-        config: Gates.
-    """
-
-    manifest: pd.DataFrame
-    images: ImageFolder
-    folder: Path
+    manifest: pd.DataFrame  # the validated manifest
+    images: ImageFolder  # the raw images
+    folder: Path  # for the predictions of this run, which are removed afterwards
+    # Batch size, resolution and limit of AUPRO. The protocol is the strict one whatever it says,
+    # and the number of reverse steps the model's own.
     evaluation: EvaluationConfig
-    config: PromotionConfig
+    config: PromotionConfig  # gates
 
 
 @dataclass(frozen=True)
 class VersionEvaluation:
-    """What a version says of the test images.
+    """What a version says of the test images."""
 
-    Attributes:
-        categories: Those that the model knows.
-        thresholds: As they were registered with the version.
-        tests: The record's rows of the test images.
-        regions: What of the images of a category counts for the model; all where it is not here.
-    """
-
-    categories: tuple[str, ...]
-    thresholds: Mapping[str, Any]
-    tests: pd.DataFrame
+    categories: tuple[str, ...]  # those that the model knows
+    thresholds: Mapping[str, Any]  # as they were registered with the version
+    tests: pd.DataFrame  # the record's rows of the test images
+    # what of the images of a category counts for the model; all where it is not here
     regions: Mapping[str, Region] = field(default_factory=dict)
 
 

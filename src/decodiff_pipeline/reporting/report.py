@@ -41,28 +41,21 @@ BASELINES = {"pca": "PCA", "autoencoder": "AE"}
 
 @dataclass(frozen=True)
 class ReportInput:
-    """Everything that a report is made of.
+    """Everything that a report is made of."""
 
-    Attributes:
-        metrics: The content of ``metrics.json``; only ``categories`` must be there.
-        index: Of the predictions, labelled by the protocol (`protocols.labelled`).
-        curves: The content of ``curves.json``.
-        identity: What was evaluated: model, data, Git, DVC; names and values of any depth.
-        training_review: The content of ``training_review.json``.
-        comparison: The content of ``comparison.json``.
-        gallery_images: Test images in the gallery at most.
-    """
-
-    metrics: Mapping[str, Any]
+    metrics: Mapping[str, Any]  # the content of ``metrics.json``; only ``categories`` must be there
     thresholds: Mapping[str, Any]
-    index: pd.DataFrame
+    index: pd.DataFrame  # of the predictions, labelled by the protocol (`protocols.labelled`)
     predictions: PredictionStore
     images: ImageFolder
-    curves: Mapping[str, Any] = field(default_factory=dict)
+    curves: Mapping[str, Any] = field(default_factory=dict)  # the content of ``curves.json``
+    # what was evaluated: model, data, Git, DVC; names and values of any depth
     identity: Mapping[str, Any] = field(default_factory=dict)
+    # the content of ``training_review.json``
     training_review: Mapping[str, Any] = field(default_factory=dict)
+    # the content of ``comparison.json``
     comparison: Mapping[str, Any] = field(default_factory=dict)
-    gallery_images: int = 500
+    gallery_images: int = 500  # test images in the gallery at most
 
 
 @dataclass(frozen=True)

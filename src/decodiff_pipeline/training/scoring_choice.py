@@ -42,23 +42,14 @@ AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Drawn:
-    """Discrepancies of good images and of some of the same with a synthetic defect.
+    """Discrepancies of good images and of some of the same with a synthetic defect."""
 
-    Attributes:
-        category_ids: Of the good images, int64 (N,).
-        sources: Which good image each defect was drawn into, int64 (M,).
-        pixel: Of the good images, then of the defective ones, float32 (N + M, H, W).
-        latent: The same, float32 (N + M, h, w).
-        masks: Of the defects, bool (M, H, W).
-        inside: The pixels that count, bool (N + M, H, W); ``None`` for all.
-    """
-
-    category_ids: np.ndarray
-    sources: np.ndarray
-    pixel: np.ndarray
-    latent: np.ndarray
-    masks: np.ndarray
-    inside: np.ndarray | None = None
+    category_ids: np.ndarray  # of the good images, int64 (N,)
+    sources: np.ndarray  # which good image each defect was drawn into, int64 (M,)
+    pixel: np.ndarray  # of the good images, then of the defective ones, float32 (N + M, H, W)
+    latent: np.ndarray  # the same, float32 (N + M, h, w)
+    masks: np.ndarray  # of the defects, bool (M, H, W)
+    inside: np.ndarray | None = None  # the pixels that count, bool (N + M, H, W); ``None`` for all
 
     def smoothed(self, config: DiscrepancyConfig) -> Drawn:
         """The same with the maps that :func:`decodiff_pipeline.deco.discrepancy.smoothed` gives."""

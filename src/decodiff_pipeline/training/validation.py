@@ -37,19 +37,12 @@ SCORE = ImageScoreConfig(top_share=0.01)
 
 @dataclass(frozen=True)
 class SyntheticDefects:
-    """Latents of good val images, and of the same images with a synthetic defect.
+    """Latents of good val images, and of the same images with a synthetic defect."""
 
-    Attributes:
-        good: Latents as cached, float32 (N, C, h, w).
-        defective: The same for the images with defects.
-        masks: Share of each latent cell that is defective, float32 (N, h, w) within 0…1.
-        category_ids: int64 (N,).
-    """
-
-    good: torch.Tensor
-    defective: torch.Tensor
-    masks: torch.Tensor
-    category_ids: torch.Tensor
+    good: torch.Tensor  # latents as cached, float32 (N, C, h, w)
+    defective: torch.Tensor  # the same for the images with defects
+    masks: torch.Tensor  # share of each latent cell that is defective, float32 (N, h, w) within 0…1
+    category_ids: torch.Tensor  # int64 (N,)
 
 
 def evenly_drawn(category_ids: np.ndarray, most: int) -> list[int]:
