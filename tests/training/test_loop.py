@@ -364,6 +364,28 @@ def test_latents_are_sampled_from_the_posterior(tmp_path: Path) -> None:
     assert ((sampled - mean).abs() / mean).median() == pytest.approx(0.67, abs=0.1)
 
 
+def test_small_categories_are_drawn_more_often_where_categories_are_balanced(
+    tmp_path: Path,
+) -> None:
+    cache = LatentCache(tmp_path / "cache")
+    mean = torch.zeros(100, 4, 8, 8)
+    keys = [str(number) for number in range(len(mean))]
+    cache.append(keys, LatentMoments(mean, mean[:, :0]), "float32")
+    ids = [0] * 80 + [1] * 20
+
+    def drawn(balance: float) -> torch.Tensor:
+        batches = LatentBatches(
+            cache.reader(keys), ids, views=1, batch_size=50, seed=0, category_balance=balance
+        )
+        numbers = range(20)  # 10 epochs
+        assert torch.equal(batches.batch(7).category_ids, batches.batch(7).category_ids)
+        return torch.cat([batches.batch(number).category_ids for number in numbers]).bincount()
+
+    assert drawn(0.0).tolist() == [800, 200]
+    assert drawn(0.5)[1].item() == pytest.approx(1000 / 3, abs=60)
+    assert drawn(1.0)[1].item() == pytest.approx(500, abs=60)
+
+
 def test_the_learning_rate_rises_and_falls_to_zero() -> None:
     rates = [learning_rate(step, 100, peak=1.0, warmup_steps=10) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)

@@ -17,7 +17,7 @@ from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.deco.unet import build_unet
 from decodiff_pipeline.errors import ConfigurationError, DataError, ModelError
 from decodiff_pipeline.pipelines.training.nodes import train_network
-from decodiff_pipeline.training.scoring import ScoringConfig, build_model
+from decodiff_pipeline.training.scoring import ScoringConfig
 from decodiff_pipeline.training.scoring_choice import (
     Drawn,
     auroc,
@@ -26,7 +26,7 @@ from decodiff_pipeline.training.scoring_choice import (
     image_auroc,
     pixel_ap,
 )
-from decodiff_pipeline.training.scoring_fit import _limit
+from decodiff_pipeline.training.scoring_fit import _limit, build_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -225,6 +225,26 @@ def test_what_lies_outside_of_a_region_has_no_part_in_the_fit(
 def test_positions_of_tiles_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"'position'.*'tile'"):
         built(manifest(), Photographs(), "tile", discrepancy={"normalisation": "position"})
+
+
+def test_usual_deviations_are_those_of_good_train_images(tmp_path: Path) -> None:
+    rows = manifest()
+    more = rows[rows["split"] == "train"].assign(path="100.png", sha256="2100")
+    images, rows = Photographs(), pd.concat([rows, more], ignore_index=True)
+    model = built(rows, images, fit="none", usual_components=3)
+    assert images.seen == set(rows["path"][rows["split"] == "train"])
+    plain = built(rows, images, fit="none")
+    assert plain.deviations is None
+    fitted_on = [images.read(name) for name in sorted(rows["path"][rows["split"] == "train"])]
+    # Two images span their deviations whole, so that nothing is left of them.
+    assert model(fitted_on, "a").scores == pytest.approx(0, abs=1e-3)
+    assert plain(fitted_on, "a").scores.min() > 0.01
+    other = model([images.read("7.png")], ["b"])
+    assert np.allclose(other.anomaly_maps, plain([images.read("7.png")], ["b"]).anomaly_maps)
+    model.save_pretrained(tmp_path)
+    loaded = DeCoDiffPipeline.from_pretrained(tmp_path)
+    seen = images.read("9.png")
+    assert np.array_equal(loaded([seen], "a").anomaly_maps, model([seen], "a").anomaly_maps)
 
 
 def test_the_fit_repeats_itself() -> None:

@@ -14,6 +14,9 @@ from decodiff_pipeline.deco.assembly import DeCoDiffOutput, assemble
 from decodiff_pipeline.deco.autoencoder import decode, encode
 from decodiff_pipeline.deco.colour import apply_orientation, to_category_depth
 from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig, require_places
+
+# Imported at run time, as the parts below: diffusers looks for them in imported modules only.
+from decodiff_pipeline.deco.deviations import UsualDeviations  # noqa: TC001
 from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.deco.discrepancy import (
     Discrepancies,
@@ -25,8 +28,6 @@ from decodiff_pipeline.deco.discrepancy import (
 )
 from decodiff_pipeline.deco.geometry import square_count, squares
 from decodiff_pipeline.deco.preprocess import square_batches, to_tensor, to_uint8
-
-# Imported for good: diffusers finds a saved model's parts among the imported modules only.
 from decodiff_pipeline.deco.recognition import CategoryRecogniser  # noqa: TC001
 from decodiff_pipeline.deco.reference import DiscrepancyReference  # noqa: TC001
 from decodiff_pipeline.deco.regions import Region, read_regions, squares_inside
@@ -55,6 +56,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
         reference: Discrepancies of good images; needed where ``discrepancy`` asks for
             normalisation by position.
         recogniser: What tells the category of an image; see :func:`.recognition.recognise`.
+        deviations: What of a deviation is usual in good images and removed from it.
         preprocess, discrepancy: Fields of `PreprocessConfig` and `DiscrepancyConfig`.
         num_inference_steps: Reverse steps used where a call names none.
         bfloat16: Run autoencoder and network in bfloat16: about twice as fast where the processor
@@ -71,7 +73,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
             position of tiles.
     """
 
-    _optional_components = ["reference", "recogniser"]  # noqa: RUF012 - the type diffusers expects
+    _optional_components = ["reference", "recogniser", "deviations"]  # noqa: RUF012 - as diffusers
 
     def __init__(
         self,
@@ -80,6 +82,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
         scheduler: DeCoDiffScheduler,
         reference: DiscrepancyReference | None = None,
         recogniser: CategoryRecogniser | None = None,
+        deviations: UsualDeviations | None = None,
         preprocess: dict[str, Any] | None = None,
         discrepancy: dict[str, Any] | None = None,
         num_inference_steps: int = 5,
@@ -99,7 +102,12 @@ class DeCoDiffPipeline(DiffusionPipeline):
             )
         unet.eval()  # dropout must not blur a score, whatever state training left the network in
         self.register_modules(
-            vae=vae, unet=unet, scheduler=scheduler, reference=reference, recogniser=recogniser
+            vae=vae,
+            unet=unet,
+            scheduler=scheduler,
+            reference=reference,
+            recogniser=recogniser,
+            deviations=deviations,
         )
         self.register_to_config(
             preprocess=geometry.facts(),
@@ -239,6 +247,8 @@ class DeCoDiffPipeline(DiffusionPipeline):
     ) -> torch.Tensor:
         """Reverse process from the latents themselves; no noise is added (paper, Algorithm 2).
 
+        What of the deviation is usual in good images is taken back, where the model knows it.
+
         Args:
             latents: z, float (N, C, h, w).
             category_ids: int64 (N,), indices into :attr:`categories`.
@@ -251,7 +261,10 @@ class DeCoDiffPipeline(DiffusionPipeline):
         self.scheduler.set_timesteps(num_inference_steps)
         sample = self.unet.standardise(latents.to(self.unet.device, torch.float32))
         ids = category_ids.to(self.unet.device)
-        return self.unet.restore(reverse_process(self.unet, self.scheduler, sample, ids))
+        corrected = reverse_process(self.unet, self.scheduler, sample, ids)
+        if self.deviations is not None:
+            corrected = sample + self.deviations.removed(ids, corrected - sample)
+        return self.unet.restore(corrected)
 
     def discrepancies(
         self,

@@ -35,13 +35,15 @@ class Batch(NamedTuple):
 
 
 class Batches(ABC):
-    """Batches of latents in which every image appears once an epoch.
+    """Batches of latents: N images an epoch, each of them once where nothing is balanced.
 
     Args:
-        category_ids: One per image.
+        category_ids: One per image, N in all.
         batch_size: Images per batch; the last batch of an epoch may be smaller.
         seed: Source of order, views and posterior samples.
         sample_posterior: Draw from the posterior where there is one, else take its mean.
+        category_balance: b in [0, 1]: a category of n images is drawn in proportion to n^(1-b),
+            with replacement where b is not 0.
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class Batches(ABC):
         batch_size: int,
         seed: int,
         sample_posterior: bool = True,
+        category_balance: float = 0.0,
     ) -> None:
         self.category_ids = torch.as_tensor(category_ids)
         self.batch_size = batch_size
         self.seed = seed
         self.sample_posterior = sample_posterior
+        self.category_balance = category_balance
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -81,7 +85,11 @@ class Batches(ABC):
     def _order(self, epoch: int) -> tuple[torch.Tensor, torch.Generator]:
         """The images of an epoch in their order, and the generator for what is drawn next."""
         random = generator("epoch", self.seed, epoch)
-        return torch.randperm(len(self.category_ids), generator=random), random
+        if not self.category_balance:
+            return torch.randperm(len(self.category_ids), generator=random), random
+        counts = self.category_ids.bincount().double()
+        weights = counts[self.category_ids] ** -self.category_balance
+        return weights.multinomial(len(weights), replacement=True, generator=random), random
 
     def _slice(self, number: int) -> tuple[int, slice]:
         """Epoch of a batch, and its place in the epoch's order."""
@@ -105,9 +113,14 @@ class LatentBatches(Batches):
         batch_size: int,
         seed: int,
         sample_posterior: bool = True,
+        category_balance: float = 0.0,
     ) -> None:
         super().__init__(
-            category_ids, batch_size=batch_size, seed=seed, sample_posterior=sample_posterior
+            category_ids,
+            batch_size=batch_size,
+            seed=seed,
+            sample_posterior=sample_posterior,
+            category_balance=category_balance,
         )
         self.reader = reader
         self.views = views

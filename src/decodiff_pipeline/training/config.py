@@ -13,7 +13,7 @@ CHAMPION, SCRATCH = "champion", "scratch"
 # These say how to run, not what comes out; changing them does not change the training.
 RUN_ONLY = {"resume", "checkpoint_every", "keep_checkpoints", "log_every", "progress_bar"}
 # Not part of the identity at their default, so that trainings begun before them stay the same.
-ADDED_LATER = {"optimizer"}
+ADDED_LATER = {"optimizer", "category_balance"}
 
 
 class TrainingConfig(BaseModel):
@@ -47,6 +47,9 @@ class TrainingConfig(BaseModel):
         latents: ``cached`` trains on the views that the latent cache holds; ``on_the_fly`` encodes
             a fresh view of every image in every epoch.
         sample_posterior: Draw latents from the autoencoder's posterior, where it has one.
+        category_balance: How far small categories are drawn more often: a category of n images is
+            drawn in proportion to n^(1 - balance). 0 takes each image once an epoch, 1 all
+            categories equally often.
         corruption: Masks and noise.
         init_from: Weights to start from: ``scratch`` (or null) for random ones; ``champion`` for
             those of the model that is served, where it is of the same kind; or a path to a
@@ -91,6 +94,7 @@ class TrainingConfig(BaseModel):
     standardise_latents: bool = False
     latents: Literal["cached", "on_the_fly"] = "cached"
     sample_posterior: bool = True
+    category_balance: float = Field(default=0.0, ge=0, le=1)
     corruption: CorruptionConfig = CorruptionConfig()
     init_from: Text | None = Field(default=None, min_length=1)
     validate_every: int = Field(default=500, ge=1)

@@ -83,6 +83,7 @@ def on_the_fly_batches(
         batch_size=config.batch_size,
         seed=config.seed,
         sample_posterior=config.sample_posterior,
+        category_balance=config.category_balance,
         group=group,
     )
 
@@ -113,6 +114,7 @@ class OnTheFlyBatches(Batches):
         seed: int,
         encode_at_once: int = 16,
         sample_posterior: bool = True,
+        category_balance: float = 0.0,
         group: Group = ALONE,
     ) -> None:
         super().__init__(
@@ -120,6 +122,7 @@ class OnTheFlyBatches(Batches):
             batch_size=batch_size,
             seed=seed,
             sample_posterior=sample_posterior,
+            category_balance=category_balance,
         )
         self.images = images
         self.chosen = chosen

@@ -35,6 +35,8 @@ class ScoringConfig(BaseModel):
         discrepancy: Smoothing and fusion; limits, weight and image score where they are not
             fitted. A fitted weight or image score differs from that here only where it is
             clearly better on synthetic defects.
+        usual_components: Principal components of good train images' deviations, for each category,
+            that are removed from a deviation; 0 for none, as in the paper.
         bfloat16: Run autoencoder and network in bfloat16, here and wherever the model is used;
             about twice as fast where the processor or the GPU has it.
         false_refusals: Share of good images that may be refused as of no category where the
@@ -52,6 +54,7 @@ class ScoringConfig(BaseModel):
     limit_quantile: float = Field(default=0.99, gt=0, le=1)
     limit_factor: float = Field(default=3.0, gt=0, allow_inf_nan=False)
     discrepancy: DiscrepancyConfig = DiscrepancyConfig()
+    usual_components: int = Field(default=0, ge=0, le=1024)
     bfloat16: bool = False
     false_refusals: float | None = Field(default=0.05, gt=0, lt=1)
     batch_size: int = Field(default=32, ge=1)

@@ -32,6 +32,7 @@ from decodiff_pipeline.training.scoring_choice import (
     choose_weight,
     image_auroc,
 )
+from decodiff_pipeline.training.usual_deviations import fit_deviations
 from decodiff_pipeline.training.validation import evenly_drawn
 
 if TYPE_CHECKING:
@@ -64,10 +65,11 @@ def build_model(
     geometry: PreprocessConfig,
     config: ScoringConfig,
 ) -> DeCoDiffPipeline:
-    """Put the parts together and, if asked to, fit the reference and the scoring.
+    """Put the parts together and, if asked to, fit usual deviations, reference and scoring.
 
     Args:
-        manifest: The validated manifest; only good images of its val split are looked at.
+        manifest: The validated manifest; only good images of its val split are looked at, and of
+            its train split for the usual deviations.
 
     Raises:
         ConfigurationError: A region does not suit the images.
@@ -95,6 +97,8 @@ def build_model(
         },
     )
     model.for_inference()
+    if config.usual_components:
+        model.register_modules(deviations=fit_deviations(model, manifest, images, config))
     if config.looks_at_images:
         fit_scoring(model, manifest, images, config)
     return model

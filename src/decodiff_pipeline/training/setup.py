@@ -158,6 +158,7 @@ def _cached_batches(
         batch_size=config.batch_size,
         seed=config.seed,
         sample_posterior=config.sample_posterior,
+        category_balance=config.category_balance,
     )
 
 

@@ -1,0 +1,88 @@
+"""Fits what of a deviation is usual in good images."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from decodiff_pipeline.data.read_ahead import read_ahead
+from decodiff_pipeline.data.transforms import plain_square
+from decodiff_pipeline.deco.autoencoder import encode, reduction
+from decodiff_pipeline.deco.deviations import UsualDeviations
+from decodiff_pipeline.deco.preprocess import to_tensor
+from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.evaluation.predict import NO_NUMBER, ModelInput, batches, progress
+from decodiff_pipeline.training.validation import evenly_drawn
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+    from decodiff_pipeline.training.scoring import ScoringConfig
+
+IMAGES_PER_COMPONENT = 4
+
+
+def fit_deviations(
+    model: DeCoDiffPipeline, manifest: pd.DataFrame, images: ImageFolder, config: ScoringConfig
+) -> UsualDeviations:
+    """Fit the usual deviations on good train images, without augmentation.
+
+    Of each category at most four images for a component are looked at; of a tiled image, one tile.
+
+    Args:
+        model: The model, without usual deviations.
+        manifest: The validated manifest.
+        images: The raw images.
+        config: The number of components, and the images computed at once.
+
+    Raises:
+        ImageError: An image cannot be read.
+        ModelError: A deviation is no number.
+    """
+    known = (manifest["label"] == "good") & manifest["category"].isin(model.categories)
+    good = manifest[known & (manifest["split"] == "train")]
+    most = IMAGES_PER_COMPONENT * config.usual_components
+    chosen = [
+        own.iloc[evenly_drawn(np.zeros(len(own), np.int64), most)]
+        for _, own in good.groupby("category")
+    ]
+    found = UsualDeviations(
+        len(model.categories),
+        config.usual_components,
+        model.unet.config.in_channels,
+        model.image_size // reduction(model.vae),
+    ).to(model.unet.device)
+    with progress(sum(map(len, chosen)), "usual deviations") as bar:
+        for rows in chosen:
+            number = model.categories.index(rows["category"].iloc[0])
+            found.fit(number, _deviations(model, rows, images, config.batch_size, bar))
+    return found
+
+
+def _deviations(
+    model: DeCoDiffPipeline, rows: pd.DataFrame, images: ImageFolder, batch_size: int, bar: Any
+) -> torch.Tensor:
+    """ẑ_0 - z of images, float32 (N, C, h, w)."""
+
+    def read(row: Any) -> ModelInput:
+        image = images.read(row.path)
+        square = plain_square(image, model.preprocessing, row.sha256)
+        return ModelInput(row.path, row.category, image.size, [square])
+
+    found = []
+    with closing(read_ahead(read, rows.itertuples())) as inputs:
+        for batch in batches(inputs, batch_size):
+            latents, _ = encode(model.vae, to_tensor([image.squares[0] for image in batch]))
+            ids = model.unet.category_ids([image.category for image in batch])
+            corrected, latents = model.correct(latents, ids), latents.to(model.unet.device)
+            standardised = map(model.unet.standardise, (corrected, latents.float()))
+            found.append(torch.sub(*standardised))
+            if not found[-1].isfinite().all():
+                raise ModelError(NO_NUMBER.format(batch[0].path))
+            bar.update(len(batch))
+    return torch.cat(found)
