@@ -88,7 +88,7 @@ def test_the_measured_length_is_kept_before_and_after_the_first_checkpoint(
     assert f"0.02 minutes are {first.total} steps" in caplog.text
     stored = json.loads((first.store.path / "budget.json").read_text())
     assert stored["steps"] == first.total
-    monkeypatch.setattr("decodiff_pipeline.training.budget.measured_budget", pytest.fail)
+    monkeypatch.setattr("decodiff_pipeline.training.loop.measured_budget", pytest.fail)
     second = tiny_run(**MINUTES)
     killed_at(second, min(2, first.total - 1))
     (second.store.path / "budget.json").unlink(missing_ok=True)
