@@ -28,6 +28,13 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PY) -m pip install -qq --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
+# No other package is touched.
+$(VENV)/.app: $(STAMP) requirements-app.lock
+	@$(PY) -m pip install -qq --no-deps -r requirements-app.lock
+	@touch $@
+
+app: $(VENV)/.app
+
 data: $(STAMP)  ## put the demo's images into data/01_raw; record them, or your own (ENV=name), in DVC
 	$(if $(ENV),,$(PY) -m decodiff_pipeline.data.acquire $(DATASET))
 	$(VENV)/bin/dvc add --quiet data/01_raw/$(DATASET)

@@ -18,10 +18,11 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
+export GRADIO_ANALYTICS_ENABLED := False
 export MLFLOW_HTTP_REQUEST_MAX_RETRIES ?= 2
 export MLFLOW_HTTP_REQUEST_TIMEOUT ?= 5
 
-.PHONY: summary report ui serve dvc-yaml
+.PHONY: summary report ui serve app dvc-yaml
 
 summary: $(STAMP)  ## show the last results and where everything is
 	@$(PY) -m decodiff_pipeline.reporting.summary $(REPORT)/metrics.json
@@ -39,10 +40,12 @@ report: $(STAMP)  ## open the last report in a browser
 	$(PY) -m webbrowser -t "file://$(CURDIR)/$(REPORT)/report.html"
 
 # Where the tracking hook puts runs and models if nobody says otherwise.
-ui serve: export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
+ui serve app: export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 
 # A single image gains nothing from further threads: docs/performance.md has the figures.
-serve: export OMP_NUM_THREADS ?= 1
+serve app: export OMP_NUM_THREADS ?= 1
+# Thresholds that were set in the app.
+serve: export DECODIFF_THRESHOLDS ?= $(wildcard data/06_models/$(DATASET)/threshold_overrides.json)
 
 # Commands without shell syntax: make starts them itself, so that what ends make ends the server.
 ui: $(STAMP)  ## open MLflow on the runs of this data set
@@ -50,6 +53,9 @@ ui: $(STAMP)  ## open MLflow on the runs of this data set
 
 serve: $(STAMP)  ## answer images with the champion, or with the newest version if there is none
 	@$(PY) -m decodiff_pipeline.serving.server --model models:/$(MODEL)
+
+app: $(STAMP)  ## look at images, review what was served, compare versions, in a browser (extra app)
+	@$(PY) -m decodiff_pipeline.app.server $(ENVIRONMENT)
 
 dvc-yaml: $(STAMP)  ## write dvc.yaml, or conf/ENV/dvc.yaml, from Kedro pipelines, catalog, parameters
 	$(PY) -m decodiff_pipeline.dvc_stages $(ENVIRONMENT)

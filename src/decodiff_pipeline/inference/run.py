@@ -34,7 +34,7 @@ from decodiff_pipeline.inference.scoring import ScoringRun
 from decodiff_pipeline.inference.source import InferenceSource, Item
 from decodiff_pipeline.inference.store import Journal
 from decodiff_pipeline.serving.scorer import load_pipeline
-from decodiff_pipeline.serving.thresholds import check_overrides, threshold_of
+from decodiff_pipeline.serving.thresholds import check_overrides, read_overrides, threshold_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,6 +100,23 @@ def infer(
     results = tabulate(rows, limits)
     log_summary(results, scored, store.path)
     return results
+
+
+def with_overrides(config: InferenceConfig, file: Path, model: Path) -> InferenceConfig:
+    """The parameters with the thresholds that people set for a model where they name none.
+
+    Args:
+        file: As the app writes it (docs/app.md); it need not be there.
+        model: The pipeline's folder.
+
+    Raises:
+        ConfigurationError: The file is damaged.
+        ModelError: There is no model.
+    """
+    if not file.is_file():
+        return config
+    found = read_overrides(file, model_categories(model), folder_sha256(model))
+    return config.model_copy(update={"thresholds": found | config.thresholds})
 
 
 class _Job(BaseModel):

@@ -17,6 +17,7 @@ from decodiff_pipeline.deco.assembly import decide
 from decodiff_pipeline.deco.config import AUTO, UNKNOWN
 from decodiff_pipeline.deco.detections import find_detections
 from decodiff_pipeline.deco.device import keep_freed_memory, resolve_device
+from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.deco.recognition import recognise, whole_square, without_recogniser
 from decodiff_pipeline.deco.regions import full_size_map
 from decodiff_pipeline.errors import ModelError
@@ -110,7 +111,9 @@ class Scorer:
         """
         pipeline = load_pipeline(folder, onnx)
         fitted = json.loads(Path(thresholds).read_text(encoding="utf-8"))
-        other = None if overrides is None else read_overrides(overrides, pipeline.categories)
+        other = None
+        if overrides is not None:
+            other = read_overrides(overrides, pipeline.categories, folder_sha256(folder))
         return cls(pipeline, fitted, overrides=other, **limits)
 
     def score(
@@ -154,6 +157,10 @@ class Scorer:
             self._answer(found, image.size, threshold, map_bits, min_area)
             for image, found in zip(inputs, self._computed(inputs), strict=True)
         ]
+
+    def threshold(self, category: str) -> float | None:
+        """The image threshold in force of a category; ``None`` where it has none."""
+        return deciding_threshold(category, self._thresholds, self._overrides, requested=None)[0]
 
     def _input(self, data: bytes, name: Path, category: str) -> _Input:
         given = category if category in self.pipeline.categories else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.errors import ConfigurationError
@@ -10,6 +11,8 @@ from decodiff_pipeline.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 
 def threshold_of(
@@ -46,25 +49,38 @@ def deciding_threshold(
     return fitted, "fitted on labels" if by_labels else "fitted"
 
 
-def read_overrides(path: Path, categories: Sequence[str]) -> dict[str, float]:
+def read_overrides(
+    path: Path, categories: Sequence[str], model_sha256: str | None = None
+) -> dict[str, float]:
     """Read a JSON file of image thresholds.
 
     Args:
         path: ``{category: number}``; categories that it does not name keep the fitted threshold.
+            In place of a number there may be what the app saves: ``threshold`` and the
+            ``model_sha256`` that it was set for. Those of another model are left out.
         categories: Those that the model knows.
+        model_sha256: Over the model's files.
 
     Raises:
         ConfigurationError: The file cannot be read, names another category, or a threshold is no
             number within 0…1.
     """
     try:
-        overrides = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         msg = f'{path} cannot be read ({error}); write it as {{"<category>": 0.5}}'
         raise ConfigurationError(msg) from error
-    if not isinstance(overrides, dict):
+    if not isinstance(content, dict):
         msg = f'{path} is no JSON object; write it as {{"<category>": 0.5}}'
         raise ConfigurationError(msg)
+    overrides = {}
+    for category, value in content.items():
+        if not isinstance(value, dict):
+            overrides[category] = value
+        elif value.get("model_sha256") == model_sha256:
+            overrides[category] = value.get("threshold")
+        else:
+            logger.warning("%s: the threshold of %s was set for another model", path, category)
     check_overrides(overrides, categories, str(path))
     return overrides
 

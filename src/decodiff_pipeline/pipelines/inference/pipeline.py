@@ -9,7 +9,7 @@ from decodiff_pipeline.pipelines.inference.nodes import export_results, infer, r
 
 def create_pipeline(**_: object) -> Pipeline:
     """Images, model and thresholds in; results, maps and overlays out."""
-    model = ["decodiff_model_folder", "decodiff_onnx_folder", "thresholds"]
+    model = ["decodiff_model_folder", "decodiff_onnx_folder", "thresholds", "threshold_overrides"]
     parameters = ["params:inference", "params:data", "params:compute"]
     return pipeline(
         [

@@ -1,0 +1,93 @@
+"""Two versions on the same test images: where they differ most."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from decodiff_pipeline.app import inspection
+from decodiff_pipeline.deco.assembly import decide
+from decodiff_pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from decodiff_pipeline.app.served_versions import LoadedVersion
+
+SHOWN = 6  # images with both maps
+THRESHOLDS = "threshold_one", "threshold_other"
+
+
+def differences(one: LoadedVersion, other: LoadedVersion) -> pd.DataFrame:
+    """The test images that both have scored; of two decisions first, then by how far apart.
+
+    Scores of two models have different units, so each counts from its threshold on, as a share
+    of it.
+
+    Returns:
+        Columns ``category``, ``label``, ``path``, ``sha256``, ``score_one``, ``score_other``,
+        `THRESHOLDS` (NaN where there is none), ``decision_one`` and ``decision_other``.
+    """
+    tests = [version.scores[version.scores["split"] == "test"] for version in (one, other)]
+    keys = ["category", "label", "path", "sha256"]
+    found = tests[0][[*keys, "score"]].merge(
+        tests[1][["category", "sha256", "score"]],
+        on=["category", "sha256"], suffixes=("_one", "_other"),
+    )  # fmt: skip
+    for version, side in ((one, "one"), (other, "other")):
+        limits = {name: version.scorer.threshold(name) for name in found["category"].unique()}
+        found[f"threshold_{side}"] = found["category"].map(limits).astype(float)
+        pairs = zip(found[f"score_{side}"], found[f"threshold_{side}"], strict=True)
+        found[f"decision_{side}"] = [
+            decide(score, limit if limit == limit else None)  # noqa: PLR0124 - NaN
+            for score, limit in pairs
+        ]
+    shares = [found[f"score_{side}"] / found[f"threshold_{side}"] for side in ("one", "other")]
+    apart = (shares[0] - shares[1]).abs().fillna(0)
+    agreed = found["decision_one"] == found["decision_other"]
+    order = found.assign(agreed=agreed, apart=apart)
+    return order.sort_values(["agreed", "apart"], ascending=[True, False]).drop(columns="apart")
+
+
+def rendered(one: LoadedVersion, other: LoadedVersion, raw: Path) -> str:
+    """HTML: counts, and the images that differ most with the maps of both.
+
+    Args:
+        raw: The data set's folder.
+
+    Raises:
+        DataError: There is no image that both have scored.
+    """
+    found = differences(one, other)
+    if found.empty:
+        raise DataError(
+            f"versions {one.number} and {other.number} have no scored test image in common; "
+            "a promotion scores both on the current ones"
+        )
+    different = int((~found["agreed"]).sum())
+    parts = [f"<p>{different} of {len(found)} test images are decided differently.</p>"]
+    for row in found.head(SHOWN).to_dict("records"):
+        parts.append(_pair(row, one, other, raw))
+    return "".join(parts)
+
+
+def _pair(row: dict[Any, Any], one: LoadedVersion, other: LoadedVersion, raw: Path) -> str:
+    shown = []
+    for version, side in ((one, "one"), (other, "other")):
+        text = f"version {version.number}: {row[f'decision_{side}']}, {row[f'score_{side}']:.3f}"
+        shown.append(f"<div><p>{escape(text)}</p>{_overlay(version, row, raw)}</div>")
+    head = f"{row['category']}, {row['label']}: {row['path']}"
+    return f'<h3>{escape(head)}</h3><div class="pair">{"".join(shown)}</div>'
+
+
+def _overlay(version: LoadedVersion, row: dict[Any, Any], raw: Path) -> str:
+    try:
+        data = (raw / row["path"]).read_bytes()
+    except OSError:
+        return "<p>The image is not in the data set any more.</p>"
+    found = inspection.inspect_one(version.scorer, row["path"], data, row["category"])
+    if found.answer is None:
+        return f"<p>{escape(found.error)}</p>"
+    return inspection.layers(inspection.opened(found, version.scorer.pipeline), found.answer)

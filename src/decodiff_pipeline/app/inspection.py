@@ -1,0 +1,167 @@
+"""Uploaded images: bounded, scored as the server does, and shown with what the model sees."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from decodiff_pipeline.data.bit_depth import depth_of
+from decodiff_pipeline.data.decoding import decode
+from decodiff_pipeline.deco.assembly import decide
+from decodiff_pipeline.deco.geometry import to_original
+from decodiff_pipeline.errors import ImageError, ModelError
+from decodiff_pipeline.reporting.pictures import data_uri, fitted, heat
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from decodiff_pipeline.deco.detections import Detection
+    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+    from decodiff_pipeline.serving.answer import Answer
+    from decodiff_pipeline.serving.scorer import Scorer
+
+MAX_FILES = 24
+MAX_MEGABYTES = 25  # of a file
+MAP_BITS = 16
+SIDE = 1200  # pixels of a picture on the page
+BUDGET = 300_000  # bytes of it
+MOST_BOXES = 20  # on the page
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """An image and what the model says of it, or why it cannot.
+
+    Attributes:
+        data: The file.
+        answer: As the server gives it, with a 16-bit map; ``None`` where there is an error.
+    """
+
+    name: str
+    data: bytes
+    answer: Answer | None = None
+    error: str = ""
+
+    def at(self, threshold: float | None) -> Inspected:
+        """The same with another threshold; ``None`` leaves it."""
+        if threshold is None or self.answer is None or self.answer.score is None:
+            return self
+        decision = decide(self.answer.score, threshold)
+        return replace(self, answer=replace(self.answer, threshold=threshold, decision=decision))
+
+
+def inspect(scorer: Scorer, files: Sequence[Path], category: str) -> list[Inspected]:
+    """Score files, each by itself: one that is damaged costs no other its answer.
+
+    Args:
+        category: Of all of them; ``auto`` for the model's own opinion.
+
+    Raises:
+        ImageError: There are too many files.
+    """
+    if len(files) > MAX_FILES:
+        raise ImageError(f"these are {len(files)} images; send {MAX_FILES} at once at most")
+    return [inspect_one(scorer, file.name, file.read_bytes(), category) for file in files]
+
+
+def inspect_one(scorer: Scorer, name: str, data: bytes, category: str) -> Inspected:
+    """Score a file; what is wrong with it becomes its ``error``."""
+    if len(data) > MAX_MEGABYTES * 1e6:
+        error = f"it has {len(data) / 1e6:.0f} MB; {MAX_MEGABYTES} are taken at most"
+        return Inspected(name, b"", error=error)
+    try:
+        return Inspected(name, data, scorer.score([data], [category], map_bits=MAP_BITS)[0])
+    except (ImageError, ModelError) as error:
+        return Inspected(name, data, error=str(error).replace("image 0", "the image"))
+
+
+def opened(one: Inspected, pipeline: DeCoDiffPipeline) -> Image.Image:
+    """The pixels as the model reads them, "L" or "RGB"."""
+    known = one.answer is not None and one.answer.category in pipeline.categories
+    category = one.answer.category if one.answer is not None and known else None
+    found = decode(one.data, Path(one.name))
+    return found.eight_bit(one.name, depth_of(category, pipeline, found, Path(one.name)))
+
+
+def anomaly_map(answer: Answer) -> np.ndarray | None:
+    """Float (height, width) within 0…1, of the image's size."""
+    if answer.map is None:
+        return None
+    return np.asarray(Image.open(io.BytesIO(answer.map)), np.float32) / (2**MAP_BITS - 1)
+
+
+def reconstruction(image: Image.Image, category: str, pipeline: DeCoDiffPipeline) -> Image.Image:
+    """The image with its deviations corrected, fitted into `SIDE`."""
+    found = pipeline([image], category).reconstructions[0]
+    size = fitted(image.size, SIDE)
+    return Image.fromarray(to_original(found, image.size, pipeline.preprocessing, size))
+
+
+def line(one: Inspected) -> str:
+    """An image in a list: its name, score and decision."""
+    answer = one.answer
+    if answer is None:
+        return f"{one.name}: {one.error}"
+    if answer.score is None:
+        return f"{one.name}: unknown, of none of the model's categories"
+    limit = "no threshold" if answer.threshold is None else f"threshold {answer.threshold:.3f}"
+    return f"{one.name}: {answer.decision or 'scored'}, {answer.score:.3f} ({limit})"
+
+
+def layers(image: Image.Image, answer: Answer) -> str:
+    """HTML of an image below its heat map and its boxes, which the page's sliders blend."""
+    width, height = image.size
+    shown = image.convert("RGB").resize(fitted(image.size, SIDE))
+    parts = [f'<img src="{data_uri(shown, BUDGET)}" alt="the image">']
+    found = anomaly_map(answer)
+    if found is not None:
+        top = min(2 * answer.pixel_threshold, 1.0) if answer.pixel_threshold else 1.0
+        small = np.asarray(Image.fromarray(found).resize(shown.size, Image.Resampling.BILINEAR))
+        picture = data_uri(heat(small, top), BUDGET)
+        parts.append(f'<img class="heat" src="{picture}" alt="its heat map">')
+    size = height / 24  # of a number
+    boxes = "".join(
+        f'<rect x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}"/>'
+        f'<text x="{box.x}" y="{max(box.y, size)}" font-size="{size}">{number}</text>'
+        for number, box in enumerate(_shown(answer.detections), start=1)
+    )
+    drawing = f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{boxes}</svg>'
+    ratio = f"aspect-ratio: {width} / {height}"
+    return (
+        f'<div class="window" tabindex="0" aria-label="image with heat map">'
+        f'<div class="layers" style="{ratio}">{"".join(parts)}{drawing}</div></div>'
+    )
+
+
+def picture(image: Image.Image, caption: str) -> str:
+    """HTML of a picture with a line below it."""
+    uri = data_uri(image.convert("RGB").resize(fitted(image.size, SIDE)), BUDGET)
+    return f'<figure><img src="{uri}" alt=""><figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def box_table(answer: Answer) -> str:
+    """HTML of the detections in pixels of the image."""
+    if answer.detections is None:
+        return "<p>The category has no pixel threshold, so there are no boxes.</p>"
+    if not answer.detections:
+        return "<p>No pixel of the map reaches the pixel threshold.</p>"
+    rows = "".join(
+        f"<tr><td>{number}<td>{box.x}, {box.y}<td>{box.width}, {box.height}<td>{box.area}"
+        f"<td>{box.mean_score:.3f}</tr>"
+        for number, box in enumerate(_shown(answer.detections), start=1)
+    )
+    left = len(answer.detections) - MOST_BOXES
+    more = f"<p>and {left} smaller ones</p>" if left > 0 else ""
+    head = "<tr><th>box<th>x, y<th>width, height<th>area<th>mean of the map</tr>"
+    caption = "<caption>Regions above the pixel threshold, in pixels of the image</caption>"
+    return f'<div class="scroll"><table>{caption}{head}{rows}</table></div>{more}'
+
+
+def _shown(detections: Sequence[Detection] | None) -> Sequence[Detection]:
+    return (detections or ())[:MOST_BOXES]

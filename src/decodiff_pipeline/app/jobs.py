@@ -1,0 +1,123 @@
+"""One long command at a time, such as a retraining, in a process of its own whose output is kept.
+
+`python -m decodiff_pipeline.app.jobs` runs a pipeline with parameters in JSON: a reason may hold
+commas and quotation marks, at which `kedro run --params` would divide it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from decodiff_pipeline.app.messages import without_paths
+from decodiff_pipeline.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from decodiff_pipeline.app.project import AppProject
+
+TAIL = 20_000  # bytes of the output that are shown
+
+
+class Jobs:
+    """Starts commands in the project's folder, and says how they get on."""
+
+    def __init__(self, project: AppProject) -> None:
+        self._project = project
+        self._output = tempfile.TemporaryFile()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._name = ""
+        self._lock = threading.Lock()
+
+    def pipeline(self, name: str, parameters: dict[str, Any], by: str) -> None:
+        """Run a Kedro pipeline as a person: `start`."""
+        job = {"environment": self._project.environment, "pipeline": name, "params": parameters}
+        self.start(name, [sys.executable, "-m", __spec__.name, json.dumps(job)], by)
+
+    def retrain(self, by: str) -> None:
+        """Retrain with DVC where the project has it, else with Kedro alone: `start`."""
+        root, environment = self._project.root, self._project.environment
+        if (root / ".dvc").is_dir() and (root / ".git").exists():
+            named = ["--env", environment] if environment else []
+            module = [sys.executable, "-m", "decodiff_pipeline.retrain", *named]
+            self.start("retraining", module, by)
+        else:
+            self.pipeline("retrain", {}, by)
+
+    def start(self, name: str, command: Sequence[str], by: str) -> None:
+        """Start a command.
+
+        Args:
+            by: Who is named in the audit log.
+
+        Raises:
+            ConfigurationError: Another one is running.
+        """
+        with self._lock:
+            if self.running:
+                raise ConfigurationError(f"{self._name} is still running; wait, or stop it")
+            self._output.close()
+            self._output, self._name = tempfile.TemporaryFile(), name
+            self._process = subprocess.Popen(  # noqa: S603 - no shell
+                command,
+                cwd=self._project.root,
+                env={**os.environ, "LOGNAME": by, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"},
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def stop(self) -> None:
+        """End the command; a training continues where it was when it is started again."""
+        if self._process is not None and self.running:
+            self._process.terminate()
+
+    @property
+    def running(self) -> bool:
+        """Whether a command goes on."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def state(self) -> str:
+        """One line: what runs, or how it ended."""
+        if self._process is None:
+            return "nothing was started"
+        code = self._process.poll()
+        if code is None:
+            return f"{self._name} is running"
+        return f"{self._name} is done" if code == 0 else f"{self._name} has failed (exit {code})"
+
+    def tail(self) -> str:
+        """The end of the output, without the server's folders."""
+        size = os.fstat(self._output.fileno()).st_size
+        found = os.pread(self._output.fileno(), TAIL, max(0, size - TAIL))
+        lines = found.decode("utf-8", "replace").replace("\r", "\n").splitlines()
+        return without_paths("\n".join(line for line in lines if line.strip()))
+
+
+def main(job: dict[str, Any]) -> None:
+    """Run a pipeline in this folder.
+
+    Args:
+        job: ``environment``, ``pipeline`` and ``params``, a tree of parameters.
+    """
+    from kedro.framework.session import KedroSession
+    from kedro.framework.startup import bootstrap_project
+
+    root = Path.cwd()
+    bootstrap_project(root)
+    given: Any = {"env": job["environment"], "runtime_params": job["params"]}
+    session: Any = KedroSession.create(project_path=root, **given)
+    with session:
+        session.run(pipeline_names=[job["pipeline"]])
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

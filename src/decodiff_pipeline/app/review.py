@@ -1,0 +1,263 @@
+"""What was served and kept, in the order of review; verdicts in a journal; the data set gets them.
+
+Below the request log's folder lie ``reviews/journal.jsonl``, one line for each step, and the masks.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from decodiff_pipeline.data.add_reviewed import add, plan
+from decodiff_pipeline.data.atomic import append_lines, replacing
+from decodiff_pipeline.data.layouts import get_layout
+from decodiff_pipeline.data.reviewed_labels import COLUMNS
+from decodiff_pipeline.deco.config import UNKNOWN
+from decodiff_pipeline.errors import DataError
+from decodiff_pipeline.monitoring.source import log_files
+from decodiff_pipeline.registry import audit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from decodiff_pipeline.app.project import AppProject
+
+GOOD, DEFECTIVE, SKIP = "good", "defective", "skip"
+FOLDER, JOURNAL = "reviews", "journal.jsonl"
+MAX_LINES = 50_000  # of the log, the newest
+
+
+@dataclass(frozen=True)
+class Served:
+    """An image that a server answered and kept; the last answer counts."""
+
+    sha256: str
+    path: str  # relative to the log's folder
+    category: str
+    score: float | None
+    threshold: float | None
+    decision: str | None
+    time: str
+    unusual: float = 0.0  # robust deviations from the monitoring's reference, where it names it
+
+    @property
+    def margin(self) -> float:
+        """Distance of the score from the threshold, as a share of the threshold."""
+        if self.decision == UNKNOWN:
+            return 0.0
+        if self.score is None or self.threshold is None:
+            return float("inf")
+        return abs(self.score - self.threshold) / max(self.threshold, 1e-6)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a person said of an image."""
+
+    sha256: str
+    path: str
+    category: str
+    verdict: str  # good, defective or skip
+    by: str
+    at: str
+    defect_type: str = ""
+    mask: str = ""  # path relative to the log's folder; empty for none
+
+
+def served_images(log: Path, deviations: Mapping[str, float]) -> list[Served]:
+    """The images in a request log that were kept, each once.
+
+    Args:
+        log: The folder.
+        deviations: Of the images that the monitoring found unusual, by path.
+    """
+    found: dict[str, Served] = {}
+    for line in _newest_lines(log):
+        sha256, path = line.get("image_sha256"), line.get("path")
+        if not isinstance(path, str) or sha256 in found or not (log / path).is_file():
+            continue
+        names = ("category", "score", "threshold", "decision", "time")
+        facts: dict[str, Any] = {name: line.get(name) for name in names}
+        found[str(sha256)] = Served(str(sha256), path, **facts, unusual=deviations.get(path, 0.0))
+    return list(found.values())
+
+
+def in_order(images: Iterable[Served], *, unusual_first: bool) -> list[Served]:
+    """The images in the order of review.
+
+    Args:
+        unusual_first: Those that the monitoring found unusual come first, the furthest at the
+            top; else those nearest to the threshold, and of no category, do.
+    """
+    if unusual_first:
+        return sorted(images, key=lambda one: (-one.unusual, one.margin, one.time))
+    return sorted(images, key=lambda one: (one.margin, -one.unusual, one.time))
+
+
+def unusual_images(monitoring: Path) -> dict[str, float]:
+    """Path → deviations of the most unusual images of the last monitoring; empty without one."""
+    try:
+        found = json.loads(monitoring.read_bytes())["unusual"]
+        return {str(one["path"]): float(one["deviations"]) for one in found}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+class Reviews:
+    """The journal of a request log: verdicts, what was taken back, what the data set has.
+
+    Args:
+        log: The request log's folder.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self._journal = log / FOLDER / JOURNAL
+
+    def pending(self) -> dict[str, Verdict]:
+        """SHA-256 → verdict that the data set does not have yet, in the order they were given."""
+        return self._read()[0]
+
+    def done(self) -> set[str]:
+        """SHA-256 of every image that needs no review any more."""
+        pending, added = self._read()
+        return {*pending, *added}
+
+    def give(self, verdict: Verdict, mask: np.ndarray | None, project: AppProject) -> None:
+        """Check a verdict as the data set would, and note it.
+
+        Args:
+            mask: bool (height, width) of the defect, in the image's pixels; ``None`` for none.
+
+        Raises:
+            DataError: The data set would not take it.
+        """
+        if mask is not None and verdict.verdict == DEFECTIVE:
+            verdict = replace(verdict, mask=f"{FOLDER}/{verdict.sha256}_mask.png")
+            encoded = io.BytesIO()
+            Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(encoded, "PNG")
+            with replacing(self.log / verdict.mask) as temporary:
+                temporary.write_bytes(encoded.getvalue())
+        if verdict.verdict != SKIP:
+            try:
+                self._planned([verdict], project)
+            except DataError as error:  # of a table with one line
+                raise DataError(str(error).rpartition("line 2: ")[2]) from error
+        self._append({"verdict": asdict(verdict)})
+
+    def undo(self, by: str) -> Verdict:
+        """Take back the last verdict of a person.
+
+        Raises:
+            DataError: There is none that the data set does not have yet.
+        """
+        own = [one for one in self.pending().values() if one.by == by]
+        if not own:
+            raise DataError("nothing to undo: no verdict of yours waits to be added")
+        self._append({"undo": own[-1].sha256, "by": by, "at": _now()})
+        return own[-1]
+
+    def add(self, by: str, project: AppProject) -> int:
+        """Put what was reviewed into the data set, and a line into the audit log.
+
+        Returns:
+            The number of images that were added.
+
+        Raises:
+            DataError: Nothing waits, or the data set does not take an image; none is added then.
+        """
+        verdicts = [one for one in self.pending().values() if one.verdict != SKIP]
+        if not verdicts:
+            raise DataError("no reviewed image waits to be added")
+        what = self._planned(verdicts, project)
+        add(what, project.raw)
+        self._append({"added": [one.sha256 for one in verdicts], "by": by, "at": _now()})
+        line = audit.record("review", {}, reviewed_by=by, images=[asdict(one) for one in verdicts])
+        project.audit_log.parent.mkdir(parents=True, exist_ok=True)
+        append_lines(project.audit_log, f"{json.dumps(line, ensure_ascii=False)}\n".encode())
+        return len(what.additions)
+
+    def _planned(self, verdicts: list[Verdict], project: AppProject) -> Any:
+        """As `add_reviewed` plans it, from the table that a person would write."""
+        with tempfile.TemporaryDirectory() as folder:
+            table = Path(folder, "reviewed.csv")
+            with table.open("w", encoding="utf-8", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", restval="")
+                writer.writeheader()
+                writer.writerows(asdict(one) for one in verdicts)
+            return plan(table, self.log, project.raw, get_layout(project.layout))
+
+    def _read(self) -> tuple[dict[str, Verdict], set[str]]:
+        pending: dict[str, Verdict] = {}
+        added: set[str] = set()
+        if self._journal.is_file():
+            for text in self._journal.read_text(encoding="utf-8").splitlines():
+                line = json.loads(text)
+                if "verdict" in line:
+                    verdict = Verdict(**line["verdict"])
+                    pending.pop(verdict.sha256, None)
+                    pending[verdict.sha256] = verdict
+                elif "undo" in line:
+                    pending.pop(line["undo"], None)
+                else:
+                    added |= set(line["added"])
+                    pending = {key: one for key, one in pending.items() if key not in added}
+        return pending, added
+
+    def _append(self, line: dict[str, Any]) -> None:
+        try:
+            self._journal.parent.mkdir(parents=True, exist_ok=True)
+            append_lines(self._journal, f"{json.dumps(line, ensure_ascii=False)}\n".encode())
+        except OSError as error:
+            raise DataError(f"{self._journal} cannot be written ({error.strerror})") from error
+
+
+def verdict_of(served: Served, verdict: str, by: str, category: str, defect_type: str) -> Verdict:
+    """What a person said, now."""
+    kind = defect_type.strip() if verdict == DEFECTIVE else ""
+    return Verdict(served.sha256, served.path, category, verdict, by, _now(), kind)
+
+
+def drawn_mask(layers: Iterable[np.ndarray], size: tuple[int, int]) -> np.ndarray | None:
+    """The mask that was drawn over an image.
+
+    Args:
+        layers: uint8 (h, w, 4) each; drawn where they are not transparent.
+        size: Width and height of the image in pixels.
+
+    Returns:
+        bool (height, width), or ``None`` where nothing was drawn.
+    """
+    drawn = np.zeros(size[::-1], bool)
+    for layer in layers:
+        alpha = Image.fromarray(layer[:, :, 3]).resize(size, Image.Resampling.BILINEAR)
+        drawn |= np.asarray(alpha) > 127  # noqa: PLR2004 - half of uint8
+    return drawn if drawn.any() else None
+
+
+def _newest_lines(log: Path) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = []
+    for file in reversed(log_files(log)):
+        for text in reversed(file.read_text(encoding="utf-8", errors="replace").splitlines()):
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue  # cut off by a full disk
+            if isinstance(line, dict):
+                lines.append(line)
+            if len(lines) == MAX_LINES:
+                return lines
+    return lines
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

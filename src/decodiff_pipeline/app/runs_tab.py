@@ -1,0 +1,153 @@
+"""The tab Runs: versions with their gates, comparison, promotion, rollback, retraining."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from decodiff_pipeline.app.comparison import rendered
+from decodiff_pipeline.app.messages import told
+from decodiff_pipeline.errors import ConfigurationError
+from decodiff_pipeline.registry.versions import CHAMPION, ROLLED_BACK
+
+if TYPE_CHECKING:
+    from decodiff_pipeline.app.page import Context
+
+SHORTEST = 3  # characters of a reason
+SECONDS = 2  # between two looks at a job
+
+
+class RunsTab:
+    """Draws the tab within a page, and answers its events."""
+
+    def __init__(self, context: Context, tab: gr.Tab) -> None:
+        self._context = context
+        table = gr.HTML(elem_id="versions")
+        with gr.Row():
+            first = gr.Dropdown([], label="Version", elem_id="first")
+            second = gr.Dropdown([], label="beside", elem_id="second")
+            compare = gr.Button("Compare", elem_id="compare")
+        pairs = gr.HTML(elem_id="pairs")
+        with gr.Row():
+            with gr.Column(min_width=300):
+                version = gr.Dropdown([], label="Version to promote", elem_id="version")
+                override = gr.Checkbox(label="Promote although gates fail, for this reason")
+                reason = gr.Textbox(label="Reason", max_length=500, elem_id="why")
+                with gr.Row():
+                    promote = gr.Button("Promote", elem_id="promote", min_width=100)
+                    back = gr.Button("Roll back", elem_id="roll-back", min_width=100)
+                    retrain = gr.Button("Retrain", elem_id="retrain", min_width=100)
+                    stop = gr.Button("Stop", elem_id="stop", min_width=100)
+            with gr.Column(min_width=300):
+                state = gr.HTML("<p>nothing was started</p>", elem_id="state")
+                log = gr.Textbox(
+                    label="Output", lines=12, max_lines=12, autoscroll=True, elem_id="log"
+                )
+        timer = gr.Timer(SECONDS, active=False)
+        listed, job = [table, first, second, version], [state, log, timer]
+        own: dict[str, Any] = {"api_visibility": "private"}
+        tab.select(told(self._listed), None, listed, **own)
+        tab.select(told(self._progress), None, [*job, table], show_progress="hidden", **own)
+        timer.tick(told(self._progress), None, [*job, table], show_progress="hidden", **own)
+        compare.click(told(self._compare), [first, second], pairs, concurrency_id="model", **own)
+        promote.click(told(self._promote), [version, override, reason], job, **own)
+        back.click(told(self._roll_back), reason, job, **own)
+        retrain.click(told(self._retrain), None, job, **own)
+        stop.click(told(self._stop), None, job, **own)
+
+    def _listed(self) -> tuple[Any, ...]:
+        rows = self._context.versions.rows()
+        choices = [
+            (f"{row['version']} {', '.join(row['aliases'])}", row["version"]) for row in rows
+        ]
+        champion = self._context.versions.aliases().get(CHAMPION)
+        newest = rows[0]["version"]
+        others = [row["version"] for row in rows if row["version"] != newest]
+        other = champion if champion not in (None, newest) else (others or [newest])[0]
+        return (
+            _table(rows),
+            gr.Dropdown(choices=choices, value=newest),
+            gr.Dropdown(choices=choices, value=other),
+            gr.Dropdown(choices=choices, value=newest),
+        )
+
+    def _compare(self, first: str, second: str) -> str:
+        if first == second:
+            raise ConfigurationError("choose two different versions")
+        versions = self._context.versions
+        return rendered(versions.load(first), versions.load(second), self._context.project.raw)
+
+    def _promote(
+        self, version: str, override: bool, reason: str, request: gr.Request
+    ) -> tuple[Any, ...]:
+        parameters = {"challenger": version}
+        if override:
+            parameters["override_reason"] = _required(reason)
+        person = self._context.person(request)
+        self._context.jobs.pipeline("promotion", {"promotion": parameters}, person)
+        return self._job()
+
+    def _roll_back(self, reason: str, request: gr.Request) -> tuple[Any, ...]:
+        given = {"rollback": {"reason": _required(reason)}}
+        self._context.jobs.pipeline("rollback", given, self._context.person(request))
+        return self._job()
+
+    def _retrain(self, request: gr.Request) -> tuple[Any, ...]:
+        self._context.jobs.retrain(self._context.person(request))
+        return self._job()
+
+    def _stop(self) -> tuple[Any, ...]:
+        self._context.jobs.stop()
+        return self._job()
+
+    def _job(self) -> tuple[Any, ...]:
+        jobs = self._context.jobs
+        return f"<p>{escape(jobs.state)}</p>", jobs.tail(), gr.Timer(active=jobs.running)
+
+    def _progress(self) -> tuple[Any, ...]:
+        job = self._job()
+        still = self._context.jobs.running
+        return *job, gr.skip() if still else _table(self._context.versions.rows())
+
+
+def _required(reason: str) -> str:
+    if len(reason.strip()) < SHORTEST:
+        raise ConfigurationError("the reason is missing: say it in a few words")
+    return reason.strip()
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    head = "".join(
+        f"<th>{name}" for name in ("version", "registered", "outcome", "gates", "by", "reason")
+    )
+    body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
+    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _cells(row: dict[str, Any]) -> str:
+    tags = row["tags"]
+    made = datetime.fromtimestamp(row["created"] / 1000, UTC)
+    roles = f" <b>{escape(', '.join(row['aliases']))}</b>" if row["aliases"] else ""
+    outcome = tags.get("rollback.outcome") if tags.get(ROLLED_BACK) else None
+    gates = escape(tags.get("promotion.gates", "not judged yet"))
+    failed = tags.get("promotion.failed", "none")
+    if failed != "none":
+        items = "".join(f"<li>{escape(line)}</li>" for line in failed.splitlines())
+        gates = f"<details><summary>{gates}</summary><ul>{items}</ul></details>"
+    cells = (
+        f"{row['version']}{roles}",
+        f"{made:%Y-%m-%d %H:%M}",
+        escape(outcome or tags.get("promotion.outcome", "")),
+        gates,
+        escape(_person(tags.get("rollback.by" if outcome else "promotion.by"))),
+        escape(tags.get(ROLLED_BACK) or tags.get("promotion.reason", "")),
+    )
+    return "".join(f"<td>{cell}" for cell in cells)
+
+
+def _person(tag: str | None) -> str:
+    return str(json.loads(tag).get("user", "")) if tag else ""

@@ -1,0 +1,136 @@
+"""Registered versions as the app shows them, and as it scores images with them."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from decodiff_pipeline.deco.digests import folder_sha256
+from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.registry.evaluation_records import RECORD_FILE
+from decodiff_pipeline.registry.versions import CHAMPION, Registry
+from decodiff_pipeline.serving.scorer import Scorer
+from decodiff_pipeline.serving.served_version import logged_folder
+from decodiff_pipeline.tracking.mlflow_values import first_line
+
+if TYPE_CHECKING:
+    from decodiff_pipeline.app.project import AppProject
+
+KEPT = 3  # versions in memory: the served one and two that are compared
+SCORES = ["category", "split", "label", "path", "sha256", "score"]
+
+
+@dataclass(frozen=True)
+class LoadedVersion:
+    """A version in memory.
+
+    Attributes:
+        files: Where its files are.
+        sha256: Over the files of its pipeline.
+        scorer: Answers as the server does.
+        scores: Of the calibration and test images, as the evaluation of the version stored them;
+            columns `SCORES`, no rows where none are stored.
+    """
+
+    number: str
+    files: Path
+    sha256: str
+    scorer: Scorer
+    scores: pd.DataFrame
+
+
+class ServedVersions:
+    """Loads versions from the registry, and keeps the last ones in memory."""
+
+    def __init__(self, project: AppProject) -> None:
+        self._project = project
+        self._registry = Registry(project.model_name)
+        self._folder = tempfile.TemporaryDirectory(prefix="decodiff-app-")
+        self._loaded: dict[str, LoadedVersion] = {}
+
+    def aliases(self) -> dict[str, str]:
+        """Version numbers by alias.
+
+        Raises:
+            ModelError: No version is registered, or MLflow cannot be reached.
+        """
+        return self._registry.aliases()
+
+    def served(self) -> LoadedVersion:
+        """The champion, or the newest version where there is none; as ``make serve`` chooses.
+
+        Raises:
+            ModelError: There is none, or it cannot be loaded.
+        """
+        return self.load(self.aliases().get(CHAMPION) or self.rows()[0]["version"])
+
+    def load(self, number: str) -> LoadedVersion:
+        """A version, from memory where it was used lately.
+
+        Raises:
+            ModelError: It cannot be fetched or loaded.
+        """
+        found = self._loaded.pop(number, None) or self._fetched(number)
+        self._loaded[number] = found
+        while len(self._loaded) > KEPT:
+            self._loaded.pop(next(iter(self._loaded)))
+        return found
+
+    def forget(self) -> None:
+        """Load versions anew at the next use, because their thresholds were changed."""
+        self._loaded.clear()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every version, the newest first: ``version``, ``aliases``, ``created`` (ms), ``tags``.
+
+        Raises:
+            ModelError: There is none, or MLflow cannot be reached.
+        """
+        aliases = self.aliases()
+        found = self._registry.client.search_model_versions(f"name = '{self._project.model_name}'")
+        return [
+            {
+                "version": str(one.version),
+                "aliases": sorted(
+                    name for name, number in aliases.items() if number == str(one.version)
+                ),
+                "created": one.creation_timestamp,
+                "tags": dict(one.tags),
+            }
+            for one in sorted(found, key=lambda one: -int(one.version))
+        ]
+
+    def _fetched(self, number: str) -> LoadedVersion:
+        import mlflow
+
+        version = self._registry.version(number)
+        try:
+            files = Path(self._folder.name, number)
+            if not files.is_dir():
+                files = Path(mlflow.artifacts.download_artifacts(version.uri, dst_path=str(files)))
+            limits = mlflow.models.Model.load(str(files)).flavors["python_function"].get("config")
+        except Exception as error:  # MLflow and its stores raise whatever they like
+            msg = f"version {number} cannot be fetched ({first_line(error)}); check MLflow"
+            raise ModelError(msg) from error
+        pipeline, overrides = logged_folder(files), self._project.overrides
+        scorer = Scorer.from_folder(
+            pipeline,
+            files / "artifacts" / "thresholds.json",
+            overrides=overrides if overrides.is_file() else None,
+            **(limits or {}),
+        )
+        scores = self._stored_scores(version.run_id, files)
+        return LoadedVersion(number, files, folder_sha256(pipeline), scorer, scores)
+
+    def _stored_scores(self, run_id: str, files: Path) -> pd.DataFrame:
+        target = files.with_name(f"{files.name}-evaluation")
+        try:
+            target.mkdir(exist_ok=True)
+            found = self._registry.client.download_artifacts(run_id, RECORD_FILE, str(target))
+            return pd.read_parquet(found)[SCORES]
+        except Exception:  # a version that was registered elsewhere: it can be used all the same
+            return pd.DataFrame(columns=SCORES)

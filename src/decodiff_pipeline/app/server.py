@@ -1,0 +1,135 @@
+"""Starts the page on which images are inspected and reviewed, and versions compared.
+
+python -m decodiff_pipeline.app.server --env bolts
+"""
+
+from __future__ import annotations
+
+import argparse
+import hmac
+import ipaddress
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from decodiff_pipeline import commands
+from decodiff_pipeline.errors import DecodiffError
+from decodiff_pipeline.tracking.mlflow_values import prepare_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TOKEN_VARIABLE = "DECODIFF_APP_TOKEN"  # noqa: S105 - the name of a variable
+SESSIONS = 32  # whose images are kept
+WAITING = 32  # requests
+# Nothing is loaded from elsewhere, whatever Gradio's page names.
+POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Headers:
+    """Adds the content security policy to every answer (ASGI)."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass a request on, and its answer with the header."""
+
+        async def sending(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                named = (b"content-security-policy", POLICY.encode())
+                message = {**message, "headers": [*message["headers"], named]}
+            await send(message)
+
+        await self._app(scope, receive, sending)
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Load the model, and answer until the process is ended."""
+    import gradio as gr
+    from starlette.middleware import Middleware
+
+    from decodiff_pipeline.app.inspection import MAX_MEGABYTES
+    from decodiff_pipeline.app.jobs import Jobs
+    from decodiff_pipeline.app.page import Context, build
+    from decodiff_pipeline.app.project import AppProject
+    from decodiff_pipeline.app.served_versions import ServedVersions
+    from decodiff_pipeline.app.style import CSS, KEYS
+
+    project = AppProject.load(options.project.resolve(), options.env, options.request_log)
+    jobs = Jobs(project)
+    page = build(Context(project, ServedVersions(project), jobs))
+    page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
+
+    def known(_name: str, token: str) -> bool:
+        return hmac.compare_digest(token.encode(), options.token.encode())
+
+    page.launch(
+        server_name=options.host,
+        server_port=options.port,
+        auth=known if options.token else None,
+        auth_message="Your name, and the app's token as the password.",
+        share=False,
+        ssr_mode=False,
+        quiet=True,
+        show_error=False,
+        footer_links=[],
+        max_file_size=MAX_MEGABYTES * 10**6,
+        state_session_capacity=SESSIONS,
+        enable_monitoring=False,
+        app_kwargs={"middleware": [Middleware(Headers)], "docs_url": None, "redoc_url": None},
+        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+        css=CSS,
+        head=KEYS,
+        prevent_thread_lock=True,
+    )
+    sys.stdout.write(f"http://{options.host}:{page.server_port}   (Ctrl-C ends it)\n")
+    sys.stdout.flush()
+    try:
+        page.block_thread()
+    finally:
+        jobs.stop()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; ends with a sentence and status 1 where the page cannot be had."""
+    parser = argparse.ArgumentParser(prog="python -m decodiff_pipeline.app.server")
+    parser.description = "Inspect and review images, and compare versions, in a browser."
+    parser.add_argument("--env", default=commands.environment(), help="Kedro environment")
+    parser.add_argument("--project", type=Path, default=Path(), help="default: this folder")
+    parser.add_argument("--host", default="127.0.0.1", help="another one needs a token")
+    parser.add_argument("--port", type=int, default=7860)
+    token = os.environ.get(TOKEN_VARIABLE)
+    parser.add_argument("--token", default=token, help=f"better ${TOKEN_VARIABLE}: not in `ps`")
+    parser.add_argument("--request-log", type=Path, help="default: $DECODIFF_REQUEST_LOG")
+    options = parser.parse_args(arguments)
+    if not is_loopback(options.host) and not options.token:
+        sys.exit(
+            f"error: {options.host} is reached from other machines: set {TOKEN_VARIABLE} to a long "
+            "random text, or leave out --host"
+        )
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    prepare_environment()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        serve(options)
+    except ImportError as error:
+        if error.name != "gradio":
+            raise
+        sys.exit("error: gradio is not installed: pip install 'decodiff-pipeline[app]'")
+    except (DecodiffError, OSError) as error:  # a port in use is an OSError
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

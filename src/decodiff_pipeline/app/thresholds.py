@@ -1,0 +1,116 @@
+"""What another threshold would do to the stored scores, and the thresholds that people set."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from decodiff_pipeline.data.atomic import append_lines, replacing
+from decodiff_pipeline.data.splits import CALIBRATION
+from decodiff_pipeline.errors import ConfigurationError
+from decodiff_pipeline.evaluation.record import certain
+from decodiff_pipeline.metrics.thresholds import image_decisions
+from decodiff_pipeline.registry import audit
+from decodiff_pipeline.serving.thresholds import check_overrides
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+STEPS = 500  # of the slider
+DIGITS = 6  # of a threshold that is chosen with it
+SHORTEST = 3  # characters of a reason
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a threshold does to the stored scores of a category: each (flagged, of).
+
+    Attributes:
+        calibration: Good images that the threshold was fitted to.
+        good: Good test images; flagged ones are false alarms.
+        defective: Defective test images; those that are not flagged are misses.
+    """
+
+    calibration: tuple[int, int]
+    good: tuple[int, int]
+    defective: tuple[int, int]
+
+
+def count(scores: pd.DataFrame, category: str, threshold: float) -> Counts:
+    """Apply a threshold to stored scores.
+
+    Args:
+        scores: As in `served_versions.LoadedVersion`.
+        threshold: An image is flagged from this score on.
+    """
+    held_out = (scores["split"] == CALIBRATION) & (scores["category"] == category)
+    tests = certain(scores, category)
+    found = image_decisions(
+        tests["score"].to_numpy(float), (tests["label"] == "defective").to_numpy(bool), threshold
+    )["confusion"]
+    flagged = int((scores["score"][held_out].to_numpy(float) >= threshold).sum())
+    return Counts(
+        (flagged, int(held_out.sum())),
+        (found["fp"], found["fp"] + found["tn"]),
+        (found["tp"], found["tp"] + found["fn"]),
+    )
+
+
+def slider_range(scores: pd.DataFrame, category: str, *shown: float | None) -> tuple[float, float]:
+    """Largest value and step of a slider over the scores of a category.
+
+    Args:
+        shown: Further values that have to be within it.
+    """
+    known = scores["score"][scores["category"] == category].to_numpy(float)
+    values = [*known[np.isfinite(known)], *(value for value in shown if value is not None)]
+    top = min(1.0, rounded_up(1.25 * max(values, default=1.0))) or 1.0
+    return top, top / STEPS
+
+
+def rounded_up(threshold: float) -> float:
+    """A threshold with `DIGITS`: an image that scores just below it is not flagged then either."""
+    return math.ceil(threshold * 10**DIGITS) / 10**DIGITS
+
+
+def save_override(
+    file: Path, log: Path, category: str, threshold: float | None, record: dict[str, Any]
+) -> None:
+    """Set the threshold of a category, or (``None``) go back to the fitted one.
+
+    Args:
+        file: JSON that serving and inference read: category → ``threshold`` and the record.
+        log: The audit log, which gets a line.
+        record: ``by``, ``reason``, ``model_version`` and ``model_sha256``. The threshold is of
+            use to this model alone.
+
+    Raises:
+        ConfigurationError: There is no reason, the threshold is not within 0…1, or the file is
+            damaged.
+    """
+    if len(record["reason"].strip()) < SHORTEST:
+        raise ConfigurationError("the reason is missing: say in a few words why it changes")
+    if threshold is not None:
+        check_overrides({category: threshold}, [category], "the page")
+    line = audit.record("threshold", {}, category=category, threshold=threshold, **record)
+    saved = {key: line[key] for key in ("threshold", "at", *record)}
+    with _lock:
+        try:
+            content = json.loads(file.read_bytes()) if file.is_file() else {}
+            content |= {category: saved}
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(f"{file} is damaged ({error}); repair or remove it") from error
+        if threshold is None:
+            del content[category]
+        with replacing(file) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        append_lines(log, f"{json.dumps(line, ensure_ascii=False)}\n".encode(), sync=True)
