@@ -22,7 +22,7 @@ from decodiff_pipeline.reporting import charts
 from decodiff_pipeline.reporting.page import environment
 
 if TYPE_CHECKING:
-    from decodiff_pipeline.app.page import Context
+    from decodiff_pipeline.app.context import Context
     from decodiff_pipeline.app.thresholds import Counts
 
 BLEND = "(share) => document.documentElement.style.setProperty('--heat', share)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -12,32 +11,12 @@ from decodiff_pipeline.app.inspect_tab import InspectTab
 from decodiff_pipeline.app.messages import told
 from decodiff_pipeline.app.review_tab import ReviewTab
 from decodiff_pipeline.app.runs_tab import RunsTab
-from decodiff_pipeline.registry.audit import actor
 from decodiff_pipeline.registry.versions import CHAMPION
 
 if TYPE_CHECKING:
-    from decodiff_pipeline.app.jobs import Jobs
-    from decodiff_pipeline.app.project import AppProject
-    from decodiff_pipeline.app.served_versions import ServedVersions
+    from decodiff_pipeline.app.context import Context
 
 HOUR = 3600
-
-
-@dataclass(frozen=True)
-class Context:
-    """What the tabs share."""
-
-    project: AppProject
-    versions: ServedVersions
-    jobs: Jobs
-
-    def categories(self) -> tuple[str, ...]:
-        """Of the served version."""
-        return self.versions.served().scorer.pipeline.categories
-
-    def person(self, request: gr.Request) -> str:
-        """Who is at the page: the name given at the login, else the system's user."""
-        return request.username or actor()["user"] or "unknown"
 
 
 def build(context: Context) -> gr.Blocks:

@@ -15,7 +15,7 @@ from decodiff_pipeline.deco.config import AUTO, UNKNOWN
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
-    from decodiff_pipeline.app.page import Context
+    from decodiff_pipeline.app.context import Context
 
 ORDERS = ("nearest to the threshold", "unusual in the monitoring")
 DRAWN_SIDE = 480  # pixels of the picture that is drawn on

@@ -15,7 +15,7 @@ from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.registry.versions import CHAMPION, ROLLED_BACK
 
 if TYPE_CHECKING:
-    from decodiff_pipeline.app.page import Context
+    from decodiff_pipeline.app.context import Context
 
 SHORTEST = 3  # characters of a reason
 SECONDS = 2  # between two looks at a job

@@ -59,9 +59,10 @@ def serve(options: argparse.Namespace) -> None:
     import gradio as gr
     from starlette.middleware import Middleware
 
+    from decodiff_pipeline.app.context import Context
     from decodiff_pipeline.app.inspection import MAX_MEGABYTES
     from decodiff_pipeline.app.jobs import Jobs
-    from decodiff_pipeline.app.page import Context, build
+    from decodiff_pipeline.app.page import build
     from decodiff_pipeline.app.project import AppProject
     from decodiff_pipeline.app.served_versions import ServedVersions
     from decodiff_pipeline.app.style import CSS, KEYS
