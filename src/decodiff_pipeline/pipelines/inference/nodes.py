@@ -19,16 +19,17 @@ def infer(
     model_folder: Path,
     onnx_folder: Path,
     thresholds: dict[str, Any],
-    overrides: Path,
     store: InferenceStore,
     config: InferenceConfig,
     data: DataConfig,
     compute: ComputeConfig = ONE_PROCESS,
+    overrides: Path | None = None,
 ) -> pd.DataFrame:
     """See `inference.run.infer`; thresholds that people set for this model take part."""
     from decodiff_pipeline.inference import run
 
-    config = run.with_overrides(config, overrides, model_folder)
+    if overrides is not None:
+        config = run.with_overrides(config, overrides, model_folder)
     return run.infer(
         source, model_folder, onnx_folder, thresholds, store, config, data.max_pixels, compute
     )

@@ -9,13 +9,13 @@ from decodiff_pipeline.pipelines.inference.nodes import export_results, infer, r
 
 def create_pipeline(**_: object) -> Pipeline:
     """Images, model and thresholds in; results, maps and overlays out."""
-    model = ["decodiff_model_folder", "decodiff_onnx_folder", "thresholds", "threshold_overrides"]
+    model = ["decodiff_model_folder", "decodiff_onnx_folder", "thresholds"]
     parameters = ["params:inference", "params:data", "params:compute"]
     return pipeline(
         [
             node(
                 infer,
-                ["inference_source", *model, "inference_store", *parameters],
+                ["inference_source", *model, "inference_store", *parameters, "threshold_overrides"],
                 "inference_results",
                 name="infer",
             ),
