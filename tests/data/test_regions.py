@@ -91,10 +91,10 @@ def test_what_is_no_region_is_said_in_one_sentence(config: dict[str, Any], messa
         ({"exclude": [[[0, 0], [9, 0], [9, 9], [0, 9]]]}, [(9, 9)], {}, "leaves no pixel"),
         ({"include": [BOX]}, [(100, 80), (50, 40)], {}, "2 sizes .*size: "),
         ({"include": [BOX], "size": [100, 80]}, [(100, 80), (50, 90)], {}, "1.png has 50x90.*asp"),
-        ({"include": [[[1, 1], [5, 1], [1, 5]]]}, [(100, 80)], {}, "less than a latent cell .8x8"),
+        ({"include": [[[1, 1], [5, 1], [1, 5]]]}, [(100, 80)], {}, "no whole latent cell .8x8"),
         (
             {"include": [[[0, 0], [20, 0], [20, 80], [0, 80]]]}, [(200, 80)], {"fit": "crop"},
-            "less than a latent cell .* of what the model sees",
+            "no whole latent cell .* of what the model sees",
         ),
     ],
 )  # fmt: skip

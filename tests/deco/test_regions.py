@@ -76,7 +76,6 @@ def scored(fit: str, bright: slice | None, **scoring: object) -> tuple[float, np
 def test_a_defect_outside_changes_nothing_and_one_inside_does(fit: str, scoring: dict) -> None:
     (width, _), _ = FITS[fit]
     good, good_map = scored(fit, None, **scoring)
-    # A latent cell of which less than half lies outside still counts.
     outside, outside_map = scored(fit, slice(width * 10 // 12, None), **scoring)
     inside, inside_map = scored(fit, slice(width // 3, width * 5 // 12), **scoring)
     assert outside == good
@@ -121,10 +120,9 @@ def test_a_region_is_scaled_with_its_image() -> None:
         Region(7, 9, "3 4")
 
 
-def test_a_latent_cell_counts_with_half_of_its_pixels() -> None:
+def test_a_latent_cell_counts_with_all_of_its_pixels() -> None:
     inside = np.zeros((1, 16, 16), bool)
-    inside[0, :, :4] = True
-    inside[0, 0, 8:] = True
+    inside[0, :, :8] = inside[0, :, 9:] = True
     assert latent_cells(inside, 2).tolist() == [[[True, False], [True, False]]]
 
 

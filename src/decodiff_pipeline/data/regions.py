@@ -149,8 +149,8 @@ def _checked(
         side = geometry.image_size // CELL
         if not latent_cells(region.in_squares(size, geometry), side).any():
             raise ConfigurationError(
-                f"{where} covers less than a latent cell ({CELL}x{CELL} pixels of the model's "
-                f"input) of what the model sees of {path}: enlarge it or preprocessing.resize"
+                f"{where} holds no whole latent cell ({CELL}x{CELL} pixels of the model's input) "
+                f"of what the model sees of {path}: enlarge it or preprocessing.resize"
             )
     return region
 

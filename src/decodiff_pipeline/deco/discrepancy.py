@@ -84,7 +84,7 @@ def smoothed(
         latent: Float (N, h, w), as :func:`latent_discrepancy` returns it; H/h = W/w.
         config: Limits and smoothing.
         inside: The pixels that count, bool (N, H, W). The others have no part in the smoothing,
-            and are 0 in both maps; so are latent cells with less than half of their pixels inside.
+            and are 0 in both maps; latent cells count with all of their pixels inside.
 
     Returns:
         Pixel and latent map, each float32 (N, H, W) within 0…1.

@@ -95,7 +95,7 @@ def _at(region: Region, size: tuple[int, int]) -> np.ndarray:
 
 
 def latent_cells(inside: np.ndarray, side: int) -> np.ndarray:
-    """The latent cells that count: those with at least half of their pixels inside.
+    """The latent cells that count: those with all of their pixels inside.
 
     Args:
         inside: bool (M, S, S), of squares.
@@ -106,7 +106,7 @@ def latent_cells(inside: np.ndarray, side: int) -> np.ndarray:
     """
     per_cell = inside.shape[-1] // side
     cells = inside.reshape(len(inside), side, per_cell, side, per_cell)
-    return cells.mean((2, 4)) >= 0.5  # noqa: PLR2004
+    return cells.all((2, 4))
 
 
 def full_size_map(
