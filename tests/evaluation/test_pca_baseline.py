@@ -31,7 +31,7 @@ def test_what_lies_in_the_span_of_the_good_images_has_no_error() -> None:
     good = np.tensordot(weights, basis, 1)
     new = np.tensordot(rng.random((3, 5)).astype(np.float32), basis, 1)
     new[2, 30:34, 30:34] += 1
-    errors = reconstruction_errors(good, new).max((1, 2))
+    errors = next(reconstruction_errors(good, [new])).max((1, 2))
     assert errors[:2].max() < 1e-3
     assert errors[2] > 0.5
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -36,12 +37,13 @@ from decodiff_pipeline.metrics.exact import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.deco.regions import Region
     from decodiff_pipeline.evaluation.config import EvaluationConfig
     from decodiff_pipeline.evaluation.predictions import PredictionStore
+    from decodiff_pipeline.metrics.exact import Maps
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ SIDE = 64
 COMPONENTS = 60
 SMOOTHING = 1.5  # pixels at SIDE
 MIN_IMAGES = 2
+MOST_FITTED = 4096  # images of a category that the PCA is fitted to
+BLOCK = 1024  # test images whose errors are computed together
 TOUCHED_SIDE = 256
 GOOD_SPLITS = ("train", "val", "calibration")
 IMAGE_RANGE = 2.0  # from -1 to 1
@@ -182,13 +186,23 @@ def error_maps(
     test = rows[(rows["split"] == "test") & rows["label"].isin(CERTAIN)]
     if len(fitted) < MIN_IMAGES or test.empty:
         return None
-    small = (read_small(images, part["path"]) for part in (fitted, test))
-    maps = reconstruction_errors(*small)
-    return test, maps if region is None else maps * region.at((SIDE, SIDE))
+    # On the disk: of very many images they need not fit into the memory.
+    maps = np.memmap(TemporaryFile(), np.float32, "w+", shape=(len(test), SIDE, SIDE))
+    blocks = (
+        read_small(images, test["path"].iloc[start : start + BLOCK])
+        for start in range(0, len(test), BLOCK)
+    )
+    found = reconstruction_errors(read_small(images, fitted["path"]), blocks)
+    for number, errors in enumerate(found):
+        inside = errors if region is None else errors * region.at((SIDE, SIDE))
+        maps[number * BLOCK : number * BLOCK + len(errors)] = inside
+    return test, maps
 
 
 def _fitted(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[(rows["label"] == "good") & rows["split"].isin(GOOD_SPLITS)]
+    """Good images outside test; of more than `MOST_FITTED` those with the smallest digests."""
+    good = rows[(rows["label"] == "good") & rows["split"].isin(GOOD_SPLITS)]
+    return good if len(good) <= MOST_FITTED else good.sort_values("sha256").head(MOST_FITTED)
 
 
 def read_small(images: ImageFolder, paths: Iterable[str]) -> np.ndarray:
@@ -203,23 +217,24 @@ def read_small(images: ImageFolder, paths: Iterable[str]) -> np.ndarray:
     return np.stack(arrays) / 255
 
 
-def reconstruction_errors(fitted: np.ndarray, scored: np.ndarray) -> np.ndarray:
+def reconstruction_errors(fitted: np.ndarray, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Smoothed absolute difference to the reconstruction from 60 principal components.
 
     Args:
         fitted: float32 (M, 64, 64) of good images, M ≥ 2; fewer than 61 give M - 1 components.
-        scored: float32 (N, 64, 64).
+        blocks: float32 (N, 64, 64) each.
 
-    Returns:
-        float32 (N, 64, 64); an image's score is its maximum.
+    Yields:
+        For each block float32 (N, 64, 64); an image's score is its maximum.
     """
     from sklearn.decomposition import PCA
 
     pca = PCA(min(COMPONENTS, len(fitted) - 1), random_state=0)
     pca.fit(fitted.reshape(len(fitted), -1))
-    flat = scored.reshape(len(scored), -1)
-    error = np.abs(flat - pca.inverse_transform(pca.transform(flat))).reshape(scored.shape)
-    return ndimage.gaussian_filter(error, (0, SMOOTHING, SMOOTHING)).astype(np.float32)
+    for scored in blocks:
+        flat = scored.reshape(len(scored), -1)
+        error = np.abs(flat - pca.inverse_transform(pca.transform(flat))).reshape(scored.shape)
+        yield ndimage.gaussian_filter(error, (0, SMOOTHING, SMOOTHING)).astype(np.float32)
 
 
 def _scores(
@@ -243,8 +258,9 @@ def _pixel_metrics(
     known = with_ground_truth(test)
     if not (known["label"] == "defective").any():
         return dict.fromkeys((*PIXEL_METRICS, "pixel_ap_touched_masks"))
-    maps = maps[test.index.get_indexer(known.index)]
-    large = _enlarged(maps, known, geometry)
+    places = test.index.get_indexer(known.index)
+    own = OnDemand(len(places), lambda index: maps[places[index]])
+    large = _enlarged(own, known, geometry)
     measured = measure_pixels(large, known, images, geometry, config, regions)
     region = regions.get(known["category"].iloc[0], EVERYTHING)
     inside = region.at((TOUCHED_SIDE, TOUCHED_SIDE))
@@ -253,7 +269,7 @@ def _pixel_metrics(
         for path in known["mask_path"]
     ]
     whole = PreprocessConfig(resize=TOUCHED_SIDE, image_size=TOUCHED_SIDE)
-    large = _enlarged(maps, known, whole)
+    large = _enlarged(own, known, whole)
     counted = OnDemand(len(large), lambda index: np.ma.masked_array(large[index], ~inside))
     reference = pixel_metrics(counted, touched, limit=config.aupro_limit)
     return measured | {"pixel_ap_touched_masks": reference["pixel_ap"]}
@@ -265,9 +281,7 @@ def _touched(mask: np.ndarray) -> np.ndarray:
     return np.asarray(small) > 0
 
 
-def _enlarged(
-    maps: np.ndarray, rows: pd.DataFrame, geometry: PreprocessConfig
-) -> OnDemand[np.ndarray]:
+def _enlarged(maps: Maps, rows: pd.DataFrame, geometry: PreprocessConfig) -> OnDemand[np.ndarray]:
     """Small maps, each brought (bilinear) to the size of the model's."""
     # To stretch makes all images alike.
     sizes = [(1, 1)] * len(maps) if geometry.fit == "stretch" else image_sizes(rows)

@@ -124,7 +124,7 @@ def binned_metrics(
         `metrics.PIXEL_METRICS` as float64 (R,), or () without an axis of resamples; NaN where
         there are not both defective and defect-free pixels.
     """
-    weights = np.ones(len(histograms)) if weights is None else np.asarray(weights, np.float64)
+    weights = np.ones(len(histograms)) if weights is None else np.asarray(weights)
     several = np.atleast_2d(weights)
     result = np.full((len(PIXEL_METRICS), len(several)), np.nan)
     if len(histograms.levels):
@@ -132,7 +132,7 @@ def binned_metrics(
         step = max(1, BLOCK_ELEMENTS // len(histograms.levels))
         for start in range(0, len(several), step):
             block = slice(start, start + step)
-            result[:, block] = columns.measure(several[block], limit)
+            result[:, block] = columns.measure(several[block].astype(np.float64), limit)
     shape = weights.shape[:-1]
     return {name: row.reshape(shape) for name, row in zip(PIXEL_METRICS, result, strict=True)}
 

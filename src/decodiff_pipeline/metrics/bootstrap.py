@@ -27,6 +27,7 @@ Interval = tuple[float, float]
 METRICS = (*IMAGE_METRICS, *PIXEL_METRICS)
 MIN_IMAGES = 2  # of a kind; one image drawn from one is always the same
 MAX_GROUPS = 100  # of the images of a kind that are left out one group at a time
+BLOCK_ELEMENTS = 1 << 21  # resamples · images at once
 KINDS = (False, True)  # good, defective
 
 
@@ -96,7 +97,7 @@ def resample(
         defective = np.asarray(sample.defective, bool)
         groups = list(_without_groups(defective))
         drawn = _drawn(defective, resamples, np.random.default_rng([seed, i]))
-        weights = np.vstack([np.ones((1, len(defective))), *groups, drawn])
+        weights = np.vstack([np.ones((1, len(defective)), np.uint16), *groups, drawn])
         ends = np.cumsum([1, *map(len, groups), resamples])
         for name, column in _measure(sample, weights, limit).items():
             if np.isfinite(column[0]):  # the category has the metric
@@ -113,16 +114,24 @@ def resample(
 
 
 def _drawn(defective: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each resample has each image: float64 (R, N)."""
-    weights = np.empty((resamples, len(defective)))
+    """How often each resample has each image: uint16 (R, N)."""
+    weights = np.empty((resamples, len(defective)), np.uint16)
     for kind in KINDS:
         images = np.flatnonzero(defective == kind)
         n = len(images)
-        if n:
-            drawn = rng.integers(0, n, (resamples, n)) + n * np.arange(resamples)[:, None]
-            counts = np.bincount(drawn.ravel(), minlength=resamples * n)
-            weights[:, images] = counts.reshape(resamples, n)
+        for own in _blocks(resamples, n) if n else ():
+            count = len(range(*own.indices(resamples)))
+            drawn = rng.integers(0, n, (count, n)) + n * np.arange(count)[:, None]
+            counts = np.bincount(drawn.ravel(), minlength=count * n)
+            weights[own, images] = counts.reshape(count, n)
     return weights
+
+
+def _blocks(resamples: int, images: int) -> Iterator[slice]:
+    """Resamples that are measured together, so that memory does not grow with the images."""
+    step = max(1, BLOCK_ELEMENTS // max(1, images))
+    for start in range(0, resamples, step):
+        yield slice(start, start + step)
 
 
 def _without_groups(defective: np.ndarray) -> Iterator[np.ndarray]:
@@ -131,14 +140,19 @@ def _without_groups(defective: np.ndarray) -> Iterator[np.ndarray]:
         images = np.flatnonzero(defective == kind)
         groups = min(len(images), MAX_GROUPS)
         if groups >= MIN_IMAGES:
-            weights = np.ones((groups, len(defective)))
+            weights = np.ones((groups, len(defective)), np.uint16)
             weights[np.arange(len(images)) % groups, images] = 0
             yield weights
 
 
 def _measure(sample: Sample, weights: np.ndarray, limit: float) -> dict[str, np.ndarray]:
     """The metrics that a category has, (R,) by weights (R, N)."""
-    values = _image_metrics(np.asarray(sample.scores), np.asarray(sample.defective, bool), weights)
+    scores, defective = np.asarray(sample.scores), np.asarray(sample.defective, bool)
+    parts = [
+        _image_metrics(scores, defective, weights[own])
+        for own in _blocks(len(weights), len(scores))
+    ]
+    values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if sample.histograms is not None:
         values |= binned_metrics(sample.histograms, weights, limit)
     return values
