@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 from pydantic import ValidationError
 
+from decodiff_pipeline.compute.config import ComputeConfig
 from decodiff_pipeline.data.caching import LatentCacheConfig
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.manifest import DataConfig, build_manifest
@@ -56,10 +57,14 @@ def facts(**changes: Any) -> Facts:
     return Facts(**usual | changes)
 
 
-def run(raw: Path, autoencoder: AutoencoderConfig, **config: Any) -> None:
+def run(
+    raw: Path, autoencoder: AutoencoderConfig, compute: dict[str, Any] | None = None, **config: Any
+) -> None:
+    compute = compute or {"processes": 1}
     recommend(
         raw, raw.parent / "conf", RecommendConfig(**config), DataConfig(layout="elpv"), BASE,
         autoencoder, LatentCacheConfig(), TRAINING, SCORING, VisibilityConfig(), ValidationConfig(),
+        ComputeConfig(**compute),
     )  # fmt: skip
 
 

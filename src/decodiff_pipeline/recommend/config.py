@@ -13,6 +13,7 @@ from decodiff_pipeline.errors import ConfigurationError, DataError
 from decodiff_pipeline.text import Text
 
 if TYPE_CHECKING:
+    from decodiff_pipeline.compute.config import ComputeConfig
     from decodiff_pipeline.data.caching import LatentCacheConfig
     from decodiff_pipeline.data.manifest import DataConfig
     from decodiff_pipeline.deco.config import PreprocessConfig
@@ -62,6 +63,7 @@ class BaseParameters:
     scoring: ScoringConfig
     visibility: VisibilityConfig
     least: int
+    compute: ComputeConfig
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 
-from decodiff_pipeline.compute.config import use_threads
+from decodiff_pipeline.compute.config import ComputeConfig, use_threads
+from decodiff_pipeline.compute.group import ALONE, Group
+from decodiff_pipeline.compute.launch import launch
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.layouts.base import GOOD
 from decodiff_pipeline.data.manifest import build_manifest
 from decodiff_pipeline.deco.autoencoder import load_autoencoder, reduction
-from decodiff_pipeline.deco.device import keep_freed_memory, resolve_bfloat16, resolve_device
+from decodiff_pipeline.deco.device import keep_freed_memory
 from decodiff_pipeline.deco.unet import build_unet
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.recommend.choices import (
+    FEWEST_STEPS,
     Choice,
     Facts,
     choose_geometry,
@@ -37,6 +41,7 @@ from decodiff_pipeline.recommend.environment import (
     write_files,
 )
 from decodiff_pipeline.recommend.layout import find_layout, missing
+from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.visibility.fidelity import busy_seconds
 from decodiff_pipeline.visibility.measure import mask_sizes
 from decodiff_pipeline.visibility.report import check_visibility
@@ -47,7 +52,6 @@ if TYPE_CHECKING:
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.deco.weights import AutoencoderConfig
     from decodiff_pipeline.recommend.config import BaseParameters, Target
-    from decodiff_pipeline.training.config import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +83,8 @@ def recommend(target: Target, base: BaseParameters, minutes: float) -> list[str]
     facts = measure_images(manifest, images, base)
     geometry, reasons = choose_geometry(facts, base.geometry)
     preset = choose_preset()
-    seconds = seconds_per_step(preset.value, geometry.image_size, base.autoencoder, base.training)
+    training = base.training.model_copy(update={"preset": preset.value})
+    seconds = seconds_per_step(training, geometry.image_size, base.autoencoder, base.compute)
     autoencoder = _autoencoder(manifest, images, geometry, base, preset.value)
     steps = choose_steps(minutes, seconds)
     files = {
@@ -155,33 +160,58 @@ def _autoencoder(
     return Choice(base.autoencoder, reason)
 
 
+class _Job(BaseModel):
+    """What the processes that take some steps are told."""
+
+    training: TrainingConfig
+    channels: int
+    side: int
+
+
 def seconds_per_step(
-    preset: str, image_size: int, autoencoder: AutoencoderConfig, training: TrainingConfig
+    training: TrainingConfig,
+    image_size: int,
+    autoencoder: AutoencoderConfig,
+    compute: ComputeConfig,
 ) -> float:
-    """Median time of an optimiser step on random latents, after a first one.
+    """Median time of an optimiser step on random latents, in the processes of a training.
 
     Raises:
         ConfigurationError: The autoencoder's weights cannot be had.
     """
-    keep_freed_memory()
-    device = resolve_device()
+    from decodiff_pipeline.training.run import training_workers
+
     model = load_autoencoder(autoencoder)
-    channels, side = model.config.latent_channels, image_size // reduction(model)
-    unet = build_unet(preset, ["any"], side, channels, training.dropout).to(device).train()
-    optimiser = torch.optim.AdamW(unet.parameters(), lr=training.learning_rate)
-    latents = torch.randn(training.batch_size, channels, side, side, device=device)
-    numbers = torch.zeros(training.batch_size, dtype=torch.long, device=device)
-    low = resolve_bfloat16(training.bfloat16, device)
+    side = image_size // reduction(model)
+    job = _Job(training=training, channels=model.config.latent_channels, side=side)
+    size = training.batch_size
+    workers = training_workers(training, compute, images=size, steps=FEWEST_STEPS)
+    if workers.processes > 1:
+        return max(launch(f"{__name__}:time_steps", job, workers))
+    with use_threads(training.threads or workers.threads):
+        return time_steps(job.model_dump_json(), ALONE)
+
+
+def time_steps(content: str, group: Group) -> float:
+    """Median seconds of a step of this process, after a first one."""
+    from decodiff_pipeline.training.state import TrainingState
+
+    job = _Job.model_validate_json(content)
+    training, size = job.training, job.training.batch_size
+    keep_freed_memory()
+    unet = build_unet(training.preset, ["any"], job.side, job.channels, training.dropout).train()
+    state = TrainingState(unet, training, group)
+    latents = torch.randn(size, job.channels, job.side, job.side, device=state.device)
+    numbers = torch.zeros(size, dtype=torch.long, device=state.device)
+
+    def loss_of(network: torch.nn.Module, part: slice) -> torch.Tensor:
+        return network(latents[part], numbers[part], numbers[part]).float().square().mean()
 
     def step() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=low):
-            loss = unet(latents, numbers, numbers).float().square().mean()
-        loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        state.add_gradients(loss_of, size, last=True)
+        state.apply_gradients(training.learning_rate)
 
-    with use_threads(training.threads):
-        return median([busy_seconds(step) for _ in range(STEPS)][1:])
+    return median([busy_seconds(step) for _ in range(STEPS)][1:])
 
 
 def _next(target: Target) -> list[str]:

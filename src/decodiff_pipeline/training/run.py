@@ -107,7 +107,9 @@ def train(
     if current_group() is not None:
         run.run()
     else:
-        workers = _workers(run, compute)
+        workers = training_workers(
+            config, compute, images=len(run.batches.category_ids), steps=run.total
+        )
         if workers.processes == 1 or _is_finished(run):
             run.run(workers.threads)
         else:
@@ -159,12 +161,18 @@ def _set_up(
     )
 
 
-def _workers(run: TrainingRun, compute: ComputeConfig) -> Workers:
-    """The processes of a training, at most one for each image of a batch."""
-    config, small = run.config, run.config.preset in SMALL
-    images = run.total * config.accumulation * config.batch_size
-    long = images >= WORTHWHILE_IMAGES or config.max_minutes is not None
-    most = min(config.batch_size, len(run.batches.category_ids))
+def training_workers(
+    config: TrainingConfig, compute: ComputeConfig, *, images: int, steps: int
+) -> Workers:
+    """The processes of a training, at most one for each image of a batch.
+
+    Args:
+        images: That it trains on.
+        steps: How many it takes; 0 where that is not known yet.
+    """
+    small, seen = config.preset in SMALL, steps * config.accumulation * config.batch_size
+    long = seen >= WORTHWHILE_IMAGES or config.max_minutes is not None
+    most = min(config.batch_size, images)
     workers = plan(compute, most=most, worth=small and long, what="images in a batch")
     if small and workers.threads is None and workers.device == "cpu":
         return workers._replace(threads=1)  # a second one makes it slower

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from decodiff_pipeline.compute.config import ComputeConfig
 from decodiff_pipeline.data.caching import LatentCacheConfig
 from decodiff_pipeline.data.manifest import DataConfig
 from decodiff_pipeline.deco.config import PreprocessConfig
@@ -30,6 +31,7 @@ def recommend(
     scoring: ScoringConfig,
     visibility: VisibilityConfig,
     validation: ValidationConfig,
+    compute: ComputeConfig,
 ) -> None:
     """Writes ``conf/<name>`` for a folder of images, each value with its reason.
 
@@ -42,7 +44,7 @@ def recommend(
 
     base = BaseParameters(
         data, geometry, autoencoder, latents, training, scoring, visibility,
-        validation.min_train_images,
+        validation.min_train_images, compute,
     )  # fmt: skip
     for command in run.recommend(where, base, config.minutes):
         logger.info("next: %s", command)
