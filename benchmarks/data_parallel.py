@@ -90,8 +90,9 @@ def steps(group: Group) -> Callable[[], None]:
 
     def call() -> None:
         for _ in range(STEPS):
-            state.add_gradients(loss_of, BATCH, last=True)
+            loss = state.add_gradients(loss_of, BATCH, last=True)
             state.apply_gradients(1e-4)
+            group.gather(loss.item())
 
     return call
 

@@ -39,7 +39,7 @@ from decodiff_pipeline.compute.launch import (
     hide_torch_errors,
 )
 from decodiff_pipeline.data.atomic import replacing
-from decodiff_pipeline.deco.device import prefer_device
+from decodiff_pipeline.deco.device import prefer_compiled, prefer_device
 from decodiff_pipeline.errors import ConfigurationError, DecodiffError
 
 if TYPE_CHECKING:
@@ -146,6 +146,7 @@ def _do_job(file: Path) -> int:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     try:
         _use_device(job["device"])
+        prefer_compiled(job["compile"])
         with joined() as group:
             result = call(job["work"], job["job"], group)
             _write(file.parent / RESULT.format(rank), result)
@@ -183,7 +184,9 @@ def _do_stage(stage: str, env: str | None, params: str) -> None:
                 f"{stage!r} is no pipeline that several processes share; give latent_caching "
                 "or training"
             )
-        prefer_device(ComputeConfig.model_validate(catalog.load(COMPUTE)).device)
+        compute = ComputeConfig.model_validate(catalog.load(COMPUTE))
+        prefer_device(compute.device)
+        prefer_compiled(compute.compile)
         _use_device(resolve_device())
         with joined() as group:
             _require_same(group)

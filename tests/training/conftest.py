@@ -94,7 +94,7 @@ def killed_at() -> Callable[[TrainingRun, int], None]:
     def run(training: TrainingRun, step: int) -> None:
         train_step = training._train_step
 
-        def dying_step() -> tuple[float, int]:
+        def dying_step() -> int:
             if training.step == step:
                 raise Killed
             return train_step()

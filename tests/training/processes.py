@@ -65,7 +65,7 @@ def train_rank(content: str, group: Group) -> None:
     if told.killed_at is not None and group.rank == group.size - 1:
         step = run._train_step
 
-        def dying() -> tuple[float, int]:
+        def dying() -> int:
             if run.step == told.killed_at:
                 os.kill(os.getpid(), signal.SIGKILL)
             return step()

@@ -215,7 +215,7 @@ def prepared(tmp_path: Path, tiny_autoencoder: AutoencoderConfig) -> Callable[..
 def steps_taken(run: TrainingRun) -> int:
     taken, train_step = [], run._train_step
 
-    def counted() -> tuple[float, int]:
+    def counted() -> int:
         taken.append(1)
         return train_step()
 

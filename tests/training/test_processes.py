@@ -132,7 +132,7 @@ def test_two_nodes_of_which_one_is_killed(tmp_path: Path) -> None:
     folder = tmp_path / "nodes"
     folder.mkdir()
     content = {"work": WORK, "job": job(folder, options).model_dump_json(), "launcher": None,
-               "device": "cpu", "threads": 1}  # fmt: skip
+               "device": "cpu", "threads": 1, "compile": False}  # fmt: skip
     (folder / "job.json").write_text(json.dumps(content))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from decodiff_pipeline import errors
 from decodiff_pipeline.compute.group import Group, current_group
+from decodiff_pipeline.deco.device import is_compiled_preferred
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +66,8 @@ def launch(work: str, job: BaseModel, workers: Workers) -> list[Any]:
     with tempfile.TemporaryDirectory(prefix="decodiff-") as name, _signals_unwind():
         folder = Path(name)
         content = {"work": work, "job": job.model_dump_json(), "launcher": os.getpid(),
-                   "device": workers.device, "threads": workers.threads}  # fmt: skip
+                   "device": workers.device, "threads": workers.threads,
+                   "compile": is_compiled_preferred()}  # fmt: skip
         (folder / JOB).write_text(json.dumps(content))
         agent = elastic_launch(_launch_config(workers.processes, folder), sys.executable)
         try:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from decodiff_pipeline.deco.device import to_device
+
 if TYPE_CHECKING:
     from decodiff_pipeline.deco.config import CorruptionConfig
 
@@ -36,14 +38,18 @@ def draw_corruption(
     ratios = config.max_mask_ratio * torch.rand(batch, 1, generator=generator)
     # The rank of a random number is a random permutation: exactly a share r of the patches falls.
     ranks = torch.rand(batch, grid * grid, generator=generator).argsort(1).argsort(1)
-    kept = (ranks + 0.5 >= ratios * grid * grid).to(latents).reshape(batch, 1, grid, grid)
+    kept = (ranks + 0.5 >= ratios * grid * grid).reshape(batch, 1, grid, grid)
+    kept = to_device(kept, latents.device, latents.dtype)
 
-    gaussian = torch.randn(latents.shape, generator=generator).to(latents)
+    gaussian = torch.randn(latents.shape, generator=generator)
+    gaussian = to_device(gaussian, latents.device, latents.dtype)
     share = config.max_shuffle_ratio * torch.rand(1, generator=generator)
     foreign = torch.rand(batch, 1, grid, grid, generator=generator) < share
-    order = torch.randperm(batch * grid * grid, generator=generator).to(latents.device)
+    order = torch.randperm(batch * grid * grid, generator=generator)
+    order = to_device(order, latents.device)
     shuffled = _unpatch(_patches(latents, patch)[order], latents.shape, patch)
-    noise = torch.where(_enlarge(foreign.to(latents.device), patch), shuffled, gaussian)
+    foreign = to_device(foreign, latents.device)
+    noise = torch.where(_enlarge(foreign, patch), shuffled, gaussian)
     return _enlarge(kept, patch), noise
 
 

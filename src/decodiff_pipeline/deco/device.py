@@ -23,6 +23,7 @@ NEVER_TRIM = 2**31 - 1
 
 
 _preferred = ["auto"]
+_compiled = [False]
 
 
 def prefer_device(name: str) -> None:
@@ -32,6 +33,37 @@ def prefer_device(name: str) -> None:
         name: A :data:`Device`, or one GPU, such as ``cuda:1``.
     """
     _preferred[0] = name
+
+
+def prefer_compiled(compiled: bool) -> None:
+    """Say whether :func:`compile_where_preferred` compiles in this process from now on."""
+    _compiled[0] = compiled
+
+
+def is_compiled_preferred() -> bool:
+    """What :func:`prefer_compiled` was told; false without that."""
+    return _compiled[0]
+
+
+def compile_where_preferred(network: torch.nn.Module) -> None:
+    """Have a network compiled in place by ``torch.compile`` at its first passes, if so told.
+
+    Weights, their names and what is saved stay the same.
+    """
+    if _compiled[0]:
+        network.compile()
+
+
+def to_device(
+    tensor: torch.Tensor, device: torch.device | str, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """Copy a tensor from the CPU without waiting for the device.
+
+    PyTorch waits for all that a GPU has to do before it copies memory that is not pinned.
+    """
+    tensor = tensor.to(dtype or tensor.dtype)
+    pinned = str(device).startswith("cuda") and tensor.device.type == "cpu"
+    return (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=pinned)
 
 
 def resolve_device(name: str = "auto") -> str:

@@ -17,7 +17,7 @@ from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig, r
 
 # Imported at run time, as the parts below: diffusers looks for them in imported modules only.
 from decodiff_pipeline.deco.deviations import UsualDeviations  # noqa: TC001
-from decodiff_pipeline.deco.device import resolve_device
+from decodiff_pipeline.deco.device import compile_where_preferred, resolve_device
 from decodiff_pipeline.deco.discrepancy import (
     Discrepancies,
     anomaly_maps,
@@ -143,6 +143,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
             self.unet.bfloat16()
             if resolve_device() == "cpu":
                 self.unet.use_plain_attention()
+        compile_where_preferred(self.unet)
         return self
 
     @property

@@ -12,6 +12,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
 
+from decodiff_pipeline.deco.device import to_device
 from decodiff_pipeline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ class DeCoDiffScheduler(SchedulerMixin, ConfigMixin):
             like: Any tensor of the wanted dtype and device.
         """
         alpha_bar = self.alphas_cumprod[torch.as_tensor(timesteps).cpu()]
-        return (1 - alpha_bar).sqrt().reshape(-1, 1, 1, 1).to(like)
+        scale = (1 - alpha_bar).sqrt().reshape(-1, 1, 1, 1)
+        return to_device(scale, like.device, like.dtype)
 
     def shrinkage(self, timesteps: torch.Tensor | int, like: torch.Tensor) -> torch.Tensor:
         """c_t = (1 - sqrt(ᾱ_t)) / sqrt(1 - ᾱ_t), the share of -z in δ; shaped and placed as
@@ -149,7 +151,7 @@ class DeCoDiffScheduler(SchedulerMixin, ConfigMixin):
         """
         alpha_bar = self.alphas_cumprod[torch.as_tensor(timesteps).cpu()]
         shrink = (1 - alpha_bar.sqrt()) / (1 - alpha_bar).sqrt()
-        return shrink.reshape(-1, 1, 1, 1).to(like)
+        return to_device(shrink.reshape(-1, 1, 1, 1), like.device, like.dtype)
 
     def deviation(
         self,

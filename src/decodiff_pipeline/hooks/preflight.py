@@ -9,7 +9,7 @@ from kedro.framework.hooks import hook_impl
 from decodiff_pipeline.compute.config import ComputeConfig
 from decodiff_pipeline.data.regions import check_masks, load_regions
 from decodiff_pipeline.deco.config import require_places
-from decodiff_pipeline.deco.device import prefer_device
+from decodiff_pipeline.deco.device import prefer_compiled, prefer_device
 from decodiff_pipeline.deco.weights import locate
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ class PreflightHooks:
             ModelError: The weights that training is to start from cannot be had or do not fit.
         """
         if COMPUTE in catalog:
-            prefer_device(ComputeConfig.model_validate(catalog.load(COMPUTE)).device)
+            compute = ComputeConfig.model_validate(catalog.load(COMPUTE))
+            prefer_device(compute.device)
+            prefer_compiled(compute.compile)
         self._regions = None
         if {SCORING, PREPROCESSING} <= pipeline.inputs():
             scoring, geometry = catalog.load(SCORING), catalog.load(PREPROCESSING)

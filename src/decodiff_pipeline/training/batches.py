@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+
+from decodiff_pipeline.deco.device import to_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +48,8 @@ class Batches(ABC):
         category_balance: b in [0, 1]: a category of n images is drawn in proportion to n^(1-b),
             with replacement where b is not 0.
     """
+
+    in_threads = False  # whether a thread may make them
 
     def __init__(
         self,
@@ -104,6 +109,8 @@ class LatentBatches(Batches):
         reader: Latents, ``views`` in a row for each image.
     """
 
+    in_threads = True
+
     def __init__(
         self,
         reader: LatentReader,
@@ -131,3 +138,28 @@ class LatentBatches(Batches):
         views = torch.randint(self.views, (len(images),), generator=random)
         rows = images[chosen] * self.views + views[chosen]
         return images[chosen], self.reader.moments(rows.tolist())
+
+
+class BatchesAhead:
+    """Batches on a device, the next one made in a thread while the device computes.
+
+    Args:
+        threaded: Whether a thread is wanted, where it may make these batches.
+    """
+
+    def __init__(self, batches: Batches, device: torch.device, threaded: bool) -> None:
+        self._batches, self._device = batches, device
+        self._threaded = threaded and batches.in_threads
+        self._pool = ThreadPoolExecutor(1)
+        self._next: dict[int, Future[Batch]] = {}
+
+    def batch(self, number: int) -> Batch:
+        """As :meth:`Batches.batch`; batches are expected to be asked for in their order."""
+        if not self._threaded:
+            return self._make(number)
+        found = self._next.pop(number, None) or self._pool.submit(self._make, number)
+        self._next = {number + 1: self._pool.submit(self._make, number + 1)}
+        return found.result()
+
+    def _make(self, number: int) -> Batch:
+        return Batch(*(to_device(each, self._device) for each in self._batches.batch(number)))

@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from decodiff_pipeline.compute.config import use_threads
 from decodiff_pipeline.compute.group import ALONE, Group
-from decodiff_pipeline.deco.device import keep_freed_memory
+from decodiff_pipeline.deco.device import keep_freed_memory, to_device
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.errors import CheckpointError, ModelError
-from decodiff_pipeline.training.batches import Batch, Batches, generator
+from decodiff_pipeline.training.batches import Batch, Batches, BatchesAhead, generator
 from decodiff_pipeline.training.budget import Budget, measured_budget, planned_budget
 from decodiff_pipeline.training.checkpoints import (
     Checkpoint,
@@ -75,6 +75,7 @@ class TrainingRun:
         self.step = 0
         self.finished = False
         self.pending: list[float] = []
+        self.unread: list[torch.Tensor] = []
         self.obsolete: list[int] = []
         self.best = Selection()
         self.scheduler = DeCoDiffScheduler()
@@ -98,6 +99,7 @@ class TrainingRun:
         if self.config.monitored:
             self.validation.require(self.config.monitor)
         self.state = TrainingState(self.unet, self.config, self.group)
+        self.ahead = BatchesAhead(self.batches, self.state.device, not self.state.is_waiting)
         self.precision = {"bfloat16": self.state.bfloat16, **self.batches.identity()}
         if self.state.device.type == "cpu":
             keep_freed_memory()
@@ -147,7 +149,7 @@ class TrainingRun:
 
         def train_step(step: int) -> None:
             self.accumulate(step)
-            self.state.apply_gradients(rate=0.0)
+            self.state.apply_gradients(rate=0.0).item()
 
         def save() -> None:
             if self.group.first:
@@ -162,18 +164,19 @@ class TrainingRun:
 
     def _train(self) -> None:
         self.unet.train()
-        started, images = time.perf_counter(), 0
+        started, images, config = time.perf_counter(), 0, self.config
+        every = (config.log_every, config.validate_every, config.checkpoint_every)
         bar = tqdm(total=self.total, initial=self.step, desc="training", unit="steps",
-                   disable=not (self.config.progress_bar and self.group.first))  # fmt: skip
+                   disable=not (config.progress_bar and self.group.first))  # fmt: skip
         with bar:
             while not self.finished:
-                loss, seen = self._train_step()
-                self.pending.append(loss)
+                images += self._train_step()
                 self.step += 1
-                images += seen
                 speed = images / (time.perf_counter() - started)
-                bar.set_postfix(loss=f"{loss:.4f}", images_per_s=f"{speed:.1f}")
                 bar.update()
+                if self.state.is_waiting or any(map(self._due, every)):
+                    self._read_losses()
+                    bar.set_postfix(loss=f"{self.pending[-1]:.4f}", images_per_s=f"{speed:.1f}")
                 improved = self._log_row(speed)
                 self.finished = self.step == self.total or self._exhausted()
                 if improved or self.finished or self._due(self.config.checkpoint_every):
@@ -182,14 +185,27 @@ class TrainingRun:
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.total
 
-    def _train_step(self) -> tuple[float, int]:
+    def _train_step(self) -> int:
+        """An optimiser step; returns the number of images. The loss is read later."""
         loss, seen = self.accumulate(self.step)
-        norm = self.state.apply_gradients(self._rate()) if math.isfinite(loss) else math.nan
-        if not math.isfinite(loss):
-            raise self._diverged("loss", loss, self.step + 1)
-        if not math.isfinite(norm):
-            raise self._diverged("gradient's norm", norm, self.step + 1)
-        return loss, seen
+        norm = self.state.apply_gradients(self._rate())
+        self.unread.append(torch.stack([loss, norm.to(loss.dtype)]))
+        return seen
+
+    def _read_losses(self) -> None:
+        """Take losses and gradients' norms of the steps since the last time from the device.
+
+        Raises:
+            ModelError: One is no number.
+        """
+        shares = self.group.gather(torch.stack(self.unread).tolist())
+        self.unread.clear()
+        for step, found in enumerate(zip(*shares, strict=True), self.step + 1 - len(shares[0])):
+            loss, norm = sum(share for share, _ in found), found[0][1]
+            for name, value in (("loss", loss), ("gradient's norm", norm)):
+                if not math.isfinite(value):
+                    raise self._diverged(name, value, step)
+            self.pending.append(loss)
 
     def _diverged(self, name: str, value: float, step: int) -> ModelError:
         good = self._newest()
@@ -214,19 +230,23 @@ class TrainingRun:
             cosine_length=self.config.cosine_length,
         )
 
-    def accumulate(self, step: int) -> tuple[float, int]:
-        """Gradients of a step's batches; returns the mean loss and the number of images."""
-        mean, seen = 0.0, 0
+    def accumulate(self, step: int) -> tuple[torch.Tensor, int]:
+        """Gradients of a step's batches.
+
+        Returns:
+            What this process adds to the mean loss, float64 (), and the number of images.
+        """
+        mean, seen = torch.zeros((), dtype=self.state.loss_dtype, device=self.state.device), 0
         for part in range(self.config.accumulation):
             number = step * self.config.accumulation + part
             random = generator("corruption", self.config.seed, number)
-            batch = self._prepared(self.batches.batch(number))
+            batch = self._prepared(self.ahead.batch(number))
             loss = self._batch_loss(batch, random, last=part == self.config.accumulation - 1)
             mean += loss / self.config.accumulation
             seen += len(batch.latents)
         return mean, seen
 
-    def _batch_loss(self, batch: Batch, random: torch.Generator, *, last: bool) -> float:
+    def _batch_loss(self, batch: Batch, random: torch.Generator, *, last: bool) -> torch.Tensor:
         # Dropout draws from torch's global generator, on whatever device it runs. On the CPU each
         # process draws for the whole batch.
         own = 0 if self.state.device.type == "cpu" else self.group.rank
@@ -282,7 +302,7 @@ class TrainingRun:
         return True
 
     def _prepared(self, batch: Batch) -> Batch:
-        latents, category_ids = (tensor.to(self.state.device) for tensor in batch)
+        latents, category_ids = (to_device(tensor, self.state.device) for tensor in batch)
         return Batch(self.unet.standardise(latents), category_ids)
 
     def _save(self) -> None:

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from decodiff_pipeline.compute.group import ALONE, Group
 from decodiff_pipeline.deco.corruption import draw_corruption
+from decodiff_pipeline.deco.device import to_device
 from decodiff_pipeline.training.batches import Batch, generator
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def deviation_loss(
     timesteps = torch.randint(total, (len(latents),), generator=random)
     target = scheduler.deviation(latents, noise, mask, timesteps)
     corrupted = scheduler.add_deviation(latents, target, timesteps)
-    predicted = unet(corrupted[part], timesteps[part].to(latents.device), batch.category_ids[part])
+    steps = to_device(timesteps[part], latents.device)
+    predicted = unet(corrupted[part], steps, batch.category_ids[part])
     return functional.mse_loss(predicted.float(), target[part])
 
 

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.compute.group import ALONE, Group
-from decodiff_pipeline.deco.device import resolve_bfloat16, resolve_device
+from decodiff_pipeline.deco.device import compile_where_preferred, resolve_bfloat16, resolve_device
 from decodiff_pipeline.deco.unet import DeCoDiffUNet, QuickDropout, build_unet
 from decodiff_pipeline.errors import CheckpointError
 from decodiff_pipeline.training.muon import Muon
@@ -37,9 +37,11 @@ class TrainingState:
     def __init__(self, unet: DeCoDiffUNet, config: TrainingConfig, group: Group = ALONE) -> None:
         self.unet, self.group = unet, group
         self.device = torch.device(resolve_device())
+        self.loss_dtype = torch.float32 if self.device.type == "mps" else torch.float64
         self.bfloat16 = resolve_bfloat16(config.bfloat16, self.device)
         self.optimizers = new_optimizers(unet, config, bfloat16=self.bfloat16, group=group)
         unet.to(self.device)
+        compile_where_preferred(unet)
         self.network = self._shared(unet)
         self.accumulation = config.accumulation
         if self.device.type == "cpu" and self.bfloat16:
@@ -49,13 +51,18 @@ class TrainingState:
         self.clip = config.gradient_clip or math.inf
         self.ema = self._average()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether losses are looked at after every step: on the CPU that costs nothing."""
+        return self.device.type == "cpu"
+
     def autocast(self) -> torch.autocast:
         """Within the block the network computes in the precision that was configured."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
 
     def add_gradients(
         self, loss_of: Callable[[nn.Module, slice], torch.Tensor], count: int, *, last: bool
-    ) -> float:
+    ) -> torch.Tensor:
         """Add a batch's gradients, of which this process computes its part.
 
         Args:
@@ -64,7 +71,7 @@ class TrainingState:
             last: Whether no batch follows before the optimiser's step.
 
         Returns:
-            The mean loss over the whole batch, the same on all processes.
+            What this process adds to the mean loss over the whole batch: float64 ().
         """
         part = self.group.part(count)
         weight = (part.stop - part.start) / count
@@ -78,9 +85,7 @@ class TrainingState:
                 loss = loss_of(self.network, part)
             # The mean over the processes is what each one gets.
             (loss * (weight * self.group.size) / self.accumulation).backward()
-        if self.group.size == 1:
-            return loss.item()
-        return sum(self.group.gather(loss.item() * weight))
+        return loss.detach().to(self.loss_dtype) * weight
 
     def _exchange(self, last: bool) -> AbstractContextManager[object]:
         if last or not isinstance(self.network, DistributedDataParallel):
@@ -93,14 +98,15 @@ class TrainingState:
         # Queries and keys of the one-token cross-attention have no gradient.
         return DistributedDataParallel(unet, find_unused_parameters=True)
 
-    def apply_gradients(self, rate: float) -> float:
-        """One optimiser step with the summed gradients, unless they are not finite.
+    def apply_gradients(self, rate: float) -> torch.Tensor:
+        """One optimiser step with the summed gradients.
 
         Returns:
-            Norm of the gradient before clipping. Where it is not finite nothing was changed.
+            Norm of the gradient before clipping, float (). Where it is not finite nothing was
+            changed on the CPU; on a GPU, which is not waited for, all weights are NaN.
         """
-        norm = torch.nn.utils.clip_grad_norm_(self.unet.parameters(), self.clip).item()
-        if math.isfinite(norm):
+        norm = torch.nn.utils.clip_grad_norm_(self.unet.parameters(), self.clip)
+        if not self.is_waiting or norm.isfinite():
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = rate
