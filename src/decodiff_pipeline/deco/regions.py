@@ -106,7 +106,7 @@ def latent_cells(inside: np.ndarray, side: int) -> np.ndarray:
     """
     per_cell = inside.shape[-1] // side
     cells = inside.reshape(len(inside), side, per_cell, side, per_cell)
-    return cells.all((2, 4))
+    return np.asarray(cells.all((2, 4)))
 
 
 def full_size_map(
