@@ -12,6 +12,7 @@ import pytest
 from decodiff_pipeline.app import inspection, server
 from decodiff_pipeline.app.jobs import Jobs
 from decodiff_pipeline.app.messages import without_paths
+from decodiff_pipeline.deco.regions import EVERYTHING
 from decodiff_pipeline.errors import ConfigurationError, ImageError
 from decodiff_pipeline.serving.scorer import Scorer
 
@@ -53,6 +54,8 @@ def test_boxes_and_map_are_drawn_in_the_pixels_of_the_image(scorer: Scorer, raw:
     assert 'viewBox="0 0 60 50"' in page
     assert page.count("<rect") == min(len(one.answer.detections or ()), inspection.MOST_BOXES)
     assert "heat" in page
+    assert "counted" not in page
+    assert "counted" in inspection.layers(image, one.answer, EVERYTHING)
     assert inspection.reconstruction(image, "mono", scorer.pipeline).size == (60, 50)
     assert one.at(1.0).answer.decision == "good"  # type: ignore[union-attr]
     assert one.at(0.0).answer.decision == "defective"  # type: ignore[union-attr]

@@ -100,7 +100,7 @@ class InspectTab:
         version, answer = self._context.versions.served(), one.answer
         pipeline = version.scorer.pipeline
         image = inspection.opened(one, pipeline)
-        view = inspection.layers(image, answer)
+        view = inspection.layers(image, answer, pipeline.regions.get(str(answer.category)))
         if answer.category == UNKNOWN:
             return view, f"<p>{inspection.escape(inspection.line(one))}</p>", gr.skip(), ""
         category = str(answer.category)

@@ -16,13 +16,14 @@ from decodiff_pipeline.data.decoding import decode
 from decodiff_pipeline.deco.assembly import decide
 from decodiff_pipeline.deco.geometry import to_original
 from decodiff_pipeline.errors import ImageError, ModelError
-from decodiff_pipeline.reporting.pictures import data_uri, fitted, heat
+from decodiff_pipeline.reporting.pictures import data_uri, fitted, heat, outline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from decodiff_pipeline.deco.detections import Detection
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+    from decodiff_pipeline.deco.regions import Region
     from decodiff_pipeline.serving.answer import Answer
     from decodiff_pipeline.serving.scorer import Scorer
 
@@ -114,8 +115,12 @@ def line(one: Inspected) -> str:
     return f"{one.name}: {answer.decision or 'scored'}, {answer.score:.3f} ({limit})"
 
 
-def layers(image: Image.Image, answer: Answer) -> str:
-    """HTML of an image below its heat map and its boxes, which the page's sliders blend."""
+def layers(image: Image.Image, answer: Answer, region: Region | None = None) -> str:
+    """HTML of an image below its heat map and its boxes, which the page's sliders blend.
+
+    Args:
+        region: What of the image counts, to be outlined; ``None`` for all of it.
+    """
     width, height = image.size
     shown = image.convert("RGB").resize(fitted(image.size, SIDE))
     parts = [f'<img src="{data_uri(shown, BUDGET)}" alt="the image">']
@@ -131,6 +136,9 @@ def layers(image: Image.Image, answer: Answer) -> str:
         f'<text x="{box.x}" y="{max(box.y, size)}" font-size="{size}">{number}</text>'
         for number, box in enumerate(_shown(answer.detections), start=1)
     )
+    if region is not None:
+        path, scale = outline(region.at(shown.size), shown.size), width / shown.width
+        boxes += f'<path class="counted" transform="scale({scale})" d="{path}"/>'
     drawing = f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{boxes}</svg>'
     ratio = f"aspect-ratio: {width} / {height}"
     return (

@@ -10,7 +10,9 @@ footer { display: none !important; }
 .layers > * { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; }
 .layers > img:first-child { image-rendering: auto; }
 .layers .heat { opacity: var(--heat); }
-.layers rect { fill: none; stroke: #00e5ff; stroke-width: 2px; vector-effect: non-scaling-stroke; }
+.layers rect { stroke: #00e5ff; stroke-width: 2px; }
+.layers rect, .layers .counted { fill: none; vector-effect: non-scaling-stroke; }
+.layers .counted { stroke: #fff; stroke-width: 1px; stroke-dasharray: 5 4; }
 .layers text { fill: #00e5ff; font-weight: 700; }
 figure { margin: .5rem 0; }
 figure img { max-width: 100%; max-height: 22rem; }
