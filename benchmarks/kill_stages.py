@@ -1,32 +1,31 @@
-"""The stages of the loop killed at random moments, and what each kill left behind.
+"""Stages of the loop killed at random moments, and what each kill left behind.
 
-``python -m benchmarks.kill_stages --kills 30 --seed 0`` makes a project with a tiny trained model,
-and then runs validation, caching, evaluation, registration, promotion and rollback in turn. Each is
-killed (SIGKILL, with all its processes) at a uniformly random moment of its usual length, checked,
-run again to its end, and checked again:
+``python -m benchmarks.kill_stages --kills 100 --store sqlite --results kills.jsonl``, then the same
+with ``--store postgresql`` (`deploy/server.sh`, needs Debian's ``postgresql``). A project with a
+tiny trained model and three champions is made; then validation, caching, evaluation, registration,
+promotion and rollback run in turn, and now and then a whole retraining with DVC. Each is killed
+(SIGKILL, with all its processes) at a uniformly random moment of its usual length, checked, run
+again to its end, and checked again:
 
 - files of other stages are as they were, and every report is absent, the old one or complete;
 - ``champion`` is what it was or what the stage makes it, and its files have the digest of its tag;
-- no line of the audit log is lost, and the SQLite database is sound;
-- the next run ends well, and makes what it makes without a kill, or says what to do.
+- no line of the audit log is lost, and at the end of the second run it explains every champion;
+- a rollback goes back one version, a registration and a promotion do what they do without a kill;
+- the second run ends well, and makes what it makes without a kill, or says what to do.
 
-It uses the MLflow server of ``MLFLOW_TRACKING_URI`` (`deploy/server.sh` starts one on PostgreSQL),
-else SQLite in the project, prints one JSON line, and returns 1 where something did not hold.
+Every kill is a line of the results; a call with the same file goes on to the number asked for. It
+prints a table, and returns 1 where something did not hold.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import itertools
 import json
-import multiprocessing
-import os
 import random
 import shutil
 import signal
-import sqlite3
 import sys
 import tempfile
 import time
@@ -36,48 +35,44 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from benchmarks.preloaded import Preloaded
+from benchmarks.tiny_project import (
+    DATASET,
+    FIXTURES,
+    REPORTS,
+    Broken,
+    Project,
+    kill,
+    unexplained,
+    wait_until,
+)
 from decodiff_pipeline.data.latent_cache import LatentCache
 from decodiff_pipeline.deco.digests import sha256_of
-from decodiff_pipeline.errors import DecodiffError
 
 if TYPE_CHECKING:
-    from multiprocessing.process import BaseProcess
+    from collections.abc import Iterator
 
-ROOT = Path(__file__).parents[1]
-DATASET = "elpv"  # whose paths are the default
-MODEL = f"decodiff-{DATASET}"
-FIXTURES = ROOT / "tests" / "contract" / "fixtures"  # a few images, a tiny autoencoder
-FORKS = multiprocessing.get_context("forkserver")  # libraries are imported once
-PRELOADED = ["decodiff_pipeline.training.setup", "decodiff_pipeline.registry.registration",
-             "great_expectations", "mlflow", "kedro.framework.session", "matplotlib.figure",
-             "sklearn.metrics"]  # fmt: skip
-PARAMETERS: dict[str, dict[str, Any]] = {
-    "data": {"layout": "mvtec", "workers": 1, "val_fraction": 0.25, "calibration_fraction": 0.25},
-    "validation": {"min_train_images": 1},
-    "preprocessing": {"resize": 32, "image_size": 32},
-    "autoencoder": {"source": str(FIXTURES / "autoencoder")},
-    "latent_cache": {"views": 2, "batch_size": 4},
-    "training": {"steps": 2, "batch_size": 4, "progress_bar": False},
-    "evaluation": {"resamples": 100, "review_images": 0, "synthetic_images": 4},
-    "promotion": {"resamples": 100, "serving": {"images": 2}, "override_reason": "a trial"},
-    "rollback": {"reason": "a trial"},
-}
+RETRAININGS = 4  # rounds of the others for one of these, which takes ten times as long
+HISTORY = 3  # champions before the first kill
 
 
 class Stage(NamedTuple):
-    """A pipeline that is killed.
+    """What is killed.
 
     Attributes:
+        name: Of the pipeline, or ``retraining``.
         removed: What it has made before and shall make anew, below ``data``.
         written: What else it writes there; all other files must stay as they are.
+        moves: Whether it writes to the registry.
     """
 
-    pipeline: str
+    name: str
     removed: tuple[str, ...]
     written: tuple[str, ...]
+    moves: bool = False
 
 
-REPORTS = f"08_reporting/{DATASET}"
+LOG = f"{REPORTS}/promotion_log"
 STAGES = (
     Stage("data_validation", (), ("02_intermediate", "03_primary", f"{REPORTS}/validation")),
     Stage("latent_caching", ("04_feature",), ()),
@@ -86,261 +81,249 @@ STAGES = (
         ("07_model_output",),
         (REPORTS, f"06_models/{DATASET}/thresholds", f"06_models/{DATASET}/monitoring"),
     ),
-    Stage("registration", (), (f"{REPORTS}/registration",)),
-    Stage("promotion", (), (f"{REPORTS}/promotion", f"07_model_output/{DATASET}/promotion")),
-    Stage("rollback", (), (f"{REPORTS}/rollback", f"{REPORTS}/promotion_log")),
+    Stage("registration", (), (f"{REPORTS}/registration",), moves=True),
+    Stage("promotion", (), (f"{REPORTS}/promotion", f"07_model_output/{DATASET}"), moves=True),
+    Stage("rollback", (), (f"{REPORTS}/rollback", LOG), moves=True),
 )
+RETRAINING = Stage("retraining", (), ("0",), moves=True)
 
 
-class Broken(Exception):
-    """Something did not hold."""
-
-
-class Project:
-    """A project folder with a tiny trained model, and the registry that it writes to."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.max_pixels = 40_000_000  # other limits make another version of the same model
-        self.data = folder / "data"
-        self.log = self.data / REPORTS / "promotion_log.jsonl"
-        for name in ("conf", "pyproject.toml", "src", ".telemetry"):
-            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-            copy(ROOT / name, folder / name)
-        shutil.copytree(FIXTURES / "raw", self.data / "01_raw" / DATASET)
-
-    def start(self, pipelines: str) -> BaseProcess:
-        """Start a run in a process of its own, which leads a group."""
-        parameters = {**PARAMETERS, "registration": {"max_pixels": self.max_pixels}}
-        said = self.folder / "said.json"
-        said.unlink(missing_ok=True)
-        process = FORKS.Process(target=run, args=(self.folder, pipelines, parameters, said))
-        process.start()
-        return process
-
-    def finish(self, pipelines: str) -> tuple[float, str]:
-        """Run to the end; returns the seconds, and what an error said."""
-        began = time.perf_counter()
-        process = self.start(pipelines)
-        process.join()
-        said = self.folder / "said.json"
-        if not said.is_file():
-            msg = f"{pipelines} ended with exit code {process.exitcode} and a traceback"
-            raise Broken(msg)
-        return time.perf_counter() - began, json.loads(said.read_text())
-
-    def digests(self) -> dict[str, str]:
-        """SHA-256 of every file below ``data`` by its path."""
-        return {
-            path.relative_to(self.data).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in self.data.rglob("*")
-            if path.is_file()
-        }
-
-    def lines(self) -> list[str]:
-        """The audit log."""
-        return self.log.read_text().splitlines() if self.log.is_file() else []
-
-    def aliases(self) -> dict[str, str]:
-        from mlflow import MlflowClient
-
-        found = MlflowClient().get_registered_model(MODEL).aliases
-        return {alias: str(number) for alias, number in found.items()}
-
-
-def run(folder: Path, pipelines: str, parameters: dict[str, Any], said: Path) -> None:
-    """Run pipelines as `kedro run` does, and write down that it ended, or the error's sentence."""
-    os.setsid()
-    os.chdir(folder)
-    with (folder / "output").open("w") as output:
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
-    from kedro.framework.session import KedroSession
-    from kedro.framework.startup import bootstrap_project
-
-    bootstrap_project(folder)
-    sentence = ""
-    try:
-        with KedroSession.create(folder, runtime_params=parameters) as session:
-            session.run(pipeline_names=pipelines.split(","))
-    except DecodiffError as error:
-        sentence = str(error)
-    said.write_text(json.dumps(sentence))
-
-
-def kill(process: BaseProcess) -> bool:
-    """Kill a run with all its processes; returns whether it was still running."""
-    running = process.is_alive()
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid or 0, signal.SIGKILL)
-    process.kill()
-    process.join()
-    return running
-
-
-def check_files(project: Project, stage: Stage, before: dict[str, str]) -> None:
-    """Other stages' files are as they were; what is there can be read."""
-    own = tuple(stage.written) + stage.removed
-    for name, digest in before.items():
-        if name.startswith(own) or name.startswith(f"{REPORTS}/promotion_log"):
-            continue
-        path = project.data / name
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            raise Broken(f"{name} of another stage was changed or lost")
-    for path in (project.data / REPORTS).rglob("*.json"):
-        json.loads(path.read_text())
-    for path in project.data.rglob("*.parquet"):
-        if not path.name.startswith("."):
-            pd.read_parquet(path)
-
-
-def check_log(project: Project, before: list[str]) -> None:
-    """Lines are never lost nor halved."""
-    now = project.lines()
-    if now[: len(before)] != before:
-        raise Broken("a line of the audit log was lost")
-    for line in now:
-        json.loads(line)
-
-
-def made(project: Project, pipeline: str) -> str:
+def made(project: Project, stage: str) -> str:
     """Digest of what a stage makes, whatever lies around it."""
-    if pipeline == "latent_caching":
+    if stage == "latent_caching":
         cache = LatentCache(project.data / "04_feature" / DATASET / "latents")
         keys = sorted(set(cache.index()["key"]))
         reader = cache.reader(keys)  # one by one: masks have another shape
         parts = [part for row in range(len(keys)) for part in reader.moments([row])]
         return sha256_of([keys, *(part.numpy().tobytes().hex() for part in parts)])
-    if pipeline == "data_validation":
+    if stage == "data_validation":
         table = pd.read_parquet(project.data / "03_primary" / DATASET / "manifest.parquet")
         return sha256_of(table.astype(str).to_dict("records"))
-    if pipeline == "evaluation":
+    if stage == "evaluation":
         metrics = json.loads((project.data / REPORTS / "metrics.json").read_text())
         return sha256_of([metrics["categories"], metrics["mean"]])
     return ""
 
 
-def check_registry(project: Project, allowed: set[str | None]) -> None:
-    """The champion is one of those allowed, its files are the registered ones."""
-    import mlflow
-
-    from decodiff_pipeline.serving.served_version import differing
-
-    champion = project.aliases().get("champion")
-    if champion not in allowed:
-        raise Broken(f"champion is version {champion}, and not one of {allowed}")
-    if champion is not None:
-        tags = mlflow.MlflowClient().get_model_version(MODEL, champion).tags
-        with tempfile.TemporaryDirectory() as folder:
-            mlflow.artifacts.download_artifacts(f"models:/{MODEL}/{champion}", dst_path=folder)
-            if changed := differing(Path(folder), tags):
-                raise Broken(f"files of the champion, version {champion}, changed: {changed}")
-    database = project.folder / "mlflow.db"
-    if database.is_file():
-        with contextlib.closing(sqlite3.connect(database)) as connection:
-            if connection.execute("PRAGMA integrity_check").fetchone() != ("ok",):
-                raise Broken("the SQLite database is damaged")
-
-
 class Trial:
     """Stages that are killed in turn."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.project = Project(folder)
+    def __init__(self, project: Project, seed: int) -> None:
+        self.project = project
         self.draw = random.Random(seed)  # noqa: S311 (no secret)
+        self.max_pixels = 40_000_000  # another limit makes another version of the same model
+        self.images = 0
         self.seconds: dict[str, float] = {}
         self.reference: dict[str, str] = {}
-        self.kills: Counter[str] = Counter()
-        self.said: Counter[str] = Counter()
-        self.broken: list[str] = []
+
+    def command(self, stage: str) -> list[str]:
+        """What is typed."""
+        if stage == "retraining":
+            return ["python", "-m", "decodiff_pipeline.retrain", "--commit"]
+        given = {
+            "registration": f"registration.max_pixels={self.max_pixels}",
+            "rollback": "rollback.reason=a trial",
+        }
+        more = ["--params", given[stage]] if stage in given else []
+        return ["kedro", "run", "--pipelines", stage, *more]
 
     def begin(self) -> None:
-        """Train, and make the first champion; nothing is killed yet."""
-        first = ("data_validation", "latent_caching", "training", "evaluation", "registration")
-        for pipeline in (*first, "promotion"):
-            self.seconds[pipeline], sentence = self.project.finish(pipeline)
-            if sentence:
-                raise Broken(f"{pipeline}: {sentence}")
-        for stage in STAGES:
-            self.reference[stage.pipeline] = made(self.project, stage.pipeline)
+        """Train, make champions, and commit; nothing is killed yet."""
+        for command in (
+            ("git", "init", "--quiet", "--initial-branch", "main"),
+            ("python", "-m", "decodiff_pipeline.dvc_stages"),
+            ("dvc", "remote", "add", "--default", "storage", str(self.project.folder) + ".remote"),
+            ("dvc", "add", "--quiet", f"data/01_raw/{DATASET}"),
+            ("dvc", "push", "--quiet"),
+        ):
+            self.project.must(*command)
+        for stage in ("data_validation", "latent_caching", "visibility", "training", "evaluation"):
+            self.timed(stage)
+        for _ in range(HISTORY):
+            self.max_pixels += 1
+            self.timed("registration")
+            self.timed("promotion")
+        self.project.must("python", "-m", "decodiff_pipeline.record")
+        self.refresh()
 
-    def round(self, stage: Stage) -> None:
-        """Kill a stage, check, run it again, check."""
-        project, pipeline = self.project, stage.pipeline
+    def timed(self, stage: str) -> None:
+        began = time.perf_counter()
+        self.project.must(*self.command(stage))
+        self.seconds[stage] = time.perf_counter() - began
+
+    def commit(self) -> None:
+        self.project.must("git", "add", "--all")
+        self.project.must("git", "commit", "--quiet", "--message", "State", "--allow-empty")
+
+    def new_image(self) -> None:
+        """Another training image, so that every stage of a retraining has something to do."""
+        folder = self.project.data / "01_raw" / DATASET / "nut" / "train" / "good"
+        data = (FIXTURES / "raw" / "nut" / "train" / "good" / "000.png").read_bytes()
+        self.images += 1  # bytes after the end of a PNG make another file of the same picture
+        (folder / f"new{self.images}.png").write_bytes(data + bytes([self.images % 256, 1]))
+        self.project.must("dvc", "add", "--quiet", f"data/01_raw/{DATASET}")
+        self.commit()
+
+    def round(self, stage: Stage) -> dict[str, Any]:
+        """Kill a stage, check, run it again, check; returns the record."""
+        project = self.project
         for name in stage.removed:
             shutil.rmtree(project.data / name, ignore_errors=True)
+        self.max_pixels += stage.name == "registration"
+        if stage is RETRAINING:
+            self.new_image()
         files, lines, aliases = project.digests(), project.lines(), project.aliases()
-        champion = aliases.get("champion")
-        allowed: set[str | None] = {champion}
-        allowed |= {"promotion": {aliases.get("challenger")},
-                    "rollback": {aliases.get("previous")}}.get(pipeline, set())  # fmt: skip
-        project.max_pixels += pipeline == "registration"
-        usual = self.seconds.setdefault(pipeline, self.seconds["registration"])
-        process = project.start(pipeline)
-        process.join(self.draw.uniform(0, usual))
-        if kill(process):
-            self.kills[pipeline] += 1
-        self.check(stage, files, lines, allowed)
-        seconds, sentence = project.finish(pipeline)
-        self.seconds[pipeline] = min(seconds, 2 * usual)
-        if sentence:
-            self.said[f"{pipeline}: {sentence}"] += 1
-        elif pipeline in ("promotion", "registration"):
-            alias = {"promotion": "champion", "registration": "challenger"}[pipeline]
-            newest = project.aliases().get("challenger")
-            if project.aliases().get(alias) != newest or newest == champion:
-                raise Broken(f"{alias} is not the version that {pipeline} was to make it")
-        self.check(stage, files, lines, allowed | {project.aliases().get("champion")})
-        if self.reference[pipeline] != made(project, pipeline):
-            raise Broken(f"{pipeline} made something else than without a kill")
+        usual = self.seconds.get(stage.name, 3 * self.seconds["evaluation"])
+        usual = usual if stage.name != "rollback" else min(usual, self.seconds["registration"])
+        after = self.draw.uniform(0, usual)
+        process = project.start(*self.command(stage.name))
+        wait_until(after, process)
+        record: dict[str, Any] = {
+            "stage": stage.name,
+            "after": round(after, 2),
+            "broken": "",
+            "said": "",
+            "usual": round(usual, 2),
+            "hit": kill(process),
+        }
+        project.wait()
+        try:
+            self.check(stage, files, lines, self.allowed(stage, aliases))
+            done = len(project.lines()) > len(lines)
+            began = time.perf_counter()
+            record["said"] = project.run(*self.command(stage.name))
+            self.seconds[stage.name] = min(time.perf_counter() - began, 2 * usual)
+            self.check_result(stage, aliases, record["said"], done)
+            self.check(stage, files, lines, {project.aliases().get("champion")})
+            if found := unexplained(project.lines(), project.aliases().get("champion")):
+                raise Broken(f"the audit log does not explain: {found}")
+        except (Broken, ValueError, OSError) as error:
+            record["broken"] = repr(error)
+        return record
+
+    def allowed(self, stage: Stage, aliases: dict[str, str]) -> set[str | None]:
+        """Which versions may be champion where a stage was killed."""
+        after = {"promotion": "challenger", "rollback": "previous"}.get(stage.name, "champion")
+        more = {str(int(aliases["challenger"]) + 1)} if stage is RETRAINING else set()
+        return {aliases.get("champion"), aliases.get(after), *more}
+
+    def check_result(self, stage: Stage, before: dict[str, str], said: str, done: bool) -> None:
+        """What the second run has made of it."""
+        aliases = self.project.aliases()
+        champion, newest = aliases.get("champion"), aliases.get("challenger")
+        if stage.name == "rollback":
+            if not said and not done and champion != before.get("previous"):
+                raise Broken(f"went back from {before} to version {champion}")
+        elif stage.moves and not said:
+            if int(newest or 0) != int(before["challenger"]) + (stage.name != "promotion"):
+                raise Broken(f"challenger is version {newest} after {before}")
+            if stage.name != "registration" and champion != newest:
+                raise Broken(f"champion is version {champion}, and not {newest}")
+        if self.reference.get(stage.name, "") != made(self.project, stage.name):
+            raise Broken("it made something else than without a kill")
 
     def check(
-        self, stage: Stage, files: dict[str, str], lines: list[str], allowed: set[str | None]
+        self, stage: Stage, files: dict[str, str], lines: list[Any], allowed: set[str | None]
     ) -> None:
-        check_files(self.project, stage, files)
-        check_log(self.project, lines)
-        check_registry(self.project, allowed)
+        """What holds after every kill and every run."""
+        now = self.project.digests()
+        own = (*stage.written, *stage.removed, LOG)
+        changed = [name for name in files if files[name] != now.get(name)]
+        if others := [name for name in changed if not name.startswith(own)]:
+            raise Broken(f"{others} of other stages were changed or lost")
+        self.project.check_reports()
+        if self.project.lines()[: len(lines)] != lines:
+            raise Broken("a line of the audit log was lost")
+        champion = self.project.check_registry() if stage.moves else None
+        if stage.moves and champion not in allowed:
+            raise Broken(f"champion is version {champion}, and not one of {allowed}")
 
-    def kill_until(self, kills: int) -> dict[str, Any]:
-        """Go on until so many kills have hit; returns the record."""
-        for stage in itertools.cycle(STAGES):
-            if self.kills.total() >= kills:
-                break
-            try:
-                self.round(stage)
-            except (Broken, DecodiffError, ValueError, OSError) as error:
-                self.broken.append(f"{stage.pipeline}: {error!r}")
-            print(stage.pipeline, self.kills.total(), self.broken[-1:], file=sys.stderr, flush=True)
-        return {
-            "kills": self.kills.total(),
-            "by_stage": dict(self.kills),
-            "store": os.environ["MLFLOW_TRACKING_URI"].partition(":")[0],
-            "aliases": self.project.aliases(),
-            "audit_lines": len(self.project.lines()),
-            "said": dict(self.said),
-            "broken": self.broken,
-        }
+    def refresh(self) -> None:
+        """What is there now is right, and is committed."""
+        self.commit()
+        for stage in STAGES:
+            self.reference[stage.name] = made(self.project, stage.name)
+
+
+def order() -> Iterator[Stage]:
+    """The stages for ever."""
+    for number in itertools.count(1):
+        yield from STAGES
+        if number % RETRAININGS == 0:
+            yield RETRAINING
+
+
+@contextlib.contextmanager
+def store(kind: str, home: Path) -> Iterator[str]:
+    """URI of MLflow's store."""
+    if kind == "sqlite":
+        yield f"sqlite:///{home}/mlflow.db"
+        return
+    from tests.team.conftest import mlflow_server
+
+    with mlflow_server(home / "server") as uri:
+        yield uri
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The results so far."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """Kills by stage and store, and what did not hold."""
+    kills = Counter((one["stage"], one["store"]) for one in records if one["hit"])
+    stores = sorted({one["store"] for one in records})
+    rows = [("stage", *stores), *((s.name, *(kills[s.name, k] for k in stores))
+            for s in (*STAGES, RETRAINING))]  # fmt: skip
+    rows.append(("all", *(sum(n for (_, k), n in kills.items() if k == kind) for kind in stores)))
+    text = ["".join(f"{cell!s:>16}" for cell in row) for row in rows]
+    said = Counter(f"{one['stage']} said: {one['said']}" for one in records if one["said"])
+    text += [f"{count} x {sentence}" for sentence, count in said.most_common()]
+    text += [f"BROKEN {one['store']} {one['stage']}: {one['broken']}"
+             for one in records if one["broken"]]  # fmt: skip
+    return "\n".join(text)
 
 
 def main() -> int:
-    """Print one JSON line; 0 where everything held."""
+    """Kill until so many kills are in the results; 0 where everything held."""
     parser = argparse.ArgumentParser(description=__doc__, prog="benchmarks.kill_stages")
-    parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=100, help="of this store, earlier ones too")
+    parser.add_argument("--store", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--results", type=Path, default=Path("kills.jsonl"))
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        os.environ.update(
-            PYTHONPATH=str(ROOT / "src"),
-            DO_NOT_TRACK="true",
-            MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false",
-        )
-        FORKS.set_forkserver_preload(PRELOADED)
-        trial = Trial(Path(folder), options.seed)
-        trial.begin()
-        record = trial.kill_until(options.kills)
-    print(json.dumps(record))
-    return 0 if not record["broken"] else 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # cleans up
+    wanted = [one for one in read(options.results) if one["store"] == options.store]
+    hits = sum(one["hit"] for one in wanted)
+    home = Path(tempfile.mkdtemp(prefix="kill"))
+    home.chmod(0o755)  # PostgreSQL's account enters it
+    preloaded = None
+    try:
+        with store(options.store, home) as uri:
+            if hits < options.kills:
+                project = Project.make(
+                    home / "line", uri, {"promotion": {"override_reason": "a trial"}}
+                )
+                project.preloaded = preloaded = Preloaded(home / "p", project.folder)
+                trial = Trial(project, seed=len(wanted))
+                trial.begin()
+            for stage in order():
+                if hits >= options.kills:
+                    break
+                one = {"store": options.store, **trial.round(stage)}
+                hits += one["hit"]
+                with options.results.open("a") as file:
+                    file.write(json.dumps(one) + "\n")
+                print(hits, one, file=sys.stderr, flush=True)
+                if stage is RETRAINING:
+                    trial.refresh()
+    finally:
+        if preloaded is not None:
+            preloaded.close()
+        shutil.rmtree(home, ignore_errors=True)
+    records = read(options.results)
+    print(table(records))
+    return int(any(one["broken"] for one in records))
 
 
 if __name__ == "__main__":
