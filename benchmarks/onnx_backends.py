@@ -17,7 +17,6 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 import torch
 from diffusers import AutoencoderTiny
@@ -26,8 +25,8 @@ from decodiff_pipeline.deco.autoencoder import decode, encode
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.deco.unet import build_unet
-from decodiff_pipeline.export import onnx_model
 from decodiff_pipeline.export.onnx_export import export
+from decodiff_pipeline.export.onnx_model import attach
 from decodiff_pipeline.serving.scorer import load_pipeline
 
 if TYPE_CHECKING:
@@ -71,8 +70,8 @@ def run(
         pipelines = {"torch": load_pipeline(model).to("cpu")}
         pipelines["onnxruntime"] = load_pipeline(model, onnx)
         if find_spec("openvino"):
-            with patch.object(onnx_model, "Session", OpenVinoSession):
-                pipelines["openvino"] = load_pipeline(model, onnx)
+            pipelines["openvino"] = load_pipeline(model)
+            attach(pipelines["openvino"], onnx, OpenVinoSession)
     for batch in batches:
         for part, calls in _calls(pipelines, batch).items():
             yield from _compared(f"{part}_{batch}", calls, batch, rounds)

@@ -11,19 +11,29 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from benchmarks import onnx_backends
 from diffusers import AutoencoderKL
 from PIL import Image
+from tests.conftest import textured
 
 from decodiff_pipeline.data.manifest import DataConfig
 from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.errors import ConfigurationError, ModelError
-from decodiff_pipeline.export import onnx_export
+from decodiff_pipeline.export import onnx_export, onnx_model
 from decodiff_pipeline.export.onnx_export import export, main
 from decodiff_pipeline.export.onnx_model import check_export, use_onnx
 from decodiff_pipeline.export.onnx_parity import TOLERANCE, parity
+from decodiff_pipeline.export.onnx_precision import (
+    LIMITS,
+    Measured,
+    _require_parity,
+    convert,
+    read_conversion,
+)
 from decodiff_pipeline.inference.config import InferenceConfig
 from decodiff_pipeline.inference.source import InferenceSource
 from decodiff_pipeline.inference.store import InferenceStore
@@ -94,6 +104,89 @@ def test_onnx_runtime_scores_as_torch_does(
     assert np.abs(found.scores - expected.scores).max() <= TOLERANCE
     assert np.abs(found.anomaly_maps - expected.anomaly_maps).max() <= TOLERANCE
     assert np.ptp(expected.scores) > 10 * TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A manifest of random textures and the folder of its images."""
+    folder = tmp_path_factory.mktemp("labelled")
+    rows = []
+    for number in range(24):
+        category, path = ("mono", "poly")[number % 2], f"{number}.png"
+        textured(number).save(folder / path)
+        split = "train" if number < 8 else "test"
+        label = "good" if number < 16 else "defective"
+        rows.append([category, split, label, path, f"{number:064x}", None])
+    columns = ["category", "split", "label", "path", "sha256", "mask_path"]
+    pd.DataFrame(rows, columns=columns).to_parquet(folder / "manifest.parquet")
+    return folder / "manifest.parquet", folder
+
+
+@pytest.mark.parametrize(
+    ("precision", "parts", "size"), [("float16", onnx_model.PARTS, 0.7), ("int8", ("decoder",), 2)]
+)
+def test_a_lower_precision_measures_the_same(
+    tiny_model: Path,
+    exported: Path,
+    labelled: tuple[Path, Path],
+    tmp_path: Path,
+    precision: Any,
+    parts: Any,
+    size: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("decodiff_pipeline.export.onnx_precision.LIMITS", dict.fromkeys(LIMITS, 1))
+    folder = Path(shutil.copytree(exported, tmp_path / "onnx"))
+    conversion = read_conversion(precision, (), *labelled, 3)
+    assert conversion.parts == parts
+    pipeline = load_pipeline(tiny_model, exported)
+    told = convert(pipeline, folder, conversion)
+    assert set(told["metrics"]) == {"float32", precision}
+    assert set(told["metrics"][precision]) == {"mono", "poly"}
+    for part in onnx_model.PARTS:
+        before, after = (file / f"{part}.onnx" for file in (exported, folder))
+        assert (after.read_bytes() == before.read_bytes()) == (part not in parts)
+    assert sum(file.stat().st_size for file in folder.glob("*.onnx")) < size * sum(
+        file.stat().st_size for file in exported.glob("*.onnx")
+    )
+
+
+def test_a_precision_that_measures_otherwise_is_refused() -> None:
+    expected = Measured({"mono": {"image_auroc": 0.9, "pixel_ap": 0.5}}, np.zeros(1))
+    for metrics in (
+        {"image_auroc": 0.897, "pixel_ap": 0.5},
+        {"image_auroc": 0.9, "pixel_ap": 0.506},
+    ):
+        with pytest.raises(ModelError, match=r"int8 differs from float32 .* of mono is 0\."):
+            _require_parity(Measured({"mono": metrics}, np.zeros(1)), expected, "int8")
+    _require_parity(expected, expected, "int8")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "images", "number", "message"),
+    [
+        (None, None, 1, "name them with --manifest"),
+        ("nowhere", "x", 1, "nowhere cannot be read"),
+        ("", "x", 0, "--test-images is 0"),
+    ],
+)
+def test_a_lower_precision_needs_labelled_images(
+    labelled: tuple[Path, Path], manifest: str | None, images: str, number: int, message: str
+) -> None:
+    path = None if manifest is None else Path(manifest) if manifest else labelled[0]
+    with pytest.raises(ConfigurationError, match=message):
+        read_conversion("int8", (), path, None if images is None else Path(images), number)
+
+
+def test_openvino_computes_the_same(tiny_model: Path, exported: Path) -> None:
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    records = list(onnx_backends.run(tiny_model, exported, batches=[1], rounds=1))
+    assert {"openvino_network_1", "openvino_pixels_to_map_1"} <= {one["name"] for one in records}
+    pipeline = load_pipeline(tiny_model)
+    expected = pipeline(photographs(2), ["mono", "poly"])
+    onnx_model.attach(pipeline, exported, onnx_backends.OpenVinoSession)
+    found = pipeline(photographs(2), ["mono", "poly"])
+    assert np.abs(found.scores - expected.scores).max() <= TOLERANCE
 
 
 def test_batches_above_a_limit_that_diffusers_looks_at(tiny_model: Path, exported: Path) -> None:

@@ -29,6 +29,12 @@ from decodiff_pipeline.export.onnx_model import (
     require_packages,
 )
 from decodiff_pipeline.export.onnx_parity import TOLERANCE, check_tolerance, parity
+from decodiff_pipeline.export.onnx_precision import (
+    PRECISIONS,
+    Conversion,
+    convert,
+    read_conversion,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,6 +77,7 @@ def export(
     *,
     images: Sequence[Image.Image] = (),
     tolerance: float = TOLERANCE,
+    conversion: Conversion | None = None,
     tell: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Write a model's network, encoder and decoder as ONNX, if they compute the same.
@@ -80,6 +87,7 @@ def export(
         target: The folder to make, or an earlier export to replace.
         images: What scores and maps are compared on, "L" or "RGB"; random ones without.
         tolerance: See :func:`~.onnx_parity.parity`.
+        conversion: Afterwards to a lower precision; ``None`` leaves float32.
         tell: Takes each line of a report.
 
     Returns:
@@ -89,7 +97,8 @@ def export(
         ConfigurationError: A package is missing, the tolerance is senseless, or the model computes
             in bfloat16.
         ModelError: There is no model, the target is something else, the model cannot be exported,
-            or ONNX Runtime computes something else than torch; then nothing is written.
+            or ONNX Runtime computes something else than torch, or its metrics differ in the lower
+            precision; then nothing is written.
     """
     require_packages(*PACKAGES)
     check_tolerance(tolerance)
@@ -104,9 +113,12 @@ def export(
             for part, (module, inputs) in examples.items():
                 tell(f"exporting the {part}")
                 _export_part(module, inputs, OUTPUTS[part], folder / f"{part}.onnx")
-            record["files"] = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
             tell("comparing ONNX Runtime with torch")
             record["parity"] = parity(pipeline, folder, images, tolerance)
+            if conversion is not None:
+                tell(f"converting to {conversion.precision}, and comparing metrics with float32")
+                record |= convert(pipeline, folder, conversion)
+            record["files"] = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
             text = json.dumps(record, indent=2) + "\n"
             (folder / RECORD).write_text(text, encoding="utf-8")
     except OSError as error:
@@ -208,20 +220,45 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--to", type=Path, required=True, help="folder to make")
     parser.add_argument("--images", type=Path, help="folder of images to compare scores on")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="%(default)s")
+    lower = parser.add_argument_group("lower precision")
+    lower.add_argument("--precision", choices=PRECISIONS, default="float32", help="%(default)s")
+    lower.add_argument(
+        "--manifest", type=Path, help="validated manifest; --images is then what its paths are of"
+    )
+    lower.add_argument(
+        "--parts", nargs="+", choices=PARTS, help="to convert; int8: decoder, float16: all"
+    )
+    lower.add_argument(
+        "--test-images",
+        type=int,
+        default=100,
+        help="of each category and label, to compare metrics on; %(default)s",
+    )
     options = parser.parse_args(arguments)
     try:
+        conversion = None
+        if options.precision != "float32":
+            parts = tuple(options.parts or ())
+            conversion = read_conversion(
+                options.precision, parts, options.manifest, options.images, options.test_images
+            )
         images = [] if options.images is None else _read_images(options.images)
         record = export(
             options.model,
             options.to,
             images=images,
             tolerance=options.tolerance,
+            conversion=conversion,
             tell=lambda line: sys.stdout.write(f"{line}\n"),
         )
     except DecodiffError as error:
         sys.exit(f"error: {error}")
     for name, difference in record["parity"]["differences"].items():
         sys.stdout.write(f"largest difference of {name}: {difference:.1e}\n")
+    for precision, categories in record.get("metrics", {}).items():
+        for category, metrics in categories.items():
+            found = (f"{name} {value:.4f}" for name, value in metrics.items() if value is not None)
+            sys.stdout.write(f"{precision}, {category}: {', '.join(found)}\n")
     sys.stdout.write(f"written: {options.to}\n")
 
 

@@ -17,6 +17,7 @@ from decodiff_pipeline.deco.digests import file_sha256, folder_sha256
 from decodiff_pipeline.errors import ConfigurationError, ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
@@ -116,9 +117,13 @@ def refuse_bfloat16(pipeline: DeCoDiffPipeline, source: Path) -> None:
         )
 
 
-def attach(pipeline: DeCoDiffPipeline, folder: Path) -> None:
-    """:func:`use_onnx` without its checks."""
-    network, encoder, decoder = (Session(folder, part) for part in PARTS)
+def attach(
+    pipeline: DeCoDiffPipeline,
+    folder: Path,
+    session: Callable[[Path, Part], Callable[..., torch.Tensor]] | None = None,
+) -> None:
+    """:func:`use_onnx` without its checks; ``session`` makes something else of a part."""
+    network, encoder, decoder = ((session or Session)(folder, part) for part in PARTS)
     pipeline.to("cpu")
     has_posterior = isinstance(pipeline.vae, AutoencoderKL)
 
