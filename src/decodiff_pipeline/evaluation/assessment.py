@@ -62,7 +62,6 @@ def assess(
 
     Args:
         manifest: The validated manifest, for the near-duplicates outside test.
-        config: Protocol, resolution, limit of AUPRO, and what to resample.
         baseline: As `baselines.measure_baselines` returns it; empty without any.
         synthetic: By category, as `synthetic_localisation` measures it.
         pca_scores: Path → score of the PCA, for the record.

@@ -225,10 +225,7 @@ def evaluate_challenger(
     inputs = GateInputs(
         serving=_served(challenger, ours, context),
         metrics={
-            name: {
-                **model_comparison.metrics_of(sample, evaluation),
-                RECALL: recalls.get(name),
-            }
+            name: {**model_comparison.metrics_of(sample, evaluation), RECALL: recalls.get(name)}
             for name, sample in samples.items()
         },
         thresholds=model_comparison.threshold_fits(ours.thresholds),

@@ -79,12 +79,10 @@ def train(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Train a network on latents, on as much of the machine as ``compute`` says.
 
-    Returns:
-        The training log, and its last row with the network's and the data's size and the start.
+    Returns the log, and its last row with the network's and the data's size and the start.
 
     Raises:
-        DecodiffError: As :func:`~decodiff_pipeline.training.setup.set_up_training` and
-            :meth:`~decodiff_pipeline.training.loop.TrainingRun.run` say, or a process has failed.
+        DecodiffError: As `set_up_training` and `TrainingRun.run` say, or a process has failed.
     """
     job = Job(
         manifest=Path(),

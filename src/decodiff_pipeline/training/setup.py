@@ -61,9 +61,6 @@ def set_up_training(
     training begins.
 
     Args:
-        cache: Latents of its train and val images.
-        images: The raw images, read where training encodes on the fly.
-        champions: Where the champion is looked up, for ``training.init_from: champion``.
         regions: Category → what of its images counts in the validation.
 
     Raises:
@@ -75,8 +72,7 @@ def set_up_training(
     rows = _training_rows(manifest)
     categories = sorted(rows["category"].unique())
     if config.latents == ON_THE_FLY:
-        # Of the cache only what is the same in every epoch: the images themselves, for their
-        # channel statistics.
+        # Of the cache only the images themselves, for their channel statistics.
         latents = latents.model_copy(update={"views": 1})
     keys = [each.key for each in wanted_latents(manifest, "train", geometry, autoencoder, latents)]
     reader = cache.reader(keys)
