@@ -119,7 +119,8 @@ def serve(address: str, programs: Path) -> None:
     own = [one.name for one in pkgutil.walk_packages(decodiff_pipeline.__path__, PREFIX)]
     for name in [*MODULES, *own]:
         if not name.endswith("__main__"):
-            importlib.import_module(name)
+            with contextlib.suppress(ModuleNotFoundError):  # of an extra that is not installed
+                importlib.import_module(name)
     Image.init()
     inspect.getmodule(serve)  # fills a table that Kedro's look at the stack needs
     gc.freeze()  # forks share what is there
