@@ -181,7 +181,7 @@ def test_served_images_are_reviewed_by_keys_and_a_mask_is_drawn(line: Line, page
     page.mouse.down()
     page.mouse.move(x + 30, y + 20, steps=8)
     page.mouse.up()
-    page.wait_for_timeout(1000)
+    page.wait_for_timeout(5000)  # the drawing travels to the server a while after the last stroke
     page.keyboard.press("d")
     left(3)
     page.keyboard.press("g")
