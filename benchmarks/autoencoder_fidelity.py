@@ -29,7 +29,7 @@ from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.preprocess import to_square, to_tensor
 from decodiff_pipeline.deco.weights import AutoencoderConfig
 from decodiff_pipeline.errors import DataError, DecodiffError
-from decodiff_pipeline.metrics.image_quality import has_colour, psnr, saturation_kept
+from decodiff_pipeline.metrics.reconstruction import has_colour, psnr, saturation_kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -26,7 +26,7 @@ from decodiff_pipeline.deco.weights import (
     AutoencoderConfig,
     locate,
 )
-from decodiff_pipeline.metrics.image_quality import psnr, saturation_kept
+from decodiff_pipeline.metrics.reconstruction import psnr, saturation_kept
 from decodiff_pipeline.training.batches import Batch, LatentBatches
 from decodiff_pipeline.training.checkpoints import CheckpointStore
 from decodiff_pipeline.training.config import TrainingConfig

@@ -18,7 +18,7 @@ from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.autoencoder import encode, reduction
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.errors import DataError, ImageError, ModelError
-from decodiff_pipeline.metrics.image_quality import (
+from decodiff_pipeline.metrics.reconstruction import (
     has_colour,
     psnr,
     saturation_kept,

@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 from scipy import ndimage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from numpy.typing import NDArray
 
 # A feature and what a person calls it.
 QUALITY: Mapping[str, str] = {
@@ -32,8 +29,6 @@ SMALLEST_SIDE = 3  # pixels, of the filters
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's "L"
 # Zero where the image is linear within 3x3 pixels; noise of variance s² gives 36 s².
 IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-COLOURFUL = 0.99  # quantile of an image's pixels: its most colourful hundredth
-MIN_COLOUR = 20  # grey levels of 255 between the channels there, from which on an image has colour
 
 
 def image_quality(image: Image.Image) -> dict[str, float]:
@@ -82,54 +77,3 @@ def _pixels(image: Image.Image) -> np.ndarray:
     if size != image.size:
         rgb = rgb.resize(size, Image.Resampling.BOX)
     return np.asarray(rgb, np.float32) / 255
-
-
-def psnr(images: torch.Tensor, reconstructions: torch.Tensor) -> NDArray[np.float64]:
-    """Peak signal-to-noise ratio of each image, in dB.
-
-    Args:
-        images: Float (N, 3, H, W) within [-1, 1].
-        reconstructions: Same shape; clamped to [-1, 1] first.
-
-    Returns:
-        (N,); infinite where an image is reproduced exactly.
-    """
-    error = (images.double() - reconstructions.double().clamp(-1, 1)).square().mean((1, 2, 3))
-    return (10 * torch.log10(4 / error)).cpu().numpy()  # the peak is 2, from -1 to 1
-
-
-def has_colour(images: torch.Tensor, min_colour: int = MIN_COLOUR) -> NDArray[np.bool_]:
-    """Whether the channels of each image differ by ``min_colour`` grey levels of 255 somewhere.
-
-    Args:
-        images: Float (N, 3, H, W) within [-1, 1].
-        min_colour: In the most colourful hundredth of the pixels.
-
-    Returns:
-        (N,).
-    """
-    span = (images.amax(1) - images.amin(1)).flatten(1).float() * 127.5
-    return (torch.quantile(span, COLOURFUL, dim=1) >= min_colour - 1e-3).cpu().numpy()
-
-
-def saturation_kept(images: torch.Tensor, reconstructions: torch.Tensor) -> NDArray[np.float64]:
-    """Σ⟨c', c⟩ / Σ⟨c, c⟩ over the pixels of each image.
-
-    c is a pixel's colour without its luma, c' the same of the reconstruction: 1 where colour is
-    reproduced, 0 where it is lost or wrong. Meaningless where an image has no colour.
-
-    Args:
-        images: Float (N, 3, H, W) within [-1, 1].
-        reconstructions: Same shape; clamped to [-1, 1] first.
-
-    Returns:
-        (N,).
-    """
-    chroma, again = (_chroma(one.double().clamp(-1, 1)) for one in (images, reconstructions))
-    own = chroma.square().sum((1, 2, 3)).clamp_min(1e-12)
-    return ((again * chroma).sum((1, 2, 3)) / own).cpu().numpy()
-
-
-def _chroma(images: torch.Tensor) -> torch.Tensor:
-    luma = torch.tensor(LUMA, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
-    return images - (images * luma).sum(1, keepdim=True)

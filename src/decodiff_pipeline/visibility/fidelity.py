@@ -13,7 +13,8 @@ from decodiff_pipeline.deco.autoencoder import decode, encode, reduction
 from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.deco.preprocess import to_tensor
 from decodiff_pipeline.deco.unet import build_unet
-from decodiff_pipeline.metrics.image_quality import LUMA, has_colour, psnr, saturation_kept
+from decodiff_pipeline.metrics.image_quality import LUMA
+from decodiff_pipeline.metrics.reconstruction import has_colour, psnr, saturation_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ class Fidelity:
     """How faithful one reconstruction is."""
 
     psnr: float  # peak signal-to-noise ratio over all channels, in dB; at most 100
-    # See :func:`~decodiff_pipeline.metrics.image_quality.saturation_kept`; None of an image
+    # See :func:`~decodiff_pipeline.metrics.reconstruction.saturation_kept`; None of an image
     # without colour.
     saturation_kept: float | None
     # Energy of the luma's gradient over that of the image; None of an image without any structure.

@@ -14,7 +14,7 @@ from decodiff_pipeline.data.transforms import plain_square
 from decodiff_pipeline.deco.autoencoder import reduction
 from decodiff_pipeline.deco.geometry import plan
 from decodiff_pipeline.deco.preprocess import EIGHT_CONNECTED, to_tensor
-from decodiff_pipeline.metrics.image_quality import has_colour
+from decodiff_pipeline.metrics.reconstruction import has_colour
 from decodiff_pipeline.visibility.defects import (
     Kind,
     places,
