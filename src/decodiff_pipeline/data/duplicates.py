@@ -65,6 +65,8 @@ def nearest_within(
     """
     wanted, known = _unpack(queries), _unpack(references)  # (N, 4), (M, 4)
     number = len(known)
+    if not number:
+        return np.full(len(wanted), -1), 0
     # Distance and index as one number, so that the smallest is the first of the nearest.
     none = (bits + 1) * number
     best = np.full(len(wanted), none, np.int64)
@@ -87,7 +89,7 @@ def nearest_within(
     for row in np.flatnonzero(alike):
         apart = _distance(known, wanted[row])
         best[row] = apart.min() * number + apart.argmin()
-    return np.where(best < none, best % max(1, number), -1), int(alike.sum())
+    return np.where(best < none, best % number, -1), int(alike.sum())
 
 
 def _bands(hashes: np.ndarray, number: int) -> list[np.ndarray]:
