@@ -63,8 +63,10 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "parameters_training": {
         "training": {
             "preset": "nano", "steps": 40, "max_minutes": None, "batch_size": 16,
-            "standardise_latents": True, "progress_bar": False,
-        }
+            "standardise_latents": True, "progress_bar": False, "category_balance": 0.0,
+        },
+        # The first model is to be a bad one, and the next better by more than noise.
+        "scoring": {"usual_components": 0},
     },
     "parameters_evaluation": {"evaluation": {"resamples": 300, "review_images": 0}},
     # Squares on smooth ground are too easy for a PCA to be a floor, and the first model is bad.
