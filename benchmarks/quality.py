@@ -32,7 +32,8 @@ from decodiff_pipeline.deco.released_network import released_name
 from decodiff_pipeline.deco.unet import PRESETS
 from decodiff_pipeline.deco.weights import digest
 from decodiff_pipeline.evaluation.assessment import assess
-from decodiff_pipeline.evaluation.baselines import AutoencoderBaseline, measure_baselines
+from decodiff_pipeline.evaluation.autoencoder_baseline import AutoencoderBaseline
+from decodiff_pipeline.evaluation.baselines import measure_baselines
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.evaluation.scoring import score_images
 from decodiff_pipeline.metrics.summary import mean_over_categories

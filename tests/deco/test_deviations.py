@@ -29,9 +29,8 @@ def test_what_good_images_share_is_removed_and_a_defect_stays() -> None:
     assert size[4, 5] > 0.9 * 3.0
 
 
-def test_a_category_without_images_keeps_its_deviations() -> None:
+def test_a_category_that_was_not_fitted_keeps_its_deviations() -> None:
     usual = UsualDeviations(categories=2, components=5, channels=4, latent_size=8)
-    usual.fit(0, torch.zeros(0, *SHAPE))
     new = varying(2, seed=2)
     assert torch.equal(usual.removed(torch.tensor([0, 1]), new), new)
 

@@ -15,8 +15,8 @@ from decodiff_pipeline.deco.autoencoder import decode, encode, load_autoencoder
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.deco.unet import DeCoDiffUNet
+from decodiff_pipeline.evaluation.autoencoder_baseline import AutoencoderBaseline
 from decodiff_pipeline.evaluation.baselines import (
-    AutoencoderBaseline,
     measure_baselines,
 )
 from decodiff_pipeline.evaluation.scoring import score_images

@@ -15,7 +15,7 @@ from tests.models import small_pipeline
 from decodiff_pipeline.compute.config import ComputeConfig
 from decodiff_pipeline.errors import ComputeError, DataError, ImageError
 from decodiff_pipeline.evaluation import scoring
-from decodiff_pipeline.evaluation.baselines import AutoencoderBaseline
+from decodiff_pipeline.evaluation.autoencoder_baseline import AutoencoderBaseline
 from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.evaluation.scoring import score_images

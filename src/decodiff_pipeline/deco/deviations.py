@@ -13,7 +13,7 @@ class UsualDeviations(ModelMixin, ConfigMixin):
 
     The network changes good images too: it blurs print, moves edges, evens out light. Such changes
     repeat from image to image. What lies in their span is removed from a deviation; a defect lies
-    mostly outside it. Not in the paper.
+    mostly outside it. A category that was not fitted keeps its deviations. Not in the paper.
 
     Args:
         categories: Their number.
@@ -36,14 +36,12 @@ class UsualDeviations(ModelMixin, ConfigMixin):
     def fit(self, category: int, deviations: torch.Tensor) -> None:
         """Take mean and components of one category from some of its good images.
 
-        Of N images at most N - 1 components are kept; without an image nothing is removed.
+        Of N images at most N - 1 components are kept.
 
         Args:
-            deviations: ẑ_0 - z in the network's units, float (N, C, h, w).
+            deviations: ẑ_0 - z in the network's units, float (N, C, h, w), N ≥ 1.
         """
         flat = deviations.flatten(1).double().cpu()
-        if not len(flat):
-            return
         mean = flat.mean(0)
         kept = min(self.directions.shape[1], len(flat) - 1)
         axes = torch.linalg.svd(flat - mean, full_matrices=False).Vh[:kept]

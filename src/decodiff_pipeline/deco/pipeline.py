@@ -73,7 +73,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
             position of tiles.
     """
 
-    _optional_components = ["reference", "recogniser", "deviations"]  # noqa: RUF012 - as diffusers
+    _optional_components = ["reference", "recogniser", "deviations"]  # noqa: RUF012 - its type
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ import torch
 
 from decodiff_pipeline.data.read_ahead import read_ahead
 from decodiff_pipeline.data.transforms import plain_square
-from decodiff_pipeline.deco.autoencoder import encode, reduction
+from decodiff_pipeline.deco.autoencoder import encode
 from decodiff_pipeline.deco.deviations import UsualDeviations
 from decodiff_pipeline.deco.preprocess import to_tensor
 from decodiff_pipeline.errors import ModelError
@@ -45,27 +45,22 @@ def fit_deviations(
         ModelError: A deviation is no number.
     """
     known = (manifest["label"] == "good") & manifest["category"].isin(model.categories)
-    good = manifest[known & (manifest["split"] == "train")]
-    most = IMAGES_PER_COMPONENT * config.usual_components
-    chosen = [
-        own.iloc[evenly_drawn(np.zeros(len(own), np.int64), most)]
-        for _, own in good.groupby("category")
-    ]
-    found = UsualDeviations(
-        len(model.categories),
-        config.usual_components,
-        model.unet.config.in_channels,
-        model.image_size // reduction(model.vae),
-    ).to(model.unet.device)
-    with progress(sum(map(len, chosen)), "usual deviations") as bar:
-        for rows in chosen:
-            number = model.categories.index(rows["category"].iloc[0])
-            found.fit(number, _deviations(model, rows, images, config.batch_size, bar))
+    rows = manifest[known & (manifest["split"] == "train")]
+    ids = model.unet.category_ids(rows["category"]).numpy()
+    most = IMAGES_PER_COMPONENT * config.usual_components * len(model.categories)
+    chosen = evenly_drawn(ids, most)
+    rows, ids = rows.iloc[chosen], ids[chosen]
+    deviations = _deviations(model, rows, images, config.batch_size)
+    channels, side = deviations.shape[1:3]
+    size = len(model.categories), config.usual_components, channels, side
+    found = UsualDeviations(*size).to(deviations.device)
+    for number in np.unique(ids):
+        found.fit(int(number), deviations[torch.from_numpy(ids == number)])
     return found
 
 
 def _deviations(
-    model: DeCoDiffPipeline, rows: pd.DataFrame, images: ImageFolder, batch_size: int, bar: Any
+    model: DeCoDiffPipeline, rows: pd.DataFrame, images: ImageFolder, batch_size: int
 ) -> torch.Tensor:
     """ẑ_0 - z of images, float32 (N, C, h, w)."""
 
@@ -75,7 +70,10 @@ def _deviations(
         return ModelInput(row.path, row.category, image.size, [square])
 
     found = []
-    with closing(read_ahead(read, rows.itertuples())) as inputs:
+    with (
+        closing(read_ahead(read, rows.itertuples())) as inputs,
+        progress(len(rows), "usual deviations") as bar,
+    ):
         for batch in batches(inputs, batch_size):
             latents, _ = encode(model.vae, to_tensor([image.squares[0] for image in batch]))
             ids = model.unet.category_ids([image.category for image in batch])

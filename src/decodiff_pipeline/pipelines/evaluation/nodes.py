@@ -42,7 +42,7 @@ def score_baseline(
 ) -> PredictionStore:
     """Score the test images by the reconstruction error of the model's autoencoder alone."""
     from decodiff_pipeline.evaluation import scoring
-    from decodiff_pipeline.evaluation.baselines import AutoencoderBaseline
+    from decodiff_pipeline.evaluation.autoencoder_baseline import AutoencoderBaseline
 
     baseline = AutoencoderBaseline.of(_on_device(model))
     seen = images.of(manifest, model.bit_depths)
