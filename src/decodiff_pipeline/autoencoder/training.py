@@ -154,7 +154,7 @@ def new_optimizers(
 ) -> tuple[Muon, torch.optim.AdamW]:
     """Muon for the convolutions between feature maps, AdamW for the rest.
 
-    Muon reached after 5,000 crops what AdamW did not reach after 10,000 (docs/autoencoder.md).
+    Muon reached after 5,000 crops what AdamW did not reach after 10,000.
     """
     hidden: list[torch.nn.Parameter] = []
     others: list[torch.nn.Parameter] = []
