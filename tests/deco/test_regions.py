@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch.nn.functional import avg_pool2d
 from decodiff_pipeline.deco.config import DiscrepancyConfig, ImageScoreConfig, PreprocessConfig
 from decodiff_pipeline.deco.discrepancy import Discrepancies, image_scores, smoothed
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
-from decodiff_pipeline.deco.regions import EVERYTHING, Region, latent_cells
+from decodiff_pipeline.deco.regions import EVERYTHING, Region, fill, latent_cells
 from decodiff_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
@@ -62,6 +62,39 @@ def scored(fit: str, bright: slice | None, **scoring: object) -> tuple[float, np
         pixels[:, bright] = 250
     output = brightness_of(model)(Image.fromarray(pixels), "part")
     return float(output.scores[0]), output.full_size_maps[0]
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("saved_before", [False, True])
+def test_nothing_outside_reaches_score_or_map(fit: str, saved_before: bool) -> None:
+    """Of a whole model; one that was saved before images were filled sees all of the image."""
+    size, geometry = FITS[fit]
+    model = small_pipeline(["part"])
+    facts = replace(left_part(size), filled=True).facts()
+    if saved_before:
+        del facts["filled"]
+    model.register_to_config(preprocess=geometry.facts(), regions={"part": facts})
+    model.set_progress_bar_config(disable=True)
+    random = np.random.default_rng(0)
+    first, second = random.integers(0, 255, (2, *size[::-1], 3), np.uint8)
+    seen = size[0] * 8 // 12  # a little more: resizing blends what lies beside each other
+    second[:, :seen] = first[:, :seen]
+    output = model([Image.fromarray(pixels) for pixels in (first, second)], "part")
+    assert output.full_size_maps[0].any()
+    assert (len(set(output.scores.tolist())) == 1) is not saved_before
+    assert np.array_equal(*output.full_size_maps) is not saved_before
+
+
+def test_a_pixel_outside_becomes_the_nearest_one_inside() -> None:
+    inside = np.zeros((3, 5), bool)
+    inside[1, 1:4] = True
+    pixels = np.arange(15).reshape(3, 5)
+    expected = [[6, 6, 7, 8, 8]] * 3
+    assert fill(pixels, inside).tolist() == expected
+    assert fill(torch.from_numpy(pixels), inside).tolist() == expected
+    assert fill(fill(pixels, inside), inside).tolist() == expected
+    assert fill(pixels, inside & False) is pixels
+    assert fill(pixels, inside | True) is pixels
 
 
 @pytest.mark.parametrize("fit", FITS)
@@ -113,7 +146,10 @@ def test_a_region_is_scaled_with_its_image() -> None:
     region = Region.of(inside)
     assert np.array_equal(region.at((7, 9)), inside)
     assert np.array_equal(region.at((21, 27)), inside.repeat(3, 0).repeat(3, 1))
-    assert Region(**asdict(region)) == region
+    assert Region(**region.facts()) == region
+    assert set(region.facts()) == {"width", "height", "runs"}  # as those of earlier models
+    filled = replace(region, filled=True)
+    assert Region(**filled.facts()) == filled != region
     assert EVERYTHING.at((5, 4)).all()
     assert Region.of(~np.ones((2, 2), bool)).runs == "4"
     with pytest.raises(ModelError, match="not 7x9 pixels"):

@@ -222,6 +222,33 @@ def test_what_lies_outside_of_a_region_has_no_part_in_the_fit(
         assert not np.isnan(pixel).any()
 
 
+class Scribbled(Photographs):
+    """The same with noise at the right and below."""
+
+    def read(self, name: str) -> Image.Image:
+        pixels = np.array(super().read(name))
+        noise = np.random.default_rng(0).integers(0, 256, pixels.shape, np.uint8)
+        noise[:26, :26] = pixels[:26, :26]
+        return Image.fromarray(noise)
+
+
+@pytest.mark.parametrize("fit_to", ["stretch", "letterbox", "crop", "tile"])
+def test_limits_and_usual_deviations_do_not_see_what_lies_outside(fit_to: str) -> None:
+    corner = [[[0, 0], [20, 0], [20, 20], [0, 20]]]
+    rows = manifest().assign(width=50, height=40)
+    rows = pd.concat([rows, rows[-4:-3].assign(path="100.png", sha256="2100")], ignore_index=True)
+    rows["category"] = "a"
+    first, second = (
+        built(rows, images, fit_to, regions={"a": {"include": corner}}, fit="limits",
+              usual_components=3)
+        for images in (Photographs(), Scribbled())
+    )  # fmt: skip
+    assert first.discrepancy == second.discrepancy
+    fitted, again = first.deviations.state_dict(), second.deviations.state_dict()
+    assert fitted["directions"].any()
+    assert all(fitted[name].equal(again[name]) for name in fitted)
+
+
 def test_positions_of_tiles_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"'position'.*'tile'"):
         built(manifest(), Photographs(), "tile", discrepancy={"normalisation": "position"})

@@ -136,7 +136,7 @@ def _checked(
     }
     drawn = _drawn(category, config, list(sizes))
     inside = drawn if config.exclude is None else ~drawn
-    region = Region.of(inside)
+    region = Region.of(inside, filled=True)
     if not inside.any():
         raise ConfigurationError(f"{where} leaves no pixel that counts")
     for size, path in sizes.items():

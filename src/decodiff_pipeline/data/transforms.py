@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from decodiff_pipeline.deco.geometry import resize_and_pad, square
+from decodiff_pipeline.deco.regions import fill
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -73,7 +74,7 @@ def plain_square(image: Image.Image, geometry: PreprocessConfig, identity: str) 
 def square_inside(
     image: Image.Image, geometry: PreprocessConfig, identity: str, region: Region | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """:func:`plain_square`, and what of it counts, bool (S, S); ``None`` for all of it.
+    """:func:`plain_square` as the model sees it, and what counts, bool (S, S); ``None`` for all.
 
     Of a tiled image it is one of the tiles that show the region.
     """
@@ -84,7 +85,8 @@ def square_inside(
     # Of an identity of pixels the SHA-256 alone: the bits behind it decide on no tile.
     first = _first_tile(identity.partition(" ")[0])
     number = int(usable[first % len(usable)])
-    return square(resize_and_pad(image, geometry), image.size, geometry, number), inside[number]
+    found = square(resize_and_pad(image, geometry), image.size, geometry, number)
+    return fill(found, inside[number]) if region.filled else found, inside[number]
 
 
 def plain_inside(

@@ -30,7 +30,7 @@ from decodiff_pipeline.deco.geometry import square_count, squares
 from decodiff_pipeline.deco.preprocess import square_batches, to_tensor, to_uint8
 from decodiff_pipeline.deco.recognition import CategoryRecogniser  # noqa: TC001
 from decodiff_pipeline.deco.reference import DiscrepancyReference  # noqa: TC001
-from decodiff_pipeline.deco.regions import Region, read_regions, squares_inside
+from decodiff_pipeline.deco.regions import Region, fill, read_regions, squares_inside
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler, reverse_process
 from decodiff_pipeline.deco.tensor_files import thresholds_beside, without_warnings
 from decodiff_pipeline.deco.unet import DeCoDiffUNet  # noqa: TC001
@@ -309,7 +309,7 @@ class DeCoDiffPipeline(DiffusionPipeline):
             sizes: Width and height of each image in pixels.
         """
         regions = self._regions(category_ids)
-        inside = squares_inside(regions, sizes, self.preprocessing)
+        inside = _taken(squares_inside(regions, sizes, self.preprocessing), len(pixel))
         ids = self._per_square(category_ids, sizes)
         maps, scored = self._maps(pixel, latent, ids, inside)
         parts, scores = zip(maps, scored, maps, strict=True), self._image_scores(category_ids)
@@ -321,17 +321,13 @@ class DeCoDiffPipeline(DiffusionPipeline):
         pixel: torch.Tensor,
         latent: torch.Tensor,
         category_ids: torch.Tensor,
-        inside: Iterator[np.ndarray] | None,
+        inside: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The maps of squares, and what their scores are taken from: float32 (M, H, W) both.
-
-        Of ``inside``, what counts of each square, it takes as many items as there are squares.
-        """
+        """The maps of squares, and what their scores are taken from: float32 (M, H, W) both."""
         config = self.discrepancy
         if config.normalisation == "position":
             pixel, latent = self.reference.normalise(category_ids, pixel, latent)
-        counted = None if inside is None else np.stack(list(islice(inside, len(pixel))))
-        pixel, latent = smoothed(pixel, latent, config, counted)
+        pixel, latent = smoothed(pixel, latent, config, inside)
         maps = anomaly_maps(pixel, latent, config)
         each = zip(maps, pixel, latent, self._image_scores(category_ids), strict=True)
         scored = torch.stack([scored_map(*parts) for parts in each])
@@ -354,11 +350,14 @@ class DeCoDiffPipeline(DiffusionPipeline):
         inside: Iterator[np.ndarray] | None,
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Map, scored map and reconstruction of each square, batch by batch."""
+        filled = any(region.filled for region in self.regions.values())
         with self.progress_bar(total=len(category_ids)) as bar:
             for batch in batches:
                 ids, category_ids = category_ids[: len(batch)], category_ids[len(batch) :]
-                found = self.discrepancies(batch, ids, steps)
-                maps, scored = self._maps(found.pixel, found.latent, ids, inside)
+                counted = _taken(inside, len(batch))
+                seen = _filled(batch, counted) if filled and counted is not None else batch
+                found = self.discrepancies(seen, ids, steps)
+                maps, scored = self._maps(found.pixel, found.latent, ids, counted)
                 bar.update(len(batch))
                 yield from zip(maps, scored, to_uint8(found.reconstructed), strict=True)
 
@@ -375,3 +374,13 @@ class DeCoDiffPipeline(DiffusionPipeline):
                 f"{count} images with {len(names)} categories; give one category for each image"
             )
         return self.unet.category_ids(names)
+
+
+def _taken(inside: Iterator[np.ndarray] | None, count: int) -> np.ndarray | None:
+    """What counts of the next squares, bool (N, S, S)."""
+    return None if inside is None else np.stack(list(islice(inside, count)))
+
+
+def _filled(squares: torch.Tensor, inside: np.ndarray) -> torch.Tensor:
+    parts = zip(squares.permute(0, 2, 3, 1), inside, strict=True)
+    return torch.stack([fill(*part) for part in parts]).permute(0, 3, 1, 2)

@@ -1,7 +1,8 @@
 """The part of a category's images that counts; a pixel outside of it is not scored or measured.
 
-Not in the paper. The network sees the whole image; its discrepancies outside are dropped before
-anything is made of them.
+Not in the paper. The model sees the nearest pixel that counts in the place of each that does not,
+and its discrepancies there are dropped before anything is made of them: what lies outside changes
+nothing.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from PIL import Image
 from pydantic.dataclasses import dataclass
+from scipy import ndimage
 
 from decodiff_pipeline.deco.config import STRICT
 from decodiff_pipeline.deco.geometry import plan, to_original
@@ -22,8 +24,11 @@ from decodiff_pipeline.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    import torch
+
     from decodiff_pipeline.deco.config import PreprocessConfig
 
+Pixels = TypeVar("Pixels", np.ndarray, "torch.Tensor")
 CELL = 8  # pixels of the model's input in a latent cell, down and across
 HALF_LEVEL = 128  # of 255
 
@@ -38,11 +43,14 @@ class Region:
         height: The same.
         runs: Lengths of runs of pixels, row after row, in turn outside and inside, with spaces
             between them. The first may be 0.
+        filled: Whether `fill` is done to what the model sees. Models saved before there was this
+            field see the image as it is.
     """
 
     width: int
     height: int
     runs: str
+    filled: bool = False
 
     def __post_init__(self) -> None:
         if sum(map(int, self.runs.split())) != self.width * self.height:
@@ -52,12 +60,16 @@ class Region:
             )
 
     @classmethod
-    def of(cls, inside: np.ndarray) -> Region:
+    def of(cls, inside: np.ndarray, *, filled: bool = False) -> Region:
         """The region of the True pixels of a bool array (H, W)."""
         flat = inside.ravel()
         ends = np.append(np.flatnonzero(np.diff(flat, prepend=False)), len(flat))
         runs = " ".join(map(str, np.diff(ends, prepend=0).tolist()))
-        return cls(inside.shape[1], inside.shape[0], runs)
+        return cls(inside.shape[1], inside.shape[0], runs, filled)
+
+    def facts(self) -> dict[str, Any]:
+        """The fields as they are saved, without ``filled`` where it is as in earlier models."""
+        return {name: value for name, value in asdict(self).items() if value is not False}
 
     def at(self, size: tuple[int, int]) -> np.ndarray:
         """Which pixels of an image of some width and height count: bool (H, W), read-only."""
@@ -92,6 +104,33 @@ def _at(region: Region, size: tuple[int, int]) -> np.ndarray:
         inside = np.asarray(picture.resize(size, Image.Resampling.BOX)) >= HALF_LEVEL
     inside.flags.writeable = False  # it is kept
     return inside
+
+
+def fill(pixels: Pixels, inside: np.ndarray) -> Pixels:
+    """The nearest pixel that counts in the place of each that does not.
+
+    Args:
+        pixels: Array or tensor (H, W) or (H, W, C).
+        inside: bool (H, W); where nothing counts, the pixels stay as they are.
+
+    Returns:
+        The same shape and type.
+    """
+    places = _nearest(np.packbits(inside).tobytes(), inside.shape)
+    return pixels if places is None else pixels[places]
+
+
+@lru_cache(maxsize=16)
+def _nearest(packed: bytes, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Row and column of the nearest True pixel, int64 (H, W) both; ``None`` for no change."""
+    bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=shape[0] * shape[1])
+    outside = bits.reshape(shape) == 0
+    if outside.all() or not outside.any():
+        return None
+    rows, columns = ndimage.distance_transform_edt(
+        outside, return_distances=False, return_indices=True
+    )
+    return rows.astype(np.int64), columns.astype(np.int64)
 
 
 def latent_cells(inside: np.ndarray, side: int) -> np.ndarray:
@@ -155,11 +194,11 @@ def with_regions(model: Any, regions: Mapping[str, Region]) -> Iterator[None]:
     if regions == own:
         yield
         return
-    model.register_to_config(regions={name: asdict(one) for name, one in regions.items()})
+    model.register_to_config(regions={name: one.facts() for name, one in regions.items()})
     try:
         yield
     finally:
-        model.register_to_config(regions={name: asdict(one) for name, one in own.items()})
+        model.register_to_config(regions={name: one.facts() for name, one in own.items()})
 
 
 EVERYTHING = Region(1, 1, "0 1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,7 +108,7 @@ def _region_facts(regions: Mapping[str, Region]) -> dict[str, dict[str, Any]]:
     """What tells the regions of categories apart, and which share of an image they are."""
     return {
         name: {
-            "sha256": sha256_of(asdict(region)),
+            "sha256": sha256_of(region.facts()),
             "share": float(region.at((region.width, region.height)).mean()),
         }
         for name, region in regions.items()

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from decodiff_pipeline.deco.device import keep_freed_memory
 from decodiff_pipeline.deco.geometry import squares
 from decodiff_pipeline.deco.preprocess import to_tensor
+from decodiff_pipeline.deco.regions import fill
 from decodiff_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+    from decodiff_pipeline.deco.regions import Region
 
 BATCH_PIXELS = 50_000_000  # of the originals that are kept; a batch ends there
 NO_NUMBER = (
@@ -82,14 +84,25 @@ class Prediction:
 
 
 def model_input(
-    image: Image.Image, path: str, category: str, geometry: PreprocessConfig
+    image: Image.Image,
+    path: str,
+    category: str,
+    geometry: PreprocessConfig,
+    region: Region | None = None,
 ) -> ModelInput:
     """Resize an image for the model.
+
+    Args:
+        region: Of the category, where the model's call, which fills what is outside, is not used.
 
     Raises:
         ImageError: It is too long and narrow.
     """
-    return ModelInput(path, category, image.size, squares(image, geometry))
+    found = squares(image, geometry)
+    if region is not None and region.filled:
+        inside = region.in_squares(image.size, geometry)
+        found = [fill(*parts) for parts in zip(found, inside, strict=True)]
+    return ModelInput(path, category, image.size, found)
 
 
 def progress(total: int, name: str) -> tqdm:

@@ -140,7 +140,7 @@ def _region_of_drawn(model: AnomalyModel, category: str, rows: pd.DataFrame) -> 
         return None
     inside = region.at((int(rows["width"].iloc[0]), int(rows["height"].iloc[0])))
     square = _square(Image.fromarray(inside.astype(np.uint8) * np.uint8(255)), model.preprocessing)
-    return Region.of(square[..., 0] > 127)  # noqa: PLR2004
+    return Region.of(square[..., 0] > 127, filled=region.filled)  # noqa: PLR2004
 
 
 def _chosen(rows: pd.DataFrame, limit: int) -> tuple[str | None, list[SyntheticImage]]:

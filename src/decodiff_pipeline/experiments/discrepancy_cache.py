@@ -59,10 +59,11 @@ def cache_discrepancies(
         ImageError: An image cannot be read.
         ModelError: The model's output is no number.
     """
-    geometry = model.preprocessing
+    geometry, regions = model.preprocessing, model.regions
 
     def read(row: Any) -> ModelInput:
-        return model_input(images.read(row.path), row.path, row.category, geometry)
+        region = regions.get(row.category)
+        return model_input(images.read(row.path), row.path, row.category, geometry, region)
 
     sizes: list[tuple[int, int]] = []
     counts, shapes = [0], {}

@@ -8,8 +8,12 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from decodiff_pipeline.deco.regions import fill
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from decodiff_pipeline.deco.regions import Region
 
 # A feature and what a person calls it.
 QUALITY: Mapping[str, str] = {
@@ -31,11 +35,12 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's "L"
 IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
 
-def image_quality(image: Image.Image) -> dict[str, float]:
+def image_quality(image: Image.Image, region: Region | None = None) -> dict[str, float]:
     """Measure an image.
 
     Args:
         image: Grey or colour, 8 bits a channel.
+        region: What counts; the nearest pixel of it takes the place of each outside.
 
     Returns:
         For each name of `QUALITY` a number: ``brightness``, ``contrast`` (mean and standard
@@ -48,6 +53,8 @@ def image_quality(image: Image.Image) -> dict[str, float]:
     """
     width, height = image.size
     rgb = _pixels(image)
+    if region is not None and region.filled:
+        rgb = fill(rgb, region.at(rgb.shape[1::-1]))
     luma = rgb @ np.array(LUMA, np.float32)
     highest, lowest = rgb.max(axis=2), rgb.min(axis=2)
     saturation = np.divide(highest - lowest, highest, out=np.zeros_like(highest), where=highest > 0)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from decodiff_pipeline.deco.regions import Region
+
 SCORE = "score"
 LABELS = {
     SCORE: "anomaly score",
@@ -88,12 +90,17 @@ def rounded(values: Sequence[float] | np.ndarray) -> list[float]:
     return [float(f"{value:.{DIGITS}g}") for value in values]
 
 
-def stretched(image: Image.Image, side: int) -> np.ndarray:
-    """The whole image stretched to a square, uint8 (side, side, 3): a crop's rest may drift too."""
+def stretched(image: Image.Image, side: int, region: Region | None = None) -> np.ndarray:
+    """The whole image stretched to a square, uint8 (side, side, 3): a crop's rest may drift too.
+
+    What lies outside of a region may not.
+    """
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.deco.preprocess import to_square
+    from decodiff_pipeline.deco.regions import fill
 
-    return to_square(image, PreprocessConfig(resize=side, image_size=side))
+    square = to_square(image, PreprocessConfig(resize=side, image_size=side))
+    return fill(square, region.at((side, side))) if region and region.filled else square
 
 
 def describe(model: Any, squares: Sequence[np.ndarray]) -> np.ndarray:
@@ -148,9 +155,9 @@ class Photograph:
     square: np.ndarray  # as `stretched` returns it
 
     @classmethod
-    def of(cls, image: Image.Image, side: int) -> Photograph:
-        """Measure an image and stretch it to a square of some side."""
-        return cls(image_quality(image), stretched(image, side))
+    def of(cls, image: Image.Image, side: int, region: Region | None = None) -> Photograph:
+        """Measure an image, or what of it counts, and stretch it to a square of some side."""
+        return cls(image_quality(image, region), stretched(image, side, region))
 
 
 def features(

@@ -109,6 +109,7 @@ def _measured(
 ) -> tuple[dict[str, list[_Measured]], dict[int, str]]:
     """What is found in the images of each category, and why others cannot be read, by row."""
     geometry, side, depths = model.preprocessing, model.image_size, model.bit_depths
+    regions = model.regions
     found: dict[str, list[_Measured]] = {}
     errors: dict[int, str] = {}
 
@@ -118,7 +119,9 @@ def _measured(
             given = model_input(image, row.path, row.category, geometry)
         except ImageError as error:
             return error
-        return replace(given, about=(row.Index, Photograph.of(image, side)))
+        return replace(
+            given, about=(row.Index, Photograph.of(image, side, regions.get(row.category)))
+        )
 
     def readable(inputs: Iterable[ModelInput | ImageError]) -> Iterator[ModelInput]:
         for number, one in enumerate(inputs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -103,13 +104,16 @@ def make_reference(
         held_out = _some(rows[rows["split"].isin([VAL, CALIBRATION])], config.max_images)
         if len(training) < MIN_IMAGES or held_out.empty:
             continue
-        size = config.batch_size
-        seen = _batches(stretched, training, images, model, size, f"latents of {name}")
+        size, region = config.batch_size, model.regions.get(str(name))
+        seen = _batches(
+            partial(stretched, region=region), training, images, model, size, f"latents of {name}"
+        )
         space = LatentSpace.fit(
             np.concatenate([describe(model, batch) for batch in seen]), config.components
         )
         descriptors, quality = [], []
-        for batch in _batches(Photograph.of, held_out, images, model, size, f"reference of {name}"):
+        read = partial(Photograph.of, region=region)
+        for batch in _batches(read, held_out, images, model, size, f"reference of {name}"):
             descriptors.append(describe(model, [one.square for one in batch]))
             quality += [one.quality for one in batch]
         scores = held_out["path"].map(known).tolist()

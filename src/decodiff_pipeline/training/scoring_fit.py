@@ -92,7 +92,7 @@ def build_model(
         bfloat16=config.bfloat16,
         bit_depths=depth_of_categories(manifest),
         regions={
-            name: asdict(region)
+            name: region.facts()
             for name, region in load_regions(config.regions, manifest, geometry).items()
         },
     )

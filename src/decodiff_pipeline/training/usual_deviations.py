@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from decodiff_pipeline.data.read_ahead import read_ahead
-from decodiff_pipeline.data.transforms import plain_square
+from decodiff_pipeline.data.transforms import square_inside
 from decodiff_pipeline.deco.autoencoder import encode
 from decodiff_pipeline.deco.deviations import UsualDeviations
 from decodiff_pipeline.deco.preprocess import to_tensor
@@ -32,7 +32,8 @@ def fit_deviations(
 ) -> UsualDeviations:
     """Fit the usual deviations on good train images, without augmentation.
 
-    Of each category at most four images for a component are looked at; of a tiled image, one tile.
+    Of each category at most four images for a component are looked at; of a tiled image, one tile
+    that shows the category's region.
 
     Args:
         model: The model, without usual deviations.
@@ -63,10 +64,11 @@ def _deviations(
     model: DeCoDiffPipeline, rows: pd.DataFrame, images: ImageFolder, batch_size: int
 ) -> torch.Tensor:
     """ẑ_0 - z of images, float32 (N, C, h, w)."""
+    geometry, regions = model.preprocessing, model.regions
 
     def read(row: Any) -> ModelInput:
         image = images.read(row.path)
-        square = plain_square(image, model.preprocessing, row.sha256)
+        square, _ = square_inside(image, geometry, row.sha256, regions.get(row.category))
         return ModelInput(row.path, row.category, image.size, [square])
 
     found = []
