@@ -11,7 +11,7 @@ ENV    :=
 .DEFAULT_GOAL := help
 include project.mk
 .DELETE_ON_ERROR:
-.PHONY: help venv data demo test test-slow check docs format bench parameters lock clean
+.PHONY: help venv data demo test test-slow check docs format airflow bench parameters lock clean
 
 help:  ## show the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile project.mk | expand -t 18
@@ -73,6 +73,10 @@ format: $(STAMP)  ## let ruff fix and format the code
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+airflow: $(STAMP)  ## write Airflow's DAG of the retraining into build/airflow (ENV=name)
+	$(VENV)/bin/kedro airflow create --pipelines retrain $(ENVIRONMENT) \
+		--jinja-file deploy/airflow_dag.j2 --target-dir build/airflow --params "project=$(CURDIR)"
+
 bench: $(STAMP)  ## run the benchmarks into benchmarks/results.json
 	$(PY) -m benchmarks
 
@@ -87,7 +91,7 @@ lock:  ## resolve requirements.lock anew (needs uv); LOCK_ARGS="--upgrade" for n
 	sed -i -E 's/^(torch==[0-9.]+)$$/\1+cpu/' requirements.lock
 	uv pip compile --quiet --no-header --python-version 3.11 \
 		$(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu) \
-		--extra demo --extra autoencoder --extra onnx --extra team --extra docs --extra dev $(LOCK_ARGS) \
+		--extra demo --extra airflow --extra autoencoder --extra onnx --extra team --extra docs --extra dev $(LOCK_ARGS) \
 		pyproject.toml --output-file requirements.lock
 	sed -i -E 's/^(torch==[0-9.]+)\+cpu$$/\1/' requirements.lock
 	@! grep -nE '^(nvidia|cuda|triton)' requirements.lock

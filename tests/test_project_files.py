@@ -50,7 +50,7 @@ def test_the_lock_satisfies_every_requirement_of_the_demo_and_the_tests() -> Non
     }
     project = tomllib.loads(text("pyproject.toml"))["project"]
     extras = project["optional-dependencies"]
-    locked = ("demo", "autoencoder", "onnx", "team", "docs", "dev")
+    locked = ("demo", "airflow", "autoencoder", "onnx", "team", "docs", "dev")
     wanted = [*project["dependencies"], *(line for name in locked for line in extras[name])]
     for line in wanted:
         requirement = Requirement(line)

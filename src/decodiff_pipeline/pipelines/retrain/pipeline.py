@@ -16,7 +16,11 @@ from decodiff_pipeline.pipelines import (
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """The six stages and the promotion."""
+    """The six stages and the promotion.
+
+    Each node has a tag that names the pipeline of its stage, such as ``stage.training``, by which
+    ``deploy/airflow_dag.j2`` makes one task of each stage.
+    """
     stages = (
         data_validation,
         latent_caching,
@@ -26,4 +30,8 @@ def create_pipeline(**_: object) -> Pipeline:
         registration,
         promotion,
     )
-    return sum((stage.create_pipeline() for stage in stages), Pipeline([]))
+    tagged = (
+        stage.create_pipeline().tag(f"stage.{stage.__name__.rpartition('.')[2]}")
+        for stage in stages
+    )
+    return sum(tagged, Pipeline([]))
