@@ -82,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _start_node(arguments: Sequence[str]) -> int:
     """Start the processes of this node by torchrun; returns the exit status."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
@@ -94,6 +95,9 @@ def _start_node(arguments: Sequence[str]) -> int:
         run(options)
     except DecodiffError as error:
         sys.stderr.write(f"Error: {error}\n")
+        return 1
+    except SignalException as error:
+        sys.stderr.write(f"Error: {error.sigval.name} has ended this node's processes\n")
         return 1
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in sorted(error.failures.items())}
@@ -184,6 +188,8 @@ def _do_stage(stage: str, env: str | None, params: str) -> None:
                 f"{stage!r} is no pipeline that several processes share; give latent_caching "
                 "or training"
             )
+        if int(os.environ["RANK"]):  # the first process says which node runs
+            logging.getLogger("kedro").setLevel(logging.WARNING)
         compute = ComputeConfig.model_validate(catalog.load(COMPUTE))
         prefer_device(compute.device)
         prefer_compiled(compute.compile)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,8 @@ class TrainingState:
     def _shared(self, unet: DeCoDiffUNet) -> nn.Module:
         if self.group.size == 1:
             return unet
+        # Of 1x1 convolutions in channels-last layout; the strides of axes of length 1 mean nothing.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         # Queries and keys of the one-token cross-attention have no gradient.
         return DistributedDataParallel(unet, find_unused_parameters=True)
 
