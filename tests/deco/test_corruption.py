@@ -87,3 +87,17 @@ def test_no_size_that_divides_the_latent_is_told() -> None:
     config = CorruptionConfig(patch_sizes=(5, 2), patch_probabilities=(1.0, 0.0))
     with pytest.raises(ConfigurationError, match="patch sizes 5, 4 with a probability above 0"):
         config.sizes_for(8)
+
+
+def test_noise_drawn_on_the_device_is_gaussian_repeatable_and_leaves_the_masks_alone() -> None:
+    latents = torch.zeros(64, 4, 16, 16)
+    (kept, noise), (same, again), (fixed, other) = (
+        draw_corruption(latents, CorruptionConfig(max_shuffle_ratio=0.0, device=place), random(3))
+        for place in ("training", "training", "cpu")
+    )
+    assert kept.equal(fixed)
+    assert kept.equal(same)
+    assert noise.equal(again)
+    assert not noise.equal(other)
+    assert noise.mean().abs() < 0.01
+    assert (noise.std() - 1).abs() < 0.01

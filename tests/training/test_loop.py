@@ -95,11 +95,14 @@ def test_muon_takes_matrices_and_convolutions_but_no_embedding(tiny_run: TinyRun
     assert all(weight.ndim > 1 for weight in muon)
 
 
-def test_a_training_from_before_the_choice_of_an_optimizer_goes_on(
+def test_a_training_from_before_a_choice_existed_goes_on(
     tiny_run: TinyRun, killed_at: KilledAt
 ) -> None:
     killed_at(tiny_run(), 3)
     assert "optimizer" not in tiny_run().identity
+    assert "device" not in tiny_run().identity["corruption"]
+    with pytest.raises(CheckpointError, match=r"corruption\.device was cpu and is training"):
+        tiny_run(corruption={"device": "training"}).run()
     with pytest.raises(CheckpointError, match="optimizer was adamw and is muon"):
         tiny_run(optimizer="muon").run()
     tiny_run(optimizer="adamw").run()

@@ -93,12 +93,15 @@ class CorruptionConfig:
         max_mask_ratio: Upper end of the share of corrupted patches, drawn per image.
         max_shuffle_ratio: Upper end of the share of patches whose noise is another patch of the
             batch instead of Gaussian noise, drawn per batch.
+        device: Where the Gaussian noise is drawn: ``cpu`` draws the same on every device;
+            ``training`` on the device that trains, which saves the copy to a GPU.
     """
 
     patch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16)
     patch_probabilities: tuple[float, ...] = (0.30, 0.25, 0.20, 0.15, 0.10)
     max_mask_ratio: float = 0.7
     max_shuffle_ratio: float = 0.3
+    device: Literal["cpu", "training"] = "cpu"
 
     def __post_init__(self) -> None:
         if len(self.patch_sizes) != len(self.patch_probabilities):

@@ -22,8 +22,7 @@ def draw_corruption(
 
     Args:
         latents: Clean latents z, float (B, C, s, s).
-        generator: Source of all randomness; on the CPU, so that a batch is the same on every
-            device.
+        generator: Source of all randomness, on the CPU.
 
     Returns:
         ``mask`` (B, 1, s, s), 1 keeps and 0 corrupts, and ``noise`` η (B, C, s, s), both in the
@@ -41,8 +40,7 @@ def draw_corruption(
     kept = (ranks + 0.5 >= ratios * grid * grid).reshape(batch, 1, grid, grid)
     kept = to_device(kept, latents.device, latents.dtype)
 
-    gaussian = torch.randn(latents.shape, generator=generator)
-    gaussian = to_device(gaussian, latents.device, latents.dtype)
+    gaussian = _gaussian(latents, config, generator)
     share = config.max_shuffle_ratio * torch.rand(1, generator=generator)
     foreign = torch.rand(batch, 1, grid, grid, generator=generator) < share
     order = torch.randperm(batch * grid * grid, generator=generator)
@@ -51,6 +49,17 @@ def draw_corruption(
     foreign = to_device(foreign, latents.device)
     noise = torch.where(_enlarge(foreign, patch), shuffled, gaussian)
     return _enlarge(kept, patch), noise
+
+
+def _gaussian(
+    latents: torch.Tensor, config: CorruptionConfig, generator: torch.Generator
+) -> torch.Tensor:
+    if config.device == "cpu":
+        noise = torch.randn(latents.shape, generator=generator)
+        return to_device(noise, latents.device, latents.dtype)
+    own = torch.Generator(latents.device)
+    own.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    return torch.randn(latents.shape, generator=own, device=latents.device, dtype=latents.dtype)
 
 
 def _enlarge(grid: torch.Tensor, patch: int) -> torch.Tensor:

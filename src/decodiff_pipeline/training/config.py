@@ -137,4 +137,7 @@ class TrainingConfig(BaseModel):
         """
         fields = type(self).model_fields
         unchanged = {name for name in ADDED_LATER if getattr(self, name) == fields[name].default}
-        return self.model_dump(mode="json", exclude={*RUN_ONLY, "init_from", *unchanged})
+        facts = self.model_dump(mode="json", exclude={*RUN_ONLY, "init_from", *unchanged})
+        if self.corruption.device == CorruptionConfig.device:  # added later as well
+            del facts["corruption"]["device"]
+        return facts
