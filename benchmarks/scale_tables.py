@@ -1,11 +1,13 @@
 """Tables of very many images that do not exist, one stage a call; `benchmarks.scale` measures it.
 
-``python -m benchmarks.scale_tables checks 100000``.
+``python -m benchmarks.scale_tables checks 100000``. Another process makes the table, so that the
+memory measured is that of the stage.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -41,34 +43,34 @@ def manifest(count: int) -> pd.DataFrame:
     return table[list(COLUMNS)].astype(COLUMNS)
 
 
-def checks(count: int) -> None:
+def checks(file: Path) -> None:
     """All checks of the data validation, near-duplicates included."""
     from decodiff_pipeline.pipelines.data_validation.config import ValidationConfig
     from decodiff_pipeline.pipelines.data_validation.suite import run_checks
     from decodiff_pipeline.pipelines.data_validation.tables import file_table, image_table
 
-    rows = manifest(count)
+    rows = pd.read_parquet(file)
     images = image_table(rows, 12, PreprocessConfig(resize=128, image_size=128))
     files = file_table(rows["path"], set(rows["path"]), set())
     run_checks(images, files, None, ValidationConfig())
 
 
-def near_duplicates(count: int) -> None:
+def near_duplicates(file: Path) -> None:
     """The search for near-duplicates alone."""
-    near_duplicate_of(manifest(count), 12)
+    near_duplicate_of(pd.read_parquet(file), 12)
 
 
-def cache_index(count: int) -> None:
+def cache_index(file: Path) -> None:
     """The index of a latent cache: made of the shards' lines, and asked for every key."""
-    keys = manifest(count)["sha256"].tolist()
+    keys = pd.read_parquet(file, columns=["sha256"])["sha256"].tolist()
     with tempfile.TemporaryDirectory() as name:
         cache = LatentCache(Path(name))
-        with (cache.path / JOURNAL).open("w") as file:
-            for start in range(0, count, SHARD):
+        with (cache.path / JOURNAL).open("w") as journal:
+            for start in range(0, len(keys), SHARD):
                 shard = shard_name(start // SHARD)
                 (cache.path / shard).touch()
                 line = {"shard": shard, "shard_sha256": "", "keys": keys[start : start + SHARD]}
-                file.write(json.dumps(line) + "\n")
+                journal.write(json.dumps(line) + "\n")
         cache.merge_journal()
         if cache.missing(keys):
             raise RuntimeError("the index lacks latents")
@@ -77,4 +79,11 @@ def cache_index(count: int) -> None:
 STAGES = {"checks": checks, "near-duplicates": near_duplicates, "cache index": cache_index}
 
 if __name__ == "__main__":
-    STAGES[sys.argv[1]](int(sys.argv[2]))
+    stage, number, *made = sys.argv[1:]
+    if made:
+        manifest(int(number)).to_parquet(made[0])
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            table = Path(folder, "manifest.parquet")
+            subprocess.run([sys.executable, "-m", __spec__.name, stage, number, table], check=True)
+            STAGES[stage](table)

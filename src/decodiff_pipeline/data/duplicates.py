@@ -29,7 +29,7 @@ MIN_BITS = 16
 MOST_CANDIDATES = 0.25
 MANY_PAIRS = 4_000_000_000  # half a minute
 CHUNK = 1 << 20  # candidates, 64 bytes each
-SAMPLE = 4096  # hashes that tell how telling a bit is
+SAMPLE = 4096  # hashes that tell how telling a bit is, or that are decoded at once
 FITTED = (splits.TRAIN, splits.VAL, splits.CALIBRATION)
 
 
@@ -46,7 +46,7 @@ def difference_hash(image: Image.Image) -> str:
 
 
 def nearest_within(
-    queries: Sequence[str], references: Sequence[str], bits: int
+    queries: Sequence[str] | pd.Series, references: Sequence[str] | pd.Series, bits: int
 ) -> tuple[np.ndarray, int]:
     """Finds the nearest reference of each query by Hamming distance, where one is near enough.
 
@@ -189,14 +189,15 @@ def near_duplicate_of(manifest: pd.DataFrame, bits: int) -> pd.Series:
         hash of the test image has fewer than `MIN_BITS` bits that are set, or that are not.
     """
     found = pd.Series("", index=manifest.index, dtype="str")
-    for category, group in manifest[manifest["dhash"] != ""].groupby("category"):
+    hashed = manifest.loc[manifest["dhash"] != "", ["category", "split", "path", "dhash"]]
+    for category, group in hashed.groupby("category"):
         fitted = group[group["split"].isin(FITTED)].drop_duplicates("dhash")
         test = group[group["split"] == splits.TEST]
-        ones = np.bitwise_count(_unpack(list(test["dhash"]))).sum(axis=1, dtype=np.int64)
+        ones = np.bitwise_count(_unpack(test["dhash"])).sum(axis=1, dtype=np.int64)
         test = test[np.minimum(ones, BITS - ones) >= MIN_BITS]
         if fitted.empty or test.empty:
             continue
-        index, alike = nearest_within(list(test["dhash"]), list(fitted["dhash"]), bits)
+        index, alike = nearest_within(test["dhash"], fitted["dhash"], bits)
         if alike * len(fitted) > MANY_PAIRS:
             logger.warning(
                 "category %s: %d of %d test images resemble many of the %d images outside test, so "
@@ -209,6 +210,10 @@ def near_duplicate_of(manifest: pd.DataFrame, bits: int) -> pd.Series:
     return found
 
 
-def _unpack(hashes: Sequence[str]) -> np.ndarray:
+def _unpack(hashes: Sequence[str] | pd.Series) -> np.ndarray:
     """Turns N hashes into uint64 (N, 4)."""
-    return np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint64).reshape(-1, BITS // 64)
+    words = np.empty((len(hashes), BITS // 64), np.uint64)
+    for start in range(0, len(hashes), SAMPLE):
+        part = bytes.fromhex("".join(hashes[start : start + SAMPLE]))
+        words[start : start + SAMPLE] = np.frombuffer(part, np.uint64).reshape(-1, BITS // 64)
+    return words

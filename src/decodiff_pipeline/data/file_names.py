@@ -150,14 +150,16 @@ def masks_among(paths: Iterable[str]) -> dict[str, str]:
     Returns:
         The image by the mask: ``{"good/000_GT.png": "good/000.png"}``.
     """
-    listed = [PurePosixPath(path) for path in paths]
-    stems = {(path.parent, same_name(path.stem)): path for path in listed}
+    listed = [*paths]
+    named = [path for path in listed if MASK_NAME.fullmatch(PurePosixPath(path).stem)]
+    folders = {path.rpartition("/")[0] for path in named}
+    beside = map(PurePosixPath, (p for p in listed if p.rpartition("/")[0] in folders))
+    stems = {(path.parent, same_name(path.stem)): path for path in beside}
     found = {}
-    for path in listed:
-        if (match := MASK_NAME.fullmatch(path.stem)) is None:
-            continue
-        image = stems.get((path.parent, same_name(match["start"] or match["end"])))
-        if image is not None:
+    for path in map(PurePosixPath, named):
+        match = MASK_NAME.fullmatch(path.stem)
+        image = match and stems.get((path.parent, same_name(match["start"] or match["end"])))
+        if image:
             found[path.as_posix()] = image.as_posix()
     return found
 

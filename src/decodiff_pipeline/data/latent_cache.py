@@ -105,13 +105,16 @@ class LatentCache:
         if not parts:
             return pd.DataFrame(columns=COLUMNS)
         index = pd.concat(parts, ignore_index=True)
-        present = [shard for shard in index["shard"].unique() if (self.path / shard).is_file()]
-        return index[index["shard"].isin(present)]
+        shards = index["shard"].unique()
+        present = [shard for shard in shards if (self.path / shard).is_file()]
+        return index if len(present) == len(shards) else index[index["shard"].isin(present)]
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Those of the keys that are not in the cache, in their order, each once."""
-        present = set(self.index()["key"])
-        return [key for key in dict.fromkeys(keys) if key not in present]
+        missing = dict.fromkeys(keys)
+        for key in self.index()["key"]:
+            missing.pop(key, None)
+        return [*missing]
 
     def append(
         self, keys: Sequence[str], moments: LatentMoments, dtype: str, shard: str | None = None
@@ -190,21 +193,16 @@ class LatentCache:
             lines = (self.path / JOURNAL).read_bytes().splitlines()
         except FileNotFoundError:
             return []
-        entries = []
+        shards = []
         for line in lines:
             with suppress(ValueError):
-                entries.append(json.loads(line))
-        return [
-            pd.DataFrame(
-                {
-                    "key": entry["keys"],
-                    "shard": entry["shard"],
-                    "row": range(len(entry["keys"])),
-                    "shard_sha256": entry["shard_sha256"],
-                }
-            )
-            for entry in sorted(entries, key=itemgetter("shard"))
-        ]
+                entry = json.loads(line)
+                table = pd.DataFrame({"key": entry["keys"]}, dtype="str")
+                table = table.assign(
+                    shard=entry["shard"], row=range(len(table)), shard_sha256=entry["shard_sha256"]
+                )
+                shards.append((entry["shard"], table))
+        return [table for _, table in sorted(shards, key=itemgetter(0))]
 
     def reader(self, keys: Sequence[str]) -> LatentReader:
         """Opens latents for reading in the order of the keys, and checks their shards' digests.

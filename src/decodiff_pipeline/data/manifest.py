@@ -6,7 +6,8 @@ import fnmatch
 import logging
 import os
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -22,6 +23,7 @@ from decodiff_pipeline.data.layouts import Record, get_layout, layout_names, lis
 from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD, HELD_OUT
 from decodiff_pipeline.data.listing import find_files
 from decodiff_pipeline.data.measuring import measure
+from decodiff_pipeline.data.read_ahead import read_ahead
 from decodiff_pipeline.deco.colour import FULL_DEPTH
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.text import Text, as_text
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
+
+ROWS = 1024  # that are not in a table yet
 
 # Name, dtype and meaning of every column, in order.
 COLUMNS = {
@@ -174,21 +178,12 @@ def build_manifest(images: ImageFolder, config: DataConfig) -> pd.DataFrame:
         DataError: The root is not there, holds nothing of the layout, or lacks a wanted category;
             a category has a name that stands for something else; or every image is excluded.
     """
-    from tqdm import tqdm
-
     root = images.path
     records = list_records(root, get_layout(config.layout), config.categories)
-    workers = config.workers or min(8, os.cpu_count() or 1)
     depth = FULL_DEPTH if config.bit_depth == "auto" else config.bit_depth
-    with ThreadPoolExecutor(workers) as pool:  # Pillow and hashlib let go of the interpreter lock
-        read = pool.map(lambda record: measure(root, record, config.max_pixels, depth), records)
-        measured = list(
-            tqdm(read, desc="reading images", total=len(records), unit="image", disable=None)
-        )
-        if config.bit_depth == "auto":
-            measured = _by_depth(root, records, measured, config, pool)
-    rows = [_row(record, facts) for record, facts in zip(records, measured, strict=True)]
-    manifest = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    manifest = _measured(root, records, repeat(depth), config)
+    if config.bit_depth == "auto":
+        manifest = _by_depth(root, records, manifest, config)
     _excluded(manifest, config.exclude, root)
     manifest["split"] = _splits(manifest, config)
     return manifest.sort_values(["category", "path"], ignore_index=True)
@@ -203,22 +198,37 @@ def count_table(manifest: pd.DataFrame) -> dict[str, dict[str, dict[str, int]]]:
     return table
 
 
+def _measured(
+    root: Path, records: Sequence[Record], depths: Iterable[int], config: DataConfig
+) -> pd.DataFrame:
+    """Reads images by their bit depths, in threads; returns a row each, in the same order."""
+    from tqdm import tqdm
+
+    def row(item: tuple[Record, int]) -> dict[str, Any]:
+        record, depth = item
+        return _row(record, measure(root, record, config.max_pixels, depth))
+
+    # Pillow and hashlib let go of the interpreter lock.
+    workers = config.workers or min(8, os.cpu_count() or 1)
+    parts = []
+    with closing(read_ahead(row, zip(records, depths), ROWS, workers)) as rows:
+        bar = iter(
+            tqdm(rows, desc="reading images", total=len(records), unit="image", disable=None)
+        )
+        while part := list(islice(bar, ROWS)):
+            parts.append(pd.DataFrame(part, columns=list(COLUMNS)).astype(COLUMNS))
+    return pd.concat(parts, ignore_index=True)
+
+
 def _by_depth(
-    root: Path,
-    records: Sequence[Record],
-    measured: Sequence[dict[str, Any]],
-    config: DataConfig,
-    pool: ThreadPoolExecutor,
-) -> list[dict[str, Any]]:
+    root: Path, records: Sequence[Record], manifest: pd.DataFrame, config: DataConfig
+) -> pd.DataFrame:
     """Measures the 16-bit images again where their category uses less than 16 bits."""
-    paths = {record.path for record in records}
-    excluded = {path for entry in config.exclude for path in entry.among(paths)}
-    largest: dict[str, int] = {}
-    for record, facts in zip(records, measured, strict=True):
-        if facts["bit_depth"] and record.path not in excluded:
-            before = largest.get(record.category, 0)
-            largest[record.category] = max(before, facts["largest_value"])
-    depths = {category: smallest_depth(value) for category, value in largest.items()}
+    deep = manifest[manifest["bit_depth"] > 0]
+    excluded = {path for entry in config.exclude for path in entry.among(manifest["path"])}
+    counted = deep[~deep["path"].isin(excluded)]
+    largest = counted.groupby("category", sort=False)["largest_value"].max()
+    depths = {str(category): smallest_depth(int(value)) for category, value in largest.items()}
     for category, depth in depths.items():
         logger.info(
             "category %s: the largest value of its 16-bit images is %d, so they are read by %d "
@@ -226,12 +236,14 @@ def _by_depth(
             category, largest[category], depth,
         )  # fmt: skip
 
-    def again(pair: tuple[Record, dict[str, Any]]) -> dict[str, Any]:
-        record, facts = pair
-        depth = depths.get(record.category, FULL_DEPTH) if facts["bit_depth"] else FULL_DEPTH
-        return facts if depth == FULL_DEPTH else measure(root, record, config.max_pixels, depth)
-
-    return list(pool.map(again, zip(records, measured, strict=True)))
+    wanted = deep["category"].map(depths).fillna(FULL_DEPTH).astype(int)
+    wanted = wanted[wanted != FULL_DEPTH]
+    if wanted.empty:
+        return manifest
+    again = _measured(root, [records[row] for row in wanted.index], wanted, config)
+    return pd.concat(
+        [manifest.drop(index=wanted.index), again.set_index(wanted.index)]
+    ).sort_index()
 
 
 def _row(record: Record, facts: dict[str, Any]) -> dict[str, Any]:

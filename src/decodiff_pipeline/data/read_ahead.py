@@ -18,7 +18,10 @@ Result = TypeVar("Result")
 
 
 def read_ahead(
-    read: Callable[[Item], Result], items: Iterable[Item], ahead: int = AHEAD
+    read: Callable[[Item], Result],
+    items: Iterable[Item],
+    ahead: int = AHEAD,
+    workers: int | None = None,
 ) -> Generator[Result, None, None]:
     """Results in the order of the items, computed in threads while the caller does other things.
 
@@ -28,9 +31,10 @@ def read_ahead(
         read: Called once an item, from several threads.
         items: What to read.
         ahead: Most results that wait.
+        workers: Threads; None for one a core, at most `READERS`.
     """
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(workers or min(READERS, os.cpu_count() or 1)) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(read, item))

@@ -41,8 +41,8 @@ def validate(
     from decodiff_pipeline.pipelines.data_validation.suite import run_checks
     from decodiff_pipeline.pipelines.data_validation.tables import exclusions, image_table
 
-    table = image_table(manifest, validation.near_duplicate_bits, preprocessing)
     files, left_out = _files(images, manifest, data)
+    table = image_table(manifest, validation.near_duplicate_bits, preprocessing)
     checks = run_checks(table, files, data.categories, validation)
     report = {
         "success": all(check["success"] for check in checks if check["severity"] == ERROR),

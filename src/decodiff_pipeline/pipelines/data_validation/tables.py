@@ -49,7 +49,8 @@ def image_table(
     `fit_error`: why an image cannot be brought to the model's squares;
     `unseen_mode`: the mode of an image where no train image of its category has it.
     """
-    table = manifest[manifest["split"] != splits.EXCLUDED].reset_index(drop=True)
+    excluded = manifest["split"] == splits.EXCLUDED
+    table = (manifest[~excluded] if excluded.any() else manifest).reset_index(drop=True)
     sizes = table["width"].astype(str) + "x" + table["height"].astype(str)
     masks = table["mask_width"].astype(str) + "x" + table["mask_height"].astype(str)
     readable = table["error"] == ""
@@ -130,7 +131,9 @@ def category_table(table: pd.DataFrame, categories: Iterable[str] | None) -> pd.
         Columns category, images, train, val, calibration (good images), test_both (the smaller
         of good and defective test images). Copies of a picture count once.
     """
-    names = sorted({*table["category"], *(categories or ())})
+    names = sorted({*table["category"].unique(), *(categories or ())})
+    pictures = pixel_digests(table).fillna(table["path"])  # what does not decode, by its path
+    table = table[["category", "split", "label"]].assign(picture=pd.factorize(pictures)[0])
     good = table[table["label"] == GOOD]
     test = table[table["split"] == splits.TEST]
     columns = {"images": _count(table, names)}
@@ -226,9 +229,8 @@ def _fit_errors(table: pd.DataFrame, preprocessing: PreprocessConfig) -> pd.Seri
 
 
 def _count(rows: pd.DataFrame, names: list[str]) -> pd.Series:
-    """Different pictures by category; what does not decode counts by its path."""
-    pictures = pixel_digests(rows).fillna(rows["path"])
-    return pictures.groupby(rows["category"]).nunique().reindex(names, fill_value=0)
+    """Different pictures by category."""
+    return rows.groupby("category")["picture"].nunique().reindex(names, fill_value=0)
 
 
 def _unseen_modes(table: pd.DataFrame) -> pd.Series:
