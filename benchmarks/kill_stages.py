@@ -52,7 +52,7 @@ from decodiff_pipeline.deco.digests import sha256_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RETRAININGS = 4  # rounds of the others for one of these, which takes ten times as long
+RETRAININGS = 2  # rounds of the others for one of these, which takes ten times as long
 HISTORY = 3  # champions before the first kill
 
 
@@ -72,6 +72,7 @@ class Stage(NamedTuple):
     moves: bool = False
 
 
+OUTCOMES = ("killed", "went on", "said what to do", "broken")
 LOG = f"{REPORTS}/promotion_log"
 STAGES = (
     Stage("data_validation", (), ("02_intermediate", "03_primary", f"{REPORTS}/validation")),
@@ -176,6 +177,7 @@ class Trial:
         usual = self.seconds.get(stage.name, 3 * self.seconds["evaluation"])
         usual = usual if stage.name != "rollback" else min(usual, self.seconds["registration"])
         after = self.draw.uniform(0, usual)
+        started = time.perf_counter()
         process = project.start(*self.command(stage.name))
         wait_until(after, process)
         record: dict[str, Any] = {
@@ -199,6 +201,7 @@ class Trial:
                 raise Broken(f"the audit log does not explain: {found}")
         except (Broken, ValueError, OSError) as error:
             record["broken"] = repr(error)
+        record["seconds"] = round(time.perf_counter() - started, 1)
         return record
 
     def allowed(self, stage: Stage, aliases: dict[str, str]) -> set[str | None]:
@@ -271,18 +274,33 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """Kills by stage and store, and what did not hold."""
-    kills = Counter((one["stage"], one["store"]) for one in records if one["hit"])
+    """Kills by stage and store, in Markdown, and what did not hold."""
     stores = sorted({one["store"] for one in records})
-    rows = [("stage", *stores), *((s.name, *(kills[s.name, k] for k in stores))
-            for s in (*STAGES, RETRAINING))]  # fmt: skip
-    rows.append(("all", *(sum(n for (_, k), n in kills.items() if k == kind) for kind in stores)))
-    text = ["".join(f"{cell!s:>16}" for cell in row) for row in rows]
+    rows = [
+        ["stage", *(f"{store}: {name}" for store in stores for name in OUTCOMES)],
+        ["---"] * (1 + len(OUTCOMES) * len(stores)),
+    ]
+    for stages in (*((stage.name,) for stage in STAGES), ("retraining",), None):
+        row = ["all" if stages is None else stages[0]]
+        for store in stores:
+            hits = [one for one in records if one["hit"] and one["store"] == store
+                    and (stages is None or one["stage"] in stages)]  # fmt: skip
+            found = Counter(outcome(one) for one in hits)
+            row += [str(len(hits)), *(str(found[name]) for name in OUTCOMES[1:])]
+        rows.append(row)
+    text = [f"| {' | '.join(row)} |" for row in rows]
     said = Counter(f"{one['stage']} said: {one['said']}" for one in records if one["said"])
     text += [f"{count} x {sentence}" for sentence, count in said.most_common()]
     text += [f"BROKEN {one['store']} {one['stage']}: {one['broken']}"
              for one in records if one["broken"]]  # fmt: skip
     return "\n".join(text)
+
+
+def outcome(record: dict[str, Any]) -> str:
+    """What the run after a kill did."""
+    if record["broken"]:
+        return "broken"
+    return "said what to do" if record["said"] else "went on"
 
 
 def main() -> int:

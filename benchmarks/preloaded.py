@@ -27,6 +27,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +123,7 @@ def serve(address: str, programs: Path) -> None:
             with contextlib.suppress(ModuleNotFoundError):  # of an extra that is not installed
                 importlib.import_module(name)
     Image.init()
-    inspect.getmodule(serve)  # fills a table that Kedro's look at the stack needs
+    inspect.stack = stack  # type: ignore[assignment]
     gc.freeze()  # forks share what is there
     sys.executable = str(programs / "python")
     listener = socket.socket(socket.AF_UNIX)
@@ -137,6 +138,23 @@ def serve(address: str, programs: Path) -> None:
                 connection.sendall(bytes([answer(connection)]))
             os._exit(0)
         connection.close()
+
+
+def stack(context: int = 1) -> list[inspect.FrameInfo]:
+    """`inspect.stack` without source lines: each would be looked for in all imported modules.
+
+    Args:
+        context: Not used.
+    """
+    frame: types.FrameType | None = sys._getframe(1)
+    found = []
+    while frame is not None:
+        code = frame.f_code
+        found.append(
+            inspect.FrameInfo(frame, code.co_filename, frame.f_lineno, code.co_name, None, None)
+        )
+        frame = frame.f_back
+    return found
 
 
 def answer(connection: socket.socket) -> int:
