@@ -4,14 +4,14 @@
 with ``--store postgresql`` (`deploy/server.sh`, needs Debian's ``postgresql``). A project with a
 tiny trained model and three champions is made; then validation, caching, evaluation, registration,
 promotion and rollback run in turn, and now and then a whole retraining with DVC. Each is killed
-(SIGKILL, with all its processes) at a uniformly random moment of its usual length, checked, run
-again to its end, and checked again:
+(SIGKILL, with all its processes) at a uniformly random moment of its usual length and checked. The
+next run is killed as well with probability 0.4, or goes to its end and is checked:
 
 - files of other stages are as they were, and every report is absent, the old one or complete;
 - ``champion`` is what it was or what the stage makes it, and its files have the digest of its tag;
-- no line of the audit log is lost, and at the end of the second run it explains every champion;
+- no line of the audit log is lost, and at the end of the last run it explains every champion;
 - a rollback goes back one version, a registration and a promotion do what they do without a kill;
-- the second run ends well, and makes what it makes without a kill, or says what to do.
+- the last run ends well, and makes what it makes without a kill, or says what to do.
 
 Every kill is a line of the results; a call with the same file goes on to the number asked for. It
 prints a table, and returns 1 where something did not hold.
@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 
 RETRAININGS = 2  # rounds of the others for one of these, which takes ten times as long
 HISTORY = 3  # champions before the first kill
+AGAIN = 0.4  # share of the kills after which the next run is killed as well
+OUTCOMES = ("killed", "killed again", "went on", "said what to do", "broken")
 
 
 class Stage(NamedTuple):
@@ -72,7 +74,20 @@ class Stage(NamedTuple):
     moves: bool = False
 
 
-OUTCOMES = ("killed", "went on", "said what to do", "broken")
+class State(NamedTuple):
+    """What there was before a stage.
+
+    Attributes:
+        files: SHA-256 by path below ``data``.
+        lines: Of the audit log.
+        aliases: Version numbers by alias.
+    """
+
+    files: dict[str, str]
+    lines: list[dict[str, Any]]
+    aliases: dict[str, str]
+
+
 LOG = f"{REPORTS}/promotion_log"
 STAGES = (
     Stage("data_validation", (), ("02_intermediate", "03_primary", f"{REPORTS}/validation")),
@@ -165,44 +180,57 @@ class Trial:
         self.project.must("dvc", "add", "--quiet", f"data/01_raw/{DATASET}")
         self.commit()
 
-    def round(self, stage: Stage) -> dict[str, Any]:
-        """Kill a stage, check, run it again, check; returns the record."""
+    def round(self, stage: Stage) -> Iterator[dict[str, Any]]:
+        """Kill a stage, check, and again or run it to its end and check; gives a record a kill."""
         project = self.project
         for name in stage.removed:
             shutil.rmtree(project.data / name, ignore_errors=True)
         self.max_pixels += stage.name == "registration"
         if stage is RETRAINING:
             self.new_image()
-        files, lines, aliases = project.digests(), project.lines(), project.aliases()
+        before = State(project.digests(), project.lines(), project.aliases())
+        ended = False
+        while not ended:
+            record = {"stage": stage.name, "broken": "", "said": "", "again": False}
+            started = time.perf_counter()
+            try:
+                record |= self.kill(stage)
+                self.check(stage, before, self.allowed(stage, before.aliases))
+                # A rollback that is in the log is over: the next one would be another.
+                over = stage.name == "rollback" and project.lines() != before.lines
+                record["again"] = record["hit"] and not over and self.draw.random() < AGAIN
+                if not record["again"]:
+                    record["said"] = self.finish(stage, before)
+            except (Broken, ValueError, OSError) as error:
+                record["broken"] = repr(error)
+            record["seconds"] = round(time.perf_counter() - started, 1)
+            ended = not record["again"]
+            yield record
+
+    def kill(self, stage: Stage) -> dict[str, Any]:
+        """Start a stage, and kill it at a random moment."""
         usual = self.seconds.get(stage.name, 3 * self.seconds["evaluation"])
         usual = usual if stage.name != "rollback" else min(usual, self.seconds["registration"])
         after = self.draw.uniform(0, usual)
-        started = time.perf_counter()
-        process = project.start(*self.command(stage.name))
+        process = self.project.start(*self.command(stage.name))
         wait_until(after, process)
-        record: dict[str, Any] = {
-            "stage": stage.name,
-            "after": round(after, 2),
-            "broken": "",
-            "said": "",
-            "usual": round(usual, 2),
-            "hit": kill(process),
-        }
-        project.wait()
-        try:
-            self.check(stage, files, lines, self.allowed(stage, aliases))
-            done = len(project.lines()) > len(lines)
-            began = time.perf_counter()
-            record["said"] = project.run(*self.command(stage.name))
-            self.seconds[stage.name] = min(time.perf_counter() - began, 2 * usual)
-            self.check_result(stage, aliases, record["said"], done)
-            self.check(stage, files, lines, {project.aliases().get("champion")})
-            if found := unexplained(project.lines(), project.aliases().get("champion")):
-                raise Broken(f"the audit log does not explain: {found}")
-        except (Broken, ValueError, OSError) as error:
-            record["broken"] = repr(error)
-        record["seconds"] = round(time.perf_counter() - started, 1)
-        return record
+        hit = kill(process)
+        self.project.wait()
+        return {"after": round(after, 2), "usual": round(usual, 2), "hit": hit}
+
+    def finish(self, stage: Stage, before: State) -> str:
+        """Run a stage that was killed to its end; returns what it said where it failed."""
+        project = self.project
+        done = len(project.lines()) > len(before.lines)
+        began = time.perf_counter()
+        said = project.run(*self.command(stage.name))
+        self.seconds[stage.name] = time.perf_counter() - began
+        self.check_result(stage, before.aliases, said, done)
+        champion = project.aliases().get("champion")
+        self.check(stage, before, {champion})
+        if found := unexplained(project.lines(), champion):
+            raise Broken(f"the audit log does not explain: {found}")
+        return said
 
     def allowed(self, stage: Stage, aliases: dict[str, str]) -> set[str | None]:
         """Which versions may be champion where a stage was killed."""
@@ -225,17 +253,15 @@ class Trial:
         if self.reference.get(stage.name, "") != made(self.project, stage.name):
             raise Broken("it made something else than without a kill")
 
-    def check(
-        self, stage: Stage, files: dict[str, str], lines: list[Any], allowed: set[str | None]
-    ) -> None:
+    def check(self, stage: Stage, before: State, allowed: set[str | None]) -> None:
         """What holds after every kill and every run."""
         now = self.project.digests()
         own = (*stage.written, *stage.removed, LOG)
-        changed = [name for name in files if files[name] != now.get(name)]
+        changed = [name for name, digest in before.files.items() if digest != now.get(name)]
         if others := [name for name in changed if not name.startswith(own)]:
             raise Broken(f"{others} of other stages were changed or lost")
         self.project.check_reports()
-        if self.project.lines()[: len(lines)] != lines:
+        if self.project.lines()[: len(before.lines)] != before.lines:
             raise Broken("a line of the audit log was lost")
         champion = self.project.check_registry() if stage.moves else None
         if stage.moves and champion not in allowed:
@@ -300,6 +326,8 @@ def outcome(record: dict[str, Any]) -> str:
     """What the run after a kill did."""
     if record["broken"]:
         return "broken"
+    if record.get("again"):
+        return "killed again"
     return "said what to do" if record["said"] else "went on"
 
 
@@ -328,11 +356,12 @@ def main() -> int:
             for stage in order():
                 if hits >= options.kills:
                     break
-                one = {"store": options.store, **trial.round(stage)}
-                hits += one["hit"]
-                with options.results.open("a") as file:
-                    file.write(json.dumps(one) + "\n")
-                print(hits, one, file=sys.stderr, flush=True)
+                for record in trial.round(stage):
+                    one = {"store": options.store, **record}
+                    hits += one.get("hit", False)
+                    with options.results.open("a") as file:
+                        file.write(json.dumps(one) + "\n")
+                    print(hits, one, file=sys.stderr, flush=True)
                 if stage is RETRAINING:
                     trial.refresh()
     finally:

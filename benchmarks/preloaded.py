@@ -27,7 +27,6 @@ import socket
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +35,7 @@ from PIL import Image
 import decodiff_pipeline
 
 if TYPE_CHECKING:
+    import types
     from collections.abc import Mapping
 
 ROOT = Path(__file__).parents[1]

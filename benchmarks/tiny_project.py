@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -180,7 +181,7 @@ class Project:
     def digests(self) -> dict[str, str]:
         """SHA-256 of every file below ``data`` by its path."""
         return {
-            path.relative_to(self.data).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            path.relative_to(self.data).as_posix(): digest(path, *identity(path.stat()))
             for path in self.data.rglob("*")
             if path.is_file()
         }
@@ -224,6 +225,17 @@ class Project:
                 if connection.execute("PRAGMA integrity_check").fetchone() != ("ok",):
                     raise Broken("the SQLite database is damaged")
         return champion
+
+
+def identity(file: os.stat_result) -> tuple[int, ...]:
+    """Changes where a file does."""
+    return file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns
+
+
+@functools.cache
+def digest(path: Path, *_: int) -> str:
+    """SHA-256 of a file, which is read once while its `identity` stays."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def kill(process: subprocess.Popen[bytes]) -> bool:

@@ -138,8 +138,8 @@ def _value(tree: Any, name: str) -> Any:
     return tree
 
 
-def run_tool(root: Path, tool: str, *arguments: str, capture: bool = False) -> str:
-    """Run a tool of this environment in the project's folder; it prints unless captured.
+def run_tool(root: Path, tool: str, *arguments: str) -> None:
+    """Run a tool of this environment in the project's folder.
 
     Raises:
         RetrainingFailed: It ends with an error.
@@ -153,14 +153,11 @@ def run_tool(root: Path, tool: str, *arguments: str, capture: bool = False) -> s
         cwd=root,
         env={**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"},
         check=False,
-        text=True,
-        stdout=subprocess.PIPE if capture else None,
     )
     if done.returncode:
         msg = f"`{shown}` ended with exit code {done.returncode}; see its output above"
         raise RetrainingFailed(msg)
     logger.info("%s took %.0f s", shown, time.monotonic() - started)
-    return done.stdout or ""
 
 
 def prepare(project: Path, name: str | None) -> None:

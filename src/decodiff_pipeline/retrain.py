@@ -24,12 +24,14 @@ import yaml
 from decodiff_pipeline import commands
 from decodiff_pipeline.data.provenance import git_output
 from decodiff_pipeline.dvc_lock import LOCK_FILE, stages_file, stored_outputs
-from decodiff_pipeline.errors import ConfigurationError, DecodiffError
+from decodiff_pipeline.errors import ConfigurationError, DecodiffError, RetrainingFailed
 from decodiff_pipeline.kedro_project import Project, load_project
 from decodiff_pipeline.record import prepare, registered_version, run_tool, tag_version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from dvc.repo import Repo
 
 logger = logging.getLogger(__name__)
 
@@ -208,10 +210,17 @@ def _moment(line: str) -> str:
 
 
 def _has_remote(project: Path) -> bool:
-    listed = run_tool(project, "dvc", "remote", "list", capture=True)
-    if not listed.strip():
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(project)) as repo:
+            there = bool(repo.config["remote"])
+    except DvcException as error:
+        raise RetrainingFailed(f"DVC cannot read {project / '.dvc' / 'config'}: {error}") from error
+    if not there:
         logger.warning("DVC has no remote: data and artifacts are those on this machine")
-    return bool(listed.strip())
+    return there
 
 
 def _tracked_inputs(files: Files, project: Path) -> list[str]:
@@ -227,20 +236,31 @@ def _restore(files: Files, project: Path, raw: list[str]) -> None:
     So is what lies here, is not what the lock names, and was never stored: it is left as it is,
     such as an interrupted training, which the stage goes on with.
     """
-    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     if raw:
         run_tool(project, "dvc", "pull", *raw)
     run_tool(project, "dvc", "fetch", str(files.stages.relative_to(project)))
+    stored = stored_outputs(files.lock)
     with Repo(str(project)) as repo:
-        for path in stored_outputs(files.lock):
-            try:
-                repo.checkout(str(project / path), allow_missing=True)
-            except DvcException:
+        if not stored or _checked_out(repo, stored):
+            return
+        for path in stored:
+            if not _checked_out(repo, [path]):
                 logger.warning(
                     "%s stays as it is: it differs from the lock, and no cache has it", path
                 )
+
+
+def _checked_out(repo: Repo, paths: list[str]) -> bool:
+    """Check out paths at once, since every call reads the project again, or nothing of them."""
+    from dvc.exceptions import DvcException
+
+    try:
+        repo.checkout([str(Path(repo.root_dir, path)) for path in paths], allow_missing=True)
+    except DvcException:
+        return False
+    return True
 
 
 def _report(files: Files) -> dict[str, Any]:
