@@ -224,8 +224,12 @@ class Trial:
         done = len(project.lines()) > len(before.lines)
         began = time.perf_counter()
         said = project.run(*self.command(stage.name))
+        lock = project.folder / ".git" / "index.lock"
+        if said and str(lock) in said:  # what it says is done
+            lock.unlink()
+            project.must(*self.command(stage.name))
         self.seconds[stage.name] = time.perf_counter() - began
-        self.check_result(stage, before.aliases, said, done)
+        self.check_result(stage, before.aliases, "" if str(lock) in said else said, done)
         champion = project.aliases().get("champion")
         self.check(stage, before, {champion})
         if found := unexplained(project.lines(), champion):

@@ -1,15 +1,17 @@
 """A year of weekly retrainings by the documented cron line, with what happens in a year.
 
-``python -m benchmarks.simulated_year --weeks 52 --results year.jsonl`` makes a Git server, a DVC
-remote, an MLflow server on PostgreSQL (`deploy/server.sh`), a desk where people change images, and
-two machines that retrain a tiny model. Each week images are added, removed, spoilt, repaired or
-relabelled, or nothing happens. In some weeks the server is away or stops half-way, both machines
-retrain at once, or a person rolls back. Then the cron line of docs/retraining.md runs.
+``python -m benchmarks.simulated_year --weeks 52 --results year.jsonl --folder /tmp/year`` makes a
+Git server, a DVC remote, an MLflow server on PostgreSQL (`deploy/server.sh`), a desk where people
+change images, and two machines that retrain a tiny model. Each week images are added, removed,
+spoilt, repaired or relabelled, or nothing happens. In some weeks the server is away or stops
+half-way, both machines retrain at once, or a person rolls back. Then the cron line of
+docs/retraining.md runs.
 
 Every week the audit log in Git has to explain each champion, the champion's files have to be the
-registered ones, and an idle week commits nothing. At the end sizes are printed, the clean-up of
-docs/retraining.md runs, and sizes are printed again. Commands run in forks of one process
-(`benchmarks.preloaded`). It returns 1 where something did not hold.
+registered ones, and an idle week commits nothing. The same call goes on after the last week in the
+results. At the end sizes are printed, the clean-up of docs/retraining.md runs, and sizes are
+printed again. Commands run in forks of one process (`benchmarks.preloaded`). It returns 1 where
+something did not hold.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ import re
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -68,15 +69,22 @@ class Year:
     """The desk, two machines, and the servers."""
 
     def __init__(self, home: Path, seed: int) -> None:
-        self.home = home
+        self.home, self.seed = home, seed
         self.draw = random.Random(seed)  # noqa: S311 (no secret)
         self.running = ExitStack()
-        self.desk = Project.make(home / "desk", "", {"promotion": GATES})
+        begun = (home / "b").is_dir()
+        self.desk = (
+            Project(home / "desk", "")
+            if begun
+            else Project.make(home / "desk", "", {"promotion": GATES})
+        )
+        shutil.rmtree(home / "p", ignore_errors=True)
         self.preloaded = self.desk.preloaded = Preloaded(home / "p", self.desk.folder)
         self.images = ChangingImages(self.desk.data / "01_raw" / DATASET, self.draw)
         self.start_server()
-        self.found()
-        self.machines = [self.clone(name) for name in ("a", "b")]
+        if not begun:
+            self.found()
+        self.machines = [self.machine(name) for name in ("a", "b")]
 
     def start_server(self) -> None:
         """Start MLflow, on another port each time; clients are told."""
@@ -97,10 +105,13 @@ class Year:
         shutil.copy(ROOT / ".gitattributes", self.desk.folder)
         self.publish("The project")
 
-    def clone(self, name: str) -> Project:
-        self.desk.must("git", "clone", "--quiet", f"{self.home}/origin.git", str(self.home / name))
-        (self.home / name / ".venv").mkdir()
-        (self.home / name / ".venv" / "bin").symlink_to(self.preloaded.programs)
+    def machine(self, name: str) -> Project:
+        """A clone with an environment, if it is not there yet."""
+        folder = self.home / name
+        if not folder.is_dir():
+            self.desk.must("git", "clone", "--quiet", f"{self.home}/origin.git", str(folder))
+            (folder / ".venv").mkdir()
+            (folder / ".venv" / "bin").symlink_to(self.preloaded.programs)
         return Project(self.home / name, self.uri, self.preloaded)
 
     def publish(self, message: str) -> None:
@@ -128,6 +139,8 @@ class Year:
     def week(self, number: int) -> dict[str, Any]:
         """One week; returns its record."""
         began = time.perf_counter()
+        self.draw.seed(f"{self.seed} {number}")
+        self.images.made = 100 * number
         trouble = TROUBLE.get(number, "")
         event = "add" if trouble == "two at once" else self.draw.choice(EVENTS)
         self.change(event)
@@ -144,8 +157,17 @@ class Year:
         return {
             "week": number, "event": event, "trouble": trouble, "said": said,
             "champion": champion, "lines": len(lines), "committed": moved,
-            "seconds": round(time.perf_counter() - began),
+            "sizes": self.sizes(), "seconds": round(time.perf_counter() - began),
         }  # fmt: skip
+
+    def attempt(self, number: int) -> dict[str, Any]:
+        """One week; where something did not hold, the record says so and the outputs are kept."""
+        try:
+            return self.week(number)
+        except (Broken, OSError, ValueError) as error:
+            for output in self.home.glob("*.out"):
+                shutil.copy(output, output.with_suffix(f".week{number}"))
+            return {"week": number, "broken": str(error)}
 
     def head(self) -> str:
         self.desk.must("git", "ls-remote", "origin", "main")
@@ -244,25 +266,20 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=600, help="no week begins after these")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=Path("year.jsonl"))
+    parser.add_argument("--folder", type=Path, required=True, help="a short path")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # cleans up
-    home = Path(tempfile.mkdtemp(prefix="year"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the servers
+    home, began = options.folder.resolve(), time.monotonic()
+    home.mkdir(exist_ok=True)
     home.chmod(0o755)  # PostgreSQL's account enters it
-    began = time.monotonic()
+    text = options.results.read_text() if options.results.is_file() else ""
+    weeks = [json.loads(line) for line in text.splitlines()]
     year = Year(home, options.seed)
-    weeks: list[dict[str, Any]] = []
-    broken: list[str] = []
     try:
-        for number in range(1, options.weeks + 1):
+        for number in range(len(weeks) + 1, options.weeks + 1):
             if time.monotonic() - began > 60 * options.minutes:
                 break
-            try:
-                weeks.append(year.week(number))
-            except (Broken, OSError, ValueError) as error:
-                broken.append(f"week {number}: {error}")
-                weeks.append({"week": number, "broken": str(error)})
-            if number % 13 == 0:
-                weeks[-1]["sizes"] = year.sizes()
+            weeks.append(year.attempt(number))
             with options.results.open("a") as file:
                 file.write(json.dumps(weeks[-1]) + "\n")
             print(weeks[-1], file=sys.stderr, flush=True)
@@ -272,7 +289,7 @@ def main() -> int:
         print("after it, MB:", year.sizes())
     finally:
         year.close()
-        shutil.rmtree(home, ignore_errors=True)
+    broken = [f"week {one['week']}: {one['broken']}" for one in weeks if "broken" in one]
     print("\n".join(broken) or "everything held")
     return int(bool(broken))
 

@@ -18,6 +18,7 @@ STAGES_FILE, LOCK_FILE = "dvc.yaml", "dvc.lock"
 BASE = (None, "base", "local")  # environments of the project's own dvc.yaml
 # DVC sets it for the stages that it runs. Until the last one ends, the lock is half-written.
 IN_STAGE = "DVC_ROOT"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def stages_file(project: Path, environment: str | None) -> Path:
@@ -90,7 +91,9 @@ def _outputs(stages: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return dict((yaml.safe_load(file.read_bytes()) or {}).get("stages", {}))
+        # DVC's files are long, and are read several times in a run: ten times as fast in C.
+        content = yaml.load(file.read_bytes(), Loader=LOADER)  # noqa: S506 - a safe one
+        return dict((content or {}).get("stages", {}))
     except (OSError, yaml.YAMLError, AttributeError):
         return {}
 

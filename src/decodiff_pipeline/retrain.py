@@ -158,6 +158,10 @@ def _require(project: Path, environment: str | None, commit: bool) -> None:
     if commit and not git_output(project, "var", "GIT_COMMITTER_IDENT"):
         msg = "Git does not know who commits; set user.name and user.email, or leave out --commit"
         raise ConfigurationError(msg)
+    lock = git_output(project, "rev-parse", "--git-path", "index.lock")
+    if commit and lock is not None and (path := project / lock).exists():
+        msg = f"another git works in {project}, or was killed there: remove {path} in that case"
+        raise ConfigurationError(msg)
     from decodiff_pipeline.registry.versions import require_registry
 
     require_registry()

@@ -87,7 +87,8 @@ def git_output(folder: Path, *arguments: str) -> str | None:
     existing = next(
         path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir()
     )
-    command = [git, "-C", str(existing), *arguments]
+    # Killed in the middle, a `git status` that may write leaves a lock that stops every commit.
+    command = [git, "--no-optional-locks", "-C", str(existing), *arguments]
     try:
         result = subprocess.run(  # noqa: S603 - fixed arguments, no shell
             command, capture_output=True, text=True, timeout=GIT_SECONDS, check=False
