@@ -571,6 +571,13 @@ def test_nothing_is_committed_over_changes(small_project: Path) -> None:
         retrain(small_project, commit=True)
 
 
+def test_a_lock_that_a_killed_git_has_left_is_named_first(small_project: Path) -> None:
+    lock = small_project / ".git" / "index.lock"
+    lock.touch()
+    with pytest.raises(ConfigurationError, match=f"remove {lock}"):
+        retrain(small_project, commit=True)
+
+
 def test_what_a_killed_retraining_has_left_is_taken_up(
     branches: Branches, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -97,3 +98,15 @@ def test_the_commit_of_a_repository_around_the_project_is_not_its_own(tmp_path: 
     git(tmp_path, "commit", "-q", "-m", "one repository for both")
     assert provenance.git_state(model).commit == provenance.git_state(tmp_path).commit
     assert provenance.git_state(model).commit
+
+
+def test_a_git_that_is_asked_writes_nothing(tmp_path: Path) -> None:
+    """Killed while it renews its index, it would leave a lock that stops every later commit."""
+    git(tmp_path, "init", "--quiet")
+    file, index = tmp_path / "file", tmp_path / ".git" / "index"
+    file.write_text("same")
+    git(tmp_path, "add", "file")
+    before = index.read_bytes()
+    os.utime(file, (0, 0))  # the index is out of date, and `git status` would write it anew
+    assert provenance.git_output(tmp_path, "status", "--porcelain") == "A  file"
+    assert index.read_bytes() == before
