@@ -29,11 +29,11 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $(STAMP)
 
 # No other package is touched.
-$(VENV)/.app: $(STAMP) requirements-app.lock
-	@$(PY) -m pip install -qq --no-deps -r requirements-app.lock
+$(VENV)/.app $(VENV)/.viz: $(VENV)/.%: requirements-%.lock $(STAMP)
+	@$(PY) -m pip install -qq --no-deps -r $<
 	@touch $@
 
-app: $(VENV)/.app
+app viz: %: $(VENV)/.%
 
 data: $(STAMP)  ## put the demo's images into data/01_raw; record them, or your own (ENV=name), in DVC
 	$(if $(ENV),,$(PY) -m decodiff_pipeline.data.acquire $(DATASET))

@@ -22,7 +22,7 @@ export GRADIO_ANALYTICS_ENABLED := False
 export MLFLOW_HTTP_REQUEST_MAX_RETRIES ?= 2
 export MLFLOW_HTTP_REQUEST_TIMEOUT ?= 5
 
-.PHONY: summary report ui serve app dvc-yaml
+.PHONY: summary report ui serve app viz dvc-yaml
 
 summary: $(STAMP)  ## show the last results and where everything is
 	@$(PY) -m decodiff_pipeline.reporting.summary $(REPORT)/metrics.json
@@ -56,6 +56,9 @@ serve: $(STAMP)  ## answer images with the champion, or with the newest version 
 
 app: $(STAMP)  ## look at images, review what was served, compare versions, in a browser (extra app)
 	@$(PY) -m decodiff_pipeline.app.server $(ENVIRONMENT)
+
+viz: $(STAMP)  ## show pipelines and data in Kedro-Viz, in a browser (extra viz)
+	@$(PY) -m decodiff_pipeline.viz $(ENVIRONMENT)
 
 dvc-yaml: $(STAMP)  ## write dvc.yaml, or conf/ENV/dvc.yaml, from Kedro pipelines, catalog, parameters
 	$(PY) -m decodiff_pipeline.dvc_stages $(ENVIRONMENT)

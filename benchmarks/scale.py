@@ -50,7 +50,7 @@ EVALUATION = [*KEDRO, "evaluation", "--nodes"]
 DVC = [sys.executable, "-m", "dvc"]
 STAGES = {
     "manifest": [*KEDRO, "data_validation", "--to-nodes", "build_manifest"],
-    "checks, near-duplicates": [*KEDRO, "data_validation", "--from-nodes", "validate"],
+    "checks, near-duplicates": [*KEDRO, "data_validation", "--from-nodes", "validate_images"],
     "dvc add": [*DVC, "add", "--quiet", "data/01_raw/scale"],
     "latent caching": [*KEDRO, "latent_caching"],
     "50 training steps, scoring fit": [*KEDRO, "training"],
@@ -62,7 +62,7 @@ STAGES = {
     ],
     "PCA and baselines": [*EVALUATION, "measure_baselines"],
     "metrics": [*EVALUATION, "fit_thresholds,compute_metrics"],
-    "report": [*EVALUATION, "compare_models,draw_report,summarise,name_run,tabulate"],
+    "report": [*EVALUATION, "compare_models,draw_report,summarise,summarise_run,tabulate"],
 }  # fmt: skip
 NETWORK = list(STAGES)[4:9]
 TABLES = [sys.executable, "-m", "benchmarks.scale_tables"]

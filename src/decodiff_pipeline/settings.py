@@ -13,5 +13,7 @@ os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 _tracking = TrackingHooks()
 
 HOOKS = (ErrorHooks(), PreflightHooks(), _tracking, SummaryHooks(_tracking))
+# They write .viz at every run, and warn at those of a single pipeline.
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-viz",)
 CONFIG_LOADER_CLASS = ConfigLoader
 CONFIG_LOADER_ARGS = {"base_env": "base", "default_run_env": "local"}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset, DatasetError
 
 from decodiff_pipeline.data.atomic import append_lines
+
+if TYPE_CHECKING:
+    from kedro_datasets._typing import JSONPreview
 
 
 class AppendedLinesDataset(AbstractDataset[Any, Any]):
@@ -52,6 +55,10 @@ class AppendedLinesDataset(AbstractDataset[Any, Any]):
         text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
         self._filepath.parent.mkdir(parents=True, exist_ok=True)
         append_lines(self._filepath, text.encode(), sync=True)
+
+    def preview(self, nrows: int = 20) -> JSONPreview:
+        """The newest lines, for Kedro-Viz."""
+        return json.dumps(self.load()[: -nrows - 1 : -1])
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

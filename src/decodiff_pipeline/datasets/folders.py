@@ -14,6 +14,7 @@ from decodiff_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+    from kedro_datasets._typing import JSONPreview, TablePreview
 
 
 class DiffusersDataset(AbstractDataset[Any, Any]):
@@ -59,6 +60,12 @@ class DiffusersDataset(AbstractDataset[Any, Any]):
 
         with replacing_folder(self._filepath) as temporary:
             data.save_pretrained(str(temporary))
+
+    def preview(self) -> JSONPreview:
+        """Configuration of the model, for Kedro-Viz."""
+        pipeline = self._filepath / "model_index.json"
+        file = pipeline if pipeline.is_file() else self._filepath / "config.json"
+        return file.read_text(encoding="utf-8")
 
     def _exists(self) -> bool:
         return self._filepath.is_dir()
@@ -110,6 +117,16 @@ class HandleDataset(AbstractDataset[Any, Any]):
         path = Path(getattr(data, "path", data))
         if path.resolve() != self._filepath.resolve():
             raise DatasetError(f"the node wrote to {path}, but the catalog says {self._filepath}")
+
+    def preview(self, nrows: int = 20) -> TablePreview:
+        """Rows of the handle's ``index()``, or files of the folder, for Kedro-Viz."""
+        handle = self.load()
+        if hasattr(handle, "index"):
+            return handle.index().head(nrows).to_dict(orient="split")
+        folder = self._filepath
+        paths = sorted(folder.iterdir())[:nrows] if folder.is_dir() else [folder]
+        rows = [(path.name, None if path.is_dir() else path.stat().st_size) for path in paths]
+        return {"columns": ["name", "bytes"], "index": [*range(len(rows))], "data": rows}
 
     def _exists(self) -> bool:
         return self._filepath.exists()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kedro_datasets import json, pandas, text
 
 from decodiff_pipeline.data.atomic import replacing
+
+if TYPE_CHECKING:
+    from kedro_datasets._typing import HTMLPreview, TablePreview
 
 
 class _Whole:
@@ -33,6 +37,22 @@ class JSONDataset(_Whole, json.JSONDataset):
 class TextDataset(_Whole, text.TextDataset):
     """A text file, such as a Markdown or HTML page."""
 
+    def preview(self) -> HTMLPreview:
+        """The page for Kedro-Viz; other text as it is."""
+        text = self.load()
+        return text if self._filepath.suffix == ".html" else f"<pre>{escape(text)}</pre>"
+
 
 class ParquetDataset(_Whole, pandas.ParquetDataset):
     """A table."""
+
+    def preview(self, nrows: int = 20) -> TablePreview:
+        """The first rows, for Kedro-Viz; of a list its length."""
+        import numpy as np
+
+        table = super().preview(nrows)
+        table["data"] = [
+            [f"{len(cell)} values" if isinstance(cell, np.ndarray) else cell for cell in row]
+            for row in table["data"]
+        ]
+        return table

@@ -27,14 +27,14 @@ def create_pipeline(**kwargs: object) -> Pipeline:
                     "params:validation",
                 ],
                 outputs=["validation_report", "validation_report_html"],
-                name="validate",
+                name="validate_images",
             ),
             # Separate from `validate`, so that the report is on disk when the gate stops the run.
             node(
                 gate,
                 inputs=["manifest", "validation_report"],
                 outputs="validated_manifest",
-                name="gate",
+                name="stop_if_invalid",
             ),
         ]
     )

@@ -212,7 +212,7 @@ def summarise(
     return render_summary(metrics, comparison, identity), metrics_table(metrics)
 
 
-def name_run(metrics: dict[str, Any], provenance: dict[str, Any]) -> dict[str, Any]:
+def summarise_run(metrics: dict[str, Any], provenance: dict[str, Any]) -> dict[str, Any]:
     """The key figures and the MLflow run, in a file that no stage depends on: its id is random.
 
     What ``--params`` gave is named beside it, since no file has it.

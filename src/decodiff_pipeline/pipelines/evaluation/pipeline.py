@@ -57,7 +57,7 @@ def _showing() -> list[Node]:
         _node(nodes.compare_models, compared, "comparison"),
         _node(nodes.draw_report, shown, ["figures", "report"]),
         _node(nodes.summarise, summarised, ["evaluation_summary", "metrics_table"]),
-        _node(nodes.name_run, ["metrics", "provenance"], "evaluation_run"),
+        _node(nodes.summarise_run, ["metrics", "provenance"], "evaluation_run"),
         _node(nodes.tabulate, tabulated, tables),
     ]
 

@@ -17,7 +17,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 infer,
                 ["inference_source", *model, "inference_store", *parameters, "threshold_overrides"],
                 "inference_results",
-                name="infer",
+                name="score_new_images",
             ),
             node(
                 export_results,

@@ -22,7 +22,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 "recent_features",
                 name="measure_recent",
             ),
-            node(judge, [*judged, PARAMETERS], found, name="judge"),
+            node(judge, [*judged, PARAMETERS], found, name="judge_drift"),
             # Separate from `judge`, so that answer and report are on disk when it stops the run.
             node(fail_on_drift, [*found, PARAMETERS], None, name="fail_on_drift"),
         ]

@@ -34,7 +34,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 outputs=["checkpoints", "training_log", "training_summary"],
                 name="train_network",
             ),
-            node(loss_rows, "training_log", "plot_loss", name="loss_rows"),
+            node(loss_rows, "training_log", "plot_loss", name="tabulate_loss"),
             node(
                 assemble_model,
                 inputs=[
