@@ -37,13 +37,13 @@ def test_parameters_that_no_file_has_are_named(project: Project) -> None:
     used = {"training": {"steps": 150, "resume": "never"}}
     made = {"parameter_overrides": "training.resume, training.steps", "parameters": used}
     write(project, "model_record", made)
-    with pytest.raises(ConfigurationError, match=r"training\.steps=150, where conf/tiles/.* 400"):
+    with pytest.raises(ConfigurationError, match=r"training\.steps=150, but conf/tiles/.* 400"):
         _require_written_parameters(project)
     project.parameters["training"]["steps"] = 150
     write(project, "evaluation_run", {"parameter_overrides": "training.steps"})
     _require_written_parameters(project)  # written into the file since, and trained with
     write(project, "evaluation_run", {"parameter_overrides": "evaluation.resamples"})
-    with pytest.raises(ConfigurationError, match=r"given evaluation\.resamples by --params"):
+    with pytest.raises(ConfigurationError, match=r"used evaluation\.resamples from --params"):
         _require_written_parameters(project)
 
 
@@ -60,13 +60,13 @@ def test_the_version_is_tagged_with_the_lock_that_names_it(
     client.create_model_version("decodiff-tiles", "file:///x", tags={"model_sha256": "aa"})
     home = project.root / "conf" / "tiles"
     home.mkdir(parents=True)
-    assert tag_version(project).startswith("no version is tagged, since dvc.lock")
+    assert tag_version(project).startswith("no version is tagged, because dvc.lock is")
     (home / "dvc.yaml").write_text("stages: {}")
     (home / "dvc.lock").write_text("stages: {}")
     registered = {"name": "decodiff-tiles", "version": "1", "sha256": "aa"}
     for absent in ({"version": "2"}, {"sha256": "bb"}, {"name": "decodiff-elpv"}):
         write(project, "registration", {**registered, **absent})
-        assert "none in the registry is this model" in tag_version(project)
+        assert "the registry has no version of this model" in tag_version(project)
     write(project, "registration", registered)
     assert "decodiff-tiles version 1 has the tag dvc_revision" in tag_version(project)
     tags = client.get_model_version("decodiff-tiles", "1").tags

@@ -12,10 +12,10 @@ from pathlib import Path
 
 
 def _require_home() -> None:
-    """Sets HOME to a temporary folder, and USER to the user's number, where there is neither.
+    """Set USER and HOME where the process has neither, as in a container with a numeric user id.
 
-    Containers run as a number that has no name and no home. Great Expectations, MLflow and PyTorch
-    ask for both while they are imported, and stop. Whatever starts this package comes here first.
+    Great Expectations, MLflow and PyTorch read both at import and fail without them, so this runs
+    when the package is imported. USER becomes the user id, HOME a temporary folder.
     """
     try:
         getpass.getuser()
@@ -28,19 +28,19 @@ def _require_home() -> None:
         atexit.register(shutil.rmtree, home, ignore_errors=True)
         os.environ["HOME"] = home
         logging.getLogger(__name__).warning(
-            "HOME is not set and user %s has no home folder: %s serves as one until this run ends; "
-            "set HOME to keep what libraries download",
+            "HOME is not set and user %s has no home folder: this run uses the temporary folder "
+            "%s; set HOME to keep the files that libraries download",
             os.getuid(),
             home,
         )
 
 
 def _let_idle_threads_sleep() -> None:
-    """Sets OpenMP's waiting policy, unless the user has set one.
+    """Set OMP_WAIT_POLICY=PASSIVE, unless the user configured how OpenMP threads wait.
 
-    torch's idle threads spin while they wait, which takes the core of whatever runs beside them: a
-    batch that is scored in a second took half a minute beside one busy process. The policy is read
-    once, when torch is loaded. Whatever starts this package comes here before that.
+    By default idle OpenMP threads spin and keep their core busy: beside one busy process, scoring
+    a batch took 30 s instead of 1 s. torch reads the policy once, when it is imported, so it is
+    set when this package is imported.
     """
     if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

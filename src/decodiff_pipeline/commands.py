@@ -1,4 +1,4 @@
-"""The command line that this run was started with, and those that messages tell to type."""
+"""Environment and ``--params`` of the current run, and the commands that messages suggest."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ _overrides: Mapping[str, Any] = {}
 
 
 def use_environment(name: str | None, overrides: Mapping[str, Any] | None = None) -> None:
-    """Name what this run was started with; Kedro hands it to hooks alone.
+    """Store the environment and ``--params`` of this run, which Kedro passes to hooks only.
 
     Args:
-        name: Environment, as ``kedro run --env`` took it; `None` for the default one.
-        overrides: Parameters, as ``kedro run --params`` took them: a tree.
+        name: Value of ``kedro run --env``; `None` for the default environment.
+        overrides: Nested parameters of ``kedro run --params``.
     """
     global _active, _overrides
     _active, _overrides = name, overrides or {}
 
 
 def environment() -> str | None:
-    """The Kedro environment of this run; `None` for the default one."""
+    """The Kedro environment of this run; `None` for the default environment."""
     return _active or os.environ.get("KEDRO_ENV") or None
 
 
 def overrides() -> dict[str, Any]:
-    """Values of this run's ``--params`` by dotted name."""
+    """Parameters of this run's ``--params``: dotted name → value."""
     return dict(_leaves(_overrides))
 
 
@@ -41,13 +41,13 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def kedro_run(pipelines: str | None = None, *arguments: str) -> str:
-    """A command line that runs pipelines in the environment of this run.
+    """The command that runs pipelines in the environment of this run.
 
-    Without the environment a command that is pasted would work on another data set.
+    The command names the environment, because it would use another data set without it.
 
     Args:
-        pipelines: Names with commas; `None` for the default pipeline.
-        arguments: What follows, as the shell takes it.
+        pipelines: Comma-separated names; `None` for the default pipeline.
+        arguments: Further arguments, already quoted for the shell.
     """
     command = ["kedro run"]
     if name := environment():

@@ -1,4 +1,4 @@
-"""The configuration files as they were typed, and how `--params` meets them."""
+"""Kedro's configuration loader with a strict YAML parser and `--params` applied last."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 
 
 class ConfigLoader(OmegaConfigLoader):
-    """Reads parameters and globals as they were typed, and says what is wrong in which line.
+    """Loads parameters and globals with `yaml_reader`, whose errors name the file and the line.
 
-    Runtime parameters change what they name, and nothing beside it. Kedro lays them over the base
-    and over the environment, and then the environment over the base, where a group of the one
-    takes the place of the other's: with any parameter in the environment,
-    ``--params scoring.fit=none`` would lose all that the base says of ``scoring``. Here they are
-    laid over the result.
+    As in Kedro, a top-level group of the environment replaces the group of the base as a whole.
+    Runtime parameters (``--params``) are merged into the result and change only the keys that
+    they name. Kedro merges them before: ``--params scoring.fit=none`` would then drop the other
+    ``scoring`` parameters of the base.
 
-    In a catalog, ``${parameter:inference.source,data/inference}`` is the parameter of that name,
-    wherever it is set, and what follows the comma where it is null or missing.
+    In a catalog, ``${parameter:inference.source,data/inference}`` resolves to the parameter of
+    that name, or to the value after the comma if the parameter is null or missing.
 
-    A configuration that is no folder (an archive, a bucket) is read by Kedro alone.
+    A configuration source that is not a folder (an archive, a bucket) is read by Kedro alone.
     """
 
     def __getitem__(self, key: str) -> dict[str, Any]:
-        """The configuration of a kind, such as ``parameters`` or ``catalog``.
+        """The configuration of one kind, such as ``parameters`` or ``catalog``.
 
         Raises:
-            ConfigurationError: A file or folder is not what it should be.
+            ConfigurationError: The environment has no folder, a file is not a YAML mapping, two
+                files set the same key, or a reference cannot be resolved.
         """
         if key == "catalog":
             parameters = OmegaConf.create(self["parameters"])
@@ -45,34 +45,33 @@ class ConfigLoader(OmegaConfigLoader):
             OmegaConf.register_new_resolver("parameter", resolver, replace=True)
         if key in self or key not in self.config_patterns or not Path(self.conf_source).is_dir():
             return super().__getitem__(key)
-        stated: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for environment in dict.fromkeys((self.base_env, self.env or self.default_run_env)):
-            stated |= self._stated(key, environment)
+            values |= self._environment_values(key, environment)
         if key == "parameters" and self.runtime_params:
-            merged: Any = OmegaConf.merge(stated, self.runtime_params)
+            merged: Any = OmegaConf.merge(values, self.runtime_params)
             return _resolved(merged)
-        if key == "globals" and "dataset" in stated:
-            stated["dataset"] = _name(stated["dataset"])
-        return stated if key in {"parameters", "globals"} else super().__getitem__(key)
+        if key == "globals" and "dataset" in values:
+            values["dataset"] = _dataset_name(values["dataset"])
+        return values if key in {"parameters", "globals"} else super().__getitem__(key)
 
-    def _stated(self, key: str, environment: str) -> dict[str, Any]:
-        """What the files of one environment say."""
+    def _environment_values(self, key: str, environment: str) -> dict[str, Any]:
         folder = Path(self.conf_source, environment)
         if not folder.is_dir():
-            there = sorted(path.name for path in folder.parent.iterdir() if path.is_dir())
+            existing = sorted(path.name for path in folder.parent.iterdir() if path.is_dir())
             raise ConfigurationError(
                 f"there is no folder {folder} for the environment {environment!r}: make it, or "
-                f"use one of {', '.join(there)}"
+                f"use one of {', '.join(existing)}"
             )
         files = {file: read_mapping(file) for file in config_files(self, key, environment)}
-        if key not in {"parameters", "globals"}:  # Kedro reads it again
+        if key not in {"parameters", "globals"}:  # Kedro loads it; here only the syntax is checked
             return {}
-        places: dict[str, Path] = {}
+        set_by: dict[str, Path] = {}
         for file, content in files.items():
             for name in _leaves(content):
-                if places.setdefault(name, file) != file:
+                if set_by.setdefault(name, file) != file:
                     raise ConfigurationError(
-                        f"{file} and {places[name]} both set {name!r}: keep one of the two"
+                        f"{file} and {set_by[name]} both set {name!r}: keep one of the two"
                     )
         OmegaConf.register_new_resolver("runtime_params", self._runtime_parameter, replace=True)
         return _resolved(OmegaConf.merge(*files.values())) if files else {}
@@ -98,19 +97,19 @@ def _resolved(config: Any) -> dict[str, Any]:
 
 
 def _leaves(tree: dict[str, Any]) -> Iterator[str]:
-    """Dotted names of what is no group; those that begin with an underscore are for reference."""
+    """Dotted names of the leaf keys, without those that begin with an underscore (YAML anchors)."""
     for name, value in tree.items():
         if isinstance(value, dict):
-            yield from (f"{name}.{below}" for below in _leaves(value))
+            yield from (f"{name}.{leaf}" for leaf in _leaves(value))
         elif not name.startswith("_"):
             yield name
 
 
-def _name(value: Any) -> str:
+def _dataset_name(value: Any) -> str:
     name = as_text(value)
     if not isinstance(name, str):
         raise ConfigurationError(
-            f"globals.yml: dataset is {value!r}, which names no folder of data/01_raw; write a "
-            "name that YAML reads as something else in quotes, such as dataset: 'null'"
+            f"globals.yml: dataset is {value!r}, which is not the name of a folder in data/01_raw; "
+            "quote a name that YAML does not read as text, such as dataset: 'null'"
         )
     return name

@@ -1,4 +1,4 @@
-"""Whether ``dvc.lock`` names the artifacts that lie in the project; DVC itself is not imported."""
+"""Compares ``dvc.lock`` with the artifacts in the project, without importing DVC."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STAGES_FILE, LOCK_FILE = "dvc.yaml", "dvc.lock"
-BASE = (None, "base", "local")  # environments of the project's own dvc.yaml
-# DVC sets it for the stages that it runs. Until the last one ends, the lock is half-written.
+BASE = (None, "base", "local")  # environments that use the dvc.yaml in the project root
+# DVC sets this variable for the stages that it runs; dvc.lock is incomplete until the last ends.
 IN_STAGE = "DVC_ROOT"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def stages_file(project: Path, environment: str | None) -> Path:
-    """The ``dvc.yaml`` of a Kedro environment; its ``dvc.lock`` lies beside it.
+    """The ``dvc.yaml`` of a Kedro environment; its ``dvc.lock`` is in the same folder.
 
-    An environment has a file of its own, so that data sets are retrained, pulled and merged
-    apart from each other.
+    Each environment has its own file, so that data sets are retrained, pulled and merged
+    independently.
     """
     folder = project if environment in BASE else project / "conf" / str(environment)
     return folder / STAGES_FILE
 
 
 def dvc_revision(project: Path, environment: str | None) -> str | None:
-    """SHA-256 of an environment's ``dvc.lock``, which names every artifact by its content.
+    """SHA-256 of an environment's ``dvc.lock``, which lists the checksum of every artifact.
 
     Returns:
-        ``None`` where there is no lock, where it lacks a stage, while DVC runs a stage, and where
-        an artifact is not the one that the lock names.
+        ``None`` if there is no lock, if it lacks a stage, while DVC runs a stage, or if an
+        artifact differs from the lock.
     """
     lock = stages_file(project, environment).with_name(LOCK_FILE)
     if IN_STAGE in os.environ or not lock.is_file() or unrecorded(project, environment):
@@ -45,47 +45,52 @@ def dvc_revision(project: Path, environment: str | None) -> str | None:
 
 
 def unrecorded(project: Path, environment: str | None) -> list[str]:
-    """Paths that ``dvc.yaml`` has as outputs and that are not what ``dvc.lock`` says.
+    """Output paths of ``dvc.yaml`` whose content differs from ``dvc.lock`` or is not in it.
 
-    Folders with ``persist: true`` are left out: they are large, and what is made from them is
-    checked. An output that a later stage was recorded with in another state counts as well.
+    Folders with ``persist: true`` are not checked: they are large, and the outputs made from them
+    are checked. An output is also listed if a later stage was recorded with another version of it.
     """
     file = stages_file(project, environment)
     stages, locked = _read(file), _read(file.with_name(LOCK_FILE))
-    made, used = (
-        {one["path"]: one.get("md5") for stage in locked.values() for one in stage.get(kind, ())}
-        for kind in ("outs", "deps")
+    outs, deps = (
+        {
+            entry["path"]: entry.get("md5")
+            for stage in locked.values()
+            for entry in stage.get(key, ())
+        }
+        for key in ("outs", "deps")
     )
-    wrong = []
+    differing = []
     for path, options in _outputs(stages).items():
         if options.get("persist") and (project / path).is_dir():
             continue
-        recorded = made.get(path)
-        found = recorded and recorded == used.get(path, recorded) and _md5(project / path)
-        if not recorded or found != recorded:
-            wrong.append(path)
-    return wrong
+        recorded = outs.get(path)
+        if not recorded or deps.get(path, recorded) != recorded or _md5(project / path) != recorded:
+            differing.append(path)
+    return differing
 
 
 def stored_outputs(lock: Path) -> list[str]:
-    """Paths of a ``dvc.lock`` whose content is in DVC's cache, rather than in Git."""
+    """Output paths of a ``dvc.lock`` that are stored in DVC's cache, not in Git."""
     outputs = _outputs(_read(lock.with_name(STAGES_FILE)))
     locked = {out["path"] for stage in _read(lock).values() for out in stage.get("outs", ())}
-    return [path for path, how in outputs.items() if how.get("cache", True) and path in locked]
+    return [
+        path for path, options in outputs.items() if options.get("cache", True) and path in locked
+    ]
 
 
 def _outputs(stages: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Options of every output by its path."""
-    lines = [
-        line
+    """The outputs of all stages: path → options."""
+    entries = [
+        entry
         for stage in stages.values()
-        for kind in ("outs", "metrics", "plots")
-        for line in stage.get(kind, ())
+        for key in ("outs", "metrics", "plots")
+        for entry in stage.get(key, ())
     ]
     return {
-        path: how
-        for line in lines
-        for path, how in (line if isinstance(line, dict) else {line: {}}).items()
+        path: options
+        for entry in entries
+        for path, options in (entry if isinstance(entry, dict) else {entry: {}}).items()
     }
 
 
@@ -99,21 +104,17 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _md5(path: Path) -> str | None:
-    """The checksum that DVC gives to a file or folder; ``None`` where there is none."""
+    """The MD5 checksum that DVC computes for a file or folder; ``None`` if it does not exist."""
     if path.is_dir():
         files = {file.relative_to(path).as_posix(): file for file in path.rglob("*")}
-        listed = [
+        entries = [
             {"md5": _md5(file), "relpath": name}
             for name, file in sorted(files.items())
             if file.is_file()
         ]
-        digest = hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False)
+        digest = hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False)
         return f"{digest.hexdigest()}.dir"
     if not path.is_file():
         return None
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, _new_md5).hexdigest()
-
-
-def _new_md5() -> Any:
-    return hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

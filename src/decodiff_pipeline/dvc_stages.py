@@ -1,12 +1,12 @@
-"""Writes `dvc.yaml` from the Kedro pipelines, the catalog and the parameters, or checks it.
+"""Generates `dvc.yaml` from the Kedro pipelines, catalog and parameters, or checks it.
 
-    python -m decodiff_pipeline.dvc_stages               # write every dvc.yaml that is there
+    python -m decodiff_pipeline.dvc_stages               # rewrite every existing dvc.yaml
     python -m decodiff_pipeline.dvc_stages --env tiles   # write conf/tiles/dvc.yaml
     python -m decodiff_pipeline.dvc_stages --check       # exit status 1 and a diff if one is stale
 
-Each Kedro pipeline in `STAGES` becomes one DVC stage. What a stage depends on is read off, never
-kept by hand: its catalog inputs, its `params:` inputs, and the source folders that its code
-imports, directly or not. A catalog entry gives hints in its `metadata` key:
+Each Kedro pipeline in `STAGES` becomes one DVC stage. Its dependencies are its catalog inputs, its
+`params:` inputs, and the source folders that its code imports, directly or transitively. A catalog
+entry sets options in its `metadata` key:
 
     metadata:
       dvc:
@@ -14,11 +14,10 @@ imports, directly or not. A catalog entry gives hints in its `metadata` key:
         metrics: true   # for `dvc metrics show`; kept in Git, not in DVC's cache
         cache: false    # kept in Git, not in DVC's cache
         plots: {x: fpr, y: tpr}  # for `dvc plots show`; DVC's own options, kept in its cache
-        ignore: true    # not DVC's business
+        ignore: true    # not versioned by DVC
 
-An environment has a `dvc.yaml` of its own in its folder, with its `dvc.lock` beside it: data sets
-then run, are pulled and are merged apart from each other, and a name of a stage means one thing.
-`conf/local` is a person's own and has no place in a committed file.
+Each environment has its own `dvc.yaml` and `dvc.lock` in its folder, so that data sets are run,
+pulled and merged independently. `conf/local` is not committed and does not appear in a `dvc.yaml`.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
 
     from kedro.pipeline import Pipeline
 
-# Files that ship with the package and that no import leads to: parameter -> folder.
+# Data folders of the package that a stage depends on if it takes the parameter.
 PARAMETER_FOLDERS = {"autoencoder": "weights"}
 
 REQUIREMENTS = "requirements.txt"  # of a project of `decodiff-pipeline init`
@@ -63,16 +62,16 @@ class Entry:
 
     path: str  # relative to the project
     hints: Mapping[str, Any] = field(default_factory=dict)  # the entry's `metadata: {dvc: …}`
-    # Dotted names in the entry: the data set's class and what it is configured with.
+    # Text values of the entry; those that are dotted names are class paths.
     classes: tuple[str, ...] = ()
 
 
 def generate(project: Project, stages: Iterable[str] = STAGES) -> str:
-    """Returns the text that `dvc.yaml` should have, with paths relative to the project.
+    """The content of `dvc.yaml`, with paths relative to the project.
 
     Raises:
-        ConfigurationError: A pipeline is not registered, two stages write one path, a path leaves
-            the project, or a parameter is in no file of `conf/base`.
+        ConfigurationError: A pipeline is not registered, two stages write the same path, a path is
+            outside the project, or no file of `conf/base` defines a parameter.
     """
     document: dict[str, dict[str, Any]] = {}
     writer: dict[str, str] = {}
@@ -94,34 +93,34 @@ def generate(project: Project, stages: Iterable[str] = STAGES) -> str:
 
 
 def _stage(name: str, project: Project) -> dict[str, Any]:
-    """Returns one stage as `dvc.yaml` has it; keys without content are left out."""
+    """One stage of `dvc.yaml`, without empty keys."""
     pipeline = project.pipelines[name]
     entries = _entries(pipeline.datasets(), project.catalog)
     written = {entries[n].path: entries[n] for n in pipeline.all_outputs() & entries.keys()}
     read = {entries[dataset].path for dataset in pipeline.inputs() & entries.keys()}
     parameters = _parameters(pipeline, project)
-    start = [f"{project.package.name}.pipelines.{name}"]
-    start += [getattr(node.func, "__module__", "") for node in pipeline.nodes]
-    start += [dotted for entry in entries.values() for dotted in entry.classes]
-    ordered = [written[path] for path in sorted(written)]
-    named = f"--env {shlex.quote(project.environment)} " if project.environment else ""
+    modules = [f"{project.package.name}.pipelines.{name}"]
+    modules += [getattr(node.func, "__module__", "") for node in pipeline.nodes]
+    modules += [dotted for entry in entries.values() for dotted in entry.classes]
+    outputs = [written[path] for path in sorted(written)]
+    env = f"--env {shlex.quote(project.environment)} " if project.environment else ""
     stage = {
-        "cmd": f"kedro run {named}--pipelines {name}",
+        "cmd": f"kedro run {env}--pipelines {name}",
         "wdir": "../.." if project.environment else None,
-        # What a stage reads and writes through one handle (a cache, checkpoints) is its output.
-        "deps": _code(project, start, parameters)
+        # A path that a stage both reads and writes (a cache, checkpoints) is its output.
+        "deps": _code(project, modules, parameters)
         + sorted((read - written.keys()) | _masks(parameters, project)),
         "params": _parameter_list(parameters, project),
-        **{kind: [_output(entry) for entry in ordered if _kind(entry) == kind] for kind in OUTPUTS},
+        **{kind: [_output(entry) for entry in outputs if _kind(entry) == kind] for kind in OUTPUTS},
     }
     return {key: value for key, value in stage.items() if value}
 
 
-def _code(project: Project, start: Iterable[str], parameters: Iterable[str]) -> list[str]:
-    """Returns what a stage depends on of the package; its version, where that is installed."""
+def _code(project: Project, modules: Iterable[str], parameters: Iterable[str]) -> list[str]:
+    """Source folders of a stage, or the requirements file if the package is installed."""
     if not project.package.is_relative_to(project.root):
         return [REQUIREMENTS]
-    sources = source_folders(project.package, start)
+    sources = source_folders(project.package, modules)
     sources |= {
         project.package / folder for key, folder in PARAMETER_FOLDERS.items() if key in parameters
     }
@@ -129,7 +128,7 @@ def _code(project: Project, start: Iterable[str], parameters: Iterable[str]) -> 
 
 
 def _masks(parameters: Iterable[str], project: Project) -> set[str]:
-    """Returns the files that `scoring.regions` names."""
+    """The mask files that `scoring.regions` names."""
     if "scoring" not in parameters:
         return set()
     regions = (project.parameters.get("scoring") or {}).get("regions") or {}
@@ -142,23 +141,23 @@ def _masks(parameters: Iterable[str], project: Project) -> set[str]:
 
 
 def _entries(names: Iterable[str], catalog: Mapping[str, Any]) -> dict[str, Entry]:
-    """Returns the data sets that are paths of the project, by name."""
+    """The data sets that are files or folders of the project, by name."""
     from kedro.io import CatalogConfigResolver
 
-    # Where a path is needs no password, and resolving one here would demand it.
-    bare = {
+    # Paths need no credentials, and resolving them would require the credentials to be set.
+    configs = {
         name: {key: value for key, value in config.items() if key != "credentials"}
         for name, config in catalog.items()
         if isinstance(config, dict)
     }
     resolver = CatalogConfigResolver(
-        bare, default_runtime_patterns={"{default}": {"type": "kedro.io.MemoryDataset"}}
+        configs, default_runtime_patterns={"{default}": {"type": "kedro.io.MemoryDataset"}}
     )
     entries = {}
     for name in sorted(names):
         if name == "parameters" or name.startswith("params:"):
             continue
-        config = bare.get(name) or resolver.resolve_pattern(name)
+        config = configs.get(name) or resolver.resolve_pattern(name)
         hints = (config.get("metadata") or {}).get("dvc") or {}
         location = config.get("filepath", config.get("path"))
         if location is None or hints.get("ignore"):
@@ -176,16 +175,12 @@ def _entries(names: Iterable[str], catalog: Mapping[str, Any]) -> dict[str, Entr
 
 
 def _kind(entry: Entry) -> str:
-    """Returns the list that an output is in: one of `OUTPUTS`."""
+    """The key of `dvc.yaml` that lists an output: one of `OUTPUTS`."""
     return next((kind for kind in ("metrics", "plots") if entry.hints.get(kind)), "outs")
 
 
 def _output(entry: Entry) -> str | dict[str, dict[str, Any]]:
-    """Returns one line under `outs`, `metrics` or `plots`.
-
-    Raises:
-        ConfigurationError: A plot has an option that DVC does not know.
-    """
+    """One item of `outs`, `metrics` or `plots`."""
     options: dict[str, Any] = {}
     if entry.hints.get("metrics") or entry.hints.get("cache") is False:
         options["cache"] = False
@@ -208,13 +203,13 @@ def _plot_options(entry: Entry) -> dict[str, str]:
 
 
 def _paths(stage: Mapping[str, Any]) -> list[str]:
-    """Returns the paths that a stage writes."""
-    lines = [line for kind in OUTPUTS for line in stage.get(kind, ())]
-    return [line if isinstance(line, str) else next(iter(line)) for line in lines]
+    """The paths that a stage writes."""
+    entries = [entry for kind in OUTPUTS for entry in stage.get(kind, ())]
+    return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
 
 
 def _parameters(pipeline: Pipeline, project: Project) -> set[str]:
-    """Returns the top-level parameters that a pipeline takes."""
+    """The top-level parameters that a pipeline takes."""
     inputs = pipeline.inputs()
     if "parameters" in inputs:
         return set(project.parameter_files)
@@ -224,7 +219,7 @@ def _parameters(pipeline: Pipeline, project: Project) -> set[str]:
 
 
 def _parameter_list(parameters: Iterable[str], project: Project) -> list[dict[str, list[str]]]:
-    """Returns the stage's `params`: file -> keys, with every global, since any may be used."""
+    """A stage's `params`: file → keys; every global is listed, since any entry may use it."""
     files: dict[str, list[str]] = {}
     for key, path in sorted(project.globals_files.items()):
         files.setdefault(path, []).append(key)
@@ -239,53 +234,53 @@ def _parameter_list(parameters: Iterable[str], project: Project) -> list[dict[st
 
 
 def environments(root: Path) -> list[str | None]:
-    """The environments that have a `dvc.yaml`, and that of the project's own."""
+    """The environments that have a `dvc.yaml`; `None` for that in the project root."""
     return [None, *(file.parent.name for file in sorted(root.glob(f"conf/*/{STAGES_FILE}")))]
 
 
 def write(root: Path, environment: str | None) -> Path:
-    """Writes an environment's `dvc.yaml` unless it is up to date; returns its path.
+    """Write an environment's `dvc.yaml` unless it is up to date; returns its path.
 
     Raises:
-        ConfigurationError: As `load_project` and `generate`.
+        ConfigurationError: See `load_project` and `generate`.
     """
-    target, wanted = stages_file(root, environment), generate(load_project(root, environment))
-    if not target.is_file() or target.read_text(encoding="utf-8") != wanted:
-        target.write_text(wanted, encoding="utf-8")
+    target, content = stages_file(root, environment), generate(load_project(root, environment))
+    if not target.is_file() or target.read_text(encoding="utf-8") != content:
+        target.write_text(content, encoding="utf-8")
     return target
 
 
 def is_stale(root: Path, environment: str | None) -> bool:
-    """Whether an environment's `dvc.yaml` has to be written anew; prints the difference."""
-    target, wanted = stages_file(root, environment), generate(load_project(root, environment))
-    found = target.read_text(encoding="utf-8") if target.is_file() else ""
+    """Whether an environment's `dvc.yaml` is out of date; prints the difference."""
+    target, expected = stages_file(root, environment), generate(load_project(root, environment))
+    actual = target.read_text(encoding="utf-8") if target.is_file() else ""
     name = target.relative_to(root).as_posix()
-    old, new = (text.splitlines(keepends=True) for text in (found, wanted))
+    old, new = (text.splitlines(keepends=True) for text in (actual, expected))
     sys.stdout.writelines(difflib.unified_diff(old, new, name, "generated"))
-    if found == wanted:
+    if actual == expected:
         return False
     sys.stderr.write(
-        f"{name} is not what the pipelines, catalog and parameters say: run it anew "
-        "with `make dvc-yaml` and commit it\n"
+        f"{name} does not match the pipelines, catalog and parameters: run `make dvc-yaml` and "
+        "commit it\n"
     )
     return True
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes or checks `dvc.yaml` in a project folder; returns the exit status."""
+    """Write or check `dvc.yaml` in a project folder; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m decodiff_pipeline.dvc_stages")
     parser.description = "Write dvc.yaml from the Kedro pipelines, the catalog and the parameters."
     parser.add_argument("--check", action="store_true", help="only say whether it is stale")
     parser.add_argument("--env", help="Kedro environment; default: all that have a dvc.yaml")
     parser.add_argument("--project", type=Path, default=Path(), help="default: this folder")
     options = parser.parse_args(arguments)
-    logging.disable(logging.INFO)  # Kedro says where its logging configuration is
+    logging.disable(logging.INFO)  # Kedro logs the path of its logging configuration
     root = options.project.resolve()
-    chosen = [options.env] if options.env else environments(root)
+    selected = [options.env] if options.env else environments(root)
     try:
         if options.check:
-            return int(any([is_stale(root, environment) for environment in chosen]))
-        for environment in chosen:
+            return int(any([is_stale(root, environment) for environment in selected]))
+        for environment in selected:
             write(root, environment)
     except DecodiffError as error:
         sys.stderr.write(f"{error}\n")

@@ -1,22 +1,22 @@
-"""Errors that a user can act on: each message names the file or key, the value and the cure."""
+"""Errors that a user can fix: each message names the file or key, the value and the fix."""
 
 from __future__ import annotations
 
 
 class DecodiffError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base class of the errors that this package raises on purpose."""
 
 
 class ConfigurationError(DecodiffError):
-    """A parameter or an environment does not make sense."""
+    """A parameter, a command-line option or an environment is invalid."""
 
 
 class DataError(DecodiffError):
-    """A data set or one of its files is not what it should be."""
+    """A data set or one of its files is missing or invalid."""
 
 
 class ImageError(DataError):
-    """An image or mask cannot be read safely."""
+    """An image or mask cannot be read."""
 
 
 class CacheError(DecodiffError):
@@ -28,28 +28,28 @@ class CheckpointError(DecodiffError):
 
 
 class ModelError(DecodiffError):
-    """A trained model cannot be loaded or was asked for something it does not know."""
+    """A trained model cannot be loaded, or a request to it is invalid."""
 
 
 class StoreError(DecodiffError):
-    """A store of models does not hand over what it has."""
+    """A model store does not return a stored model."""
 
 
 class DriftDetected(DecodiffError):
-    """Recent images differ from the reference, and the run was asked to fail then."""
+    """Recent images differ from the reference, and ``monitoring.fail_on_drift`` is set."""
 
 
 class PromotionRefused(DecodiffError):
-    """A new version did not pass its gates, and the run was told to fail then."""
+    """A new version did not pass its gates, and the run is configured to fail then."""
 
 
 class RetrainingFailed(DecodiffError):
-    """A step of a scheduled retraining has failed."""
+    """A step of a scheduled retraining failed."""
 
 
 class TrackingError(DecodiffError):
-    """What a run left for MLflow cannot be sent."""
+    """Records that a run left for MLflow cannot be sent."""
 
 
 class ComputeError(DecodiffError):
-    """A worker process was ended, or has failed in an unexpected way."""
+    """A worker process was killed or failed unexpectedly."""

@@ -1,4 +1,4 @@
-"""A Kedro project as it is: pipelines, catalog, parameters, and which folders its code needs."""
+"""Loads a Kedro project's pipelines and configuration, and finds the sources that modules use."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Project:
-    """What is registered and configured, under one environment."""
+    """Pipelines and configuration of a Kedro project in one environment."""
 
-    root: Path  # the project's folder
-    package: Path  # the folder of its package
-    pipelines: Mapping[str, Pipeline]  # every registered pipeline by name
-    catalog: Mapping[str, Any]  # as configured
-    # Top-level parameter or global -> file that defines it, relative to `root`.
+    root: Path  # project folder
+    package: Path  # folder of its Python package
+    pipelines: Mapping[str, Pipeline]  # registered pipelines by name
+    catalog: Mapping[str, Any]  # data set name → configuration
+    # Top-level parameter or global → file that defines it, relative to `root`.
     parameter_files: Mapping[str, str]
     globals_files: Mapping[str, str]
-    environment: str | None = None  # Kedro's; None for that of the project's own `dvc.yaml`
-    parameters: Mapping[str, Any] = field(default_factory=dict)  # as the files say
+    environment: str | None = None  # None for base and local, which use the root's `dvc.yaml`
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # without --params
 
 
 def load_project(root: Path, environment: str | None = None) -> Project:
-    """Reads a Kedro project's registry and the configuration of an environment, and no data.
+    """Load a Kedro project's pipelines and the configuration of an environment.
 
     Raises:
-        ConfigurationError: There is no such environment, or a file of it is no YAML mapping.
+        ConfigurationError: The environment does not exist, or a file of it is no YAML mapping.
     """
     from kedro.framework.project import pipelines, settings
     from kedro.framework.startup import bootstrap_project
@@ -52,13 +52,13 @@ def load_project(root: Path, environment: str | None = None) -> Project:
     for folder in dict.fromkeys((source / "base", source / name)):
         for path in sorted(folder.rglob("*.yml")):
             kind = path.relative_to(folder).parts[0]
-            for prefix, places in files.items():
+            for prefix, key_files in files.items():
                 if kind.startswith(prefix):
-                    place = path.relative_to(root).as_posix()
-                    places.update(dict.fromkeys(read_mapping(path), place))
+                    file = path.relative_to(root).as_posix()
+                    key_files.update(dict.fromkeys(read_mapping(path), file))
     return Project(
         root=root,
-        package=_package(metadata.source_dir / metadata.package_name),
+        package=_package_folder(metadata.source_dir / metadata.package_name),
         pipelines=pipelines,
         catalog=catalog,
         parameter_files=files["parameters"],
@@ -68,26 +68,27 @@ def load_project(root: Path, environment: str | None = None) -> Project:
     )
 
 
-def _package(folder: Path) -> Path:
-    """The package's folder: the project's own, or where it is installed."""
+def _package_folder(folder: Path) -> Path:
+    """The package's folder in the project, or where it is installed."""
     spec = None if folder.is_dir() else importlib.util.find_spec(folder.name)
     return Path(spec.origin).parent if spec is not None and spec.origin else folder
 
 
-def source_folders(package: Path, start: Iterable[str]) -> set[Path]:
-    """Returns the package's parts that some modules need, directly or through others.
+def source_folders(package: Path, modules: Iterable[str]) -> set[Path]:
+    """The parts of a package that modules import, directly or transitively.
 
-    A part is a folder just under the package (`data`, `deco`), a pipeline's folder
-    (`pipelines/training`), or a module of the package itself (`errors.py`). Imports count
-    wherever they stand, since heavy libraries are imported inside functions here.
+    A part is a folder directly in the package (`data`, `deco`), a pipeline's folder
+    (`pipelines/training`), or a module directly in the package (`errors.py`). Imports inside
+    functions count, because heavy libraries are imported there.
 
     Args:
-        start: Dotted names; of a package every module counts. Names from elsewhere are ignored.
+        modules: Dotted names; a package stands for all its modules, and names of other packages
+            are ignored.
 
     Returns:
-        Existing files and folders under `package`.
+        Existing files and folders in `package`.
     """
-    pending = {file for name in start for file in _files(package, name)}
+    pending = {file for name in modules for file in _files(package, name)}
     seen: set[Path] = set()
     while pending:
         file = pending.pop()
@@ -98,14 +99,14 @@ def source_folders(package: Path, start: Iterable[str]) -> set[Path]:
 
 
 def _part(package: Path, file: Path) -> Path:
-    """Returns the part of the package that a file belongs to."""
+    """The part of the package that contains a file."""
     parts = file.relative_to(package).parts
     depth = 2 if parts[0] == "pipelines" else 1
     return package.joinpath(*parts[:depth])
 
 
 def _files(package: Path, name: str) -> list[Path]:
-    """Returns the source files behind a dotted name, all of them if it is a package."""
+    """The source files of a dotted name; all files of a package."""
     head, *parts = name.split(".")
     folder = package.joinpath(*parts)
     if head == package.name and parts and folder.is_dir():
@@ -114,7 +115,7 @@ def _files(package: Path, name: str) -> list[Path]:
 
 
 def _module(package: Path, name: str) -> list[Path]:
-    """Returns the file of a dotted name, which may end in something defined in a module."""
+    """The file of a dotted name, which may end in a class or function of the module."""
     head, *parts = name.split(".")
     if head != package.name:
         return []
@@ -129,7 +130,7 @@ def _module(package: Path, name: str) -> list[Path]:
 
 
 def _imports(file: Path, package: Path) -> Iterator[str]:
-    """Yields the dotted names that a file imports, relative ones made absolute."""
+    """The absolute dotted names that a file imports."""
     here = [package.name, *file.relative_to(package).parts[:-1]]
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), filename=str(file))):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""Records what `kedro run` made in DVC, and names that record in the version it registered.
+"""Commits the outputs of `kedro run` to DVC and tags the registered version with `dvc.lock`.
 
 python -m decodiff_pipeline.record
 python -m decodiff_pipeline.record --env tiles
@@ -36,17 +36,17 @@ RECORDS = ("model_record", "evaluation_run")
 
 
 def record(root: Path, environment: str | None) -> str:
-    """Let ``dvc.lock`` name the artifacts in the project, and the registered version the lock.
+    """Run ``dvc commit`` and tag the registered version with the SHA-256 of ``dvc.lock``.
 
     Args:
-        environment: Kedro's; its ``dvc.yaml`` is written first.
+        environment: Kedro environment; its ``dvc.yaml`` is regenerated first.
 
     Returns:
         What was recorded, as a sentence.
 
     Raises:
-        ConfigurationError: The artifacts were made with ``--params`` that no file holds.
-        RetrainingFailed: DVC has failed; what it printed says why.
+        ConfigurationError: The artifacts were made with ``--params`` that no file contains.
+        RetrainingFailed: DVC failed; its output gives the reason.
     """
     project = load_project(root, environment)
     _require_written_parameters(project)
@@ -54,24 +54,24 @@ def record(root: Path, environment: str | None) -> str:
     run_tool(root, "dvc", "commit", "--quiet", "--force", str(stages.relative_to(root)))
     raw = root / project.catalog["raw_images"]["filepath"]
     if not raw.with_name(f"{raw.name}.dvc").exists():
-        place = raw.relative_to(root)
-        logger.info("the images are not in DVC; `dvc add %s` stores them", place)
+        logger.info("the images are not in DVC; `dvc add %s` stores them", raw.relative_to(root))
     return f"{stages.with_name(LOCK_FILE).relative_to(root)} is written; {tag_version(project)}"
 
 
 def tag_version(project: Project) -> str:
-    """Tag the version registered last with the revision of ``dvc.lock``, if that names it.
+    """Tag the last registered version with the SHA-256 of ``dvc.lock``, if that lists the model.
 
     Returns:
-        A sentence that says whether it was done.
+        The outcome, as a sentence.
     """
     revision = dvc_revision(project.root, project.environment)
     if revision is None:
-        others = ", ".join(unrecorded(project.root, project.environment)[:3]) or "none"
-        return f"no version is tagged, since dvc.lock names other artifacts ({others})"
+        paths = ", ".join(unrecorded(project.root, project.environment)[:3])
+        reason = f"artifacts differ from dvc.lock ({paths})" if paths else "dvc.lock is incomplete"
+        return f"no version is tagged, because {reason}"
     registered, version = registered_version(project)
     if version is None:
-        return "no version is tagged, since none in the registry is this model"
+        return "no version is tagged, because the registry has no version of this model"
     name = f"{registered['name']} version {version.number}"
     if version.tags.get("dvc_revision") != revision:
         from decodiff_pipeline.registry.versions import Registry
@@ -81,7 +81,7 @@ def tag_version(project: Project) -> str:
 
 
 def registered_version(project: Project) -> tuple[dict[str, Any], Any]:
-    """What the registration wrote last, and the version in the registry if it is there.
+    """The content of ``registration.json``, and its version if the registry has it.
 
     Raises:
         ModelError: MLflow cannot be reached.
@@ -94,60 +94,61 @@ def registered_version(project: Project) -> tuple[dict[str, Any], Any]:
     except (OSError, ValueError):
         return {}, None
     try:
-        found = Registry(registered["name"]).version(registered["version"])
+        version = Registry(registered["name"]).version(registered["version"])
     except ModelError as error:
         if getattr(error.__cause__, "error_code", None) != UNKNOWN:
             raise
         return registered, None
-    is_this = found.tags.get("model_sha256") == registered["sha256"]
-    return registered, found if is_this else None
+    same_model = version.tags.get("model_sha256") == registered["sha256"]
+    return registered, version if same_model else None
 
 
 def _require_written_parameters(project: Project) -> None:
-    """DVC reads parameters from files: what ``--params`` gave would be recorded wrongly."""
-    made, evaluated = (
+    """DVC records the parameters in files; overrides by ``--params`` would be recorded wrongly."""
+    trained, evaluated = (
         read_record(project.root / project.catalog[name]["filepath"]) for name in RECORDS
     )
-    where = f"conf/{project.environment or 'base'}/parameters_*.yml"
-    for name in _names(made):
-        used, written = (_value(tree, name) for tree in (made["parameters"], project.parameters))
+    files = f"conf/{project.environment or 'base'}/parameters_*.yml"
+    for name in _overrides(trained):
+        used, written = (_value(tree, name) for tree in (trained["parameters"], project.parameters))
         if used not in (None, written):
             raise ConfigurationError(
-                f"the model was trained with --params {name}={used}, where {where} says {written}: "
-                f"write it there, or train again without it ({kedro_run('train')})"
+                f"the model was trained with --params {name}={used}, but {files} has {written}: "
+                f"change the file, or train again without the override ({kedro_run('train')})"
             )
-    others = [n for n in _names(evaluated) if n.split(".")[0] not in made.get("parameters", {})]
-    if others:
+    groups = trained.get("parameters", {})
+    overrides = [name for name in _overrides(evaluated) if name.split(".")[0] not in groups]
+    if overrides:
         raise ConfigurationError(
-            f"the last evaluation was given {', '.join(others)} by --params, which DVC does not "
-            f"see: write it into {where} and evaluate again ({kedro_run('evaluation')})"
+            f"the last evaluation used {', '.join(overrides)} from --params, which DVC does not "
+            f"record: write it into {files} and evaluate again ({kedro_run('evaluation')})"
         )
 
 
-def _names(made: dict[str, Any]) -> list[str]:
-    """What ``--params`` gave to the run that wrote a record."""
-    names = str(made.get("parameter_overrides") or "").split(", ")
-    indifferent = {f"training.{name}" for name in RUN_ONLY}
-    return [name for name in names if name and name not in indifferent]
+def _overrides(run_record: dict[str, Any]) -> list[str]:
+    """Names of the ``--params`` of the run that wrote a record, without those of no effect."""
+    names = str(run_record.get("parameter_overrides") or "").split(", ")
+    without_effect = {f"training.{name}" for name in RUN_ONLY}
+    return [name for name in names if name and name not in without_effect]
 
 
 def _value(tree: Any, name: str) -> Any:
-    """What is under a dotted name; ``None`` where there is nothing."""
+    """The value at a dotted name; ``None`` if there is none."""
     for key in name.split("."):
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree
 
 
 def run_tool(root: Path, tool: str, *arguments: str) -> None:
-    """Run a tool of this environment in the project's folder.
+    """Run a command-line tool of this Python environment in the project folder.
 
     Raises:
-        RetrainingFailed: It ends with an error.
+        RetrainingFailed: The exit code is not 0.
     """
-    shown = " ".join((tool, *arguments))
-    logger.info("%s", shown)
+    command = " ".join((tool, *arguments))
+    logger.info("%s", command)
     started = time.monotonic()
-    tools = str(Path(sys.executable).parent)  # stages that DVC runs look for `kedro` on the path
+    tools = str(Path(sys.executable).parent)  # DVC stages look for `kedro` on the PATH
     done = subprocess.run(  # noqa: S603 - no shell
         [*((sys.executable, "-m") if tool != "git" else ()), tool, *arguments],
         cwd=root,
@@ -155,26 +156,26 @@ def run_tool(root: Path, tool: str, *arguments: str) -> None:
         check=False,
     )
     if done.returncode:
-        msg = f"`{shown}` ended with exit code {done.returncode}; see its output above"
+        msg = f"`{command}` ended with exit code {done.returncode}; see its output above"
         raise RetrainingFailed(msg)
-    logger.info("%s took %.0f s", shown, time.monotonic() - started)
+    logger.info("%s took %.0f s", command, time.monotonic() - started)
 
 
 def prepare(project: Path, name: str | None) -> None:
-    """Make messages name the environment, and MLflow the store that the tracking hook takes."""
+    """Set the environment of messages, MLflow's default store, and the project's logging."""
     commands.use_environment(name)
     os.environ.setdefault("MLFLOW_TRACKING_URI", default_uri(project))
     if (logging_file := project / "conf" / "logging.yml").is_file():
         from kedro.framework.project import LOGGING
 
-        # Called from another folder, Kedro takes its own, which breaks lines at 80 characters.
+        # From another folder, Kedro uses its default configuration, which wraps at 80 characters.
         LOGGING.configure(read_mapping(logging_file))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m decodiff_pipeline.record")
-    parser.description = "Let dvc.lock name what kedro run made, and the version the lock."
+    parser.description = "Record the outputs of kedro run in dvc.lock, and tag the version with it."
     parser.add_argument("--env", default=commands.environment(), help="Kedro environment")
     parser.add_argument("--project", type=Path, default=Path(), help="default: this folder")
     options = parser.parse_args(arguments)

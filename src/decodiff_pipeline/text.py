@@ -1,4 +1,4 @@
-"""Text in the configuration: names, paths, categories, reasons."""
+"""A pydantic type for text in the configuration, such as names, paths and categories."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pydantic import BeforeValidator
 
 
 def as_text(value: Any) -> Any:
-    """A scalar as it was typed; other values as they are.
+    """Convert a number or boolean back to the text in the file; other values are unchanged.
 
-    `yaml_reader.plain_value` makes a number or a truth value only of what is spelled as `str`
-    spells it, so the way back is certain.
+    The conversion is exact: `yaml_reader.plain_value` parses a number or boolean only if `str`
+    gives the same text.
     """
     if isinstance(value, bool):
         return str(value).lower()

@@ -1,8 +1,8 @@
-"""Configuration as it was typed: YAML in which only what looks like a number becomes one.
+"""A YAML parser that converts a value only if no information is lost.
 
-YAML 1.1 reads ``01`` as 1, ``2024_05`` as 202405, ``1:30`` as 90, ``off`` as false. Here a plain
-value becomes a number, a truth value or null only where nothing of its spelling is lost; the rest
-stays text, which pydantic turns into a number where a parameter is one.
+YAML 1.1 reads ``01`` as 1, ``2024_05`` as 202405, ``1:30`` as 90 and ``off`` as false. This parser
+converts an unquoted value to a number or boolean only if `str` of the result is the same text.
+Other values stay text; pydantic converts them where a parameter is a number.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ SUFFIXES = {".yml", ".yaml", ".json"}
 PLAIN = "!plain"
 MERGE = "tag:yaml.org,2002:merge"
 QUOTE = "write a value with such characters in quotes"
-# What PyYAML says → what to do; the first that is part of the complaint.
+# Part of PyYAML's message → how to fix the file; the first match applies.
 CURES = {
     r"'\t'": "indent with spaces, not with tabs",
-    "mapping values are not allowed": "write a value with ': ' in it in quotes, or indent the line "
-    "as those of its group, or look for what the line above lacks (a quote, a colon)",
+    "mapping values are not allowed": "quote a value that contains ': ', or indent the line like "
+    "the others of its group, or add the quote or colon that the line above lacks",
     "end of stream": "close the quote that begins there",
     "alias": 'write a value that begins with * in quotes, as "*.png"',
     "duplicate key": "keep one of the two",
@@ -38,12 +38,12 @@ CURES = {
     "a key is no text": "write 'name: value'",
     "flow sequence": "close the bracket [ that begins there, and put commas between the values",
     "flow mapping": "close the brace { that begins there, and put commas between the values",
-    "expected": "indent the line as those of its group, and write it as 'name: value'",
+    "expected": "indent the line like the others of its group, and write it as 'name: value'",
 }
 
 
 def plain_value(text: str) -> str | int | float | bool | None:
-    """A value without quotes: a number or a truth value only where `str` spells it the same."""
+    """Convert an unquoted value to null, a boolean or a number if `str` gives the same text."""
     if text in NULLS:
         return None
     if text in {"true", "false"}:
@@ -62,7 +62,7 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 (the name is PyYAML's)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Keys are text, each once."""
+        """Build a mapping; keys must be text and unique."""
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
@@ -83,10 +83,14 @@ _Loader.add_constructor(PLAIN, lambda _, node: plain_value(node.value))
 
 
 def parse(text: str, source: str) -> Any:
-    """The content of a YAML text.
+    """Parse YAML.
+
+    Args:
+        text: The YAML document.
+        source: File or option, for error messages.
 
     Raises:
-        ConfigurationError: It is no YAML; the message names the line and the cure.
+        ConfigurationError: The text is not valid YAML; the message names the line and the fix.
     """
     try:
         return yaml.load(text, _Loader)  # noqa: S506 (it is a SafeLoader)
@@ -97,10 +101,10 @@ def parse(text: str, source: str) -> Any:
 
 
 def read_mapping(file: Path) -> dict[str, Any]:
-    """The content of a YAML or JSON file that maps names to values; an empty file is empty.
+    """Read a YAML or JSON file that maps names to values; {} for an empty file.
 
     Raises:
-        ConfigurationError: It cannot be read or is something else.
+        ConfigurationError: The file cannot be read or is not a mapping.
     """
     try:
         text = file.read_bytes().decode("utf-8-sig")
@@ -119,7 +123,7 @@ def read_mapping(file: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise ConfigurationError(
-            f"{file} holds {content!r:.60}, and no names with values: write it as 'name: value'."
+            f"{file} contains {content!r:.60}, not names with values: write it as 'name: value'."
         )
     return content
 
@@ -129,7 +133,7 @@ def config_files(loader: OmegaConfigLoader, key: str, environment: str) -> list[
     from pathlib import Path
 
     folder = Path(loader.conf_source) / environment
-    found = {
+    files = {
         file
         for pattern in loader.config_patterns[key]
         for file in folder.glob(pattern)
@@ -138,57 +142,60 @@ def config_files(loader: OmegaConfigLoader, key: str, environment: str) -> list[
     hidden = loader.ignore_hidden
     return sorted(
         file
-        for file in found
+        for file in files
         if not (hidden and any(part[0] == "." for part in file.relative_to(folder).parts))
     )
 
 
 def parse_parameters(text: str) -> dict[str, Any]:
-    """What ``--params`` says: ``name=value``, separated by commas, as dotted name → value.
+    """Parse ``--params``: comma-separated ``name=value`` items.
 
-    A value is taken as it was typed. One in quotes, brackets or braces is read as YAML, and its
-    commas are its own.
+    A value in quotes, brackets or braces is parsed as YAML and may contain commas; any other value
+    is converted by `plain_value`.
+
+    Returns:
+        Dotted name → value.
 
     Raises:
-        ConfigurationError: An item is no ``name=value``, or a name comes twice.
+        ConfigurationError: An item is not ``name=value``, or a name is repeated.
     """
-    found: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     name = ""
     for item in _items(text):
-        before, (name, equals, value) = name, item.partition("=")
+        previous, (name, equals, value) = name, item.partition("=")
         name, value = name.strip(), value.strip()
         if not equals or not name:
-            last = before or "name"
+            last = previous or "name"
             raise ConfigurationError(
                 f"--params: {item!r} is not name=value. Write a list in brackets, "
                 f"--params '{last}=[a,b]', and a value with a comma in quotes, "
                 f"--params \"{last}='a,b'\""
             )
-        if name in found:
+        if name in parameters:
             raise ConfigurationError(f"--params sets {name!r} twice: keep one of the two")
         if value[:1] in {"[", "{", "'", '"'}:
             quoted = value.replace("'", "''")
             try:
-                found[name] = parse(value, f"--params {name}")
+                parameters[name] = parse(value, f"--params {name}")
             except ConfigurationError as error:
                 raise ConfigurationError(
                     f"--params: the value of {name} is {value!r}, whose quotes or brackets do not "
-                    f"match; write text that begins so in quotes, \"{name}='{quoted}'\""
+                    f"match; quote text that begins with such a character, \"{name}='{quoted}'\""
                 ) from error
         else:
-            found[name] = plain_value(value)
-    return found
+            parameters[name] = plain_value(value)
+    return parameters
 
 
 def _items(text: str) -> Iterator[str]:
-    """Splits at the commas outside of quotes and brackets."""
-    start, depth, quote, before = 0, 0, "", " "
+    """Split at the commas outside of quotes and brackets."""
+    start, depth, quote, previous = 0, 0, "", " "
     for position, character in enumerate(text):
-        opens = depth or before in "='\""
+        opens = depth or previous in "='\""
         if quote:
             quote = "" if character == quote else quote
-        elif character in "'\"" and opens and before in f"=[{{,:{character}":
-            quote = character  # after one of its kind: a quote that is doubled, and so no end
+        elif character in "'\"" and opens and previous in f"=[{{,:{character}":
+            quote = character  # directly after the same quote: an escaped (doubled) quote
         elif character in "[{" and opens:
             depth += 1
         elif character in "]}" and depth:
@@ -196,19 +203,19 @@ def _items(text: str) -> Iterator[str]:
         elif character == "," and not depth:
             yield text[start:position].strip()
             start = position + 1
-        before = before if character.isspace() else character
+        previous = previous if character.isspace() else character
     if text[start:].strip():
         yield text[start:].strip()
 
 
 def _complaint(error: yaml.YAMLError, text: str) -> str:
-    """Returns ", line 3: what is wrong, in `the line`: the cure."""
+    """The end of an error message: ``, line 3: PROBLEM in `LINE`: FIX.``"""
     context = getattr(error, "context", None) or ""
     problem = getattr(error, "problem", None) or str(error)
-    whole = f"{context} {problem}"
-    opened = context.startswith(("while scanning a quoted", "while parsing a flow"))
-    mark = getattr(error, "context_mark" if opened else "problem_mark", None)
-    cure = next((cure for part, cure in CURES.items() if part in whole), QUOTE)
+    message = f"{context} {problem}"
+    unclosed = context.startswith(("while scanning a quoted", "while parsing a flow"))
+    mark = getattr(error, "context_mark" if unclosed else "problem_mark", None)
+    cure = next((cure for part, cure in CURES.items() if part in message), QUOTE)
     if mark is None:
         return f" is not valid YAML ({problem}): {cure}."
     problem = problem.split(", but")[0].removeprefix("but ")

@@ -165,7 +165,7 @@ def test_a_precision_that_measures_otherwise_is_refused() -> None:
 @pytest.mark.parametrize(
     ("manifest", "images", "number", "message"),
     [
-        (None, None, 1, "name them with --manifest"),
+        (None, None, 1, "give --manifest"),
         ("nowhere", "x", 1, "nowhere cannot be read"),
         ("", "x", 0, "--test-images is 0"),
     ],

@@ -377,9 +377,9 @@ def test_other_mistakes_are_told_before_any_work(world: World, scored: list[Any]
         world.run(world.root)
     with pytest.raises(ModelError, match=r"category 'deep'.*it knows mono, poly"):
         world.run(world.source / "poly")
-    with pytest.raises(ConfigurationError, match=r"inference\.thresholds names the unknown"):
+    with pytest.raises(ConfigurationError, match=r"inference\.thresholds has the unknown"):
         world.run(thresholds={"wood": 0.5})
-    with pytest.raises(ConfigurationError, match=r"inference\.pixel_thresholds names the unknown"):
+    with pytest.raises(ConfigurationError, match=r"inference\.pixel_thresholds has the unknown"):
         world.run(pixel_thresholds={"wood": 0.5})
     assert not world.output.exists()
     world.output.write_text("a file where the folder should be")

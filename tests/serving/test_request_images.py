@@ -33,7 +33,7 @@ def test_bytes_and_base64_with_or_without_line_breaks_are_the_file() -> None:
         (TEXT[:8] + " " + TEXT[9:], "character 8 is ' '"),
         (TEXT[:8] + "é" + TEXT[8:], "character 8 is 'é'"),
         (TEXT[:8] + "_" + TEXT[9:], "replace - by [+] and _ by /"),
-        (f"data:image/png;base64,{TEXT}", "image 1 is a data URL: send the base64 text behind"),
+        (f"data:image/png;base64,{TEXT}", "image 1 is a data URL: send only the base64 text after"),
         (TEXT[:-1], "image 1 is not base64 .*send all of it"),
         (TEXT[:8] + "==" + TEXT[8:], "image 1 is not base64"),
         (None, "image 1 is of type NoneType"),

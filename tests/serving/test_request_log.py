@@ -140,9 +140,9 @@ def test_what_makes_no_sense_stops_the_start(
     assert start() is None
     for said, variables in {
         "'some'; use none, defective or all": {"DECODIFF_LOG_IMAGES": "some"},
-        "DECODIFF_REQUEST_LOG names no folder": {"DECODIFF_LOG_IMAGES": "all"},
+        "DECODIFF_REQUEST_LOG is not set": {"DECODIFF_LOG_IMAGES": "all"},
         "cannot be written to": {"DECODIFF_REQUEST_LOG": str(tmp_path / "file" / "log")},
-        "'0'; make it a number of gigabytes": {
+        "'0'; set it to a number of gigabytes": {
             "DECODIFF_REQUEST_LOG": str(tmp_path),
             "DECODIFF_LOG_IMAGES_GB": "0",
         },

@@ -138,12 +138,12 @@ def test_thresholds_of_an_operator_and_of_a_request(
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ('{"wood": 0.4}', "overrides.json names the unknown category 'wood'; .* mono, poly"),
-        ('{"mono": 40}', "overrides.json has 40 for 'mono'; a threshold lies within 0…1"),
+        ('{"wood": 0.4}', "overrides.json has the unknown category 'wood'; .* mono, poly"),
+        ('{"mono": 40}', "overrides.json has 40 for 'mono'; a threshold must be within 0…1"),
         ('{"mono": "0.4"}', "overrides.json has '0.4' for 'mono'"),
         ('{"mono": true}', "overrides.json has True for 'mono'"),
         ('{"mono": NaN}', "overrides.json has nan for 'mono'"),
-        ("[0.4]", "overrides.json is no JSON object"),
+        ("[0.4]", "overrides.json is not a JSON object"),
         ("{", "overrides.json cannot be read"),
     ],
 )

@@ -1,4 +1,8 @@
-"""Network and autoencoder of a saved model as ONNX: ``python -m …registry.onnx_export --help``."""
+"""Exports a saved model to ONNX: ``python -m decodiff_pipeline.export.onnx_export --help``.
+
+``python -m decodiff_pipeline.registry.onnx_export`` is the earlier name of the command and stays
+for users' scripts. No saved model imports either module.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +48,7 @@ if TYPE_CHECKING:
     from decodiff_pipeline.deco.autoencoder import Autoencoder
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 
-# What torch's exporter writes by itself; a newer one is a conversion, and gains nothing here.
+# The opset that torch's exporter writes; a newer one needs a conversion and has no benefit here.
 OPSET = 18
 MAX_IMAGES = 16
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -58,7 +62,7 @@ class _Encoder(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         output = self.autoencoder.encode(images)
-        # Mean and log-variance, where there is a posterior.
+        # Mean and log-variance of an autoencoder with a posterior.
         return output.latent_dist.parameters if hasattr(output, "latent_dist") else output.latents
 
 
@@ -80,25 +84,24 @@ def export(
     conversion: Conversion | None = None,
     tell: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Write a model's network, encoder and decoder as ONNX, if they compute the same.
+    """Export a model's network, encoder and decoder to ONNX and compare them with torch.
 
     Args:
-        model: The pipeline as ``save_pretrained`` wrote it.
-        target: The folder to make, or an earlier export to replace.
-        images: What scores and maps are compared on, "L" or "RGB"; random ones without.
+        model: The saved pipeline; see ``save_pretrained``.
+        target: A new folder, or an earlier export to replace.
+        images: "L" or "RGB" images on which scores and maps are compared; random ones if empty.
         tolerance: See :func:`~.onnx_parity.parity`.
-        conversion: Afterwards to a lower precision; ``None`` leaves float32.
-        tell: Takes each line of a report.
+        conversion: Conversion to a lower precision; ``None`` for float32.
+        tell: Called with each progress message.
 
     Returns:
-        What ``onnx.json`` holds.
+        The content of ``onnx.json``.
 
     Raises:
-        ConfigurationError: A package is missing, the tolerance is senseless, or the model computes
-            in bfloat16.
-        ModelError: There is no model, the target is something else, the model cannot be exported,
-            or ONNX Runtime computes something else than torch, or its metrics differ in the lower
-            precision; then nothing is written.
+        ConfigurationError: A package is missing, the tolerance is out of range, or the model
+            computes in bfloat16.
+        ModelError: There is no model, the target is not an export, the export fails, ONNX Runtime
+            and torch differ, or metrics differ in the lower precision. Nothing is written then.
     """
     require_packages(*PACKAGES)
     check_tolerance(tolerance)
@@ -131,7 +134,6 @@ def export(
 def _record(
     digest: str, examples: dict[Part, tuple[nn.Module, dict[str, torch.Tensor]]]
 ) -> dict[str, Any]:
-    """What ``onnx.json`` says before anything is exported."""
     return {
         "format": FORMAT,
         "source_sha256": digest,
@@ -149,13 +151,13 @@ def _check_target(model: Path, target: Path) -> None:
         raise ModelError(
             f"{target} lies in the model {model}, which it would change; name another folder"
         )
-    taken = target.is_file() or (target.is_dir() and any(target.iterdir()))
-    if taken and not (target / RECORD).is_file():
+    exists = target.is_file() or (target.is_dir() and any(target.iterdir()))
+    if exists and not (target / RECORD).is_file():
         raise ModelError(f"{target} exists and is not an ONNX export; name another folder")
 
 
 def _examples(pipeline: DeCoDiffPipeline) -> dict[Part, tuple[nn.Module, dict[str, torch.Tensor]]]:
-    """Each part with inputs of the shapes it is exported for; a batch of 1 would become fixed."""
+    """Each part with example inputs. The batch size is 2, because 1 would become a constant."""
     unet, vae = pipeline.unet, pipeline.vae
     latents = torch.zeros(2, unet.config.in_channels, *[unet.config.sample_size] * 2)
     images = torch.zeros(2, 3, *[pipeline.image_size] * 2)
@@ -174,7 +176,7 @@ def _export_part(
     module: nn.Module, inputs: dict[str, torch.Tensor], output: str, path: Path
 ) -> None:
     batch = {0: torch.export.Dim.DYNAMIC}
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # else: torchvision is not installed
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # no warning about torchvision
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -188,11 +190,11 @@ def _export_part(
                 opset_version=OPSET,
                 verbose=False,
             )
-            assert program is not None  # noqa: S101 - it is None without dynamo alone
+            assert program is not None  # noqa: S101 - None only without dynamo
             program.save(str(path))
     except OSError:
         raise
-    except Exception as error:  # whatever an operator that cannot be exported raises
+    except Exception as error:  # unsupported operators raise various classes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"torch {torch.__version__} cannot export the {path.stem} ({reason}); use the backend "
@@ -204,35 +206,35 @@ def _read_images(folder: Path) -> list[Image.Image]:
     files = list_images(folder, recursive=True)
     if not files:
         raise ConfigurationError(
-            f"--images {folder} holds no image; name a folder with some, or leave it out"
+            f"--images {folder} contains no image; name a folder with images, or leave it out"
         )
     return [read_image(path) for path in files[:: -(-len(files) // MAX_IMAGES)]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; ends the process with a sentence and status 1 on an error."""
+    """Run the command line; exits with a message and status 1 on an error."""
     parser = argparse.ArgumentParser(
         prog="python -m decodiff_pipeline.export.onnx_export",
         description="Write a saved model's network, encoder and decoder as ONNX, after checking "
         "that ONNX Runtime computes what torch does.",
     )
     parser.add_argument("--model", type=Path, required=True, help="folder of the saved pipeline")
-    parser.add_argument("--to", type=Path, required=True, help="folder to make")
+    parser.add_argument("--to", type=Path, required=True, help="folder of the export")
     parser.add_argument("--images", type=Path, help="folder of images to compare scores on")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="%(default)s")
     lower = parser.add_argument_group("lower precision")
     lower.add_argument("--precision", choices=PRECISIONS, default="float32", help="%(default)s")
     lower.add_argument(
-        "--manifest", type=Path, help="validated manifest; --images is then what its paths are of"
+        "--manifest", type=Path, help="validated manifest; its paths are relative to --images"
     )
     lower.add_argument(
-        "--parts", nargs="+", choices=PARTS, help="to convert; int8: decoder, float16: all"
+        "--parts", nargs="+", choices=PARTS, help="parts to convert; int8: decoder, float16: all"
     )
     lower.add_argument(
         "--test-images",
         type=int,
         default=100,
-        help="of each category and label, to compare metrics on; %(default)s",
+        help="images per category and label on which metrics are compared; %(default)s",
     )
     options = parser.parse_args(arguments)
     try:
@@ -257,8 +259,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.write(f"largest difference of {name}: {difference:.1e}\n")
     for precision, categories in record.get("metrics", {}).items():
         for category, metrics in categories.items():
-            found = (f"{name} {value:.4f}" for name, value in metrics.items() if value is not None)
-            sys.stdout.write(f"{precision}, {category}: {', '.join(found)}\n")
+            values = (f"{name} {value:.4f}" for name, value in metrics.items() if value is not None)
+            sys.stdout.write(f"{precision}, {category}: {', '.join(values)}\n")
     sys.stdout.write(f"written: {options.to}\n")
 
 

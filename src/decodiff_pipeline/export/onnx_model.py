@@ -1,4 +1,4 @@
-"""A saved model's network and autoencoder, computed by ONNX Runtime instead of torch."""
+"""Computes a saved model's network and autoencoder with ONNX Runtime instead of torch."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ PARTS: tuple[Part, ...] = ("network", "encoder", "decoder")
 
 
 def require_packages(*names: str) -> None:
-    """Name the missing ones of the extra ``onnx``.
+    """Check that packages of the extra ``onnx`` are installed.
 
     Raises:
-        ConfigurationError: One is not installed.
+        ConfigurationError: A package is missing.
     """
     missing = [name for name in names if find_spec(name) is None]
     if missing:
@@ -43,10 +43,10 @@ def require_packages(*names: str) -> None:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """``onnx.json`` of an export.
+    """Read ``onnx.json`` of an export.
 
     Raises:
-        ModelError: There is none, or it is damaged or of another format.
+        ModelError: The file is missing, damaged or of another format version.
     """
     path = folder / RECORD
     try:
@@ -62,11 +62,11 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def check_export(folder: Path, source_sha256: str) -> None:
-    """Refuse an export that cannot stand for a model, before anything is loaded.
+    """Check an export against its model, before anything is loaded.
 
     Args:
-        folder: As :func:`~.onnx_export.export` wrote it.
-        source_sha256: The model's, as `deco.digests.folder_sha256` gives it.
+        folder: See :func:`~.onnx_export.export`.
+        source_sha256: `deco.digests.folder_sha256` of the model.
 
     Raises:
         ConfigurationError: ONNX Runtime is not installed.
@@ -86,13 +86,13 @@ def check_export(folder: Path, source_sha256: str) -> None:
 
 
 def use_onnx(pipeline: DeCoDiffPipeline, folder: Path, source: Path) -> None:
-    """Let ONNX Runtime compute a pipeline's network and autoencoder, on the CPU.
+    """Compute a pipeline's network and autoencoder with ONNX Runtime on the CPU.
 
-    Only what they compute is replaced, so categories, statistics and saving stay as they were.
+    Only their forward passes are replaced; categories, statistics and saving do not change.
 
     Args:
-        pipeline: As loaded from ``source``.
-        folder: As :func:`~.onnx_export.export` wrote it.
+        pipeline: The pipeline loaded from ``source``.
+        folder: See :func:`~.onnx_export.export`.
         source: The saved model.
 
     Raises:
@@ -105,7 +105,7 @@ def use_onnx(pipeline: DeCoDiffPipeline, folder: Path, source: Path) -> None:
 
 
 def refuse_bfloat16(pipeline: DeCoDiffPipeline, source: Path) -> None:
-    """An export is float32; a model evaluated in bfloat16 would score otherwise with it.
+    """Refuse a bfloat16 model, because a float32 export would give other scores.
 
     Raises:
         ConfigurationError: The model computes in bfloat16.
@@ -122,7 +122,7 @@ def attach(
     folder: Path,
     session: Callable[[Path, Part], Callable[..., torch.Tensor]] | None = None,
 ) -> None:
-    """:func:`use_onnx` without its checks; ``session`` makes something else of a part."""
+    """:func:`use_onnx` without its checks; ``session`` replaces :class:`Session`."""
     network, encoder, decoder = ((session or Session)(folder, part) for part in PARTS)
     pipeline.to("cpu")
     has_posterior = isinstance(pipeline.vae, AutoencoderKL)
@@ -142,17 +142,17 @@ def attach(
     def decode(latents: torch.Tensor) -> DecoderOutput:
         return DecoderOutput(sample=decoder(latents))
 
-    # On the instances, as accelerate's hooks do: a wrapper would have to imitate whole modules.
+    # Set on the instances, as accelerate's hooks do: a wrapper would have to copy all attributes.
     pipeline.unet.forward = predict
     pipeline.vae.encode, pipeline.vae.decode = encode, decode
 
 
 class Session:
-    """One exported part, as a function of tensors.
+    """One exported part as a function of tensors.
 
     Args:
-        folder: Where the parts lie.
-        part: Which one.
+        folder: Folder of the export.
+        part: The part to load.
 
     Raises:
         ModelError: ONNX Runtime cannot load it.
@@ -163,27 +163,27 @@ class Session:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        # Threads that wait by spinning take the processor from whatever else is running.
+        # Spinning threads would occupy the CPU while they wait.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._path = folder / f"{part}.onnx"
         try:
             self._session = onnxruntime.InferenceSession(
                 str(self._path), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # onnxruntime's own classes, of which there is no public base
+        except Exception as error:  # onnxruntime has no public base class of its errors
             raise ModelError(
                 f"ONNX Runtime cannot load {self._path} ({error}); {_cure(folder)}"
             ) from error
         self._shapes = {i.name: tuple(i.shape[1:]) for i in self._session.get_inputs()}
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Compute.
+        """Run the part.
 
         Args:
             inputs: In the order of the export, each with the batch as its first dimension.
 
         Raises:
-            ModelError: One has not the shape that the part was exported for.
+            ModelError: An input has another shape than at export.
         """
         feeds: dict[str, np.ndarray] = {}
         for (name, shape), tensor in zip(self._shapes.items(), inputs, strict=True):

@@ -1,4 +1,4 @@
-"""Whether an ONNX export computes what the model does."""
+"""Numerical parity of an ONNX export with the torch model."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 
-# Float32 sums in another order differ by some 1e-6; a map of 16 bits has steps of 1.5e-5.
+# Float32 sums in another order differ by about 1e-6; a 16-bit map has steps of 1.5e-5.
 TOLERANCE = 1e-4
 SEED = 0
-BATCH = 3  # neither 1 nor the 2 that the export is traced with
+BATCH = 3  # not 1, and not the batch size 2 of the export
 RANDOM_IMAGES = 4
 
 
 def check_tolerance(tolerance: float) -> None:
-    """Refuse a tolerance that says nothing.
+    """Check the range of a tolerance.
 
     Raises:
-        ConfigurationError: It does not lie between 0 and 1.
+        ConfigurationError: It is not between 0 and 1.
     """
     if not 0 < tolerance < 1:
         raise ConfigurationError(f"the tolerance is {tolerance}; it must lie between 0 and 1")
@@ -38,25 +38,25 @@ def check_tolerance(tolerance: float) -> None:
 def parity(
     pipeline: DeCoDiffPipeline, folder: Path, images: Sequence[Image.Image], tolerance: float
 ) -> dict[str, Any]:
-    """Compare torch with ONNX Runtime; the pipeline computes with the latter afterwards.
+    """Compare torch with ONNX Runtime; the pipeline uses ONNX Runtime afterwards.
 
     Args:
         pipeline: The model, computing with torch.
         folder: The exported parts.
-        images: What scores and maps are compared on, "L" or "RGB"; random ones without.
-        tolerance: Largest absolute difference allowed; where values exceed 1, as a share of the
-            largest.
+        images: "L" or "RGB" images on which scores and maps are compared; random ones if empty.
+        tolerance: Largest difference, relative to max(1, largest absolute value).
 
     Returns:
-        ``tolerance``, ``images`` (how many, 0 for random ones) and ``differences`` by quantity.
+        ``tolerance``, ``images`` (number of images, 0 for random ones) and ``differences`` by
+        quantity.
 
     Raises:
-        ModelError: A difference is larger, or not a number.
+        ModelError: A difference exceeds the tolerance or is NaN.
     """
-    expected = _computed(pipeline, images)
+    expected = _outputs(pipeline, images)
     attach(pipeline, folder)
-    found = _computed(pipeline, images)
-    differences = {name: _difference(found[name], expected[name]) for name in expected}
+    actual = _outputs(pipeline, images)
+    differences = {name: _difference(actual[name], expected[name]) for name in expected}
     worst = max(differences, key=lambda name: differences[name])
     if not differences[worst] <= tolerance:
         raise ModelError(
@@ -68,7 +68,7 @@ def parity(
 
 
 @torch.no_grad()
-def _computed(
+def _outputs(
     pipeline: DeCoDiffPipeline, images: Sequence[Image.Image]
 ) -> dict[str, list[np.ndarray]]:
     unet, random = pipeline.unet, torch.Generator().manual_seed(SEED)
@@ -93,17 +93,17 @@ def _computed(
 
 
 def _random_images(side: int) -> list[Image.Image]:
-    """Coarse random textures: pure noise is nothing that an autoencoder knows."""
+    """Coarse random textures, because an autoencoder does not reproduce white noise."""
     random = np.random.default_rng(SEED)
     coarse = random.integers(0, 256, (RANDOM_IMAGES, 9, 9, 3), np.uint8)
     return [Image.fromarray(image).resize((side, side)) for image in coarse]
 
 
-def _difference(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
-    """NaN where either holds one, and then it is the worst that `max` has to find."""
-    shares = [
-        np.abs(one - other).max() / max(1.0, np.abs(other).max())
-        for one, other in zip(found, expected, strict=True)
+def _difference(actual: list[np.ndarray], expected: list[np.ndarray]) -> float:
+    """Largest relative difference; infinity if a value is NaN."""
+    differences = [
+        np.abs(array - other).max() / max(1.0, np.abs(other).max())
+        for array, other in zip(actual, expected, strict=True)
     ]
-    worst = float(np.max(shares))
-    return worst if np.isfinite(worst) else float("inf")
+    largest = float(np.max(differences))
+    return largest if np.isfinite(largest) else float("inf")

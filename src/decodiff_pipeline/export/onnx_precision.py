@@ -1,4 +1,4 @@
-"""An ONNX export in float16 or INT8, and whether it measures up to torch on labelled images."""
+"""Converts an ONNX export to float16 or INT8 and compares its metrics with float32."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
-# By how much a category's metrics may differ from those of float32.
+# Largest difference of a category's metrics from float32.
 LIMITS = {"image_auroc": 0.002, "pixel_ap": 0.005}
-# A latent that is a little off makes another score; rounded maps differ less.
+# INT8 latents change the scores too much; the decoder is less sensitive.
 PARTS_OF: dict[Precision, tuple[Part, ...]] = {"float16": PARTS, "int8": ("decoder",)}
 CALIBRATION_IMAGES = 32
-LARGE = 1_500_000_000  # bytes; a protobuf ends at 2 GB
+LARGE = 1_500_000_000  # bytes; the limit of a protobuf file is 2 GB
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What to make of a float32 export, and what to judge it on.
+    """A conversion of a float32 export, and the images on which it is evaluated.
 
     Attributes:
         precision: ``float16`` or ``int8``.
-        parts: Which parts are converted; the others stay float32.
+        parts: Parts to convert; the others stay float32.
         manifest: The validated manifest, or its rows of some categories.
-        images: What its paths are of.
-        test_images: Of each category and label, at most, that metrics are measured on.
+        images: The images of the manifest.
+        test_images: Largest number of test images per category and label.
     """
 
     precision: Precision
@@ -61,7 +61,7 @@ class Measured(NamedTuple):
     """Metrics by category, and the score of each test image."""
 
     metrics: dict[str, dict[str, Any]]
-    scores: np.ndarray
+    scores: np.ndarray  # float (N,)
 
 
 def read_conversion(
@@ -71,19 +71,19 @@ def read_conversion(
     images: Path | None,
     test_images: int,
 ) -> Conversion:
-    """What a command line asks for.
+    """The conversion that the command line specifies.
 
     Raises:
         ConfigurationError: Manifest or images are missing or cannot be read.
     """
     if manifest is None or images is None:
         raise ConfigurationError(
-            f"--precision {precision} is judged on labelled images: name them with --manifest "
+            f"--precision {precision} is evaluated on labelled images: give --manifest "
             "data/03_primary/DATASET/manifest.parquet --images data/01_raw/DATASET"
         )
     try:
         table = pd.read_parquet(manifest)
-    except (OSError, ValueError) as error:  # pyarrow's own are of these
+    except (OSError, ValueError) as error:  # base classes of pyarrow's errors
         raise ConfigurationError(
             f"--manifest {manifest} cannot be read ({type(error).__name__}: {error})"
         ) from error
@@ -100,39 +100,41 @@ def read_conversion(
 
 
 def convert(pipeline: DeCoDiffPipeline, folder: Path, conversion: Conversion) -> dict[str, Any]:
-    """Replace parts of a float32 export, if the metrics stay the same.
+    """Convert parts of a float32 export in place and compare the metrics.
 
     Args:
-        pipeline: The model, computing with the float32 export, and with the result afterwards.
+        pipeline: The model; it uses the float32 export before and the converted one afterwards.
         folder: The exported parts.
-        conversion: What to make of them.
+        conversion: Precision, parts and images.
 
     Returns:
-        For ``onnx.json``: ``precision``, ``parts``, ``metrics`` (float32's and the precision's, by
-        category) and ``largest_score_difference``.
+        Entries of ``onnx.json``: ``precision``, ``parts``, ``metrics`` (precision → category →
+        metric) and ``largest_score_difference``.
 
     Raises:
-        ConfigurationError: The manifest has no good training or no test image of the model's
+        ConfigurationError: The manifest has no good training image or no test image of the model's
             categories.
         ModelError: The metrics differ by more than `LIMITS`.
     """
-    expected = _measured(pipeline, conversion)
-    feeds = _recorded(pipeline, folder, conversion) if conversion.precision == "int8" else {}
+    expected = _evaluate(pipeline, conversion)
+    feeds = (
+        _calibration_data(pipeline, folder, conversion) if conversion.precision == "int8" else {}
+    )
     for part in conversion.parts:
         _convert_part(folder, part, feeds.get(part))
     attach(pipeline, folder)
-    found = _measured(pipeline, conversion)
-    _require_parity(found, expected, conversion.precision)
+    converted = _evaluate(pipeline, conversion)
+    _require_parity(converted, expected, conversion.precision)
     return {
         "precision": conversion.precision,
         "parts": list(conversion.parts),
-        "metrics": {"float32": expected.metrics, conversion.precision: found.metrics},
-        "largest_score_difference": float(np.abs(found.scores - expected.scores).max()),
+        "metrics": {"float32": expected.metrics, conversion.precision: converted.metrics},
+        "largest_score_difference": float(np.abs(converted.scores - expected.scores).max()),
     }
 
 
 def _convert_part(folder: Path, part: Part, feeds: list[dict[str, np.ndarray]] | None) -> None:
-    """INT8 with inputs to calibrate by, else float16."""
+    """Convert to INT8 if there are calibration inputs, else to float16."""
     import onnx
 
     path = folder / f"{part}.onnx"
@@ -150,7 +152,7 @@ def _convert_part(folder: Path, part: Part, feeds: list[dict[str, np.ndarray]] |
 
 
 class _Recorder(Session):
-    """A session that keeps its inputs."""
+    """A session that records its inputs."""
 
     def __init__(self, folder: Path, part: Part) -> None:
         super().__init__(folder, part)
@@ -162,10 +164,10 @@ class _Recorder(Session):
         return super().__call__(*inputs)
 
 
-def _recorded(
+def _calibration_data(
     pipeline: DeCoDiffPipeline, folder: Path, data: Conversion
 ) -> dict[Part, list[dict[str, np.ndarray]]]:
-    """The inputs of each part while the model scores good training images."""
+    """The inputs of each part when the model scores good training images."""
     rows = data.manifest[
         (data.manifest["split"] == splits.TRAIN)
         & (data.manifest["label"] == GOOD)
@@ -173,11 +175,11 @@ def _recorded(
     ].sort_values("sha256")
     if rows.empty:
         raise ConfigurationError(
-            "the manifest holds no good training image of the model's categories "
+            "the manifest has no good training image of the model's categories "
             f"({', '.join(pipeline.categories)}); name the manifest that the model was trained on"
         )
-    each = -(-CALIBRATION_IMAGES // rows["category"].nunique())
-    rows = rows.groupby("category").head(each)
+    per_category = -(-CALIBRATION_IMAGES // rows["category"].nunique())
+    rows = rows.groupby("category").head(per_category)
     recorders: dict[Part, _Recorder] = {}
 
     def recorder(folder: Path, part: Part) -> _Recorder:
@@ -186,11 +188,11 @@ def _recorded(
     attach(pipeline, folder, recorder)
     for path, category in zip(rows["path"], rows["category"], strict=True):
         pipeline([data.images.read(path)], [category])
-    return {part: one.feeds for part, one in recorders.items()}
+    return {part: session.feeds for part, session in recorders.items()}
 
 
 class _Feeds:
-    """ONNX Runtime's way to ask for one input after the other."""
+    """ONNX Runtime's interface of a calibration data reader."""
 
     def __init__(self, feeds: list[dict[str, np.ndarray]]) -> None:
         self._feeds: Iterator[dict[str, np.ndarray]] = iter(feeds)
@@ -215,51 +217,51 @@ def _int8(path: Path, feeds: list[dict[str, np.ndarray]]) -> Any:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=["Conv", "Gemm", "MatMul"],
-            # Rounded pixels cost the demo's model 0.01 of pixel AP, and little time is saved there.
+            # Quantising the last layers costs the demo's model 0.01 pixel AP and saves little time.
             nodes_to_exclude=convolutions[:1] + convolutions[-2:],
             use_external_data_format=path.stat().st_size > LARGE,
         )
         return onnx.load(target)
 
 
-def _measured(pipeline: DeCoDiffPipeline, data: Conversion) -> Measured:
-    """Image AUROC and pixel AP; of synthetic defects where a category has no masks."""
+def _evaluate(pipeline: DeCoDiffPipeline, data: Conversion) -> Measured:
+    """Image AUROC and pixel AP; without masks, the pixel AP of synthetic defects."""
     known = data.manifest[data.manifest["category"].isin(pipeline.categories)]
     certain = known["label"].isin((GOOD, DEFECTIVE))
     tests = known[certain & (known["split"] == splits.TEST)].sort_values("sha256")
     tests = tests.groupby(["category", "label"]).head(data.test_images)
     if tests.empty:
         raise ConfigurationError(
-            "the manifest holds no test image of the model's categories "
+            "the manifest has no test image of the model's categories "
             f"({', '.join(pipeline.categories)}); name the manifest that the model was trained on"
         )
     config = EvaluationConfig(synthetic_images=min(64, data.test_images))
     with TemporaryDirectory() as folder:
         store = PredictionStore(Path(folder) / "predictions")
         score_images(pipeline, tests, data.images, store, config)
-        found = plain_metrics(store, data.images, config)["categories"]
+        measured = plain_metrics(store, data.images, config)["categories"]
         scores = store.index()["score"].to_numpy()
-    drawn = measure_synthetic_localisation(pipeline, known, data.images, config)
+    synthetic = measure_synthetic_localisation(pipeline, known, data.images, config)
     metrics = {
         category: {
             "image_auroc": values["image_auroc"],
-            "pixel_ap": drawn.get(category, values)["pixel_ap"],
+            "pixel_ap": synthetic.get(category, values)["pixel_ap"],
         }
-        for category, values in found.items()
+        for category, values in measured.items()
     }
     return Measured(metrics, scores)
 
 
-def _require_parity(found: Measured, expected: Measured, precision: Precision) -> None:
-    beyond = [
-        f"the {name} of {category} is {found.metrics[category][name]:.4f}, not {value:.4f}"
+def _require_parity(actual: Measured, expected: Measured, precision: Precision) -> None:
+    differences = [
+        f"the {name} of {category} is {actual.metrics[category][name]:.4f}, not {value:.4f}"
         for category, values in expected.metrics.items()
         for name, value in values.items()
-        if value is not None and not abs(found.metrics[category][name] - value) <= LIMITS[name]
+        if value is not None and not abs(actual.metrics[category][name] - value) <= LIMITS[name]
     ]
-    if beyond:
+    if differences:
         limits = " and ".join(f"{limit} in {name}" for name, limit in LIMITS.items())
         raise ModelError(
-            f"{precision} differs from float32 by more than {limits}: {'; '.join(beyond)}; nothing "
-            "was written: use --precision float32, or fewer --parts"
+            f"{precision} differs from float32 by more than {limits}: {'; '.join(differences)}; "
+            "nothing was written: use --precision float32, or fewer --parts"
         )

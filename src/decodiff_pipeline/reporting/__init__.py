@@ -1,1 +1,1 @@
-"""Results as pages, tables and pictures."""
+"""HTML reports, Markdown summaries, tables, figures and pictures of results."""

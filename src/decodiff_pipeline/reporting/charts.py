@@ -1,4 +1,4 @@
-"""Geometry of the report's charts: curves and histograms as paths of an SVG."""
+"""The report's charts: ROC, precision-recall and PRO curves and score histograms as SVG paths."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ WIDTH, HEIGHT = 260, 200  # of the plot area of curves, in units of the SVG
 STRIP_WIDTH, STRIP_HEIGHT = 640, 46  # of each label's strip in a histogram
 BINS = 48
 LABELS = ("good", "uncertain", "defective")
-# title, axes, and the key in the curves of a category with its two columns, by what is measured
-KINDS = (
+# title, x axis, y axis, suffix of the key in curves.json, and its two columns
+CURVES = (
     ("ROC", "false-positive rate", "true-positive rate", "roc", ("fpr", "tpr")),
     ("Precision and recall", "recall", "precision", "pr", ("recall", "precision")),
 )
@@ -25,52 +25,52 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Line:
-    """A curve."""
+    """A curve of a chart."""
 
     name: str  # for the legend: "image", "pixel" or "region"
-    path: str  # the attribute ``d``, within WIDTH by HEIGHT, y down
+    path: str  # SVG path data within WIDTH by HEIGHT, y axis downwards
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves on common axes: from 0 to ``right`` across, from 0 to 1 upwards."""
+    """Curves on common axes: x from 0 to ``right``, y from 0 to 1."""
 
     title: str
-    x: str
-    y: str
-    right: float
+    x: str  # label of the x axis
+    y: str  # label of the y axis
+    right: float  # largest x
     lines: list[Line]
 
 
 @dataclass(frozen=True)
 class Strip:
-    """The scores of one label, as bars within STRIP_WIDTH by STRIP_HEIGHT, y down."""
+    """The score histogram of one label."""
 
     label: str
     count: int  # images
-    path: str
+    path: str  # SVG path data within STRIP_WIDTH by STRIP_HEIGHT, y axis downwards
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Strips on a common axis; they share the bins, but each fills its height."""
+    """Score histograms on a common axis with common bins, each scaled to its own maximum."""
 
     strips: list[Strip]
-    ticks: list[tuple[float, str]]  # position along the axis, and text
-    threshold: float | None  # its position
+    ticks: list[tuple[float, str]]  # position in SVG units, and text
+    threshold: float | None  # position in SVG units
 
 
 def draw_curves(curves: Mapping[str, Any], limit: float) -> list[Chart]:
-    """The charts of one category; none where nothing could be measured.
+    """The charts of one category.
 
     Args:
-        curves: Of one category, as ``curves.json`` has them.
-        limit: False-positive rate up to which AUPRO integrates; the chart ends there.
+        curves: Entry of the category in ``curves.json``; missing curves are left out.
+        limit: Upper integration limit of AUPRO (false-positive rate); the PRO chart ends there.
     """
     charts = []
-    for title, x, y, kind, (across, upwards) in KINDS:
+    for title, x, y, kind, (x_column, y_column) in CURVES:
         lines = [
-            Line(name, _polyline(curve[across], curve[upwards], 1.0))
+            Line(name, _polyline(curve[x_column], curve[y_column], 1.0))
             for name in ("image", "pixel")
             if (curve := curves.get(f"{name}_{kind}"))
         ]
@@ -84,17 +84,17 @@ def draw_curves(curves: Mapping[str, Any], limit: float) -> list[Chart]:
 
 
 def draw_histogram(rows: pd.DataFrame, threshold: float | None) -> Histogram | None:
-    """The scores of one category's test images by label; ``None`` without images.
+    """Score histograms of one category's test images by label; ``None`` without images.
 
     Args:
         rows: Test images of one category, with ``label`` and ``score``.
-        threshold: From which score on an image is flagged.
+        threshold: Smallest score at which an image is flagged.
     """
     if rows.empty:
         return None
     scores = rows["score"].to_numpy(np.float64)
-    shown = scores if threshold is None else np.append(scores, threshold)
-    edges = np.histogram_bin_edges(shown, bins=BINS)
+    values = scores if threshold is None else np.append(scores, threshold)
+    edges = np.histogram_bin_edges(values, bins=BINS)
     strips = []
     for label in LABELS:
         group = scores[(rows["label"] == label).to_numpy()]
@@ -102,15 +102,15 @@ def draw_histogram(rows: pd.DataFrame, threshold: float | None) -> Histogram | N
             strips.append(Strip(label, len(group), _bars(np.histogram(group, edges)[0])))
     low, high = edges[0], edges[-1]
 
-    def place(value: float) -> float:
+    def position(value: float) -> float:
         return round(float((value - low) / (high - low)) * STRIP_WIDTH, 1)
 
-    ticks = [(place(value), f"{value:.3g}") for value in _round_values(low, high)]
-    return Histogram(strips, ticks, None if threshold is None else place(threshold))
+    ticks = [(position(value), f"{value:.3g}") for value in _tick_values(low, high)]
+    return Histogram(strips, ticks, None if threshold is None else position(threshold))
 
 
 def _polyline(xs: Sequence[float], ys: Sequence[float], right: float) -> str:
-    """A path through points with x up to a limit, the last one interpolated there."""
+    """A path through the points with x ≤ `right`; the curve is interpolated at `right`."""
     x, y = np.asarray(xs, float), np.asarray(ys, float)
     if len(x) and x.max() > right:
         order = np.argsort(x, kind="stable")
@@ -123,7 +123,7 @@ def _polyline(xs: Sequence[float], ys: Sequence[float], right: float) -> str:
 
 def _bars(counts: np.ndarray) -> str:
     width = STRIP_WIDTH / len(counts)
-    # The square root of the count: a single image must be seen beside hundreds.
+    # Square root of the count, so that a single image is visible beside hundreds.
     heights = np.sqrt(counts / counts.max()) * STRIP_HEIGHT
     return "".join(
         f"M{i * width:.1f} {STRIP_HEIGHT}v{-height:.1f}h{width - 1:.1f}v{height:.1f}z"
@@ -132,7 +132,7 @@ def _bars(counts: np.ndarray) -> str:
     )
 
 
-def _round_values(low: float, high: float) -> np.ndarray:
+def _tick_values(low: float, high: float) -> np.ndarray:
     """About five multiples of 1, 2 or 5 · 10^n within a range."""
     raw = (high - low) / 5
     power = 10.0 ** np.floor(np.log10(raw))

@@ -1,4 +1,4 @@
-"""Input, reconstruction, ground truth and anomaly map of telling images (the paper's Figure 3)."""
+"""Figures of input, reconstruction, ground truth and anomaly map (as the paper's Figure 3)."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ COLUMNS = ("input", "reconstruction", "ground truth", "anomaly map")
 PANEL = 1.7  # inches
 LABEL_WIDTH = 1.9  # inches
 HEADER = 0.6  # inches
-PATH_LINE = 24  # characters that fit beside a row
+PATH_LINE = 24  # characters of a line beside a row
 COLOURS = {"good": "#2b7bba", "uncertain": "#e0a100", "defective": "#c8372d"}
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One row of a figure."""
+    """One row of a figure: an image."""
 
-    row: Any  # of the predictions' index
-    verdict: str
+    row: Any  # row of the predictions' index
+    verdict: str  # see `gallery.verdict`
 
 
 def draw_figures(
@@ -47,11 +47,11 @@ def draw_figures(
     thresholds: Mapping[str, Any],
     config: EvaluationConfig,
 ) -> dict[str, Figure]:
-    """A figure for each category that has test images.
+    """Draw a figure for each category that has test images.
 
     Args:
-        index: Of the predictions, labelled by the protocol (`protocols.labelled`).
-        config: Protocol of the masks, and how many images of each group.
+        index: Index of the predictions, labelled by the protocol (`protocols.labelled`).
+        config: ``protocol`` prepares the masks; ``gallery_size`` is the images per group.
 
     Returns:
         `predictions.file_stem` of the category → figure.
@@ -67,13 +67,13 @@ def draw_figures(
 
 
 def choose(rows: pd.DataFrame, threshold: float | None, size: int) -> list[Panel]:
-    """The defective images that look most normal, those that look least so, the worst good ones.
+    """Defective images with the lowest scores, those with the highest, and the highest good ones.
 
     Args:
         rows: Test images of one category.
-        threshold: From which score on an image is flagged.
-        size: Images of each group at most; an image is shown once. Uncertain images appear only
-            where there is nothing else.
+        threshold: Smallest score at which an image is flagged.
+        size: Largest number of images per group; no image appears twice. Uncertain images are
+            shown only if there are no others.
     """
     ordered = rows.sort_values("score", kind="stable")
     defective = ordered[ordered["label"] == "defective"]
@@ -112,40 +112,40 @@ def _draw(
         left=LABEL_WIDTH / figure.get_figwidth(), right=0.995, bottom=0.08 / height,
         top=1 - HEADER / height, wspace=0.03, hspace=0.03,
     )  # fmt: skip
-    brightest = max(float(maps[panel.row.row].max()) for panel in panels)
+    largest = max(float(maps[panel.row.row].max()) for panel in panels)
     for line, panel in zip(axes, panels, strict=True):
         row = panel.row
-        _show(line[0], as_seen(images.read(row.path), geometry))
-        _show(line[1], reconstructions[row.row])
+        _show_image(line[0], as_seen(images.read(row.path), geometry))
+        _show_image(line[1], reconstructions[row.row])
         if row.label == "good":
-            _write(line[2], "no defect")
+            _show_text(line[2], "no defect")
         elif pd.isna(row.mask_path):
-            _write(line[2], "no mask")
+            _show_text(line[2], "no mask")
         else:
             mask = mask_by(protocol, images.read_mask(row.mask_path), geometry)
-            _show(line[2], mask, cmap="gray", vmin=0, vmax=1)
-        _show(line[3], maps[row.row], cmap="inferno", vmin=0, vmax=brightest or 1)
+            _show_image(line[2], mask, cmap="gray", vmin=0, vmax=1)
+        _show_image(line[3], maps[row.row], cmap="inferno", vmin=0, vmax=largest or 1)
         _caption(line[0], panel)
     for axis, title in zip(axes[0], COLUMNS, strict=True):
         axis.set_title(title, fontsize=9)
-    title = f"{_plain(category)} (protocol {protocol})"
+    title = f"{_without_math(category)} (protocol {protocol})"
     figure.suptitle(title, fontsize=12, y=1 - 0.12 / height, va="top")
     return figure
 
 
-def _show(axis: Axes, image: np.ndarray, **options: Any) -> None:
+def _show_image(axis: Axes, image: np.ndarray, **options: Any) -> None:
     axis.imshow(image, interpolation="nearest", **options)
-    _bare(axis)
+    _remove_ticks(axis)
 
 
-def _write(axis: Axes, text: str) -> None:
+def _show_text(axis: Axes, text: str) -> None:
     axis.text(0.5, 0.5, text, ha="center", va="center", color="0.45", fontsize=9,
               transform=axis.transAxes)  # fmt: skip
     axis.set_box_aspect(1)
-    _bare(axis)
+    _remove_ticks(axis)
 
 
-def _bare(axis: Axes) -> None:
+def _remove_ticks(axis: Axes) -> None:
     axis.set_xticks([])
     axis.set_yticks([])
     axis.spines[:].set_color("0.8")
@@ -158,11 +158,12 @@ def _caption(axis: Axes, panel: Panel) -> None:
     colour = COLOURS[row.label]
     options: dict[str, Any] = {"transform": axis.transAxes, "ha": "right", "va": "top"}
     axis.text(-0.06, 0.97, panel.verdict, fontsize=9, weight="bold", color=colour, **options)
-    axis.text(-0.06, 0.97, _plain(text), fontsize=7.5, color="0.25", linespacing=1.3, **options)
+    text = _without_math(text)
+    axis.text(-0.06, 0.97, text, fontsize=7.5, color="0.25", linespacing=1.3, **options)
 
 
 def _path_lines(path: str) -> list[str]:
-    """The end of a path in up to three lines, broken after slashes where that is possible."""
+    """The end of a path in at most three lines, broken after slashes if possible."""
     lines = [""]
     for part in re.findall(r"[^/]*/|[^/]+", path):
         if len(lines[-1]) + len(part) > PATH_LINE:
@@ -171,6 +172,6 @@ def _path_lines(path: str) -> list[str]:
     return [line if len(line) <= PATH_LINE else f"…{line[1 - PATH_LINE :]}" for line in lines[-3:]]
 
 
-def _plain(text: str) -> str:
-    """Text that matplotlib does not take for a formula."""
+def _without_math(text: str) -> str:
+    """Escape ``$``, which starts a formula in matplotlib."""
     return text.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""Numbers and tables as text: the one writer of each, for pages, Markdown and terminals."""
+"""Formats numbers and tables as text, for HTML pages, Markdown and the terminal."""
 
 from __future__ import annotations
 
@@ -13,54 +13,54 @@ MAX_ITEMS = 20
 
 
 def number(value: float | None) -> str:
-    """Three decimals, or a dash for nothing."""
+    """Three decimals; "-" for None."""
     return "-" if value is None else f"{value:.3f}"
 
 
 def signed(value: float | None) -> str:
-    """Three decimals with a sign, or a dash for nothing."""
-    # A minus as wide as the plus.
+    """Three decimals with a sign; "-" for None."""
+    # U+2212, which is as wide as the plus sign
     return "-" if value is None else f"{value:+.3f}".replace("-", "−")  # noqa: RUF001
 
 
 def percent(value: float | None) -> str:
-    """One decimal and a percent sign, or a dash for nothing."""
+    """A share as a percentage with one decimal; "-" for None."""
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
 def significant(value: float | None, digits: int = 3) -> str:
-    """So many significant digits, or a dash for nothing."""
+    """A number of significant digits; "-" for None."""
     return "-" if value is None else f"{value:.{digits}g}"
 
 
 def listed(items: Sequence[str]) -> str:
-    """The first items in a row, and how many more there are."""
+    """The first `MAX_ITEMS` items, comma-separated, and the number of the others."""
     more = len(items) - MAX_ITEMS
     return ", ".join(items[:MAX_ITEMS]) + (f" and {more} more" if more > 0 else "")
 
 
 def escaped(text: object, longest: int = MAX_NAME) -> str:
-    """Any text as one line that Markdown and HTML show as it is, cut to so many characters."""
+    """Escape text for Markdown and HTML, on one line of at most ``longest`` characters."""
     line = re.sub(r"\s+", " ", str(text)).strip()
     if len(line) > longest:
         line = line[: longest - 1] + "…"
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    line = line.replace("@", "&#64;")  # names nobody on GitHub
+    line = line.replace("@", "&#64;")  # no mention of a GitHub user
     return re.sub(r"([\\`*_{}\[\]()#|~!$])", r"\\\1", line)
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first row is its head, and cells are escaped already."""
-    head, *lines = (f"| {' | '.join(row)} |" for row in rows)
-    return "\n".join([head, f"|{'---|' * len(rows[0])}", *lines])
+    """A Markdown table of escaped cells; the first row is the header."""
+    header, *lines = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([header, f"|{'---|' * len(rows[0])}", *lines])
 
 
 def text_table(rows: Sequence[Sequence[str]], *, right: bool = True) -> str:
-    """A table of aligned columns for a terminal.
+    """A table with aligned columns for the terminal.
 
     Args:
-        rows: Cells, the same number in each row.
-        right: Whether all columns but the first are aligned to the right.
+        rows: Cells; all rows have the same length.
+        right: Right-align all columns except the first.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

@@ -1,4 +1,4 @@
-"""Test images to look at, those first that tell most: input, reconstruction, heat map, truth."""
+"""The report's gallery of test images, ordered by how informative they are."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from decodiff_pipeline.evaluation.predictions import PredictionStore
 
 SIDE = 320  # pixels, the longer side of a picture
-# Bytes of each picture; those of 500 images are thus at most 20 MB as text, whatever they show.
+# Largest size of each picture in bytes: 500 images take at most 20 MB as base64.
 INPUT_BYTES, RECONSTRUCTION_BYTES, HEAT_BYTES = 16_000, 9_000, 5_000
 MISSED, FALSE_ALARM, DETECTED, PASSED = "missed", "false alarm", "detected", "passed"
 WRONG = (MISSED, FALSE_ALARM)
 
 
 def verdict(label: str, score: float, threshold: float | None) -> str:
-    """One of the four verdicts; the label itself where it is uncertain or no threshold is known.
+    """ "missed", "false alarm", "detected" or "passed"; the label itself if it is "uncertain".
 
     Args:
         label: "good", "defective" or "uncertain".
-        threshold: From which score on an image is flagged.
+        threshold: Smallest score at which an image is flagged; without one the label is returned.
     """
     if threshold is None or label == "uncertain":
         return label
@@ -41,11 +41,11 @@ def verdict(label: str, score: float, threshold: float | None) -> str:
 
 
 def rank_hard_examples(rows: pd.DataFrame, thresholds: Mapping[str, float | None]) -> pd.DataFrame:
-    """Order images so that whoever stops looking early has seen what matters.
+    """Order images by how informative they are.
 
-    Wrong decisions come first, those furthest on the wrong side of the threshold at the head;
-    then the others, closest to the threshold first. Scores of two categories have no common
-    scale, so categories take turns.
+    Wrong decisions come first, those with the largest distance to the threshold at the top. The
+    others follow, those closest to the threshold first. Scores of different categories have no
+    common scale, so the categories alternate.
 
     Args:
         rows: Images with ``category``, ``label`` and ``score``.
@@ -54,13 +54,13 @@ def rank_hard_examples(rows: pd.DataFrame, thresholds: Mapping[str, float | None
         The rows in that order, with the column ``verdict``.
     """
     limits = rows["category"].map(thresholds).astype(float)
-    facts = zip(rows["label"], rows["score"], rows["category"], strict=True)
+    columns = zip(rows["label"], rows["score"], rows["category"], strict=True)
     rows = rows.assign(
-        verdict=[verdict(label, score, thresholds.get(name)) for label, score, name in facts]
+        verdict=[verdict(label, score, thresholds.get(name)) for label, score, name in columns]
     )
     distance = (rows["score"].astype(float) - limits).abs()
     wrong = rows["verdict"].isin(WRONG)
-    # Without a threshold the highest scores tell most.
+    # Without a threshold the highest scores come first.
     key = distance.where(~wrong, -distance).fillna(-rows["score"].astype(float))
     ordered = pd.DataFrame({"category": rows["category"], "right": ~wrong, "key": key})
     ordered = ordered.sort_values(["right", "key"], kind="stable")
@@ -74,26 +74,26 @@ class Item:
     """One image of the gallery; pictures are data URIs."""
 
     category: str
-    path: str  # below the raw folder
+    path: str  # relative to the raw folder
     label: str
     verdict: str
-    defect_type: str  # "" where it says no more than the label
+    defect_type: str  # "" if it is the same as the label
     score: float
     threshold: float | None
-    size: tuple[int, int]  # of the pictures, in pixels
+    size: tuple[int, int]  # width and height of the pictures in pixels
     input: str
     reconstruction: str
     heat: str  # transparent where the map is low
-    outline: str  # of the ground truth, as the path of an SVG; "" where there is no mask
-    region: str = ""  # outline of what counts, the same; "" where all of the image does
+    outline: str  # SVG path of the ground-truth mask; "" without a mask
+    region: str = ""  # SVG path of the scored region; "" if the whole image is scored
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Items in the order of `rank_hard_examples`, and how many test images there are."""
+    """Images in the order of `rank_hard_examples`."""
 
     items: list[Item]
-    total: int
+    total: int  # number of test images
 
 
 def make_gallery(
@@ -103,22 +103,24 @@ def make_gallery(
     thresholds: Mapping[str, Any],
     limit: int,
 ) -> Gallery:
-    """Draw the most telling test images of all categories.
+    """Draw the first test images of `rank_hard_examples`, of all categories.
 
     Args:
-        index: Of the predictions, labelled by the protocol (`protocols.labelled`).
-        limit: Images at most.
+        index: Index of the predictions, labelled by the protocol (`protocols.labelled`).
+        limit: Largest number of images.
     """
     rows = index[index["split"] == "test"]
-    known = thresholds["categories"]
-    limits = {name: known.get(name, {}).get("threshold") for name in rows["category"].unique()}
-    chosen = rank_hard_examples(rows, limits).head(limit)
-    drawn: dict[Any, Item] = {}
-    for name, group in chosen.groupby("category", sort=False):
-        pixel_threshold = known.get(name, {}).get("pixel_threshold")
-        items = _items(group, limits[str(name)], pixel_threshold, predictions, images)
-        drawn |= zip(group.index, items, strict=True)
-    return Gallery([drawn[position] for position in chosen.index], len(rows))
+    fitted_limits = thresholds["categories"]
+    limits = {
+        name: fitted_limits.get(name, {}).get("threshold") for name in rows["category"].unique()
+    }
+    selected = rank_hard_examples(rows, limits).head(limit)
+    items: dict[Any, Item] = {}
+    for name, group in selected.groupby("category", sort=False):
+        pixel_threshold = fitted_limits.get(name, {}).get("pixel_threshold")
+        drawn = _items(group, limits[str(name)], pixel_threshold, predictions, images)
+        items |= zip(group.index, drawn, strict=True)
+    return Gallery([items[position] for position in selected.index], len(rows))
 
 
 def _items(
@@ -128,7 +130,7 @@ def _items(
     predictions: PredictionStore,
     images: ImageFolder,
 ) -> Iterator[Item]:
-    """The items of one category, on one scale of colours."""
+    """The items of one category, with a common colour scale."""
     category = str(rows["category"].iloc[0])
     maps, reconstructions = predictions.maps(category), predictions.reconstructions(category)
     geometry, region = predictions.geometry(), predictions.regions().get(category)

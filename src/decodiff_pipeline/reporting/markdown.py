@@ -1,4 +1,4 @@
-"""The results as Markdown, to be posted as a comment on a pull request."""
+"""The evaluation as Markdown, for a comment on a pull request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from decodiff_pipeline.reporting.formatting import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-MAX_CHARACTERS = 60_000  # GitHub takes 65,536 in a comment
+MAX_CHARACTERS = 60_000  # GitHub's limit of a comment is 65,536
 MAX_CATEGORIES = 40
 SIGNS = {"better": "▲", "worse": "▼", "no significant difference": "–", None: ""}  # noqa: RUF001
 BASELINES = {"pca": "PCA", "autoencoder": "autoencoder"}
@@ -29,25 +29,25 @@ MEAN = "mean"
 def render_summary(
     metrics: Mapping[str, Any], comparison: Mapping[str, Any], identity: Mapping[str, Any]
 ) -> str:
-    """The page ``evaluation.md``.
+    """Render ``evaluation.md``.
 
-    Where there are many categories, those with a change or below a baseline come first and the
-    others are counted only, so that the page fits into a comment.
+    If there are too many categories for a comment, those that changed significantly or do not beat
+    a baseline come first, and the last ones are only counted.
 
     Args:
-        comparison: As `comparison.compare` returns it.
-        identity: Names and values for the line that says what was evaluated; ``None`` is left
-            out.
+        comparison: See `comparison.compare`.
+        identity: Names and values of the line that identifies model and data; ``None`` values are
+            left out.
 
     Returns:
-        Markdown for GitHub, at most `MAX_CHARACTERS` long. All names in it are escaped.
+        Markdown for GitHub with at most `MAX_CHARACTERS` characters. All names are escaped.
     """
     names = _ordered(metrics, comparison)
-    shown = min(len(names), MAX_CATEGORIES)
-    page = _page(metrics, comparison, identity, names[:shown])
-    while len(page) > MAX_CHARACTERS and shown:
-        shown //= 2
-        page = _page(metrics, comparison, identity, names[:shown])
+    count = min(len(names), MAX_CATEGORIES)
+    page = _page(metrics, comparison, identity, names[:count])
+    while len(page) > MAX_CHARACTERS and count:
+        count //= 2
+        page = _page(metrics, comparison, identity, names[:count])
     return page[:MAX_CHARACTERS]
 
 
@@ -76,33 +76,33 @@ def _page(
 
 
 def _ordered(metrics: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[str]:
-    """Categories by name; if there are too many for a comment, what matters most first."""
+    """Categories by name; if there are more than `MAX_CATEGORIES`, by importance."""
     names = sorted(metrics["categories"])
     if len(names) <= MAX_CATEGORIES:
         return names
 
-    def weight(name: str) -> tuple[int, str]:
+    def priority(name: str) -> tuple[int, str]:
         rows = comparison["categories"].get(name, {}).get("metrics", {}).values()
         verdicts = {row["verdict"] for row in rows}
-        order = [
+        criteria = [
             "worse" in verdicts,
             any(_is_unbeaten(metrics, baseline, name) for baseline in BASELINES),
             "better" in verdicts,
         ]
-        return (order.index(True) if True in order else len(order)), name
+        return (criteria.index(True) if True in criteria else len(criteria)), name
 
-    return sorted(names, key=weight)
+    return sorted(names, key=priority)
 
 
 def _verdict(metrics: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
-    """The comparison in a sentence."""
+    """The outcome of the comparison as a sentence."""
     name = escaped(comparison["reference"])
     if comparison["outcome"] == "none":
         return "Not compared with another model (`evaluation.compare_with`)."
     if comparison["outcome"] == "not_compared":
-        return f"Not compared with {name}; the reason is among the notes."
+        return f"Not compared with {name}; the notes give the reason."
     if comparison["outcome"] == "without_significance":
-        return f"Compared with {name} by the figures alone, without a test of significance."
+        return f"Compared with {name} by the metrics alone, without a significance test."
     rows = [
         (metric, row)
         for category in comparison["categories"].values()
@@ -111,37 +111,36 @@ def _verdict(metrics: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
     counts = {
         verdict: sum(row["verdict"] == verdict for _, row in rows) for verdict in SIGNS if verdict
     }
-    of_mean = comparison["mean"].get("metrics", {})
     mean = [
         f"{METRICS[metric]} {row['verdict']} ({signed(row['difference'])})"
-        for metric, row in of_mean.items()
+        for metric, row in comparison["mean"].get("metrics", {}).items()
         if metric in COMPARED
     ]
     text = (
-        f"Compared with **{name}** on the same images: {counts['better']} figures of categories "
-        f"are better, {counts['worse']} worse, {counts['no significant difference']} not "
-        "significantly different"
+        f"Compared with **{name}** on the same images: of the metrics of all categories "
+        f"{counts['better']} are better, {counts['worse']} worse and "
+        f"{counts['no significant difference']} not significantly different"
     )
-    percent = f"{comparison['confidence']:.0%}"
-    over = f"; the mean: {', '.join(mean)}" if mean else ""
-    return f"{text}{over}. Confidence {percent}, each figure for itself."
+    confidence = f"{comparison['confidence']:.0%}"
+    means = f"; mean: {', '.join(mean)}" if mean else ""
+    return f"{text}{means}. Confidence {confidence} for each metric separately."
 
 
 def _leakage(metrics: Mapping[str, Any]) -> str:
-    found = []
+    affected = []
     for name, row in metrics["categories"].items():
         leak = row.get("leakage") or {}
         count = (leak.get("n_good") or 0) + (leak.get("n_defective") or 0)
         if count:
             without = number((leak.get("without") or {}).get("image_auroc"))
-            found.append(
+            affected.append(
                 f"{escaped(name)} {count} (image AUROC {number(row.get('image_auroc'))}, "
                 f"without them {without})"
             )
-    if found:
-        return f"Test images with a near-duplicate outside test: {listed(found)}."
-    known = any(row.get("leakage") for row in metrics["categories"].values())
-    return "No test image has a near-duplicate outside test." if known else ""
+    if affected:
+        return f"Test images with a near-duplicate in another split: {listed(affected)}."
+    checked = any(row.get("leakage") for row in metrics["categories"].values())
+    return "No test image has a near-duplicate in another split." if checked else ""
 
 
 def _notes(comparison: Mapping[str, Any]) -> str:
@@ -156,19 +155,19 @@ def _prose(note: str) -> str:
 
 
 def _identity(metrics: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
-    measured_by = {
+    values = {
         "protocol": metrics.get("protocol"),
         "resolution": metrics.get("resolution"),
         **identity,
     }
-    items = [f"{key} {escaped(value)}" for key, value in measured_by.items() if value is not None]
+    items = [f"{key} {escaped(value)}" for key, value in values.items() if value is not None]
     return f"<sub>{' · '.join(items)}</sub>"
 
 
 def _metric_table(
     metrics: Mapping[str, Any], comparison: Mapping[str, Any], names: Sequence[str]
 ) -> str:
-    """All metrics with their intervals, and the sign of each one's change."""
+    """All metrics with confidence intervals and the direction of their change."""
     columns = measured(metrics)
     rows = [["category", "good", "defective", *(METRICS[name] for name in columns)]]
     for name, row, changes in _with_mean(metrics, comparison, names):
@@ -180,7 +179,7 @@ def _metric_table(
 def _with_mean(
     metrics: Mapping[str, Any], comparison: Mapping[str, Any], names: Sequence[str]
 ) -> Iterable[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
-    """Shown name, metrics and changes, of each category and then of the mean."""
+    """Displayed name, metrics and changes of each category and of the mean."""
     for name in names:
         changes = comparison["categories"].get(name, {}).get("metrics", {})
         yield escaped(name), metrics["categories"][name], changes
@@ -189,7 +188,6 @@ def _with_mean(
 
 
 def _cell(row: Mapping[str, Any], metric: str, changes: Mapping[str, Any]) -> str:
-    """A value, its interval, and the sign of its change."""
     value = row.get(metric)
     if value is None:
         return "-"
@@ -202,17 +200,17 @@ def _cell(row: Mapping[str, Any], metric: str, changes: Mapping[str, Any]) -> st
 
 
 def _change_table(comparison: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Differences that are significant, and those of the mean; all, if none can be tested."""
+    """Significant or untested differences of categories, and all differences of the mean."""
     rows = [["category", "metric", "change", "interval", "p", ""]]
     for name in names:
-        found = comparison["categories"].get(name, {}).get("metrics", {})
+        changes = comparison["categories"].get(name, {}).get("metrics", {})
         rows += [
             [escaped(name), *_change(metric, row)]
-            for metric, row in found.items()
+            for metric, row in changes.items()
             if row["verdict"] in ("better", "worse", None)
         ]
-    of_mean = comparison["mean"].get("metrics", {})
-    rows += [[f"**{MEAN}**", *_change(metric, row)] for metric, row in of_mean.items()]
+    mean_changes = comparison["mean"].get("metrics", {})
+    rows += [[f"**{MEAN}**", *_change(metric, row)] for metric, row in mean_changes.items()]
     if len(rows) == 1:
         return ""
     return f"### Change against {escaped(comparison['reference'])}\n\n{markdown_table(rows)}"
@@ -227,74 +225,72 @@ def _change(metric: str, row: Mapping[str, Any]) -> list[str]:
 
 
 def _baseline_table(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
-    """The baselines' figures, and where the model's are not above them."""
-    baselines = {key: metrics.get("baseline", {}).get(key) for key in BASELINES}
-    there = [key for key, baseline in baselines.items() if baseline]
-    if not there:
+    """Metrics of the baselines, and the categories in which the model does not beat them."""
+    baselines = [key for key in BASELINES if metrics.get("baseline", {}).get(key)]
+    if not baselines:
         return ""
     columns = [metric for metric in COMPARED if metric in measured(metrics)]
     header = ["category"]
     for metric in columns:
-        header += [METRICS[metric], *(BASELINES[key] for key in there)]
+        header += [METRICS[metric], *(BASELINES[key] for key in baselines)]
     rows = [header]
     for name in names:
         cells = [escaped(name)]
         for metric in columns:
             cells.append(number(metrics["categories"][name].get(metric)))
-            cells += [_baseline(metrics, key, name, metric) for key in there]
+            cells += [_baseline(metrics, key, name, metric) for key in baselines]
         rows.append(cells)
     unbeaten = {
         key: [escaped(name) for name in metrics["categories"] if _is_unbeaten(metrics, key, name)]
-        for key in there
+        for key in baselines
     }
     sentences = [
-        f"Not above the {BASELINES[key]} baseline: {listed(found)}."
-        if found
+        f"Not above the {BASELINES[key]} baseline: {listed(categories)}."
+        if categories
         else f"Every category that can be measured is above the {BASELINES[key]} baseline."
-        for key, found in unbeaten.items()
+        for key, categories in unbeaten.items()
     ]
     return "### Baselines\n\n" + " ".join(sentences) + "\n\n" + markdown_table(rows)
 
 
 def _baseline(metrics: Mapping[str, Any], baseline: str, name: str, metric: str) -> str:
     value = metrics["baseline"][baseline].get(name, {}).get(metric)
-    missed = beats(metrics["categories"][name].get(metric), value) is False
-    return f"**{number(value)}** (not beaten)" if missed else number(value)
+    unbeaten = beats(metrics["categories"][name].get(metric), value) is False
+    return f"**{number(value)}** (not beaten)" if unbeaten else number(value)
 
 
 def _is_unbeaten(metrics: Mapping[str, Any], baseline: str, name: str) -> bool:
     """Whether a baseline is at least as good as the model in a category."""
     values = ((metrics.get("baseline") or {}).get(baseline) or {}).get(name, {})
-    ours = metrics["categories"][name]
-    return any(beats(ours.get(metric), values.get(metric)) is False for metric in COMPARED)
+    model = metrics["categories"][name]
+    return any(beats(model.get(metric), values.get(metric)) is False for metric in COMPARED)
 
 
 def _decision_table(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Thresholds with their target and achieved rates."""
-    keys = {
+    """Thresholds with their target and measured error rates."""
+    formats = {
         "threshold": lambda value: significant(value, 4),
         "promised_false_positive_rate": percent,
         "false_positive_rate": percent,
         "false_negative_rate": percent,
     }
     rows = [["category", "threshold", "target false alarms", "false alarms", "missed"]]
-    rows += [
-        [escaped(name), *(show(metrics["categories"][name].get(key)) for key, show in keys.items())]
-        for name in names
-    ]
+    for name in names:
+        values = metrics["categories"][name]
+        rows.append([escaped(name), *(text(values.get(key)) for key, text in formats.items())])
     return f"### Decisions at the threshold\n\n{markdown_table(rows)}"
 
 
 def _seed_table(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
-    """How the metrics vary over training seeds; nothing where one run is all there is."""
+    """Variation of the metrics over training seeds; empty with one seed."""
     spreads = metrics.get("seeds") or {}
     rows = [["category", "metric", "seeds", "mean ± standard deviation", "least … largest"]]
     for name in (*names, MEAN):
         for metric in COMPARED:
-            found = spreads.get(name, {}).get(metric)
-            if found is not None:
-                shown = f"**{MEAN}**" if name == MEAN else escaped(name)
-                spread = f"{found['mean']:.3f} ± {found['std']:.3f}"
-                ends = f"{found['low']:.3f} … {found['high']:.3f}"
-                rows.append([shown, METRICS[metric], str(found["n"]), spread, ends])
+            spread = spreads.get(name, {}).get(metric)
+            if spread is not None:
+                label = f"**{MEAN}**" if name == MEAN else escaped(name)
+                mean = f"{spread['mean']:.3f} ± {spread['std']:.3f}"
+                extremes = f"{spread['low']:.3f} … {spread['high']:.3f}"
+                rows.append([label, METRICS[metric], str(spread["n"]), mean, extremes])
     return f"### Spread over training seeds\n\n{markdown_table(rows)}" if len(rows) > 1 else ""

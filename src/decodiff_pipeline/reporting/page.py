@@ -1,4 +1,4 @@
-"""HTML pages that load nothing from elsewhere: the one Jinja environment of all reports."""
+"""Self-contained HTML pages: the Jinja environment of all reports."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ SHORT = 12  # characters
 
 
 def render_page(template: str, **content: Any) -> str:
-    """Render a template of ``reporting/templates``, every value escaped.
+    """Render a template of ``reporting/templates`` with all values escaped.
 
     Args:
-        content: What it names; a name that is missing is an error.
+        content: Variables of the template.
+
+    Raises:
+        jinja2.UndefinedError: The template uses another variable.
     """
     return environment().get_template(template).render(**content)
 
 
 def short(value: str) -> str:
-    """A hash as its first twelve characters, with the whole as a tooltip; other text as it is."""
+    """A hash as its first 12 characters with the full hash as tooltip; other text unchanged."""
     import markupsafe
 
     if HASH.fullmatch(value) is None:
@@ -35,17 +38,17 @@ def short(value: str) -> str:
 
 @cache
 def environment() -> jinja2.Environment:
-    """The environment with its filters: those of `formatting`, ``short`` and ``setting``."""
+    """Jinja environment with the filters of `formatting`, ``short`` and ``setting``."""
     import jinja2
 
-    found = jinja2.Environment(
+    jinja = jinja2.Environment(
         loader=jinja2.PackageLoader("decodiff_pipeline.reporting"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {
+    jinja.filters |= {
         "number": number,
         "signed": signed,
         "percent": percent,
@@ -53,4 +56,4 @@ def environment() -> jinja2.Environment:
         "short": short,
         "setting": lambda value: significant(value, 4) if isinstance(value, float) else str(value),
     }
-    return found
+    return jinja

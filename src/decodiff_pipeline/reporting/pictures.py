@@ -1,4 +1,4 @@
-"""Small pictures inside a page: data URIs, heat maps with transparency, outlines as SVG paths."""
+"""Embedded pictures of a page: data URIs, transparent heat maps, mask outlines as SVG paths."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 QUALITIES = (80, 65, 50, 35, 20)
-SMALLEST = 16  # pixels; a picture of this side is never shrunk further
-ALPHA_QUALITY = 90  # below 70 WebP keeps so few levels that a heat map gets blotches
-# Yellow, red at 1/2 (the threshold) and magenta; clear below 1/5, so that good images stay clean.
+SMALLEST = 16  # pixels; smallest side to which a picture is reduced
+ALPHA_QUALITY = 90  # below 70, WebP keeps too few levels for a smooth heat map
+# Yellow, red at 1/2 (the threshold) and magenta; transparent below 1/5, as good images are.
 ANCHORS = (0.2, 0.5, 1.0)
 COLOURS = np.array([(255, 230, 0), (255, 60, 0), (255, 0, 170)], float)
 OPACITIES = np.array([0.0, 0.6, 0.9])
 
 
 def fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """Width and height within a square of some side, never enlarged, the ratio kept.
+    """Width and height scaled down to fit into a square, with the same aspect ratio.
 
     Args:
         size: Width and height in pixels.
-        side: Of the square in pixels.
+        side: Side of the square in pixels; smaller images are not enlarged.
     """
     scale = min(1.0, side / max(size))
     width, height = (max(1, round(length * scale)) for length in size)
@@ -34,15 +34,18 @@ def fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def data_uri(image: Image.Image, budget: int) -> str:
-    """Encode a picture as WebP within a budget, at the best quality that fits.
+    """Encode a picture as WebP, at the best quality within a size budget.
 
     Args:
         image: "L", "RGB" or "RGBA".
-        budget: Bytes of the file; in the page it takes four thirds of them. A picture too rich
-            for the budget at any quality is halved in size until it fits.
+        budget: Largest file size in bytes (4/3 of it as base64). If no quality fits, the side is
+            halved until one does.
 
     Returns:
         A ``data:image/webp`` URI.
+
+    Raises:
+        ValueError: A picture of `SMALLEST` pixels does not fit.
     """
     while True:
         for quality in QUALITIES:
@@ -56,7 +59,7 @@ def data_uri(image: Image.Image, budget: int) -> str:
 
 
 def thumbnail_uri(image: Image.Image, side: int) -> str:
-    """A small copy of a picture, at most ``side`` pixels long, as the URI of a PNG."""
+    """The data URI of a PNG whose longer side has at most ``side`` pixels."""
     small = image.copy()
     small.thumbnail((side, side))
     buffer = io.BytesIO()
@@ -65,11 +68,11 @@ def thumbnail_uri(image: Image.Image, side: int) -> str:
 
 
 def heat(values: np.ndarray, top: float) -> Image.Image:
-    """A map as a layer over its image: transparent where it is low, magenta where it is high.
+    """An anomaly map as an overlay: transparent at low values, magenta at high values.
 
     Args:
         values: Float (H, W), at least 0.
-        top: Which value gets the strongest colour.
+        top: Value of the strongest colour.
 
     Returns:
         "RGBA" of W by H pixels.
@@ -81,12 +84,12 @@ def heat(values: np.ndarray, top: float) -> Image.Image:
 
 
 def outline(mask: np.ndarray, size: tuple[int, int]) -> str:
-    """The edges of a mask as the path of an SVG whose view box is W by H.
+    """The edges of a mask as SVG path data.
 
     Args:
-        mask: bool (H, W). At a smaller size every pixel that a defect touches belongs to it, so
-            that none vanishes.
-        size: W and H of the path's coordinates in pixels.
+        mask: bool (H, W).
+        size: Width and height of the SVG's view box. If they are smaller than the mask's, every
+            pixel that overlaps the mask belongs to it, so that small defects stay visible.
 
     Returns:
         The attribute ``d``; "" for an empty mask.

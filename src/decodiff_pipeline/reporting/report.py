@@ -1,4 +1,4 @@
-"""The evaluation as one HTML page that loads nothing from elsewhere."""
+"""The evaluation report as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.evaluation.predictions import PredictionStore
 
-REVIEWED = 12  # training images shown of each category; training_review.json has all
+REVIEWED = 12  # training images per category; training_review.json has all
 THUMBNAIL = 160  # pixels, the longer side
 THUMBNAIL_BYTES = 6_000
 BASELINES = {"pca": "PCA", "autoencoder": "AE"}
@@ -41,35 +41,34 @@ BASELINES = {"pca": "PCA", "autoencoder": "AE"}
 
 @dataclass(frozen=True)
 class ReportInput:
-    """Everything that a report is made of."""
+    """The inputs of the report."""
 
-    metrics: Mapping[str, Any]  # the content of ``metrics.json``; only ``categories`` must be there
-    thresholds: Mapping[str, Any]
-    index: pd.DataFrame  # of the predictions, labelled by the protocol (`protocols.labelled`)
+    metrics: Mapping[str, Any]  # content of ``metrics.json``; only ``categories`` is required
+    thresholds: Mapping[str, Any]  # content of ``thresholds.json``
+    index: pd.DataFrame  # index of the predictions, labelled by `protocols.labelled`
     predictions: PredictionStore
     images: ImageFolder
-    curves: Mapping[str, Any] = field(default_factory=dict)  # the content of ``curves.json``
-    # what was evaluated: model, data, Git, DVC; names and values of any depth
+    curves: Mapping[str, Any] = field(default_factory=dict)  # content of ``curves.json``
+    # model, data, Git and DVC revision: names and values, nested
     identity: Mapping[str, Any] = field(default_factory=dict)
-    # the content of ``training_review.json``
+    # content of ``training_review.json``
     training_review: Mapping[str, Any] = field(default_factory=dict)
-    # the content of ``comparison.json``
-    comparison: Mapping[str, Any] = field(default_factory=dict)
-    gallery_images: int = 500  # test images in the gallery at most
+    comparison: Mapping[str, Any] = field(default_factory=dict)  # content of ``comparison.json``
+    gallery_images: int = 500  # largest number of test images in the gallery
 
 
 @dataclass(frozen=True)
 class BaselineFigure:
-    """What a baseline reaches in one metric."""
+    """One metric of a baseline."""
 
     name: str
     value: float
-    beaten: bool | None  # by the model; None where the two are not compared
+    beaten: bool | None  # by the model; None if the metric is not compared
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One metric of one category; ``None`` where there is nothing to measure."""
+    """One metric of one category; ``None`` if it was not measured."""
 
     value: float | None
     interval: Sequence[float] | None
@@ -79,7 +78,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the summary: a category, or the mean of all, which has no anchor."""
+    """A line of the summary: a category, or the mean, which has no anchor."""
 
     name: str
     anchor: str
@@ -90,7 +89,7 @@ class Row:
 
 @dataclass(frozen=True)
 class MetricTable:
-    """Metrics of several groups of images; columns that no group has are left out."""
+    """Metrics of groups of images, without the metrics that no group has."""
 
     columns: list[str]
     rows: list[tuple[str, int | None, list[float | None]]]  # group, images, values
@@ -98,7 +97,7 @@ class MetricTable:
 
 @dataclass(frozen=True)
 class Section:
-    """Everything about one category; ``None`` for what it does not have."""
+    """The report's section of one category; ``None`` for parts that it lacks."""
 
     name: str
     anchor: str
@@ -107,19 +106,17 @@ class Section:
     charts: list[Chart]
     histogram: Histogram | None
     defect_types: MetricTable | None
-    leakage: MetricTable | None  # with near-duplicates and without
+    leakage: MetricTable | None  # with and without near-duplicates
     synthetic: MetricTable | None
-    counted_share: float | None  # of an image, where a region alone counts
+    counted_share: float | None  # share of an image inside the scored region, if there is one
 
 
 def render_report(given: ReportInput) -> str:
-    """Render the report, every value escaped and every picture embedded.
+    """Render the report as HTML, with all values escaped and all pictures embedded.
 
-    Returns:
-        The page. Its policy allows this page's own style and script and embedded pictures,
-        nothing else.
+    The page's content security policy allows only its own style, script and embedded pictures.
     """
-    # The page holds them as they are: no value goes into them.
+    # Inserted unescaped: they contain no values.
     style, script = (render_page(name) for name in ("report.css", "report.js"))
     metrics, thresholds = given.metrics, given.thresholds
     names, rows = _summary(metrics)
@@ -168,7 +165,7 @@ def _counts(index: pd.DataFrame) -> dict[str, int]:
 def _review(
     training_review: Mapping[str, Any], images: ImageFolder
 ) -> dict[str, list[dict[str, Any]]]:
-    """The most unusual training images of each category, with a thumbnail where there is one."""
+    """The most unusual training images of each category, with thumbnails."""
     return {
         category: [
             {"score": None, "p_value": None, "reason_hint": None}
@@ -183,7 +180,7 @@ def _review(
 
 
 def _thumbnail(path: str, images: ImageFolder) -> str | None:
-    """A data URI; ``None`` where the image is gone since."""
+    """A data URI; ``None`` if the image cannot be read any more."""
     try:
         image = images.read(path)
     except ImageError:
@@ -192,8 +189,8 @@ def _thumbnail(path: str, images: ImageFolder) -> str | None:
 
 
 def _summary(metrics: Mapping[str, Any]) -> tuple[dict[str, str], list[Row]]:
-    """The metrics' keys and names, and a row for each category and, last, the mean."""
-    shown = {name: METRICS[name] for name in measured(metrics)}
+    """Keys and names of the metrics; a row for each category and a last one for the mean."""
+    names = {name: METRICS[name] for name in measured(metrics)}
     baselines = {
         key: metrics.get("baseline", {}).get(key) or {}
         for key in BASELINES
@@ -201,17 +198,17 @@ def _summary(metrics: Mapping[str, Any]) -> tuple[dict[str, str], list[Row]]:
     }
     rows = []
     for name, entry in metrics["categories"].items():
-        beside = {key: baseline.get(name) or {} for key, baseline in baselines.items()}
+        category_baselines = {key: row.get(name) or {} for key, row in baselines.items()}
         seeds = (metrics.get("seeds") or {}).get(name) or {}
-        cells = [_cell(metric, entry, beside, seeds) for metric in shown]
+        cells = [_cell(metric, entry, category_baselines, seeds) for metric in names]
         counts = entry.get("n_good"), entry.get("n_defective")
         rows.append(Row(name, _anchor(name), *counts, cells))
     means = {key: mean_over_categories(baseline) for key, baseline in baselines.items()}
     mean, seeds = metrics.get("mean") or {}, (metrics.get("seeds") or {}).get("mean") or {}
     rows.append(
-        Row("mean", "", None, None, [_cell(metric, mean, means, seeds) for metric in shown])
+        Row("mean", "", None, None, [_cell(metric, mean, means, seeds) for metric in names])
     )
-    return shown, rows
+    return names, rows
 
 
 def _cell(
@@ -221,7 +218,7 @@ def _cell(
     seeds: Mapping[str, Any],
 ) -> Cell:
     value = entry.get(metric)
-    beside = [
+    baseline_figures = [
         BaselineFigure(
             BASELINES[key],
             baseline[metric],
@@ -230,7 +227,8 @@ def _cell(
         for key, baseline in baselines.items()
         if baseline.get(metric) is not None
     ]
-    return Cell(value, (entry.get("intervals") or {}).get(metric), beside, seeds.get(metric))
+    interval = (entry.get("intervals") or {}).get(metric)
+    return Cell(value, interval, baseline_figures, seeds.get(metric))
 
 
 def _section(
@@ -262,41 +260,41 @@ def _section(
 
 
 def _anchor(name: str) -> str:
-    """Of a category: no other part of the page is called that."""
+    """HTML id of a category's section."""
     return f"category-{file_stem(name)}"
 
 
 def _leakage(entry: Mapping[str, Any]) -> MetricTable | None:
-    """With and without near-duplicates; ``None`` where none was found or looked for."""
+    """Metrics with and without near-duplicates; ``None`` if there are none or none were checked."""
     leakage = entry.get("leakage") or {}
-    found = (leakage.get("n_good") or 0) + (leakage.get("n_defective") or 0)
-    if not found or not leakage.get("without"):
+    count = (leakage.get("n_good") or 0) + (leakage.get("n_defective") or 0)
+    if not count or not leakage.get("without"):
         return None
     total = (entry.get("n_good") or 0) + (entry.get("n_defective") or 0)
     without = leakage["without"]
-    return _table([("all images", total, entry), ("without them", total - found, without)])
+    return _table([("all images", total, entry), ("without them", total - count, without)])
 
 
 def _table(groups: Iterable[tuple[str, int | None, Mapping[str, Any]]]) -> MetricTable | None:
     groups = list(groups)
-    shown = [m for m in METRICS if any(group.get(m) is not None for _, _, group in groups)]
-    if not groups or not shown:
+    columns = [m for m in METRICS if any(group.get(m) is not None for _, _, group in groups)]
+    if not groups or not columns:
         return None
-    rows = [(name, n, [group.get(metric) for metric in shown]) for name, n, group in groups]
-    return MetricTable([METRICS[metric] for metric in shown], rows)
+    rows = [(name, n, [group.get(metric) for metric in columns]) for name, n, group in groups]
+    return MetricTable([METRICS[metric] for metric in columns], rows)
 
 
 def _changed(comparison: Mapping[str, Any]) -> list[str]:
-    """The metrics that a comparison has for at least one category, in the usual order."""
+    """The metrics that a comparison has for at least one category, in the order of `METRICS`."""
     entries = (comparison.get("categories") or {}).values()
-    found = {metric for entry in entries for metric in entry.get("metrics") or {}}
-    return [metric for metric in METRICS if metric in found]
+    compared = {metric for entry in entries for metric in entry.get("metrics") or {}}
+    return [metric for metric in METRICS if metric in compared]
 
 
-def _flat(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Facts of any depth as (name, value), underscores as spaces; a dash for nothing."""
+def _flat(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Nested values as (name, text), with spaces instead of underscores and "-" for no value."""
     pairs = []
-    for key, value in facts.items():
+    for key, value in tree.items():
         name = str(key).replace("_", " ")
         if isinstance(value, dict):
             pairs += [(f"{name} {inner}", text) for inner, text in _flat(value)]

@@ -1,4 +1,4 @@
-"""The results as a table for the terminal.
+"""The evaluation results as a table for the terminal.
 
 python -m decodiff_pipeline.reporting.summary data/08_reporting/elpv/metrics.json
 """
@@ -24,29 +24,29 @@ from decodiff_pipeline.reporting.formatting import number, signed, text_table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-PROSE = {"image_auroc": "image AUROC", "pixel_ap": "pixel AP"}
+NAMES = {"image_auroc": "image AUROC", "pixel_ap": "pixel AP"}  # in a sentence
 
 
 def render_table(metrics: Mapping[str, Any]) -> str:
-    """The table of a ``metrics.json`` as plain text, 100 columns wide at most.
+    """The content of ``metrics.json`` as a text table of at most 100 columns.
 
     Args:
-        metrics: As `assessment.assess` returns them.
+        metrics: See `assessment.assess`.
 
     Returns:
-        The protocol, a line per category and the mean, the PCA baseline beside the two metrics it
-        is compared in; ``*`` marks a category that does not beat it.
+        The protocol, and a line for each category and the mean. The PCA baseline follows the
+        metrics in which it is compared; ``*`` marks a category that does not beat it.
     """
     baselines = metrics.get("baseline", {}).get("pca", {})
-    shown = measured(metrics)
+    columns = measured(metrics)
     header = ["category", "good", "bad"]
-    for name in shown:
+    for name in columns:
         header += [METRICS[name], "(PCA)"] if name in COMPARED else [METRICS[name]]
     lines = [
-        _line(name, row, baselines.get(name, {}), shown)
+        _line(name, row, baselines.get(name, {}), columns)
         for name, row in metrics.get("categories", {}).items()
     ]
-    lines.append(_line("mean", metrics.get("mean", {}), mean_over_categories(baselines), shown))
+    lines.append(_line("mean", metrics.get("mean", {}), mean_over_categories(baselines), columns))
     text = text_table([header, *lines])
     if "protocol" in metrics:
         native = ", native resolution" if metrics.get("resolution") == "native" else ""
@@ -57,25 +57,21 @@ def render_table(metrics: Mapping[str, Any]) -> str:
 
 
 def _line(
-    name: str, row: Mapping[str, Any], baseline: Mapping[str, Any], shown: Sequence[str]
+    name: str, row: Mapping[str, Any], baseline: Mapping[str, Any], columns: Sequence[str]
 ) -> list[str]:
     cells = [name, str(row.get("n_good", "")), str(row.get("n_defective", ""))]
-    for metric in shown:
+    for metric in columns:
         value = number(row.get(metric))
         if metric in COMPARED:
-            missed = beats(row.get(metric), baseline.get(metric)) is False
-            cells += [f"{value}{'*' if missed else ' '}", f"{number(baseline.get(metric))} "]
+            unbeaten = beats(row.get(metric), baseline.get(metric)) is False
+            cells += [f"{value}{'*' if unbeaten else ' '}", f"{number(baseline.get(metric))} "]
         else:
             cells.append(value)
     return cells
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the table of a file.
-
-    Returns:
-        The exit status.
-    """
+    """Print the table of a ``metrics.json``; returns the exit status."""
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m decodiff_pipeline.reporting.summary METRICS.JSON\n")
         return 2
@@ -96,47 +92,48 @@ def _read(path: Path) -> dict[str, Any]:
             f"cannot read {path} ({error}); run {kedro_run('evaluation')} to make it"
         ) from error
     if not isinstance(metrics, dict):
-        raise DataError(f"{path} holds no metrics; run {kedro_run('evaluation')} to make it")
+        raise DataError(f"{path} contains no metrics; run {kedro_run('evaluation')} to make it")
     return metrics
 
 
 def verdict(metrics: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
-    """The figures against the PCA baseline, and against the model that it was compared with.
+    """Mean metrics, and their comparison with the PCA baseline and a reference model.
 
     Args:
-        metrics: The content of ``metrics.json``.
-        comparison: The content of ``comparison.json``, or nothing.
+        metrics: Content of ``metrics.json``.
+        comparison: Content of ``comparison.json``; may be empty.
     """
-    mean, names = metrics.get("mean") or {}, metrics["categories"]
-    shown = [name for name in COMPARED if name in measured(metrics)]
-    figures = " and ".join(f"{PROSE[name]} {number(mean.get(name))}" for name in shown)
-    over = f", mean of {len(names)} categories" if len(names) > 1 else ""
-    return f"{figures[:1].upper()}{figures[1:]}{over}{_beside_pca(metrics)}.{_change(comparison)}"
+    mean, categories = metrics.get("mean") or {}, metrics["categories"]
+    available = [name for name in COMPARED if name in measured(metrics)]
+    values = " and ".join(f"{NAMES[name]} {number(mean.get(name))}" for name in available)
+    values = f"{values[:1].upper()}{values[1:]}"
+    over = f", mean of {len(categories)} categories" if len(categories) > 1 else ""
+    return f"{values}{over}{_against_pca(metrics)}.{_change(comparison)}"
 
 
-def _beside_pca(metrics: Mapping[str, Any]) -> str:
+def _against_pca(metrics: Mapping[str, Any]) -> str:
     baseline = (metrics.get("baseline") or {}).get("pca") or {}
-    found = [
+    outcomes = [
         [beats(row.get(name), (baseline.get(category) or {}).get(name)) for name in COMPARED]
         for category, row in metrics["categories"].items()
     ]
-    known = [row for row in found if any(one is not None for one in row)]
-    above = sum(False not in row for row in known)
-    if not known:
+    compared = [row for row in outcomes if any(beaten is not None for beaten in row)]
+    above = sum(False not in row for row in compared)
+    if not compared:
         return ""
-    if len(known) == 1:
+    if len(compared) == 1:
         return f", {'above' if above else 'not above'} the PCA baseline"
-    return f"; {above} of {len(known)} categories are above the PCA baseline"
+    return f"; {above} of {len(compared)} categories are above the PCA baseline"
 
 
 def _change(comparison: Mapping[str, Any]) -> str:
-    changes = (comparison.get("mean") or {}).get("metrics") or {}
-    told = [
-        f"{METRICS[name]} {changes[name]['verdict']} ({signed(changes[name]['difference'])})"
+    metrics = (comparison.get("mean") or {}).get("metrics") or {}
+    changes = [
+        f"{METRICS[name]} {metrics[name]['verdict']} ({signed(metrics[name]['difference'])})"
         for name in COMPARED
-        if (changes.get(name) or {}).get("verdict")
+        if (metrics.get(name) or {}).get("verdict")
     ]
-    return f" Against {comparison['reference']}: {', '.join(told)}." if told else ""
+    return f" Against {comparison['reference']}: {', '.join(changes)}." if changes else ""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Flat tables of the results, for MLflow and spreadsheets, and the rows that `dvc plots` draws."""
+"""Tables of the results for MLflow and spreadsheets, and the rows that `dvc plots` draws."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-# Curve in curves.json → what goes along x and y.
+# Curve in curves.json → x and y columns.
 CURVES = {
     "image_roc": ("fpr", "tpr"),
     "image_pr": ("recall", "precision"),
@@ -24,7 +24,7 @@ CURVES = {
     "pro": ("fpr", "overlap"),
 }
 SCORE_BINS = 40
-DIGITS = 5  # a curve of 200 points looks the same, at a third of the size
+DIGITS = 5  # a third of the file size, with no visible difference
 Rows = list[dict[str, Any]]
 
 FIGURES = (
@@ -44,14 +44,14 @@ def metrics_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
     """A row for each category and one for the mean.
 
     Returns:
-        ``category``; each metric that was measured, its interval's ends (``…_low``, ``…_high``)
-        and the baselines' figures (``…_pca``); how many images there are and what the threshold
-        does. Empty cells where there is nothing.
+        ``category``; each measured metric with its confidence interval (``…_low``, ``…_high``)
+        and the baselines (``…_pca``, ``…_autoencoder``); the columns of `FIGURES`. Cells without
+        a value are empty.
     """
     baselines = {
-        name: {**found, "mean": mean_over_categories(found)}
+        name: {**values, "mean": mean_over_categories(values)}
         for name in ("pca", "autoencoder")
-        if (found := metrics.get("baseline", {}).get(name))
+        if (values := metrics.get("baseline", {}).get(name))
     }
     rows = []
     for category, row in [*metrics["categories"].items(), ("mean", metrics.get("mean", {}))]:
@@ -60,15 +60,15 @@ def metrics_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
             low, high = (row.get("intervals") or {}).get(metric) or (None, None)
             cells |= {metric: row.get(metric), f"{metric}_low": low, f"{metric}_high": high}
             cells |= {
-                f"{metric}_{name}": found.get(category, {}).get(metric)
-                for name, found in baselines.items()
+                f"{metric}_{name}": values.get(category, {}).get(metric)
+                for name, values in baselines.items()
             }
         rows.append(cells | {name: row.get(name) for name in FIGURES})
     return pd.DataFrame(rows).dropna(axis="columns", how="all")
 
 
 def key_figures(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """`KEY_FIGURES` of each category and of the mean, where they were measured."""
+    """The measured `KEY_FIGURES` of each category and of the mean."""
     rows = {"mean": metrics.get("mean") or {}, **metrics["categories"]}
     return {
         name: {key: row[key] for key in KEY_FIGURES if row.get(key) is not None}
@@ -77,11 +77,10 @@ def key_figures(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def scores_table(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.DataFrame:
-    """A row for each good or defective test image, the most anomalous first in its category.
+    """A row for each good or defective test image, by category and descending score.
 
     Returns:
-        Category, path, label, type of defect, score, threshold, what the threshold makes of the
-        image (``predicted``) and whether that is ``wrong``.
+        `IMAGE_COLUMNS`, ``threshold``, the decision (``predicted``) and whether it is ``wrong``.
     """
     images = with_decisions(record, thresholds)
     wrong = (images["predicted"] != images["label"]).where(images["predicted"].notna())
@@ -97,45 +96,45 @@ def curve_rows(curves: Mapping[str, Mapping[str, Any]], name: str) -> Rows:
         name: A key of `CURVES`.
 
     Returns:
-        Rows with ``category`` and the curve's two columns; none of a category without the curve.
+        Rows with ``category`` and the curve's two columns.
     """
     x, y = CURVES[name]
     rows = [
         {"category": category, x: round(float(a), DIGITS), y: round(float(b), DIGITS)}
-        for category, found in sorted(curves.items())
-        if found.get(name)
-        for a, b in zip(found[name][x], found[name][y], strict=True)
+        for category, category_curves in sorted(curves.items())
+        if (curve := category_curves.get(name))
+        for a, b in zip(curve[x], curve[y], strict=True)
     ]
-    return _drawable(rows, "category", x, y)
+    return _not_empty(rows, "category", x, y)
 
 
 def score_rows(record: pd.DataFrame) -> Rows:
     """Histograms of the image scores of the test images.
 
     Returns:
-        Rows with ``category``, ``label``, ``score`` (the middle of one of `SCORE_BINS` bins over
-        the scores of the category) and ``share`` of the label's images in the bin.
+        Rows with ``category``, ``label``, ``score`` (centre of one of `SCORE_BINS` bins over the
+        scores of the category) and ``share`` (of the label's images in the bin, 0…1).
     """
     rows: Rows = []
     for category, images in certain(record).groupby("category", sort=True):
         scores = images["score"].to_numpy(np.float64)
         edges = np.histogram_bin_edges(scores, SCORE_BINS)
-        middles = (edges[1:] + edges[:-1]) / 2
+        centres = (edges[1:] + edges[:-1]) / 2
         for label in CERTAIN:
-            found = scores[(images["label"] == label).to_numpy()]
-            if not len(found):
+            label_scores = scores[(images["label"] == label).to_numpy()]
+            if not len(label_scores):
                 continue
-            shares = np.histogram(found, edges)[0] / len(found)
+            shares = np.histogram(label_scores, edges)[0] / len(label_scores)
             rows += [
                 {
                     "category": str(category),
                     "label": label,
-                    "score": float(f"{middle:.{DIGITS}g}"),
+                    "score": float(f"{centre:.{DIGITS}g}"),
                     "share": round(float(share), DIGITS),
                 }
-                for middle, share in zip(middles, shares, strict=True)
+                for centre, share in zip(centres, shares, strict=True)
             ]
-    return _drawable(rows, "category", "label", "score", "share")
+    return _not_empty(rows, "category", "label", "score", "share")
 
 
 def confusion_rows(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> Rows:
@@ -150,27 +149,26 @@ def confusion_rows(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> Rows:
         {"category": str(row.category), "actual": row.label, "predicted": row.predicted}
         for row in decided.itertuples()
     ]
-    return _drawable(rows, "category", "actual", "predicted")
+    return _not_empty(rows, "category", "actual", "predicted")
 
 
 def with_decisions(record: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.DataFrame:
-    """Good and defective test images with their ``threshold`` and what it makes of them.
+    """Good and defective test images with the columns ``threshold`` and ``predicted``.
 
-    Returns:
-        The rows with two more columns, which are empty where there is no threshold.
+    Both columns are empty for a category without a threshold.
     """
     images = certain(record)
-    known = {
-        name: found["threshold"]
-        for name, found in thresholds["categories"].items()
-        if found.get("threshold") is not None
+    limits = {
+        name: entry["threshold"]
+        for name, entry in thresholds["categories"].items()
+        if entry.get("threshold") is not None
     }
-    limit = images["category"].map(known).astype(np.float64)
+    limit = images["category"].map(limits).astype(np.float64)
     flagged = np.where(images["score"].astype(np.float64) >= limit, "defective", "good")
     predicted = images["category"].mask(limit.notna(), flagged).where(limit.notna())
     return images.assign(threshold=limit, predicted=predicted)
 
 
-def _drawable(rows: Rows, *columns: str) -> Rows:
-    """The rows, or one of nulls: of an empty list DVC warns in words that help nobody."""
+def _not_empty(rows: Rows, *columns: str) -> Rows:
+    """The rows, or one row of nulls, because `dvc plots` warns about an empty file."""
     return rows or [dict.fromkeys(columns)]

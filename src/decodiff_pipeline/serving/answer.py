@@ -1,4 +1,4 @@
-"""What the server says of one image, and the picture of its map."""
+"""The result of scoring one image, and the PNG of its anomaly map."""
 
 from __future__ import annotations
 
@@ -17,37 +17,35 @@ MAP_SCALES = {0: 0, 8: 255, 16: 65535}  # bits of the PNG: its largest value
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of one image."""
+    """The result of scoring one image."""
 
-    # Anomaly score within 0…1; higher is more anomalous. ``None`` where the image is of no category
-    # that the model knows.
+    # Anomaly score within 0…1; higher is more anomalous. ``None`` if no category was recognised.
     score: float | None
-    # score from which on the image counts as defective; ``None`` where the category had no
-    # calibration images and nobody set one
+    # Smallest score of a defective image; ``None`` if the category had no calibration images and
+    # no threshold was set.
     threshold: float | None
-    # where that is from: ``"request"``, ``"override"``, ``"fitted"``, ``"fitted on labels"`` (by
-    # costs), or ``None`` without a threshold
+    # Origin of the threshold: ``"request"``, ``"override"``, ``"fitted"``, ``"fitted on labels"``
+    # (by costs), or ``None`` without a threshold.
     threshold_from: str | None
-    # ``"defective"``, ``"good"``, ``None`` without a threshold, or ``"unknown"`` where the image is
-    # of no category
+    # ``"defective"``, ``"good"``, ``None`` without a threshold, or ``"unknown"`` if no category was
+    # recognised.
     decision: str | None
-    # PNG of the anomaly map in the image's own size, grey, 0…1 as 0…255 or 0…65535; ``None`` if no
-    # map was asked for. What the model's crop cuts off is 0.
+    # Grey PNG of the anomaly map at the size of the image, 0…1 as 0…255 or 0…65535, 0 outside the
+    # model's crop; ``None`` if no map was requested.
     map: bytes | None
     size: tuple[int, int]  # width and height of the image in pixels
-    # value of the map from which on a pixel is flagged; ``None`` where the category had no
-    # calibration images
+    # Smallest map value of a flagged pixel; ``None`` if the category had no calibration images.
     pixel_threshold: float | None = None
-    # connected flagged regions in the image's own pixels, the largest first; ``None`` without a
-    # pixel threshold
+    # Connected flagged regions in pixels of the image, the largest first; ``None`` without a pixel
+    # threshold.
     detections: list[Detection] | None = None
-    category: str | None = None  # as given or as recognised, or ``"unknown"``
-    # probability of a recognised category within 0…1; ``None`` where the category was given
+    category: str | None = None  # given or recognised, or ``"unknown"``
+    # Probability of a recognised category within 0…1; ``None`` if the category was given.
     category_certainty: float | None = None
 
 
 def encode_map(anomaly_map: np.ndarray, bits: int) -> bytes:
-    """Grey PNG of a map: value · (2^bits - 1), rounded.
+    """Encode a map as a grey PNG: value · (2^bits - 1), rounded.
 
     Args:
         anomaly_map: Float (height, width) within 0…1.

@@ -1,4 +1,4 @@
-"""What several threads ask for at the same time, computed in one go."""
+"""Dynamic batching: computes the concurrent requests of several threads together."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Result = TypeVar("Result")
 
 
 class DynamicBatcher(Generic[Job, Result]):
-    """Hands jobs of several threads to one function, several at once.
+    """Passes the jobs of several threads to one function, in batches.
 
-    Nobody waits for company: while some are computed, others gather, and are taken next. On a
-    processor four images in one go take half the time of one by one.
+    A job never waits for further jobs: those that arrive during a computation form the next batch.
+    On a CPU a batch of four images takes half the time of four single images.
 
-    All computing is done by one thread of its own: glibc keeps freed memory for the thread that
-    asked for it, so that with each thread that computes the process grows by a working set.
+    One dedicated thread computes, because glibc keeps freed memory per thread: with several
+    computing threads the process would grow by a working set for each.
 
     Args:
-        compute: Results of jobs, in their order.
-        size: Of a job.
-        most: Largest total size computed at once; a larger job goes alone.
+        compute: Computes the results of a batch of jobs, in their order.
+        size: Size of a job.
+        most: Largest total size of a batch; a larger job is a batch of its own.
     """
 
     def __init__(
@@ -34,33 +34,33 @@ class DynamicBatcher(Generic[Job, Result]):
         size: Callable[[Job], int],
         most: int,
     ) -> None:
-        self._compute, self._size, self._most = compute, size, most
-        self._waiting: list[tuple[Job, Future[Result]]] = []
+        self._compute, self._size, self._max_size = compute, size, most
+        self._queue: list[tuple[Job, Future[Result]]] = []
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1)
 
     def __call__(self, job: Job) -> Result:
-        """The result of a job; raises what the computation of its batch raises."""
-        mine: Future[Result] = Future()
+        """Wait for the result of a job; raises the exception of its batch."""
+        future: Future[Result] = Future()
         with self._lock:
-            self._waiting.append((job, mine))
-        self._thread.submit(self._compute_some)
-        return mine.result()
+            self._queue.append((job, future))
+        self._thread.submit(self._compute_batch)
+        return future.result()
 
-    def _compute_some(self) -> None:
+    def _compute_batch(self) -> None:
         with self._lock:
-            if not self._waiting:
-                return  # taken with an earlier job
-            taken = [self._waiting.pop(0)]
-            total = self._size(taken[0][0])
-            while self._waiting and total + self._size(self._waiting[0][0]) <= self._most:
-                taken.append(self._waiting.pop(0))
-                total += self._size(taken[-1][0])
+            if not self._queue:
+                return  # the job was part of an earlier batch
+            batch = [self._queue.pop(0)]
+            total = self._size(batch[0][0])
+            while self._queue and total + self._size(self._queue[0][0]) <= self._max_size:
+                batch.append(self._queue.pop(0))
+                total += self._size(batch[-1][0])
         try:
-            results = self._compute([job for job, _ in taken])
-        except BaseException as error:  # each of the threads has to know
-            for _, future in taken:
+            results = self._compute([job for job, _ in batch])
+        except BaseException as error:  # raised in every waiting thread
+            for _, future in batch:
                 future.set_exception(error)
             return
-        for (_, future), result in zip(taken, results, strict=True):
+        for (_, future), result in zip(batch, results, strict=True):
             future.set_result(result)

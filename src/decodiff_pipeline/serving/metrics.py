@@ -1,4 +1,4 @@
-"""What Prometheus reads from ``/metrics``: requests, latencies, scores, decisions, the version."""
+"""Prometheus metrics at ``/metrics``: requests, latencies, scores, decisions, model version."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from fastapi import FastAPI, Request
 
-# Of several workers, each counts into files of this folder, and whichever is asked adds up.
+# Folder in which several workers store their counters; ``/metrics`` of any worker sums them.
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 ENDPOINTS = {"invocations", "infer"}  # the last part of the path
 
@@ -51,10 +51,10 @@ VERSION = Gauge(
 
 
 class CountedModel:
-    """A loaded model whose answers are counted, whatever endpoint asks.
+    """Wraps a loaded MLflow model and counts its scores and decisions for all endpoints.
 
     Args:
-        model: As ``mlflow.pyfunc.load_model`` returns it.
+        model: See ``mlflow.pyfunc.load_model``.
     """
 
     def __init__(self, model: Any) -> None:
@@ -72,11 +72,11 @@ class CountedModel:
 
 
 def add_metrics(app: FastAPI, version: Mapping[str, str | None]) -> None:
-    """Count the requests of an application, and answer ``GET /metrics``.
+    """Count the requests of an application and add ``GET /metrics``.
 
     Args:
-        app: Called after everything that can answer a request was added.
-        version: ``model_version`` and ``model_sha256``, as an answer gives them.
+        app: The application, with all other routes and middleware already added.
+        version: ``model_version`` and ``model_sha256`` of the model.
     """
     VERSION.labels(version["model_version"] or "", version["model_sha256"] or "").set(1)
 
@@ -92,10 +92,10 @@ def add_metrics(app: FastAPI, version: Mapping[str, str | None]) -> None:
     async def count(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
-        begun = time.perf_counter()
-        answer = await call_next(request)
+        start = time.perf_counter()
+        response = await call_next(request)
         endpoint = request.url.path.rpartition("/")[2]
         if request.method == "POST" and endpoint in ENDPOINTS:
-            REQUESTS.labels(endpoint, answer.status_code).inc()
-            LATENCY.labels(endpoint).observe(time.perf_counter() - begun)
-        return answer
+            REQUESTS.labels(endpoint, response.status_code).inc()
+            LATENCY.labels(endpoint).observe(time.perf_counter() - start)
+        return response

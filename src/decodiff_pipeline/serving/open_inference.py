@@ -1,7 +1,7 @@
-"""The Open Inference Protocol (v2) over HTTP, as KServe, Triton and MLServer speak it.
+"""The Open Inference Protocol (v2) over HTTP, as in KServe, Triton and MLServer.
 
-Of the protocol: health, metadata and inference in JSON; no binary tensors, no gRPC. Specification:
-https://github.com/kserve/open-inference-protocol
+Supported: health, metadata and inference in JSON; not supported: binary tensors and gRPC.
+Specification: https://github.com/kserve/open-inference-protocol
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ INPUTS = ("image", "category")
 
 
 def add_protocol(app: FastAPI, model: Any, name: str, number: str) -> None:
-    """Answer ``/v2/…`` with a model, as ``/invocations`` does.
+    """Add the routes ``/v2/…``, which return the same results as ``/invocations``.
 
     Args:
         app: The application.
-        model: With ``predict`` and ``metadata`` of a loaded MLflow model.
-        name: Of the model, in paths and answers.
-        number: Of its version; empty where it is not known.
+        model: Has ``predict`` and ``metadata`` of a loaded MLflow model.
+        name: Name of the model in paths and responses.
+        number: Number of its version; empty if unknown.
     """
     from mlflow.exceptions import MlflowException
     from mlflow.types import DataType
 
-    kinds = {
+    datatypes = {
         column.name: "FP64" if column.type == DataType.double else "BYTES"
         for column in model.metadata.get_output_schema()
     }
@@ -55,15 +55,15 @@ def add_protocol(app: FastAPI, model: Any, name: str, number: str) -> None:
             "name": name,
             "versions": [number] if number else [],
             "platform": "mlflow_pyfunc",
-            "inputs": [_tensor(one, "BYTES", -1) for one in INPUTS],
-            "outputs": [_tensor(one, kind, -1) for one, kind in kinds.items()],
+            "inputs": [_tensor(column, "BYTES", -1) for column in INPUTS],
+            "outputs": [_tensor(column, datatype, -1) for column, datatype in datatypes.items()],
         }
 
     @app.post(f"/v2/models/{name}/infer")
     async def infer(request: Request) -> JSONResponse:
         try:
-            body = _parsed(await request.body())
-            asked = _asked(body, kinds)
+            body = _parse_body(await request.body())
+            columns = _requested_outputs(body, datatypes)
             frame = _frame(body["inputs"])
             params = body.get("parameters") or {}
             table = await asyncio.to_thread(model.predict, frame, params=params)
@@ -72,10 +72,11 @@ def add_protocol(app: FastAPI, model: Any, name: str, number: str) -> None:
         except MlflowException as error:
             return JSONResponse({"error": error.message}, error.get_http_status_code())
         outputs = [
-            _tensor(one, kinds[one], len(table)) | {"data": _data(table[one])} for one in asked
+            _tensor(column, datatypes[column], len(table)) | {"data": _data(table[column])}
+            for column in columns
         ]
-        answer = {"model_name": name, **model_version, "outputs": outputs}
-        return JSONResponse(answer | ({"id": body["id"]} if "id" in body else {}))
+        response = {"model_name": name, **model_version, "outputs": outputs}
+        return JSONResponse(response | ({"id": body["id"]} if "id" in body else {}))
 
 
 def _add_health(app: FastAPI, name: str) -> None:
@@ -87,7 +88,7 @@ def _add_health(app: FastAPI, name: str) -> None:
     def live() -> dict[str, bool]:
         return {"live": True}
 
-    @app.get("/v2/health/ready")  # the application is made of a loaded model
+    @app.get("/v2/health/ready")  # the application starts after the model is loaded
     def ready() -> dict[str, bool]:
         return {"ready": True}
 
@@ -96,47 +97,39 @@ def _add_health(app: FastAPI, name: str) -> None:
         return {"name": name, "ready": True}
 
 
-def _tensor(name: str, kind: str, length: int) -> dict[str, Any]:
-    return {"name": name, "datatype": kind, "shape": [length]}
+def _tensor(name: str, datatype: str, length: int) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": [length]}
 
 
-def _parsed(data: bytes) -> dict[str, Any]:
-    """The body of a request.
-
-    Raises:
-        ModelError: It is not what the protocol asks for.
-    """
+def _parse_body(data: bytes) -> dict[str, Any]:
     try:
         body = json.loads(data)
     except ValueError as error:
-        raise ModelError(f"the request is no JSON ({error}); send {EXAMPLE}") from error
-    kinds = {"inputs": list, "outputs": list, "parameters": dict}
+        raise ModelError(f"the request is not JSON ({error}); send {EXAMPLE}") from error
+    types = {"inputs": list, "outputs": list, "parameters": dict}
     if not (
         isinstance(body, dict)
         and "inputs" in body
-        and all(isinstance(body[key], kind) for key, kind in kinds.items() if body.get(key))
+        and all(isinstance(body[key], kind) for key, kind in types.items() if body.get(key))
     ):
-        raise ModelError(f"the request has not the form of the v2 protocol; send {EXAMPLE}")
+        raise ModelError(f"the request does not follow the v2 protocol; send {EXAMPLE}")
     return body
 
 
-def _asked(body: dict[str, Any], known: dict[str, str]) -> list[str]:
-    """Names of the outputs to answer with: all, where none is named."""
-    named: list[Any] = [
-        one.get("name") if isinstance(one, dict) else one for one in body.get("outputs") or ()
+def _requested_outputs(body: dict[str, Any], known: dict[str, str]) -> list[str]:
+    """Names of the outputs in the request; all outputs if it names none."""
+    names: list[Any] = [
+        output.get("name") if isinstance(output, dict) else output
+        for output in body.get("outputs") or ()
     ]
-    for one in named:
-        if one not in list(known):
-            raise ModelError(f"there is no output {one!r}; outputs are {', '.join(known)}")
-    return named or list(known)
+    for name in names:
+        if name not in list(known):
+            raise ModelError(f"there is no output {name!r}; outputs are {', '.join(known)}")
+    return names or list(known)
 
 
 def _frame(inputs: Any) -> pd.DataFrame:
-    """A row for each image, from one tensor for each column.
-
-    Raises:
-        ModelError: A tensor is no list of texts, or they are not of one length.
-    """
+    """A row for each image, with a column for each tensor."""
     import pandas as pd
 
     columns: dict[str, list[str]] = {}
@@ -145,10 +138,10 @@ def _frame(inputs: Any) -> pd.DataFrame:
         if name not in INPUTS:
             raise ModelError(f"there is no input {name!r}; send {EXAMPLE}")
         if "data" not in tensor:
-            raise ModelError(f"the input {name} has no data; binary tensors are not read")
+            raise ModelError(f"the input {name} has no data; binary tensors are not supported")
         data = tensor["data"]
-        if not isinstance(data, list) or not all(isinstance(one, str) for one in data):
-            raise ModelError(f"the input {name} is no list of texts; send {EXAMPLE}")
+        if not isinstance(data, list) or not all(isinstance(text, str) for text in data):
+            raise ModelError(f"the input {name} is not a list of texts; send {EXAMPLE}")
         shape = tensor.get("shape")
         if tensor.get("datatype") != "BYTES" or not _is_shape(shape, len(data)):
             raise ModelError(
@@ -157,7 +150,7 @@ def _frame(inputs: Any) -> pd.DataFrame:
             )
         columns[name] = data
     if "image" not in columns or len({len(data) for data in columns.values()}) > 1:
-        raise ModelError(f"send an image, and a category for each or none; such as {EXAMPLE}")
+        raise ModelError(f"send images, and a category for each of them or none: {EXAMPLE}")
     return pd.DataFrame(columns)
 
 
@@ -167,5 +160,5 @@ def _is_shape(shape: Any, length: int) -> bool:
 
 
 def _data(values: pd.Series) -> list[Any]:
-    """A column in JSON: missing values stay null, detections become JSON in text."""
-    return [json.dumps(one) if isinstance(one, list) else one for one in values.tolist()]
+    """A column for JSON: detections as JSON text, missing values as null."""
+    return [json.dumps(value) if isinstance(value, list) else value for value in values.tolist()]

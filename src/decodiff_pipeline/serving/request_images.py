@@ -1,6 +1,6 @@
-"""The images of a request: bytes, or base64 that is read strictly.
+"""Decodes the images of a request: bytes, or base64 with strict validation.
 
-A lenient decoder drops foreign characters and answers with the score of another picture.
+A lenient decoder would skip invalid characters and score a different image.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from decodiff_pipeline.errors import ImageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-FOREIGN = re.compile(r"[^A-Za-z0-9+/=]")
-LINE_BREAKS = str.maketrans("", "", "\r\n")  # MIME and `base64` without -w0 put them in
+INVALID = re.compile(r"[^A-Za-z0-9+/=]")
+LINE_BREAKS = str.maketrans("", "", "\r\n")  # written by MIME and by `base64` without -w0
 URL_SAFE = "-_"
 
 
 def image_bytes(values: Iterable[Any]) -> list[bytes]:
-    """The files of a request.
+    """The image files of a request.
 
     Args:
-        values: Of the column ``image``: bytes, or text in base64, with line breaks or without.
+        values: Column ``image``: bytes, or base64 text, which may contain line breaks.
 
     Raises:
-        ImageError: One is neither; the text says which and why.
+        ImageError: A value is neither; the message names its index and the reason.
     """
-    return [_file(value, number) for number, value in enumerate(values)]
+    return [_decode(value, number) for number, value in enumerate(values)]
 
 
-def _file(value: Any, number: int) -> bytes:
+def _decode(value: Any, number: int) -> bytes:
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if not isinstance(value, str):
@@ -43,22 +43,22 @@ def _file(value: Any, number: int) -> bytes:
     text = value.strip().translate(LINE_BREAKS)
     if text[:5].lower() == "data:":
         raise ImageError(
-            f"image {number} is a data URL: send the base64 text behind its comma alone."
+            f"image {number} is a data URL: send only the base64 text after its comma."
         )
-    if foreign := FOREIGN.search(text):
-        found = foreign[0]
+    if invalid := INVALID.search(text):
+        character = invalid[0]
         cure = (
             "replace - by + and _ by /, or encode the bytes without the URL-safe alphabet"
-            if found in URL_SAFE
-            else "encode the bytes of the file again, and send the text as it is"
+            if character in URL_SAFE
+            else "encode the bytes of the file again, and send the text unchanged"
         )
         raise ImageError(
-            f"image {number} is not base64: character {foreign.start()} is {found!r}: {cure}."
+            f"image {number} is not base64: character {invalid.start()} is {character!r}: {cure}."
         )
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ImageError(
-            f"image {number} is not base64 ({str(error).lower()}): the text was cut or changed on "
-            "its way, send all of it."
+            f"image {number} is not base64 ({str(error).lower()}): the text was truncated or "
+            "changed in transfer; send all of it."
         ) from error

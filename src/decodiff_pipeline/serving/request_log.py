@@ -1,4 +1,4 @@
-"""The request log of a served model: JSON lines, one file a day, images where they are wanted."""
+"""The request log of a served model: one JSON Lines file per day, and optionally the images."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ IMAGES_VARIABLE = "DECODIFF_LOG_IMAGES"
 LIMIT_VARIABLE = "DECODIFF_LOG_IMAGES_GB"
 NONE, DEFECTIVE, ALL = "none", "defective", "all"
 LIMIT_GB = 10.0
-RECOUNT_S = 60  # between two looks at what other processes have kept, or somebody removed
+RECOUNT_S = 60  # seconds after which the size of the image folder is measured again
 
 
 class RequestLog:
-    """Writes a line for each image that was answered; whatever happens, the answer is given.
+    """Writes a line for each scored image. A failure to log never fails the request.
 
-    Any number of threads, processes and servers may share a folder: a request's lines are one
-    write under a lock on the file, and an image's name is its SHA-256.
+    Threads, processes and servers may share a folder: the lines of a request are appended in one
+    write under a file lock, and an image's file name is its SHA-256.
 
     Args:
-        folder: Where ``<day>.jsonl`` (UTC) and ``images/`` go; made if missing.
-        model: What every line says of the model.
-        images: Which images are kept: ``none``, ``defective`` or ``all``.
-        limit_bytes: About as much as the kept images may take.
+        folder: Folder for ``<day>.jsonl`` (UTC) and ``images/``; created if missing.
+        model: Fields of every line that identify the model.
+        images: Which images are stored: ``none``, ``defective`` or ``all``.
+        limit_bytes: Approximate limit of the total size of the stored images.
 
     Raises:
-        ConfigurationError: The folder cannot be written to.
+        ConfigurationError: The folder is not writable.
     """
 
     def __init__(
@@ -57,25 +57,25 @@ class RequestLog:
     ) -> None:
         self._folder, self._model = folder, dict(model)
         self._images, self._limit = images, limit_bytes
-        self._kept, self._counted_at = 0, -float("inf")
-        self._troubles: set[str] = set()
+        self._stored_bytes, self._measured_at = 0, -float("inf")
+        self._active_warnings: set[str] = set()
         self._lock = threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._append(b"")
         except OSError as error:
             msg = (
-                f"{FOLDER_VARIABLE} names {folder}, which cannot be written to "
-                f"({error.strerror}); name a folder that the server owns"
+                f"{FOLDER_VARIABLE} is {folder}, which cannot be written to "
+                f"({error.strerror}); set it to a folder that the server owns"
             )
             raise ConfigurationError(msg) from error
 
     @classmethod
     def from_environment(cls, model: Mapping[str, Any]) -> RequestLog | None:
-        """The log that the server's environment asks for; ``None`` where it asks for none.
+        """The log that environment variables configure; ``None`` without ``DECODIFF_REQUEST_LOG``.
 
         Raises:
-            ConfigurationError: A variable's value makes no sense.
+            ConfigurationError: The value of a variable is invalid, or the folder is not writable.
         """
         folder = os.environ.get(FOLDER_VARIABLE)
         images = os.environ.get(IMAGES_VARIABLE) or NONE
@@ -84,7 +84,7 @@ class RequestLog:
             raise ConfigurationError(msg)
         if not folder:
             if images != NONE:
-                msg = f"{IMAGES_VARIABLE} is {images!r}, but {FOLDER_VARIABLE} names no folder"
+                msg = f"{IMAGES_VARIABLE} is {images!r}, but {FOLDER_VARIABLE} is not set"
                 raise ConfigurationError(msg)
             return None
         return cls(Path(folder), model, images=images, limit_bytes=_limit() * 1e9)
@@ -97,14 +97,14 @@ class RequestLog:
         answers: Sequence[Answer],
         latency_ms: float,
     ) -> None:
-        """Log an answered request. What goes wrong is a warning, once until it works again.
+        """Log an answered request. A failure is logged as a warning once, until it is resolved.
 
         Args:
-            request_id: Told to the client as well.
-            images: The files as they came.
-            categories: Of each image.
-            answers: To each image.
-            latency_ms: Between the request's arrival in the model and its answers.
+            request_id: ID that is also returned to the client.
+            images: The encoded image files.
+            categories: Category of each image.
+            answers: Result of each image.
+            latency_ms: Time in the model, including decoding, in milliseconds.
         """
         request = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -115,19 +115,19 @@ class RequestLog:
         }
         try:
             lines = [
-                json.dumps(request | self._about(image, category, answer))
+                json.dumps(request | self._image_fields(image, category, answer))
                 for image, category, answer in zip(images, categories, answers, strict=True)
             ]
             self._append("".join(f"{line}\n" for line in lines).encode())
-        except Exception as error:  # a log never costs an answer
-            self._trouble("log", f"requests are answered but not logged: {error}")
+        except Exception as error:  # logging must not fail the request
+            self._warn_once("log", f"requests are answered but not logged: {error}")
         else:
-            self._troubles.discard("log")
+            self._active_warnings.discard("log")
 
-    def _about(self, data: bytes, category: str, answer: Answer) -> dict[str, Any]:
+    def _image_fields(self, data: bytes, category: str, answer: Answer) -> dict[str, Any]:
         sha256 = hashlib.sha256(data).hexdigest()
         width, height = answer.size
-        wanted = self._images == ALL or (self._images, answer.decision) == (DEFECTIVE, DEFECTIVE)
+        store = self._images == ALL or (self._images, answer.decision) == (DEFECTIVE, DEFECTIVE)
         return {
             "category": category,
             "score": answer.score,
@@ -137,15 +137,15 @@ class RequestLog:
             "image_sha256": sha256,
             "width": width,
             "height": height,
-            "path": self._keep(data, sha256) if wanted else None,
+            "path": self._store_image(data, sha256) if store else None,
         }
 
     def _append(self, lines: bytes) -> None:
         path = self._folder / f"{datetime.now(UTC):%Y-%m-%d}.jsonl"
         append_lines(path, lines, mode=0o640)
 
-    def _keep(self, data: bytes, sha256: str) -> str | None:
-        """Path of the image within the folder; ``None`` where it was not kept."""
+    def _store_image(self, data: bytes, sha256: str) -> str | None:
+        """Store an image; returns its path in the folder, ``None`` if it was not stored."""
         try:
             name = f"images/{sha256[:2]}/{sha256}{suffix_of(data)}"
             path = self._folder / name
@@ -156,29 +156,29 @@ class RequestLog:
                     temporary.write_bytes(data)
                     temporary.chmod(0o640)
         except OSError as error:
-            self._trouble("images", f"images are not kept: {error}")
+            self._warn_once("images", f"images are not stored: {error}")
             return None
-        self._troubles.discard("images")
+        self._active_warnings.discard("images")
         return name
 
     def _has_room(self, size: int) -> bool:
         with self._lock:
-            if time.monotonic() - self._counted_at > RECOUNT_S:
-                self._kept = _size(self._folder / "images")
-                self._counted_at = time.monotonic()
-            if self._kept + size <= self._limit:
-                self._kept += size
+            if time.monotonic() - self._measured_at > RECOUNT_S:
+                self._stored_bytes = _size(self._folder / "images")
+                self._measured_at = time.monotonic()
+            if self._stored_bytes + size <= self._limit:
+                self._stored_bytes += size
                 return True
-        self._trouble(
+        self._warn_once(
             "images",
-            f"images are not kept: those in {self._folder / 'images'} take "
+            f"images are not stored: those in {self._folder / 'images'} take "
             f"{self._limit / 1e9:g} GB; remove old ones, or raise {LIMIT_VARIABLE}",
         )
         return False
 
-    def _trouble(self, kind: str, message: str) -> None:
-        if kind not in self._troubles:
-            self._troubles.add(kind)
+    def _warn_once(self, kind: str, message: str) -> None:
+        if kind not in self._active_warnings:
+            self._active_warnings.add(kind)
             logger.warning("%s", message)
 
 
@@ -189,7 +189,7 @@ def _limit() -> float:
     except ValueError:
         limit = -1
     if not 0 < limit < float("inf"):
-        msg = f"{LIMIT_VARIABLE} is {text!r}; make it a number of gigabytes above 0"
+        msg = f"{LIMIT_VARIABLE} is {text!r}; set it to a number of gigabytes above 0"
         raise ConfigurationError(msg)
     return limit
 

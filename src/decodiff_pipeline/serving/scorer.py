@@ -1,4 +1,4 @@
-"""Encoded images in, scores and maps out: what is served, without anything of a server."""
+"""Scores encoded images with a saved pipeline, independently of the server."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ if TYPE_CHECKING:
 
 
 class _Input(NamedTuple):
-    """An image of a request: its squares, and all of it in one where no category is given."""
+    """A preprocessed image of a request."""
 
-    size: tuple[int, int]
+    size: tuple[int, int]  # width and height in pixels
     squares: torch.Tensor
-    category: str | None
-    whole: np.ndarray | None
+    category: str | None  # None if it is to be recognised
+    whole: np.ndarray | None  # the whole image in one square, if the category is to be recognised
 
 
 class _Scored(NamedTuple):
-    """The category of an image, given or recognised; where there is one, its score and map."""
+    """The given or recognised category of an image; with a category, its score and map."""
 
     category: str | None
     certainty: float | None
@@ -60,15 +60,15 @@ class _Scored(NamedTuple):
 
 
 class Scorer:
-    """A trained pipeline with its thresholds, answering many threads in batches.
+    """A trained pipeline with its thresholds; thread-safe, with dynamic batching.
 
     Args:
         pipeline: The trained pipeline.
-        thresholds: As the evaluation writes them.
-        overrides: Category → image threshold in place of the fitted one.
-        max_images: Most images in one call.
-        max_pixels: Most pixels of one image.
-        batch_size: Images computed at once.
+        thresholds: Content of the evaluation's ``thresholds.json``.
+        overrides: Category → image threshold that replaces the fitted one.
+        max_images: Largest number of images per call.
+        max_pixels: Largest number of pixels per image.
+        batch_size: Largest number of images per batch.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class Scorer:
         self._max_images = max_images
         self._max_pixels = max_pixels
         self._batch_size = batch_size
-        # A server calls from many threads, and the pipeline's scheduler holds state.
-        self._computed = DynamicBatcher(self._compute, len, batch_size)
+        # The pipeline's scheduler has state, so concurrent requests must not call it directly.
+        self._score_batched = DynamicBatcher(self._compute, len, batch_size)
 
     @classmethod
     def from_folder(
@@ -100,21 +100,21 @@ class Scorer:
         onnx: Path | None = None,
         **limits: int,
     ) -> Scorer:
-        """Load a saved pipeline and the thresholds beside it, on the GPU where there is one.
+        """Load a saved pipeline and its thresholds, onto the GPU if there is one.
 
         Args:
-            folder: As ``DeCoDiffPipeline.save_pretrained`` wrote it.
+            folder: See ``DeCoDiffPipeline.save_pretrained``.
             thresholds: ``thresholds.json`` of the evaluation.
-            overrides: See :func:`.thresholds.read_overrides`; ``None`` for none.
+            overrides: See :func:`.thresholds.read_overrides`.
             onnx: See :func:`load_pipeline`.
-            **limits: See the class.
+            **limits: ``max_images``, ``max_pixels`` and ``batch_size`` of the class.
         """
         pipeline = load_pipeline(folder, onnx)
         fitted = json.loads(Path(thresholds).read_text(encoding="utf-8"))
-        other = None
+        override_values = None
         if overrides is not None:
-            other = read_overrides(overrides, pipeline.categories, folder_sha256(folder))
-        return cls(pipeline, fitted, overrides=other, **limits)
+            override_values = read_overrides(overrides, pipeline.categories, folder_sha256(folder))
+        return cls(pipeline, fitted, overrides=override_values, **limits)
 
     def score(
         self,
@@ -128,44 +128,44 @@ class Scorer:
         """Score encoded images.
 
         Args:
-            images: Files as they are on disk: PNG, JPEG, BMP, TIFF or WebP.
-            categories: The category of each image; ``auto``, unless the model has a category of
-                that name: it is recognised.
-            map_bits: Depth of the map's PNG: 8, 16, or 0 for no map.
-            threshold: Of these images, in place of their categories' own.
-            min_area: Flagged regions of fewer pixels are no detections.
+            images: Encoded files: PNG, JPEG, BMP, TIFF or WebP.
+            categories: The category of each image. ``auto`` recognises the category, unless the
+                model has a category of that name.
+            map_bits: Bit depth of the map's PNG: 8, 16, or 0 for no map.
+            threshold: Replaces the thresholds of the categories.
+            min_area: Smallest area of a detection in pixels.
 
         Returns:
-            An answer for each image, in their order.
+            A result for each image, in their order.
 
         Raises:
             ModelError: There are too many images or none, a category is unknown or cannot be
                 recognised, the threshold is not within 0…1, or ``min_area`` is below 1.
-            ImageError: An image is damaged, too large or of an unknown format.
+            ImageError: An image is damaged, too large or of an unsupported format.
         """
         spelling = {nfc(name): name for name in self.pipeline.categories}
         categories = [spelling.get(nfc(name), name) for name in categories]
         self._check(images, categories, map_bits, threshold)
         if min_area < 1:
             raise ModelError(f"min_area is {min_area}; it must be at least 1 pixel")
-        # One after the other: only the model's squares of each image are kept.
+        # Sequentially, so that only one decoded image is in memory beside the models' squares.
         inputs = [
-            self._input(data, Path(f"image {index}"), category)
+            self._preprocess(data, Path(f"image {index}"), category)
             for index, (data, category) in enumerate(zip(images, categories, strict=True))
         ]
         return [
-            self._answer(found, image.size, threshold, map_bits, min_area)
-            for image, found in zip(inputs, self._computed(inputs), strict=True)
+            self._answer(scored, image.size, threshold, map_bits, min_area)
+            for image, scored in zip(inputs, self._score_batched(inputs), strict=True)
         ]
 
     def threshold(self, category: str) -> float | None:
-        """The image threshold in force of a category; ``None`` where it has none."""
+        """The image threshold of a category, overridden or fitted; ``None`` if it has none."""
         return deciding_threshold(category, self._thresholds, self._overrides, requested=None)[0]
 
-    def _input(self, data: bytes, name: Path, category: str) -> _Input:
+    def _preprocess(self, data: bytes, name: Path, category: str) -> _Input:
         given = category if category in self.pipeline.categories else None
-        found = decode(data, name, self._max_pixels, "registration.max_pixels")
-        image = found.eight_bit(name, depth_of(given, self.pipeline, found, name))
+        decoded = decode(data, name, self._max_pixels, "registration.max_pixels")
+        image = decoded.eight_bit(name, depth_of(given, self.pipeline, decoded, name))
         require_side(image, name)
         squares = self.pipeline.preprocess([image])
         whole = None if given else whole_square(image, self.pipeline.preprocessing)
@@ -173,13 +173,13 @@ class Scorer:
 
     def _answer(
         self,
-        found: _Scored,
+        scored: _Scored,
         size: tuple[int, int],
         threshold: float | None,
         map_bits: int,
         min_area: int,
     ) -> Answer:
-        if found.category is None or found.score is None or found.map is None:
+        if scored.category is None or scored.score is None or scored.map is None:
             return Answer(
                 score=None,
                 threshold=None,
@@ -188,28 +188,28 @@ class Scorer:
                 map=None,
                 size=size,
                 category=UNKNOWN,
-                category_certainty=found.certainty,
+                category_certainty=scored.certainty,
             )
         limit, origin = deciding_threshold(
-            found.category, self._thresholds, self._overrides, requested=threshold
+            scored.category, self._thresholds, self._overrides, requested=threshold
         )
-        pixel = threshold_of(self._thresholds, found.category, "pixel_threshold")
-        region = self.pipeline.regions.get(found.category)
-        png, detections = self._located(found.map, size, region, pixel, map_bits, min_area)
+        pixel = threshold_of(self._thresholds, scored.category, "pixel_threshold")
+        region = self.pipeline.regions.get(scored.category)
+        png, detections = self._localise(scored.map, size, region, pixel, map_bits, min_area)
         return Answer(
-            score=found.score,
+            score=scored.score,
             threshold=limit,
             threshold_from=origin,
-            decision=decide(found.score, limit),
+            decision=decide(scored.score, limit),
             map=png,
             size=size,
             pixel_threshold=pixel,
             detections=detections,
-            category=found.category,
-            category_certainty=found.certainty,
+            category=scored.category,
+            category_certainty=scored.certainty,
         )
 
-    def _located(
+    def _localise(
         self,
         anomaly_map: np.ndarray,
         size: tuple[int, int],
@@ -218,8 +218,8 @@ class Scorer:
         map_bits: int,
         min_area: int,
     ) -> tuple[bytes | None, list[Detection] | None]:
-        """The map's PNG and its detections, each ``None`` where there is none."""
-        # Interpolation does not exceed the largest value, so most good images are not enlarged.
+        """The map's PNG (``None`` if not requested) and the detections (without a threshold)."""
+        # Interpolation never exceeds the maximum, so maps without a flagged pixel stay small.
         flagged = pixel_threshold is not None and anomaly_map.max() >= pixel_threshold
         if not (map_bits or flagged):
             return None, None if pixel_threshold is None else []
@@ -230,15 +230,15 @@ class Scorer:
         return encode_map(full, map_bits) if map_bits else None, detections
 
     def _compute(self, jobs: Sequence[Sequence[_Input]]) -> list[list[_Scored]]:
-        """What the model says of each image of each request."""
+        """Recognise categories and score the images of several requests as one batch."""
         images = [image for job in jobs for image in job]
-        unnamed = [image.whole for image in images if image.whole is not None]
-        recognised = iter(recognise(self.pipeline, unnamed) if unnamed else [])
+        to_recognise = [image.whole for image in images if image.whole is not None]
+        recognised = iter(recognise(self.pipeline, to_recognise) if to_recognise else [])
         results = [
             _Scored(image.category, None) if image.whole is None else _Scored(*next(recognised))
             for image in images
         ]
-        known = {number: one.category for number, one in enumerate(results) if one.category}
+        known = {n: result.category for n, result in enumerate(results) if result.category}
         if known:
             output = self.pipeline(
                 torch.cat([images[number].squares for number in known]),
@@ -281,14 +281,14 @@ class Scorer:
 
 
 def load_pipeline(folder: Path, onnx: Path | None = None) -> DeCoDiffPipeline:
-    """Load a saved pipeline, without progress bars, on the GPU where there is one.
+    """Load a saved pipeline onto the GPU if there is one.
 
     Args:
-        folder: As ``DeCoDiffPipeline.save_pretrained`` wrote it.
-        onnx: Its ONNX export, to compute with ONNX Runtime on the CPU.
+        folder: See ``DeCoDiffPipeline.save_pretrained``.
+        onnx: ONNX export of the pipeline, to compute with ONNX Runtime on the CPU instead.
 
     Raises:
-        ModelError: There is none, or its files are damaged, or the export does not fit it.
+        ModelError: The pipeline is missing or damaged, or the export is of another model.
         ConfigurationError: See :func:`~.onnx_model.use_onnx`.
     """
     keep_freed_memory()

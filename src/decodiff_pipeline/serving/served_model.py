@@ -1,6 +1,6 @@
-"""The model as MLflow serves it: this file is logged with every version ("models from code").
+"""The MLflow pyfunc model. This file is logged with every version ("models from code").
 
-So it is small, and imports the installed package for everything else.
+It imports everything else from the installed package, so that it rarely has to change.
 """
 
 from __future__ import annotations
@@ -37,15 +37,14 @@ ONNX_VARIABLE = "DECODIFF_ONNX"
 
 
 class ServedModel(PythonModel):
-    """Answers rows of ``image`` (the bytes of an image file) and ``category``."""
+    """Scores rows with ``image`` (the bytes of an image file) and ``category``."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the pipeline and the thresholds that were logged with this file.
+        """Load the logged pipeline and thresholds.
 
-        Where the environment variable ``DECODIFF_THRESHOLDS`` names a JSON file of thresholds by
-        category, these take the place of the logged ones. ``DECODIFF_REQUEST_LOG`` names the
-        folder of a request log, ``DECODIFF_ONNX`` an ONNX export of the pipeline, which ONNX
-        Runtime then computes.
+        Environment variables: ``DECODIFF_THRESHOLDS`` is a JSON file of thresholds by category
+        that replace the logged ones, ``DECODIFF_REQUEST_LOG`` the folder of a request log,
+        ``DECODIFF_ONNX`` an ONNX export of the pipeline to compute with ONNX Runtime.
         """
         onnx = os.environ.get(ONNX_VARIABLE)
         overrides = os.environ.get(OVERRIDES_VARIABLE)
@@ -66,26 +65,26 @@ class ServedModel(PythonModel):
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Score a batch.
+        """Score the images of a request.
 
         Args:
-            context: MLflow's, not used.
-            model_input: Columns ``image`` (bytes, or text in base64) and ``category``; where that
-                is ``auto``, empty or missing, it is recognised.
-            params: ``map_bits``: 8 (default), 16, or 0 for no map. ``threshold``: of all images in
-                the request; ``None`` (default) for their categories' own. ``min_area``: pixels
-                that a flagged region has at least to be a detection; 1 by default.
+            context: Not used.
+            model_input: Columns ``image`` (bytes or base64 text) and ``category``, which is
+                recognised if it is ``auto``, empty or missing.
+            params: ``map_bits``: 8 (default), 16, or 0 for no map. ``threshold``: replaces the
+                thresholds of the categories. ``min_area``: smallest area of a detection in pixels,
+                1 by default.
 
         Returns:
             A row for each image: ``category``, ``category_certainty``, ``score``, ``threshold``,
-            ``threshold_from``, ``decision``, ``map`` (PNG in base64, of the image's own size),
+            ``threshold_from``, ``decision``, ``map`` (base64 PNG at the size of the image),
             ``pixel_threshold``, ``detections`` (a list of the fields of
             `deco.detections.Detection`), ``model_version`` (``name/version``, or ``None``),
-            ``model_sha256`` and ``request_id``.
+            ``model_sha256`` and ``request_id``; see `serving.answer.Answer`.
 
         Raises:
-            MlflowException: The request cannot be answered; the text says which image and why.
-                MLflow passes on the text of no other exception.
+            MlflowException: The request is invalid or scoring failed. MLflow returns the message
+                of this exception to the client, and of no other.
         """
         start, request_id = time.perf_counter(), uuid.uuid4().hex
         try:
@@ -93,34 +92,35 @@ class ServedModel(PythonModel):
                 raise ModelError("the request has no column image; send image and category")
             images = image_bytes(model_input["image"])
             categories = _categories(model_input)
-            answers = self._scorer.score(images, categories, **_known(params or {}))
+            answers = self._scorer.score(images, categories, **_scoring_options(params or {}))
         except (ImageError, ModelError) as error:
             raise MlflowException(str(error), error_code=BAD_REQUEST) from error
         except Exception as error:
             logger.exception("request %s failed", request_id)
-            msg = f"the server failed; its log says why, under the request {request_id}"
+            msg = f"the server failed; see its log for the request {request_id}"
             raise MlflowException(msg, error_code=INTERNAL_ERROR) from error
         if self._log is not None:
             latency_ms = (time.perf_counter() - start) * 1000
-            named = [str(answer.category) for answer in answers]
-            self._log.write(request_id, images, named, answers, latency_ms)
+            scored_as = [str(answer.category) for answer in answers]
+            self._log.write(request_id, images, scored_as, answers, latency_ms)
         return _table(answers, self._told | {"request_id": request_id})
 
 
-def _known(params: dict[str, Any]) -> dict[str, Any]:
-    kinds = {"map_bits": int, "threshold": float, "min_area": int}
+def _scoring_options(params: dict[str, Any]) -> dict[str, Any]:
+    types = {"map_bits": int, "threshold": float, "min_area": int}
     return {
-        name: kind(params[name]) for name, kind in kinds.items() if params.get(name) is not None
+        name: kind(params[name]) for name, kind in types.items() if params.get(name) is not None
     }
 
 
 def _categories(model_input: pd.DataFrame) -> list[str]:
     if "category" not in model_input:
         return [AUTO] * len(model_input)
-    return [str(one) if pd.notna(one) and one != "" else AUTO for one in model_input["category"]]
+    values = model_input["category"]
+    return [str(value) if pd.notna(value) and value != "" else AUTO for value in values]
 
 
-def _table(answers: list[Any], told: dict[str, str | None]) -> pd.DataFrame:
+def _table(answers: list[Any], request: dict[str, str | None]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
@@ -132,12 +132,12 @@ def _table(answers: list[Any], told: dict[str, str | None]) -> pd.DataFrame:
                 "decision": answer.decision,
                 "map": answer.map and base64.b64encode(answer.map).decode("ascii"),
                 "pixel_threshold": answer.pixel_threshold,
-                "detections": answer.detections and [one._asdict() for one in answer.detections],
-                **told,
+                "detections": answer.detections and [box._asdict() for box in answer.detections],
+                **request,
             }
             for answer in answers
         ],
-        dtype=object,  # a missing threshold stays null, where a float column would make it NaN
+        dtype=object,  # keeps a missing threshold null; a float column would make it NaN
     )
 
 

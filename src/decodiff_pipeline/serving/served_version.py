@@ -1,4 +1,4 @@
-"""What identifies a logged model: its digests, and the version told from what lies beside it."""
+"""Identifies a logged model: its digests and its version in the model registry."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ DIGESTS = ("model_sha256", "thresholds_sha256")
 
 @dataclass(frozen=True)
 class ServedVersion:
-    """What an answer says of the model that gave it."""
+    """Version and digest of a served model, as in every response."""
 
-    # ``name/version`` in the model registry; ``None`` where that is not known for sure
-    number: str | None
-    sha256: str  # over the pipeline's files, computed from them; the version's tag ``model_sha256``
+    number: str | None  # ``name/version`` in the model registry; ``None`` if not certain
+    sha256: str  # of the pipeline's files; equals the version's tag ``model_sha256``
 
 
 def served_version(pipeline: Path) -> ServedVersion:
     """The version that a logged pipeline belongs to.
 
-    A served model is not told its number. But MLflow writes it beside the files when it fetches
-    ``models:/name/version`` or ``models:/name@alias``, and it stays there in a copy. It is
-    believed only while the files are those that were logged.
+    MLflow does not pass the version to a model. It writes a file with the version beside the model
+    when it downloads ``models:/name/version`` or ``models:/name@alias``. That version counts only
+    if the model's files have the logged digests.
 
     Args:
         pipeline: The pipeline's folder within the MLflow model.
@@ -43,22 +42,22 @@ def served_version(pipeline: Path) -> ServedVersion:
 
 
 def _number(model: Path) -> str | None:
-    """``name/version`` of a fetched MLflow model; ``None`` where it cannot be told."""
+    """``name/version`` of a downloaded MLflow model; ``None`` if unknown."""
     import yaml
     from mlflow.models import Model
     from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
 
     try:
-        fetched = yaml.safe_load((model / REGISTERED_MODEL_META_FILE_NAME).read_text("utf-8"))
-        name, version = fetched["model_name"], fetched["model_version"]
+        meta = yaml.safe_load((model / REGISTERED_MODEL_META_FILE_NAME).read_text("utf-8"))
+        name, version = meta["model_name"], meta["model_version"]
         changed = differing(model, Model.load(str(model)).metadata or {})
     except FileNotFoundError:
-        return None  # a folder that no registry was asked for
-    except Exception as error:  # an answer without a number is better than none
+        return None  # not downloaded from a registry
+    except Exception as error:  # the model can be served without its version
         logger.warning("the version of the model in %s is unknown (%s)", model, error)
         return None
     if changed:
-        logger.warning("%s differs from what was logged, so its answers name no version", model)
+        logger.warning("%s differs from the logged model: responses contain no version", model)
     return None if changed or not (name and version) else f"{name}/{version}"
 
 
@@ -68,15 +67,15 @@ def logged_folder(model: Path) -> Path:
     Raises:
         ModelError: There is none.
     """
-    found = sorted(model.glob("artifacts/*/model_index.json"))
-    if not found:
-        msg = f"the logged model in {model} holds no pipeline; register the model again"
+    indexes = sorted(model.glob("artifacts/*/model_index.json"))
+    if not indexes:
+        msg = f"the logged model in {model} contains no pipeline; register the model again"
         raise ModelError(msg)
-    return found[0].parent
+    return indexes[0].parent
 
 
 def differing(model: Path, tags: Mapping[str, str]) -> list[str]:
-    """Which `DIGESTS` of a downloaded model are not those of a version's tags."""
+    """The `DIGESTS` in which a downloaded model differs from the tags of a version."""
     thresholds = json.loads((model / "artifacts" / "thresholds.json").read_text(encoding="utf-8"))
     values = (folder_sha256(logged_folder(model)), sha256_of(thresholds))
     return [tag for tag, value in zip(DIGESTS, values, strict=True) if tags.get(tag) != value]

@@ -1,12 +1,12 @@
-"""Serves a registered version as one process: `mlflow models serve` without the shell in between.
+"""Serves a registered version over HTTP, like `mlflow models serve`.
 
 python -m decodiff_pipeline.serving.server --model models:/decodiff-elpv
 
-MLflow's own command stays the parent of the server and does not hand SIGTERM on to it; here the
-process becomes the server, so that a container's main process is what the signal stops.
-
-MLflow answers with the stack trace of whatever it stumbles over, and fails on requests that it does
-not expect. Here an error is a sentence, and what is wrong with a request is a 4xx.
+Differences from MLflow's command:
+- The process itself becomes the server (exec), so that SIGTERM to a container's main process stops
+  it. `mlflow models serve` starts the server as a child and does not forward the signal.
+- An error response is one sentence without a stack trace, and an invalid request is a 4xx.
+- The server has `/metrics` (Prometheus) and `/v2` (Open Inference Protocol).
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ REGISTERED = re.compile(r"models:/([^/@]+)")  # a name without a version
 def server_command(
     model: str, host: str, port: int, workers: int, timeout_s: int
 ) -> tuple[list[str], dict[str, str]]:
-    """Fetch a model; returns the command and the environment of a server for it.
+    """Download a model; returns the command and the environment variables of its server.
 
     Args:
         model: A folder with an MLflow model, or a URI (``models:/name@alias``).
         host: Address to listen on.
-        port: To listen on.
-        workers: Processes, each with the whole model in memory.
-        timeout_s: How long a request may take.
+        port: Port to listen on.
+        workers: Number of processes, each with its own copy of the model.
+        timeout_s: Time limit of a request in seconds.
     """
     import mlflow
     from mlflow.pyfunc import scoring_server
 
     local = mlflow.artifacts.download_artifacts(model)
-    # MLflow's annotation says that the host is a number.
+    # MLflow annotates the host as int.
     command, environment = scoring_server.get_cmd(
         local,
         port,
@@ -63,7 +63,7 @@ def server_command(
         timeout_s,
         workers,
     )
-    # More threads wait for each other by spinning; docs/performance.md has the figures.
+    # More threads are slower under concurrent requests; docs/performance.md has the measurements.
     environment.setdefault("OMP_NUM_THREADS", "1")
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if workers > 1:
@@ -74,31 +74,30 @@ def server_command(
 
 
 def chosen_version(model: str) -> str:
-    """The URI of the version to serve where ``model`` is a name alone, else ``model`` itself.
+    """Resolve ``models:/name`` to its champion, or to its newest version without a champion.
 
     Args:
-        model: As ``--model`` takes it. Of ``models:/name`` the champion is served, or the newest
-            version where there is no champion.
+        model: Value of ``--model``; anything but ``models:/name`` is returned unchanged.
     """
-    named = REGISTERED.fullmatch(model)
-    if named is None:
+    registered = REGISTERED.fullmatch(model)
+    if registered is None:
         return model
     from mlflow import MlflowClient
 
-    name, client = named[1], MlflowClient()
+    name, client = registered[1], MlflowClient()
     number = client.get_registered_model(name).aliases.get("champion")
-    what = "the champion"
+    reason = "the champion"
     if number is None:
-        found = client.search_model_versions(f"name = '{name}'")
-        number = max(int(version.version) for version in found)
-        what = "the newest one, since no version is champion"
-    sys.stderr.write(f"serving {name} version {number}, {what}\n")
+        versions = client.search_model_versions(f"name = '{name}'")
+        number = max(int(version.version) for version in versions)
+        reason = "the newest one, since no version is champion"
+    sys.stderr.write(f"serving {name} version {number}, {reason}\n")
     return f"models:/{name}/{number}"
 
 
 def is_up(port: int) -> bool:
     """Whether a server on this machine answers ``/ping``."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=4)  # whatever proxies there are
+    connection = HTTPConnection("127.0.0.1", port, timeout=4)  # ignores proxy settings
     try:
         connection.request("GET", "/ping")
         return connection.getresponse().status == HTTPStatus.OK
@@ -109,10 +108,10 @@ def is_up(port: int) -> bool:
 
 
 def make_app(model: Any) -> FastAPI:
-    """MLflow's application for a loaded model, with ``/metrics`` and ``/v2``.
+    """MLflow's scoring application with ``/metrics``, ``/v2`` and plain error messages.
 
     Args:
-        model: As ``mlflow.pyfunc.load_model`` returns it.
+        model: See ``mlflow.pyfunc.load_model``.
     """
     from fastapi.responses import Response
     from mlflow.pyfunc import scoring_server
@@ -120,14 +119,14 @@ def make_app(model: Any) -> FastAPI:
     from decodiff_pipeline.serving.metrics import CountedModel, add_metrics
     from decodiff_pipeline.serving.open_inference import add_protocol
 
-    # Asked of the code that was logged with the version, and hence under the name that it has.
+    # An attribute of the logged copy of `served_model.py`, so its name cannot change.
     version = model.unwrap_python_model()._told
     name, _, number = (version["model_version"] or "decodiff/").rpartition("/")
     counted = CountedModel(model)
     app: FastAPI = scoring_server.init(counted)  # type: ignore[arg-type]
     add_protocol(app, counted, name, number)
 
-    def told(status: int, message: str) -> Response:
+    def error_response(status: int, message: str) -> Response:
         body = json.dumps({"error_code": HTTPStatus(status).name, "message": message})
         return Response(body, status, media_type="application/json")
 
@@ -136,19 +135,21 @@ def make_app(model: Any) -> FastAPI:
         request: Request, call_next: Callable[[Request], Awaitable[Any]]
     ) -> Response:
         if request.method == "POST" and not request.headers.get("content-type"):
-            return told(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the request has no type; {NEEDED}")
+            return error_response(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the request has no content type; {NEEDED}"
+            )
         try:
-            answer = await call_next(request)
-        except Exception as error:  # MLflow parses the body; the model catches its own
+            response = await call_next(request)
+        except Exception as error:  # from MLflow's parser; the model catches its own errors
             logger.warning("a request cannot be read", exc_info=True)
-            return told(
+            return error_response(
                 HTTPStatus.BAD_REQUEST,
                 f"the request cannot be read ({type(error).__name__}); {NEEDED}",
             )
-        if answer.status_code < HTTPStatus.BAD_REQUEST:
-            return answer
-        body = b"".join([part async for part in answer.body_iterator])
-        return Response(_without_trace(body), answer.status_code, media_type=answer.media_type)
+        if response.status_code < HTTPStatus.BAD_REQUEST:
+            return response
+        body = b"".join([part async for part in response.body_iterator])
+        return Response(_without_trace(body), response.status_code, media_type=response.media_type)
 
     add_metrics(app, version)
     return app
@@ -165,7 +166,7 @@ def _without_trace(body: bytes) -> bytes:
 
 
 def __getattr__(name: str) -> Any:
-    """``app``, which uvicorn asks for by name: of the model that MLflow's variable names."""
+    """Create ``app`` when uvicorn imports it, for the model in MLflow's environment variable."""
     if name != "app":
         raise AttributeError(name)
     from mlflow.pyfunc import scoring_server
@@ -175,10 +176,10 @@ def __getattr__(name: str) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Become the server; ends with a sentence and status 1 where the model cannot be had."""
+    """Become the server; exits with a message and status 1 if the model cannot be fetched."""
     parser = argparse.ArgumentParser(
         prog="python -m decodiff_pipeline.serving.server",
-        description="Answers images with a registered version.",
+        description="Serve a registered version over HTTP.",
     )
     environment = os.environ.get
     parser.add_argument(
@@ -190,13 +191,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--host", default=environment("HOST", "127.0.0.1"), help="default: $HOST")
     parser.add_argument("--port", type=int, default=environment("PORT", "5001"), help="$PORT")
     parser.add_argument("--workers", type=int, default=environment("WORKERS", "1"), help="$WORKERS")
-    parser.add_argument("--timeout", type=int, default=60, help="seconds of a request")
-    parser.add_argument("--check", action="store_true", help="say whether the server is up")
+    parser.add_argument("--timeout", type=int, default=60, help="seconds per request; 60")
+    parser.add_argument("--check", action="store_true", help="only check that the server is up")
     options = parser.parse_args(arguments)
     if options.check:
         sys.exit(None if is_up(options.port) else f"error: nothing answers on port {options.port}")
     if not options.model:
-        sys.exit("error: name a model: --model models:/name, or MODEL_URI")
+        sys.exit("error: no model: give --model models:/name, or set MODEL_URI")
     if options.workers < 1:
         sys.exit(f"error: --workers is {options.workers}; it must be at least 1")
     prepare_environment()
@@ -208,9 +209,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.workers,
             options.timeout,
         )
-    except Exception as error:  # MLflow and its stores raise whatever they like
+    except Exception as error:  # MLflow and its stores have no common base class of errors
         sys.exit(f"error: the model {options.model} cannot be fetched ({first_line(error)})")
-    # The environment's own scripts first, whether it is activated or not.
+    # The script of this Python environment, which need not be activated.
     program = Path(sys.executable).with_name(command[0])
     os.execve(program, [str(program), *command[1:]], variables)  # noqa: S606 - no shell is wanted
 

@@ -1,4 +1,4 @@
-"""Whether a registered version answers in a process that has nothing but the registry.
+"""Checks that a registered version scores images in a new process with only registry access.
 
 python -m decodiff_pipeline.serving.serving_check REQUEST.JSON ANSWER.JSON
 """
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
 
 MODULE = "decodiff_pipeline.serving.serving_check"
 REPETITIONS = 3
-ERROR_LINES = 400  # characters of what the process said last
+ERROR_CHARACTERS = 400  # of the end of the process's output
 
 
 @dataclass(frozen=True)
 class ServingResult:
-    """What a fresh process made of the registered version."""
+    """Result of the check."""
 
-    error: str | None = None  # why it does not answer, as a sentence; ``None`` where it does
-    # whether the SHA-256 of its files is that of the version's tags
+    error: str | None = None  # reason of a failure, as a sentence
+    # whether the SHA-256 of the model's files equals the version's tags
     files_as_registered: bool | None = None
-    largest_error: float | None = None  # largest difference of a score from the evaluation's
-    latency_ms: float | None = None  # median time of a request with one image
+    largest_error: float | None = None  # largest difference from a score of the evaluation
+    latency_ms: float | None = None  # median latency of a request with one image
     size_mb: float | None = None  # size of the logged model in 10⁶ bytes
 
 
 def sample_rows(rows: pd.DataFrame, count: int) -> pd.DataFrame:
-    """A few images of every category in turn, good and defective ones alike.
+    """Select images evenly from all categories and labels.
 
     Args:
         rows: Scored test images with ``category``, ``label`` and ``path``.
-        count: How many are wanted.
+        count: Number of images.
     """
     rows = rows.sort_values("path")
     turn = rows.groupby(["category", "label"]).cumcount()
@@ -66,18 +66,18 @@ def check_serving(
     rows: pd.DataFrame,
     timeout_s: float,
 ) -> tuple[ServingResult, list[float]]:
-    """Let a fresh process load a version and answer real images, one a request.
+    """Load a version in a new process and score images, one per request.
 
     Args:
         uri: ``models:/name/version``.
-        tags: Of the version, with its digests.
+        tags: Tags of the version, with its `DIGESTS`.
         images: The raw images.
-        rows: Images to answer, with ``path`` and ``category``.
-        timeout_s: When to give up.
+        rows: Images to score, with ``path`` and ``category``.
+        timeout_s: Time limit of the process in seconds.
 
     Returns:
-        The result, without the difference from the evaluation; the scores in the order of ``rows``,
-        none where it does not answer.
+        The result without ``largest_error``, and the scores in the order of ``rows`` (empty after
+        a failure).
     """
     import mlflow
 
@@ -88,11 +88,11 @@ def check_serving(
         "images": rows[["path", "category"]].to_dict("records"),
     }
     with tempfile.TemporaryDirectory() as folder:
-        asked, answered = Path(folder, "request.json"), Path(folder, "answer.json")
-        asked.write_text(json.dumps(request), encoding="utf-8")
+        request_file, answer_file = Path(folder, "request.json"), Path(folder, "answer.json")
+        request_file.write_text(json.dumps(request), encoding="utf-8")
         try:
-            done = subprocess.run(  # noqa: S603 - this interpreter and module, no shell
-                [sys.executable, "-m", MODULE, str(asked), str(answered)],
+            process = subprocess.run(  # noqa: S603 - this interpreter and module, no shell
+                [sys.executable, "-m", MODULE, str(request_file), str(answer_file)],
                 capture_output=True,
                 text=True,
                 env=_environment(mlflow.get_tracking_uri()),
@@ -101,28 +101,28 @@ def check_serving(
             )
         except subprocess.TimeoutExpired:
             return ServingResult(error=f"no answer within {timeout_s:g} s"), []
-        if not answered.is_file():
-            said = redact((done.stderr or done.stdout).strip()[-ERROR_LINES:])
+        if not answer_file.is_file():
+            output = redact((process.stderr or process.stdout).strip()[-ERROR_CHARACTERS:])
             return ServingResult(
-                error=f"the process ended with status {done.returncode}: {said}"
+                error=f"the process ended with status {process.returncode}: {output}"
             ), []
-        answer = json.loads(answered.read_text(encoding="utf-8"))
+        answer = json.loads(answer_file.read_text(encoding="utf-8"))
     scores = answer.pop("scores", [])
     return ServingResult(**answer), scores
 
 
 def _environment(tracking_uri: str) -> dict[str, str]:
-    """Variables of the process, without the run's id and without those that configure a server."""
-    kept = {
+    """Environment of the process, without the run's ID and the variables of an MLflow server."""
+    variables = {
         key: value
         for key, value in os.environ.items()
         if key != "MLFLOW_RUN_ID" and not key.startswith(OF_A_SERVER)
     }
-    return kept | {"MLFLOW_TRACKING_URI": tracking_uri}
+    return variables | {"MLFLOW_TRACKING_URI": tracking_uri}
 
 
 def answer_request(request: Mapping[str, Any]) -> dict[str, Any]:
-    """What the fresh process does.
+    """Run the check in the new process.
 
     Args:
         request: See `check_serving`.
@@ -134,7 +134,7 @@ def answer_request(request: Mapping[str, Any]) -> dict[str, Any]:
     import mlflow
 
     answer: dict[str, Any] = {}
-    # A copy of its own, so that what is checked is what is loaded.
+    # Downloaded anew, so that the loaded files are the checked ones.
     with tempfile.TemporaryDirectory() as folder:
         try:
             local = Path(mlflow.artifacts.download_artifacts(request["uri"], dst_path=folder))
@@ -154,9 +154,9 @@ def answer_request(request: Mapping[str, Any]) -> dict[str, Any]:
 def _timed(
     model: Any, root: Path, images: Sequence[Mapping[str, str]]
 ) -> tuple[list[float], list[float]]:
-    """Milliseconds, the quickest of some repetitions, and score of each image.
+    """Latency in milliseconds and score of each image.
 
-    What else the machine does only ever adds to a time, so the quickest is the version's own.
+    The latency is the minimum over `REPETITIONS`, because other load only increases it.
     """
     import pandas as pd
 
@@ -166,19 +166,19 @@ def _timed(
         )
         for row in images
     ]
-    model.predict(frames[0])  # what is done once, such as choosing kernels, is not latency
+    model.predict(frames[0])  # warm-up
     times, scores = [], []
     for frame in frames:
-        repeated = []
+        latencies = []
         for _ in range(REPETITIONS):
             start = time.perf_counter()
             answer = model.predict(frame)
-            repeated.append((time.perf_counter() - start) * 1000)
-        times.append(min(repeated))
+            latencies.append((time.perf_counter() - start) * 1000)
+        times.append(min(latencies))
         scores.append(float(answer["score"][0]))
     return times, scores
 
 
 if __name__ == "__main__":
-    asked_for = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    Path(sys.argv[2]).write_text(json.dumps(answer_request(asked_for)), encoding="utf-8")
+    content = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    Path(sys.argv[2]).write_text(json.dumps(answer_request(content)), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The thresholds that decide: those of the evaluation, and what takes their place."""
+"""Image thresholds: those of the evaluation, and the overrides that replace them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 def threshold_of(
     thresholds: Mapping[str, Any], category: str, kind: str = "threshold"
 ) -> float | None:
-    """The category's ``threshold`` or ``pixel_threshold``; ``None`` where it has none."""
+    """The category's ``threshold`` or ``pixel_threshold``; ``None`` if it has none."""
     value = thresholds["categories"].get(category, {}).get(kind)
     return None if value is None else float(value)
 
@@ -30,13 +30,13 @@ def deciding_threshold(
     *,
     requested: float | None,
 ) -> tuple[float | None, str | None]:
-    """The image threshold that decides, and its origin as in :class:`~.answer.Answer`.
+    """The image threshold in effect, and its origin (see :class:`~.answer.Answer`).
 
     Args:
-        category: One that the model knows.
-        thresholds: As the evaluation writes them.
-        overrides: Category → threshold in place of the fitted one.
-        requested: Threshold of the request, which goes before both.
+        category: A category of the model.
+        thresholds: Content of the evaluation's ``thresholds.json``.
+        overrides: Category → threshold; precedes the fitted threshold.
+        requested: Threshold of the request; precedes both.
     """
     if requested is not None:
         return requested, "request"
@@ -55,15 +55,15 @@ def read_overrides(
     """Read a JSON file of image thresholds.
 
     Args:
-        path: ``{category: number}``; categories that it does not name keep the fitted threshold.
-            In place of a number there may be what the app saves: ``threshold`` and the
-            ``model_sha256`` that it was set for. Those of another model are left out.
-        categories: Those that the model knows.
-        model_sha256: Over the model's files.
+        path: ``{category: number}``; other categories keep the fitted threshold. The app writes
+            ``{category: {"threshold": number, "model_sha256": digest}}``; entries of another model
+            are skipped with a warning.
+        categories: Categories of the model.
+        model_sha256: SHA-256 of the model's files.
 
     Raises:
-        ConfigurationError: The file cannot be read, names another category, or a threshold is no
-            number within 0…1.
+        ConfigurationError: The file cannot be read, has an unknown category, or a threshold is not
+            a number within 0…1.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -71,7 +71,7 @@ def read_overrides(
         msg = f'{path} cannot be read ({error}); write it as {{"<category>": 0.5}}'
         raise ConfigurationError(msg) from error
     if not isinstance(content, dict):
-        msg = f'{path} is no JSON object; write it as {{"<category>": 0.5}}'
+        msg = f'{path} is not a JSON object; write it as {{"<category>": 0.5}}'
         raise ConfigurationError(msg)
     overrides = {}
     for category, value in content.items():
@@ -86,25 +86,25 @@ def read_overrides(
 
 
 def check_overrides(overrides: Mapping[str, float], categories: Sequence[str], where: str) -> None:
-    """Raise where thresholds are not for the model's categories or not within 0…1.
+    """Check the categories and values of thresholds.
 
     Args:
         overrides: Category → threshold.
-        categories: Those that the model knows.
-        where: What to call them in a message: a file or a parameter.
+        categories: Categories of the model.
+        where: File or parameter of the thresholds, for error messages.
 
     Raises:
-        ConfigurationError: As said.
+        ConfigurationError: A category is unknown or a threshold is not within 0…1.
     """
     for category, value in overrides.items():
         if category not in categories:
             msg = (
-                f"{where} names the unknown category {category!r}; "
+                f"{where} has the unknown category {category!r}; "
                 f"this model knows {', '.join(categories)}"
             )
             raise ConfigurationError(msg)
         if not is_threshold(value):
-            msg = f"{where} has {value!r} for {category!r}; a threshold lies within 0…1"
+            msg = f"{where} has {value!r} for {category!r}; a threshold must be within 0…1"
             raise ConfigurationError(msg)
 
 
