@@ -76,7 +76,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("images", nargs="*", type=int, help="numbers of images, such as 1000 10000")
     parser.add_argument("--made-up", action="store_true", help="neither training nor scoring")
     parser.add_argument("--tables", action="store_true", help="tables of images, without images")
+    parser.add_argument(
+        "--without", nargs="+", choices=STAGES, default=[], metavar="STAGE",
+        help=f"leave these out: {', '.join(STAGES)}",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
+    left_out = {*options.without, *(NETWORK if options.made_up else ())}
     records = json.loads(RESULTS.read_text()) if RESULTS.is_file() else []
     for count in options.images:
         with tempfile.TemporaryDirectory() as name:
@@ -85,7 +90,7 @@ def main(arguments: list[str]) -> None:
                 set_up(folder, count)
             stages = {f"{stage} (tables alone)": [*TABLES, stage, str(count)] for stage in tables}
             for stage, command in (stages if options.tables else STAGES).items():
-                if options.made_up and stage in NETWORK:
+                if stage in left_out:
                     continue
                 if options.made_up and stage == "PCA and baselines":
                     make_predictions(folder)
@@ -164,7 +169,10 @@ def make_predictions(folder: Path) -> None:
 
 def measured(folder: Path, command: list[str]) -> dict[str, Any]:
     """What a command takes: seconds, and the largest memory in MiB beside what it maps of files."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DO_NOT_TRACK": "true"}
+    environment = {
+        "ARROW_DEFAULT_MEMORY_POOL": "system",  # as the package sets it
+        **os.environ, "OMP_NUM_THREADS": "1", "DO_NOT_TRACK": "true",
+    }  # fmt: skip
     if "benchmarks.scale_tables" in command:
         environment["PYTHONPATH"] = os.pathsep.join(
             [str(PROJECT), os.environ.get("PYTHONPATH", "")]

@@ -46,5 +46,15 @@ def _let_idle_threads_sleep() -> None:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
+def _let_arrow_return_memory() -> None:
+    """Sets the allocator of Arrow's tables, unless the user has set one.
+
+    Arrow's own keeps what a table leaves when it is freed; the one of the C library lets everything
+    else use it. The variable is read once, when pyarrow is loaded.
+    """
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+
+
 _require_home()
 _let_idle_threads_sleep()
+_let_arrow_return_memory()

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from decodiff_pipeline.data.duplicates import difference_hash, nearest_within
+from decodiff_pipeline.data.duplicates import difference_hash, nearest_within, unpack
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.manifest import COLUMNS, DataConfig, build_manifest
 from decodiff_pipeline.data.provenance import data_digest
@@ -158,9 +158,9 @@ def test_near_duplicates_are_close_and_other_images_far(
     grainy = Image.fromarray(np.clip(np.asarray(first) + noise, 0, 255).astype(np.uint8))
     close = [difference_hash(Image.open(tmp_path / "small.jpg")), difference_hash(grainy)]
     references = [difference_hash(other), difference_hash(first)]
-    index, _ = nearest_within([*close, references[0]], references, 12)
+    index, _ = nearest_within(unpack([*close, references[0]]), unpack(references), 12)
     assert index.tolist() == [1, 1, 0]
-    assert nearest_within(references[:1], references[1:], 64)[0].tolist() == [-1]
+    assert nearest_within(unpack(references[:1]), unpack(references[1:]), 64)[0].tolist() == [-1]
 
 
 @pytest.mark.parametrize("bits", [0, 3, 12, 40, 256])
@@ -176,7 +176,7 @@ def test_the_nearest_image_is_that_of_a_search_through_all(bits: int, number: in
         return list(dict.fromkeys(np.packbits(row).tobytes().hex() for row in rows))
 
     references, queries = hashes(number), hashes(100)
-    found, alike = nearest_within(queries, references, bits)
+    found, alike = nearest_within(unpack(queries), unpack(references), bits)
     assert alike == 0 or bits > 3 or number < 100
     for query, index in zip(queries, found, strict=True):
         apart = [(int(query, 16) ^ int(other, 16)).bit_count() for other in references]

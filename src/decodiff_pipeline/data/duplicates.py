@@ -45,9 +45,7 @@ def difference_hash(image: Image.Image) -> str:
     return np.packbits(pixels[:, 1:] > pixels[:, :-1]).tobytes().hex()
 
 
-def nearest_within(
-    queries: Sequence[str] | pd.Series, references: Sequence[str] | pd.Series, bits: int
-) -> tuple[np.ndarray, int]:
+def nearest_within(wanted: np.ndarray, known: np.ndarray, bits: int) -> tuple[np.ndarray, int]:
     """Finds the nearest reference of each query by Hamming distance, where one is near enough.
 
     The hash is divided into ``bits + 1`` bands. Two hashes that differ in at most ``bits`` bits
@@ -56,14 +54,14 @@ def nearest_within(
     every reference.
 
     Args:
-        references: Each once.
+        wanted: uint64 (N, 4), as `unpack` returns them.
+        known: The references, uint64 (M, 4), each once.
         bits: Largest distance, 0 to 256.
 
     Returns:
-        Index into ``references``, int64 (N,), the first of equally near ones and -1 for none; and
+        Index into ``known``, int64 (N,), the first of equally near ones and -1 for none; and
         how many queries were compared with every reference.
     """
-    wanted, known = _unpack(queries), _unpack(references)  # (N, 4), (M, 4)
     number = len(known)
     if not number:
         return np.full(len(wanted), -1), 0
@@ -189,28 +187,33 @@ def near_duplicate_of(manifest: pd.DataFrame, bits: int) -> pd.Series:
         hash of the test image has fewer than `MIN_BITS` bits that are set, or that are not.
     """
     found = pd.Series("", index=manifest.index, dtype="str")
-    hashed = manifest.loc[manifest["dhash"] != "", ["category", "split", "path", "dhash"]]
-    for category, group in hashed.groupby("category"):
-        fitted = group[group["split"].isin(FITTED)].drop_duplicates("dhash")
-        test = group[group["split"] == splits.TEST]
-        ones = np.bitwise_count(_unpack(test["dhash"])).sum(axis=1, dtype=np.int64)
-        test = test[np.minimum(ones, BITS - ones) >= MIN_BITS]
-        if fitted.empty or test.empty:
+    rows = np.flatnonzero(manifest["dhash"] != "")
+    hashes = unpack(manifest["dhash"].iloc[rows])
+    ones = np.bitwise_count(hashes).sum(axis=1, dtype=np.int64)
+    fitted = manifest["split"].isin(FITTED).to_numpy()[rows]
+    test = (manifest["split"] == splits.TEST).to_numpy()[rows]
+    test &= np.minimum(ones, BITS - ones) >= MIN_BITS
+    codes, categories = pd.factorize(manifest["category"].iloc[rows], sort=True)
+    for code, category in enumerate(categories):
+        known, asked = (np.flatnonzero((codes == code) & kind) for kind in (fitted, test))
+        if not len(known) or not len(asked):
             continue
-        index, alike = nearest_within(test["dhash"], fitted["dhash"], bits)
-        if alike * len(fitted) > MANY_PAIRS:
+        known = known[np.sort(np.unique(hashes[known], axis=0, return_index=True)[1])]
+        index, alike = nearest_within(hashes[asked], hashes[known], bits)
+        if alike * len(known) > MANY_PAIRS:
             logger.warning(
                 "category %s: %d of %d test images resemble many of the %d images outside test, so "
                 "all pairs were compared, which takes a minute for 8,000,000,000 pairs; a lower "
                 "near_duplicate_bits (now %d) compares fewer",
-                category, alike, len(test), len(fitted), bits,
+                category, alike, len(asked), len(known), bits,
             )  # fmt: skip
         near = index >= 0
-        found[test.index[near]] = fitted["path"].to_numpy()[index[near]]
+        nearest = manifest["path"].iloc[rows[known[index[near]]]]
+        found.iloc[rows[asked[near]]] = nearest.to_numpy()
     return found
 
 
-def _unpack(hashes: Sequence[str] | pd.Series) -> np.ndarray:
+def unpack(hashes: Sequence[str] | pd.Series) -> np.ndarray:
     """Turns N hashes into uint64 (N, 4)."""
     words = np.empty((len(hashes), BITS // 64), np.uint64)
     for start in range(0, len(hashes), SAMPLE):

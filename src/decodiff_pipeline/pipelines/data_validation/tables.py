@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from decodiff_pipeline.data.layouts import Layout
     from decodiff_pipeline.deco.config import PreprocessConfig
 
+MODES = ["category", "split", "mode"]
 SIDEWAYS = 5  # EXIF orientations from this one on exchange width and height
 
 
@@ -71,7 +72,7 @@ def image_table(
         mask_share=_mask_shares(table),
         mask_turn_error=_turned_masks(table),
         fit_error=_fit_errors(table, preprocessing),
-        unseen_mode=_unseen_modes(table[readable]).reindex(table.index, fill_value=""),
+        unseen_mode=_unseen_modes(table.loc[readable, MODES]).reindex(table.index, fill_value=""),
     )
 
 
@@ -164,9 +165,7 @@ def _masks_beside(paths: Iterable[str]) -> dict[str, str]:
 
 
 def _same_stems(paths: pd.Series) -> pd.Series:
-    stems = paths.str.rpartition(".")[0].map(same_name)
-    first = paths.groupby(stems).transform("first")
-    return first.where(stems.duplicated(), "")
+    return _first_alike(paths, paths.map(lambda path: same_name(path.rpartition(".")[0])))
 
 
 def _shared_masks(table: pd.DataFrame) -> pd.Series:
@@ -177,10 +176,15 @@ def _shared_masks(table: pd.DataFrame) -> pd.Series:
 
 
 def _copies(table: pd.DataFrame) -> pd.Series:
-    fitted = table[table["split"].isin(FITTED)]
-    pictures = fitted["category"] + " " + pixel_digests(fitted)
-    first = fitted["path"].groupby(pictures).transform("first")
-    return first[pictures.duplicated() & pictures.notna()].reindex(table.index, fill_value="")
+    pictures = table["category"] + " " + pixel_digests(table)
+    return _first_alike(table["path"], pictures[table["split"].isin(FITTED)].dropna())
+
+
+def _first_alike(paths: pd.Series, names: pd.Series) -> pd.Series:
+    """Returns the path of the first image of the same name; "" for the first, and without name."""
+    names = names[names.duplicated(keep=False)]
+    first = paths[names.index].groupby(names).transform("first")
+    return first[names.duplicated()].reindex(paths.index, fill_value="")
 
 
 def _mask_shares(table: pd.DataFrame) -> pd.Series:
