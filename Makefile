@@ -64,6 +64,7 @@ check: $(STAMP)  ## ruff, mypy, import contracts, dvc.yaml, reference of paramet
 	$(VENV)/bin/lint-imports --no-logo
 	$(PY) -m decodiff_pipeline.dvc_stages --check
 	$(PY) docs/parameters.py --check
+	$(PY) docs/notebook.py --check
 	$(VENV)/bin/zizmor --offline --quiet .github
 
 docs: $(STAMP)  ## build the documentation's site into build/site; a warning is an error

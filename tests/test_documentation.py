@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import os
 import re
 from pathlib import Path
@@ -142,10 +143,16 @@ def test_the_python_tutorial_trains_a_detector_that_finds_the_defects(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
     names: dict[str, Any] = {}
-    exec("\n".join(blocks(PAGES["docs/python.md"], "python")), names)  # noqa: S102 - our own page
+    for cell in json.loads((ROOT / "docs" / "python.ipynb").read_text("utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)  # noqa: S102 - our own notebook
     out, defective = names["out"], names["defective"]
     assert names["metrics"]["image_auroc"] > 0.9
+    assert set(names["answers"]) == {f"{number}.png" for number in range(8)}
+    assert names["more"].sum() >= out.decisions.count("defective") > 8
+    assert names["baseline"]["image_auroc"] > 0.9
     flagged = np.array(out.decisions) == "defective"
     assert flagged[defective].mean() > flagged[~defective].mean() + 0.5
     assert out.full_size_maps[0].shape == (96, 96)
