@@ -33,21 +33,17 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pandas as pd
-
+from benchmarks.killed_stages import LOG, RETRAINING, STAGES, Stage, made
 from benchmarks.preloaded import Preloaded
 from benchmarks.tiny_project import (
     DATASET,
     FIXTURES,
-    REPORTS,
     Broken,
     Project,
     kill,
     unexplained,
     wait_until,
 )
-from decodiff_pipeline.data.latent_cache import LatentCache
-from decodiff_pipeline.deco.digests import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,22 +52,6 @@ RETRAININGS = 2  # rounds of the others for one of these, which takes ten times 
 HISTORY = 3  # champions before the first kill
 AGAIN = 0.4  # share of the kills after which the next run is killed as well
 OUTCOMES = ("killed", "killed again", "went on", "said what to do", "broken")
-
-
-class Stage(NamedTuple):
-    """What is killed.
-
-    Attributes:
-        name: Of the pipeline, or ``retraining``.
-        removed: What it has made before and shall make anew, below ``data``.
-        written: What else it writes there; all other files must stay as they are.
-        moves: Whether it writes to the registry.
-    """
-
-    name: str
-    removed: tuple[str, ...]
-    written: tuple[str, ...]
-    moves: bool = False
 
 
 class State(NamedTuple):
@@ -86,39 +66,6 @@ class State(NamedTuple):
     files: dict[str, str]
     lines: list[dict[str, Any]]
     aliases: dict[str, str]
-
-
-LOG = f"{REPORTS}/promotion_log"
-STAGES = (
-    Stage("data_validation", (), ("02_intermediate", "03_primary", f"{REPORTS}/validation")),
-    Stage("latent_caching", ("04_feature",), ()),
-    Stage(
-        "evaluation",
-        ("07_model_output",),
-        (REPORTS, f"06_models/{DATASET}/thresholds", f"06_models/{DATASET}/monitoring"),
-    ),
-    Stage("registration", (), (f"{REPORTS}/registration",), moves=True),
-    Stage("promotion", (), (f"{REPORTS}/promotion", f"07_model_output/{DATASET}"), moves=True),
-    Stage("rollback", (), (f"{REPORTS}/rollback", LOG), moves=True),
-)
-RETRAINING = Stage("retraining", (), ("0",), moves=True)
-
-
-def made(project: Project, stage: str) -> str:
-    """Digest of what a stage makes, whatever lies around it."""
-    if stage == "latent_caching":
-        cache = LatentCache(project.data / "04_feature" / DATASET / "latents")
-        keys = sorted(set(cache.index()["key"]))
-        reader = cache.reader(keys)  # one by one: masks have another shape
-        parts = [part for row in range(len(keys)) for part in reader.moments([row])]
-        return sha256_of([keys, *(part.numpy().tobytes().hex() for part in parts)])
-    if stage == "data_validation":
-        table = pd.read_parquet(project.data / "03_primary" / DATASET / "manifest.parquet")
-        return sha256_of(table.astype(str).to_dict("records"))
-    if stage == "evaluation":
-        metrics = json.loads((project.data / REPORTS / "metrics.json").read_text())
-        return sha256_of([metrics["categories"], metrics["mean"]])
-    return ""
 
 
 class Trial:
@@ -310,13 +257,12 @@ def table(records: list[dict[str, Any]]) -> str:
         ["stage", *(f"{store}: {name}" for store in stores for name in OUTCOMES)],
         ["---"] * (1 + len(OUTCOMES) * len(stores)),
     ]
-    for stages in (*((stage.name,) for stage in STAGES), ("retraining",), None):
-        row = ["all" if stages is None else stages[0]]
+    for stage in (*(one.name for one in STAGES), "retraining", "all"):
+        row = [stage]
         for store in stores:
-            hits = [one for one in records if one["hit"] and one["store"] == store
-                    and (stages is None or one["stage"] in stages)]  # fmt: skip
-            found = Counter(outcome(one) for one in hits)
-            row += [str(len(hits)), *(str(found[name]) for name in OUTCOMES[1:])]
+            hits = [one for one in records if one.get("hit") and one["store"] == store]
+            found = Counter(outcome(one) for one in hits if stage in ("all", one["stage"]))
+            row += [str(found.total()), *(str(found[name]) for name in OUTCOMES[1:])]
         rows.append(row)
     text = [f"| {' | '.join(row)} |" for row in rows]
     said = Counter(f"{one['stage']} said: {one['said']}" for one in records if one["said"])
