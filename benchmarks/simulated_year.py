@@ -68,8 +68,8 @@ def cron_line(clone: Path, uri: str) -> str:
 class Year:
     """The desk, two machines, and the servers."""
 
-    def __init__(self, home: Path, seed: int) -> None:
-        self.home, self.seed = home, seed
+    def __init__(self, home: Path, seed: int, kept: int) -> None:
+        self.home, self.seed, self.kept = home, seed, kept
         self.draw = random.Random(seed)  # noqa: S311 (no secret)
         self.running = ExitStack()
         begun = (home / "b").is_dir()
@@ -239,8 +239,10 @@ class Year:
         self.machines[0].check_registry()
 
     def filled(self, statement: str) -> str:
-        """With the places of this server in place of the text's."""
+        """With the places of this server, and with as much kept as is asked for."""
         given = {
+            '"decodiff-elpv", 10': f'"{MODEL}", {self.kept}',
+            "--num 20": f"--num {2 * self.kept}",
             "postgresql+psycopg:///mlflow?host=/srv/mlflow/socket":
                 f"postgresql+psycopg:///mlflow?host={self.home}/server/socket",
             "/srv/mlflow/artifacts": f"{self.home}/server/artifacts",
@@ -265,6 +267,7 @@ def main() -> int:
     parser.add_argument("--weeks", type=int, default=52)
     parser.add_argument("--minutes", type=float, default=600, help="no week begins after these")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kept", type=int, default=10, help="versions the clean-up leaves")
     parser.add_argument("--results", type=Path, default=Path("year.jsonl"))
     parser.add_argument("--folder", type=Path, required=True, help="a short path")
     options = parser.parse_args()
@@ -274,7 +277,7 @@ def main() -> int:
     home.chmod(0o755)  # PostgreSQL's account enters it
     text = options.results.read_text() if options.results.is_file() else ""
     weeks = [json.loads(line) for line in text.splitlines()]
-    year = Year(home, options.seed)
+    year = Year(home, options.seed, options.kept)
     try:
         for number in range(len(weeks) + 1, options.weeks + 1):
             if time.monotonic() - began > 60 * options.minutes:
