@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from decodiff_pipeline.deco.device import prefer_compiled
 from decodiff_pipeline.errors import ModelError
-from decodiff_pipeline.training import loop
+from decodiff_pipeline.training import objective
 from decodiff_pipeline.training.state import TrainingState
 
 if TYPE_CHECKING:
@@ -63,9 +63,11 @@ def test_a_loss_that_is_no_number_is_found_before_it_is_saved(
     tiny_run: Callable[..., TrainingRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = tiny_run(log_every=6, checkpoint_every=4)
-    loss = loop.deviation_loss
+    loss = objective.deviation_loss
     monkeypatch.setattr(
-        loop, "deviation_loss", lambda *args: loss(*args) * (float("nan") ** (training.step == 4))
+        objective,
+        "deviation_loss",
+        lambda *args: loss(*args) * (float("nan") ** (training.step == 4)),
     )
     with pytest.raises(ModelError, match=r"loss is nan at step 5; .*is that of step 4"):
         training.run()

@@ -16,7 +16,7 @@ import torch
 
 from decodiff_pipeline.data.latent_cache import LatentCache, LatentMoments
 from decodiff_pipeline.errors import CheckpointError, ModelError
-from decodiff_pipeline.training import loop
+from decodiff_pipeline.training import objective
 from decodiff_pipeline.training.batches import LatentBatches
 from decodiff_pipeline.training.schedule import learning_rate
 from decodiff_pipeline.training.state import new_optimizers, trained_network
@@ -235,12 +235,12 @@ def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(
     tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = tiny_run()
-    loss = loop.deviation_loss
+    loss = objective.deviation_loss
 
     def breaking_loss(*args: Any) -> torch.Tensor:
         return loss(*args) * (math.nan if training.step == 5 else 1)
 
-    monkeypatch.setattr(loop, "deviation_loss", breaking_loss)
+    monkeypatch.setattr(objective, "deviation_loss", breaking_loss)
     with pytest.raises(ModelError, match=r"nan at step 6; .*checkpoints is that of step 4; lower"):
         training.run()
     latest = training.store.latest()

@@ -1,4 +1,4 @@
-"""The training loop: steps, validation, log, checkpoints, and where an interrupted run goes on."""
+"""The training loop: optimiser steps, validation, log, checkpoints, resuming."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from decodiff_pipeline.compute.group import ALONE, Group
 from decodiff_pipeline.deco.device import keep_freed_memory, to_device
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.errors import CheckpointError, ModelError
-from decodiff_pipeline.training.batches import Batch, Batches, BatchesAhead, generator
+from decodiff_pipeline.training.batches import Batch, Batches, BatchesAhead
 from decodiff_pipeline.training.budget import Budget, measured_budget, planned_budget
 from decodiff_pipeline.training.checkpoints import (
     Checkpoint,
@@ -30,13 +30,11 @@ from decodiff_pipeline.training.identity import (
     warn_of_interruption,
     warn_of_other_machine,
 )
-from decodiff_pipeline.training.objective import deviation_loss
-from decodiff_pipeline.training.schedule import learning_rate
+from decodiff_pipeline.training.objective import accumulate_gradients
+from decodiff_pipeline.training.schedule import scheduled_rate
 from decodiff_pipeline.training.state import TrainingState, load_average
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from decodiff_pipeline.deco.unet import DeCoDiffUNet
     from decodiff_pipeline.training.config import TrainingConfig
     from decodiff_pipeline.training.validation import Validation
@@ -46,16 +44,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class TrainingRun:
-    """A network being trained. :meth:`run` trains it to the end, wherever it stands.
+    """Trains a network, or resumes its training.
 
     Attributes:
         unet: The network with its initial weights; it is trained in place.
-        validation: What measures it while it trains; may have nothing to measure.
-        identity: What decides the outcome; a checkpoint with another identity is not resumed.
-        start: Where the training started, as
-            :func:`~decodiff_pipeline.training.initial_weights.initialise_weights` says.
-        group: Processes that train together; each makes a run of its own, and the first of them
-            keeps the files and the log.
+        validation: Measures the network on val images; may have none.
+        identity: Everything that determines the result. A checkpoint is resumed only if its
+            identity is the same.
+        start: Record of the initial weights, as
+            :func:`~decodiff_pipeline.training.initial_weights.initialise_weights` returns it.
+        group: The processes that train together. Each has its own run; the first one writes the
+            checkpoints and the log.
     """
 
     unet: DeCoDiffUNet
@@ -70,7 +69,7 @@ class TrainingRun:
 
     def __post_init__(self) -> None:
         per_epoch = math.ceil(len(self.batches) / self.config.accumulation)
-        # With a length in minutes not known before a measurement.
+        # 0 with `max_minutes`, until the duration of a step is measured.
         self.total = self.config.steps or (self.config.epochs or 0) * per_epoch
         self.step = 0
         self.finished = False
@@ -85,16 +84,17 @@ class TrainingRun:
         """Train from the newest checkpoint, or from the initial weights, to the last step.
 
         Args:
-            threads: Of the processor, where ``training.threads`` does not say.
+            threads: CPU threads, where ``training.threads`` is not set.
 
         Returns:
-            The network with the averaged weights: the last or the best, as configured.
+            The network with the averaged (EMA) weights of the last or the best step, as
+            ``training.weights`` says.
 
         Raises:
             CheckpointError: A checkpoint is damaged, cannot be written, or belongs to an
                 unfinished run with other parameters.
-            ConfigurationError: The run is to be watched by a figure that cannot be measured.
-            ModelError: The loss or the gradient is no longer a number.
+            ConfigurationError: ``training.monitor`` is needed and cannot be measured.
+            ModelError: The loss or the gradient norm is not finite.
         """
         if self.config.monitored:
             self.validation.require(self.config.monitor)
@@ -120,7 +120,7 @@ class TrainingRun:
             return self._result()
 
     def _resume_or_plan(self) -> None:
-        """Take the state of the newest checkpoint, or plan a new training."""
+        """Load the newest checkpoint, or plan a new training."""
         checkpoint = resumable(self.store, self.identity, self.config.resume)
         steps = self.group.gather(None if checkpoint is None else checkpoint.step)
         if len({*steps}) > 1:
@@ -142,13 +142,13 @@ class TrainingRun:
             self.file.restart(checkpoint.log if checkpoint is not None else [])
 
     def _measured(self) -> Budget:
-        """Measure some steps, and put the run back to its start."""
+        """Measure the duration of a step, then restore the initial state."""
         start = {name: tensor.clone() for name, tensor in self.state.tensors().items()}
         random = torch.get_rng_state()
         self.unet.train()
 
         def train_step(step: int) -> None:
-            self.accumulate(step)
+            self._accumulate(step)
             self.state.apply_gradients(rate=0.0).item()
 
         def save() -> None:
@@ -186,80 +186,47 @@ class TrainingRun:
         return self.step % every == 0 or self.step == self.total
 
     def _train_step(self) -> int:
-        """An optimiser step; returns the number of images. The loss is read later."""
-        loss, seen = self.accumulate(self.step)
-        norm = self.state.apply_gradients(self._rate())
+        """Take an optimiser step; returns the number of images. The loss is read later."""
+        loss, count = self._accumulate(self.step)
+        norm = self.state.apply_gradients(scheduled_rate(self.step, self.total, self.config))
         self.unread.append(torch.stack([loss, norm.to(loss.dtype)]))
-        return seen
+        return count
+
+    def _accumulate(self, step: int) -> tuple[torch.Tensor, int]:
+        numbers = range(step * self.config.accumulation, (step + 1) * self.config.accumulation)
+        batches = ((number, self._prepared(self.ahead.batch(number))) for number in numbers)
+        return accumulate_gradients(self.state, self.scheduler, batches, self.config)
 
     def _read_losses(self) -> None:
-        """Take losses and gradients' norms of the steps since the last time from the device.
+        """Copy the losses and gradient norms of the steps since the last call from the device.
 
         Raises:
-            ModelError: One is no number.
+            ModelError: A value is not finite.
         """
         shares = self.group.gather(torch.stack(self.unread).tolist())
         self.unread.clear()
-        for step, found in enumerate(zip(*shares, strict=True), self.step + 1 - len(shares[0])):
-            loss, norm = sum(share for share, _ in found), found[0][1]
+        for step, parts in enumerate(zip(*shares, strict=True), self.step + 1 - len(shares[0])):
+            loss, norm = sum(share for share, _ in parts), parts[0][1]
             for name, value in (("loss", loss), ("gradient's norm", norm)):
                 if not math.isfinite(value):
                     raise self._diverged(name, value, step)
             self.pending.append(loss)
 
     def _diverged(self, name: str, value: float, step: int) -> ModelError:
-        good = self._newest()
-        kept = f"the last good checkpoint in {self.store.path} is that of step {good}"
+        newest = self._newest()
+        last = f"the last good checkpoint in {self.store.path} is that of step {newest}"
         return ModelError(
             f"the {name} is {value} at step {step}; "
-            f"{kept if good else 'there is no checkpoint yet'}; lower training.learning_rate "
+            f"{last if newest else 'there is no checkpoint yet'}; lower training.learning_rate "
             f"(now {self.config.learning_rate}) and set training.resume to never"
         )
 
     def _newest(self) -> int:
-        """The step of this training's newest checkpoint, 0 without one."""
+        """Step of this training's newest checkpoint, 0 without one."""
         return max({*self.store.steps()} - {*self.obsolete}, default=0)
 
-    def _rate(self) -> float:
-        return learning_rate(
-            self.step,
-            self.total,
-            peak=self.config.learning_rate,
-            warmup_steps=math.ceil(self.config.warmup * self.total),
-            final=self.config.final_learning_rate,
-            cosine_length=self.config.cosine_length,
-        )
-
-    def accumulate(self, step: int) -> tuple[torch.Tensor, int]:
-        """Gradients of a step's batches.
-
-        Returns:
-            What this process adds to the mean loss, float64 (), and the number of images.
-        """
-        mean, seen = torch.zeros((), dtype=self.state.loss_dtype, device=self.state.device), 0
-        for part in range(self.config.accumulation):
-            number = step * self.config.accumulation + part
-            random = generator("corruption", self.config.seed, number)
-            batch = self._prepared(self.ahead.batch(number))
-            loss = self._batch_loss(batch, random, last=part == self.config.accumulation - 1)
-            mean += loss / self.config.accumulation
-            seen += len(batch.latents)
-        return mean, seen
-
-    def _batch_loss(self, batch: Batch, random: torch.Generator, *, last: bool) -> torch.Tensor:
-        # Dropout draws from torch's global generator, on whatever device it runs. On the CPU each
-        # process draws for the whole batch.
-        own = 0 if self.state.device.type == "cpu" else self.group.rank
-        torch.manual_seed(random.initial_seed() + own)
-
-        def loss_of(network: nn.Module, part: slice) -> torch.Tensor:
-            corruption = self.config.corruption
-            return deviation_loss(network, self.scheduler, batch, corruption, random, part)
-
-        return self.state.add_gradients(loss_of, len(batch.latents), last=last)
-
     def _log_row(self, speed: float) -> bool:
-        """Write a row where one is due; returns whether its validation is the best so far."""
+        """Write a log row if one is due; returns whether its validation is the best so far."""
         validating = self._due(self.config.validate_every)
         if not (validating or self._due(self.config.log_every)):
             return False
@@ -276,11 +243,15 @@ class TrainingRun:
         if self.group.first:
             self.file.append(row)
         monitor = self.config.monitor
-        watched = validating and self.config.monitored
-        return watched and self.best.update(monitor, self.step, row[monitor])
+        monitored = validating and self.config.monitored
+        return monitored and self.best.update(monitor, self.step, row[monitor])
 
     def validate(self) -> dict[str, float]:
-        """Measure the moving average of the weights on val images."""
+        """Measure the network with its averaged (EMA) weights on val images.
+
+        Raises:
+            ModelError: A value is not finite.
+        """
         with self.state.averaged(), self.state.autocast():
             measured = self.group.broadcast(
                 self.validation.measure(self.unet, self.scheduler, self._prepared, self.group)

@@ -3,6 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from decodiff_pipeline.training.config import TrainingConfig
+
+
+def scheduled_rate(step: int, total: int, config: TrainingConfig) -> float:
+    """:func:`learning_rate` with the parameters of a training."""
+    return learning_rate(
+        step,
+        total,
+        peak=config.learning_rate,
+        warmup_steps=math.ceil(config.warmup * total),
+        final=config.final_learning_rate,
+        cosine_length=config.cosine_length,
+    )
 
 
 def learning_rate(
@@ -14,18 +30,15 @@ def learning_rate(
     final: float = 0.0,
     cosine_length: float = 1.0,
 ) -> float:
-    """Linear warm-up, then a half cosine over the real length of the run or a multiple of it.
+    """Linear warm-up, then a half cosine.
 
     Args:
         step: Optimiser steps done so far, 0…total-1.
-        warmup_steps: Steps over which the rate rises; the first step already trains.
+        warmup_steps: Steps of the warm-up; the rate of step 0 is above 0.
         final: Rate at the end of the cosine, as a share of the peak.
-        cosine_length: Where the cosine ends, in lengths of the run, at least 1. The released
-            code's 1.5 leaves the last step at (1 + cos(2π/3))/2 = 25 % of the peak, and a little
-            above that with a warm-up.
-
-    Returns:
-        The rate for this step.
+        cosine_length: Length of the cosine as a multiple of the run's, at least 1. The released
+            code's 1.5 ends the run at (1 + cos(2π/3))/2 = 25 % of the peak, and a little above
+            that with a warm-up.
     """
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
