@@ -262,7 +262,7 @@ def test_what_decides_a_result_and_a_network_is_in_their_names(data: AblationDat
         ),
         ({"scoring": {"num_inference_steps": 6}}, r"'x': scoring.num_inference_steps is 6"),
         ({"training": {"init_from": "no.pt"}}, r"init_from is no\.pt, where there is nothing"),
-        ({"training": {"init_from": "champion"}}, r"init_from is champion, which moves"),
+        ({"training": {"init_from": "champion"}}, r"init_from is champion, which can change"),
     ],
 )
 def test_a_wrong_variant_is_named_before_anything_is_trained(

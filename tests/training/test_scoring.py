@@ -203,7 +203,7 @@ def test_what_lies_outside_of_a_region_has_no_part_in_the_fit(
 ) -> None:
     drawn_masks = []
     monkeypatch.setattr(
-        "decodiff_pipeline.training.scoring_fit._chosen",
+        "decodiff_pipeline.training.scoring_fit._fit_on_defects",
         lambda given, drawn, *_: drawn_masks.append(drawn) or (given, {}),
     )
     rows, images = manifest().assign(width=50, height=40), Photographs()

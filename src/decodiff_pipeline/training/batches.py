@@ -1,4 +1,4 @@
-"""Which latents a step sees, as a function of (seed, epoch, step) and of nothing else."""
+"""Batches of latents. Each is a function of the seed and its number alone, for exact resuming."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def generator(*identity: object) -> torch.Generator:
-    """A CPU generator whose stream is decided by the given values alone."""
+    """A CPU generator, seeded by a hash of the given values."""
     digest = hashlib.sha256(repr(identity).encode()).digest()
-    # 63 bits: torch refuses seeds beyond the range of a signed 64-bit number.
+    # 63 bits: torch's seeds are signed 64-bit integers.
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 class Batch(NamedTuple):
-    """Some latents with their categories.
+    """Latents and their categories.
 
     Attributes:
         latents: z, float32 (B, C, h, w).
@@ -38,18 +38,18 @@ class Batch(NamedTuple):
 
 
 class Batches(ABC):
-    """Batches of latents: N images an epoch, each of them once where nothing is balanced.
+    """Batches of latents, N images an epoch; each image once if ``category_balance`` is 0.
 
     Args:
         category_ids: One per image, N in all.
         batch_size: Images per batch; the last batch of an epoch may be smaller.
-        seed: Source of order, views and posterior samples.
-        sample_posterior: Draw from the posterior where there is one, else take its mean.
+        seed: Seed of the order, the views and the posterior samples.
+        sample_posterior: Draw from the posterior if there is one, else take its mean.
         category_balance: b in [0, 1]: a category of n images is drawn in proportion to n^(1-b),
-            with replacement where b is not 0.
+            with replacement if b is not 0.
     """
 
-    in_threads = False  # whether a thread may make them
+    in_threads = False  # whether a batch can be made in a thread
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Batches(ABC):
 
     def batch(self, number: int) -> Batch:
         """Batch ``number`` of the run, counted from 0 over all epochs."""
-        images, moments = self._drawn(number)
+        images, moments = self._encoded(number)
         latents = moments.mean
         if self.sample_posterior and moments.std.shape[1]:
             noise = torch.randn(latents.shape, generator=generator("posterior", self.seed, number))
@@ -80,15 +80,15 @@ class Batches(ABC):
         return Batch(latents, self.category_ids[images])
 
     def identity(self) -> dict[str, Any]:
-        """What decides the latents beyond the images and the training's parameters: JSON values."""
+        """What else determines the latents, beside images and parameters, as JSON values."""
         return {}
 
     @abstractmethod
-    def _drawn(self, number: int) -> tuple[torch.Tensor, LatentMoments]:
-        """Positions of a batch's images, and the moments of one view of each."""
+    def _encoded(self, number: int) -> tuple[torch.Tensor, LatentMoments]:
+        """Indices of a batch's images, int64 (B,), and the moments of one view of each."""
 
     def _order(self, epoch: int) -> tuple[torch.Tensor, torch.Generator]:
-        """The images of an epoch in their order, and the generator for what is drawn next."""
+        """Indices of an epoch's images, int64 (N,), and the generator for further draws."""
         random = generator("epoch", self.seed, epoch)
         if not self.category_balance:
             return torch.randperm(len(self.category_ids), generator=random), random
@@ -97,16 +97,16 @@ class Batches(ABC):
         return weights.multinomial(len(weights), replacement=True, generator=random), random
 
     def _slice(self, number: int) -> tuple[int, slice]:
-        """Epoch of a batch, and its place in the epoch's order."""
+        """Epoch of a batch, and its slice of the epoch's order."""
         epoch, position = divmod(number, len(self))
         return epoch, slice(position * self.batch_size, (position + 1) * self.batch_size)
 
 
 class LatentBatches(Batches):
-    """Batches over cached latents, a view drawn for every image and epoch.
+    """Batches of cached latents; one of the views of each image is drawn in each epoch.
 
     Args:
-        reader: Latents, ``views`` in a row for each image.
+        reader: Latents, ``views`` consecutive ones for each image.
     """
 
     in_threads = True
@@ -132,19 +132,19 @@ class LatentBatches(Batches):
         self.reader = reader
         self.views = views
 
-    def _drawn(self, number: int) -> tuple[torch.Tensor, LatentMoments]:
-        epoch, chosen = self._slice(number)
+    def _encoded(self, number: int) -> tuple[torch.Tensor, LatentMoments]:
+        epoch, part = self._slice(number)
         images, random = self._order(epoch)
         views = torch.randint(self.views, (len(images),), generator=random)
-        rows = images[chosen] * self.views + views[chosen]
-        return images[chosen], self.reader.moments(rows.tolist())
+        rows = images[part] * self.views + views[part]
+        return images[part], self.reader.moments(rows.tolist())
 
 
 class BatchesAhead:
-    """Batches on a device, the next one made in a thread while the device computes.
+    """Batches on a device; a thread makes the next one while the device computes.
 
     Args:
-        threaded: Whether a thread is wanted, where it may make these batches.
+        threaded: Whether to use a thread, if the batches can be made in one.
     """
 
     def __init__(self, batches: Batches, device: torch.device, threaded: bool) -> None:
@@ -154,12 +154,12 @@ class BatchesAhead:
         self._next: dict[int, Future[Batch]] = {}
 
     def batch(self, number: int) -> Batch:
-        """As :meth:`Batches.batch`; batches are expected to be asked for in their order."""
+        """As :meth:`Batches.batch`; fast if batches are requested in order."""
         if not self._threaded:
             return self._make(number)
-        found = self._next.pop(number, None) or self._pool.submit(self._make, number)
+        future = self._next.pop(number, None) or self._pool.submit(self._make, number)
         self._next = {number + 1: self._pool.submit(self._make, number + 1)}
-        return found.result()
+        return future.result()
 
     def _make(self, number: int) -> Batch:
-        return Batch(*(to_device(each, self._device) for each in self._batches.batch(number)))
+        return Batch(*(to_device(tensor, self._device) for tensor in self._batches.batch(number)))

@@ -1,4 +1,4 @@
-"""A length in minutes, turned into a number of steps once and for all."""
+"""Converts ``training.max_minutes`` into a number of steps, by measuring the duration of a step."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FILE = "budget.json"
-WARM_UP = 2  # steps that are not counted: the first ones set up what later ones find
-MIN_STEPS, MAX_STEPS = 3, 50
-SHARE = 0.02  # of the minutes go into measuring steps, if that is enough for MIN_STEPS
+WARM_UP = 2  # steps that are not timed, since the first ones are slower
+MIN_STEPS, MAX_STEPS = 3, 50  # steps that are timed
+SHARE = 0.02  # of `max_minutes` is spent on timing, or as much as `MIN_STEPS` take
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long the parts of a training take, and how many steps that makes."""
+    """Number of optimiser steps that fit into ``max_minutes``, and the measured durations."""
 
-    steps: int  # optimiser steps that fit into the minutes, at least 1
-    max_minutes: float  # the minutes
+    steps: int  # at least 1
+    max_minutes: float
     seconds_per_step: float  # median over ``measured_steps``
-    seconds_per_validation: float  # of one validation; 0 where there is none
-    seconds_per_save: float  # of writing one checkpoint
-    measured_steps: int  # steps measured
+    seconds_per_validation: float  # 0 without validation
+    seconds_per_save: float  # duration of writing a checkpoint
+    measured_steps: int
 
 
 def planned_budget(
@@ -48,22 +48,28 @@ def planned_budget(
     group: Group,
     measure: Callable[[], Budget],
 ) -> Budget:
-    """The budget of a run, measured unless an earlier start of it has done so.
+    """The stored budget of a run; measured and stored if there is none.
 
     Raises:
-        CheckpointError: What was measured before is damaged, or the folder cannot be written to.
+        CheckpointError: The stored budget is damaged, or the folder cannot be written.
     """
     stored = None
     if group.first and config.resume != "never":
-        stored = stored_budget(store.path, identity)
+        stored = _stored(store.path, identity)
     content = group.broadcast(None if stored is None else asdict(stored))
     if content is not None:
         budget = Budget(**content)
     else:
         budget = measure()
         if group.first:
-            store_budget(store.path, budget, identity)
-    _describe(budget, config)
+            _store(store.path, budget, identity)
+    logger.info(
+        "%g minutes are %d steps: %.3g s a step (median of %d), %.3g s a validation every %d "
+        "steps, %.3g s a checkpoint every %d",
+        *(budget.max_minutes, budget.steps, budget.seconds_per_step, budget.measured_steps),
+        *(budget.seconds_per_validation, config.validate_every),
+        *(budget.seconds_per_save, config.checkpoint_every),
+    )
     return budget
 
 
@@ -75,10 +81,9 @@ def measured_budget(
     save: Callable[[], object],
     group: Group = ALONE,
 ) -> Budget:
-    """Take some real steps, one validation and one save, and plan the run by them.
+    """Time some optimiser steps, a validation and a save.
 
-    What the measurement changes is for the caller to put back. All processes of a group go by the
-    clock of the first.
+    The caller restores what they change. All processes of a group use the times of the first.
     """
 
     def timed(work: Callable[[], object]) -> float:
@@ -94,10 +99,10 @@ def measured_budget(
     ):
         durations.append(timed(lambda: train_step(WARM_UP + len(durations))))
     step, validation, saving = median(durations), timed(validate), timed(save)
-    # A watched run saves at every validation that is a new best; all of them are reckoned with.
+    # A monitored run saves at each new best validation; at worst, at each validation.
     saves = 1 / config.checkpoint_every + (1 / config.validate_every if config.monitored else 0)
     average = step + validation / config.validate_every + saving * saves
-    # Besides those due at their intervals, the last step validates and saves as well.
+    # The last step validates and saves in any case.
     left = seconds - group.broadcast(time.perf_counter() - started) - validation - saving
     return Budget(
         steps=max(1, int(left / average)),
@@ -109,12 +114,8 @@ def measured_budget(
     )
 
 
-def stored_budget(folder: Path, identity: dict[str, Any]) -> Budget | None:
-    """The budget that an earlier start of the same run has measured, or None.
-
-    Raises:
-        CheckpointError: The file is damaged.
-    """
+def _stored(folder: Path, identity: dict[str, Any]) -> Budget | None:
+    """The budget of a run with this identity, if one is stored."""
     file = folder / FILE
     if not file.is_file():
         return None
@@ -128,34 +129,13 @@ def stored_budget(folder: Path, identity: dict[str, Any]) -> Budget | None:
         raise CheckpointError(msg) from error
 
 
-def store_budget(folder: Path, budget: Budget, identity: dict[str, Any]) -> None:
-    """Keep a budget for later starts of the same run.
-
-    Raises:
-        CheckpointError: The file system refuses.
-    """
+def _store(folder: Path, budget: Budget, identity: dict[str, Any]) -> None:
     try:
         with replacing(folder / FILE) as temporary:
             temporary.write_text(json.dumps({**asdict(budget), "identity": identity}, indent=1))
     except OSError as error:
         msg = f"{folder / FILE} cannot be written ({error}); free some space and start again"
         raise CheckpointError(msg) from error
-
-
-def _describe(budget: Budget, config: TrainingConfig) -> None:
-    """Say in the log what was measured and what follows from it."""
-    logger.info(
-        "%g minutes are %d steps: %.3g s a step (median of %d), %.3g s a validation every %d "
-        "steps, %.3g s a checkpoint every %d",
-        budget.max_minutes,
-        budget.steps,
-        budget.seconds_per_step,
-        budget.measured_steps,
-        budget.seconds_per_validation,
-        config.validate_every,
-        budget.seconds_per_save,
-        config.checkpoint_every,
-    )
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -1,4 +1,4 @@
-"""The served model as a training sees it; who looks it up is no business of training."""
+"""The champion, that is, the served model version, as a source of initial weights."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Champion:
-    """A copy of the version that is served."""
+    """A local copy of the served version."""
 
-    model: str  # its name in the registry
-    version: str  # its number
-    sha256: str  # of the pipeline's files as they were registered
-    folder: Path  # the pipeline, with these files
+    model: str  # name in the registry
+    version: str
+    sha256: str  # digest of the pipeline's files, as registered
+    folder: Path  # the pipeline
 
 
 class Champions(Protocol):
-    """Where the champion is looked up; see `datasets.champion`."""
+    """Looks up the champion; implemented by `datasets.champion`."""
 
     model: str
 
     def fetch(self) -> Champion | None:
-        """The champion, or ``None`` where there is none yet."""
+        """The champion; ``None`` if there is none yet."""

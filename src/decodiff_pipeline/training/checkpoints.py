@@ -1,4 +1,4 @@
-"""The state of a training run on disk, so that an interrupted run can go on; and its log."""
+"""Checkpoints and the training log on disk."""
 
 from __future__ import annotations
 
@@ -29,19 +29,17 @@ LOWER_IS_BETTER = {"held_out_loss"}
 
 @dataclass
 class Selection:
-    """The best validation of a run. All of it is part of a checkpoint."""
+    """The best validation of a run; part of a checkpoint."""
 
-    # optimiser steps done at the best validation; None before the first one
-    step: int | None = None
-    value: float | None = None  # what was measured there
-    waited: int = 0  # validations since
+    step: int | None = None  # optimiser step; None before the first validation
+    value: float | None = None  # the monitored metric
+    waited: int = 0  # validations since then
 
     def update(self, monitor: str, step: int, value: float) -> bool:
-        """Take note of a validation.
+        """Record a validation.
 
         Returns:
-            Whether it is the best so far; a draw is not.
-
+            Whether it is better than all before; an equal value is not.
         """
         sign = -1 if monitor in LOWER_IS_BETTER else 1
         if self.value is not None and sign * value <= sign * self.value:
@@ -52,25 +50,18 @@ class Selection:
 
 
 class Checkpoint(NamedTuple):
-    """State of a run after some step."""
+    """State of a run after an optimiser step. Earlier versions wrote no fields with defaults."""
 
     step: int  # optimiser steps done
-    # weights, their moving average and the optimiser's moments, by name
-    tensors: dict[str, torch.Tensor]
-    # what decides the outcome of the run; a run with another one must not resume
-    identity: dict[str, Any]
+    tensors: dict[str, torch.Tensor]  # weights, averaged weights, optimiser moments, by name
+    identity: dict[str, Any]  # everything that determines the result
     log: list[dict[str, Any]]  # rows of the training log up to this step
     pending: list[float]  # losses of the steps since the last row
     finished: bool  # whether this is the last step
-    total: int | None = None  # planned length in steps; None in checkpoints of earlier versions
-    # step and value of the best validation and the number of validations since, where they are
-    # watched; see :class:`decodiff_pipeline.training.checkpoints.Selection`
-    best: dict[str, Any] | None = None
-    # where the run started, as ``training.initial_weights`` says; None in checkpoints of earlier
-    # versions
-    start: dict[str, Any] | None = None
-    # how many trained it up to this step; None in checkpoints of earlier versions
-    processes: int | None = None
+    total: int | None = None  # planned length in steps
+    best: dict[str, Any] | None = None  # fields of `Selection`; None if nothing is monitored
+    start: dict[str, Any] | None = None  # record of the initial weights
+    processes: int | None = None  # number of processes that trained together
 
 
 class CheckpointStore:
@@ -83,10 +74,10 @@ class CheckpointStore:
         """Write a checkpoint, then remove all but the newest ones and the best.
 
         Args:
-            obsolete: Steps of an earlier run, which this checkpoint takes the place of.
+            obsolete: Steps of an earlier run, whose checkpoints are removed.
 
         Raises:
-            CheckpointError: The file system refuses; earlier checkpoints are untouched.
+            CheckpointError: The checkpoint cannot be written; earlier ones are kept.
         """
         from safetensors.torch import save_file
 
@@ -109,11 +100,11 @@ class CheckpointStore:
         self._remove(step for step in self.steps()[:-keep] if step != best)
 
     def steps(self) -> list[int]:
-        """Steps that have a complete checkpoint, in rising order."""
+        """Steps with a complete checkpoint, ascending."""
         return sorted(int(file.stem.split("-")[1]) for file in self.path.glob("checkpoint-*.json"))
 
     def latest(self, *, tensors: bool = True) -> Checkpoint | None:
-        """The newest checkpoint, or None where there is none.
+        """The newest checkpoint, or None.
 
         Raises:
             CheckpointError: It is damaged.
@@ -134,7 +125,7 @@ class CheckpointStore:
         """The checkpoint of the best validation.
 
         Raises:
-            CheckpointError: It is missing or damaged, or the run did not watch its validations.
+            CheckpointError: It is missing or damaged, or the run kept no best checkpoint.
         """
         cure = "train again with --params training.weights=best,training.resume=never"
         if latest.best is None or latest.best["step"] is None:
@@ -149,10 +140,10 @@ class CheckpointStore:
             ) from error
 
     def dry_run(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Write tensors as :meth:`save` does, and remove them again.
+        """Write tensors as :meth:`save` does, then remove them.
 
         Raises:
-            CheckpointError: The file system refuses.
+            CheckpointError: They cannot be written.
         """
         from safetensors.torch import save_file
 
@@ -168,7 +159,7 @@ class CheckpointStore:
             scratch.unlink(missing_ok=True)
 
     def load(self, step: int, *, tensors: bool = True) -> Checkpoint:
-        """The checkpoint after some step, with or without its tensors.
+        """The checkpoint of a step, with or without its tensors.
 
         Raises:
             OSError, ValueError: It is missing or damaged.
@@ -186,10 +177,10 @@ class CheckpointStore:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs out of this folder, until the block or this process ends.
+        """Lock the folder, until the block or this process ends.
 
         Raises:
-            CheckpointError: Another run is training here.
+            CheckpointError: Another run holds the lock.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         folder = os.open(self.path, os.O_RDONLY)
@@ -197,15 +188,15 @@ class CheckpointStore:
             with suppress(OSError):  # a shared file system may have no locks
                 if not filelock.lock_descriptor(folder, blocking=False):
                     raise CheckpointError(
-                        f"another run is training in {self.path}; wait for it, or stop it and "
-                        "give the same command again: it goes on where that one was"
+                        f"another run is training in {self.path}; wait for it to end, or stop it "
+                        "and run the same command again to resume it"
                     )
             yield
         finally:
             os.close(folder)
 
     def tidy(self) -> None:
-        """Remove what killed runs left half-written."""
+        """Remove the incomplete files of killed runs."""
         for file in (*self.path.glob(".*.tmp"), self.path / DRY_RUN):
             file.unlink(missing_ok=True)
         for weights in self.path.glob("checkpoint-*.safetensors"):
@@ -223,10 +214,10 @@ class CheckpointStore:
 
 
 class TrainingLog:
-    """Rows of a run's log, one JSON object a line.
+    """The log of a run: one JSON object per line.
 
-    The file may run ahead of the newest checkpoint; a resumed run begins by putting it back to
-    that checkpoint's rows, and then repeats the steps of the rows it has dropped.
+    The file may have rows after the newest checkpoint. A resumed run drops them and repeats their
+    steps.
     """
 
     def __init__(self, folder: Path, rows: list[dict[str, Any]]) -> None:
@@ -234,32 +225,32 @@ class TrainingLog:
         self.rows = rows
 
     def restart(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Start with these rows, whatever the file held before.
+        """Replace all rows.
 
         Raises:
-            CheckpointError: The file system refuses.
+            CheckpointError: The file cannot be written.
         """
         self.rows[:] = rows
         try:
             with replacing(self.path) as temporary:
                 temporary.write_text("".join(map(_line, rows)))
         except OSError as error:
-            raise self._refused(error) from error
+            raise self._not_written(error) from error
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add a row; it can be read from the file at once.
+        """Add a row and flush it to the file.
 
         Raises:
-            CheckpointError: The file system refuses.
+            CheckpointError: The file cannot be written.
         """
         self.rows.append(row)
         try:
             with self.path.open("a") as file:
                 file.write(_line(row))
         except OSError as error:
-            raise self._refused(error) from error
+            raise self._not_written(error) from error
 
-    def _refused(self, error: OSError) -> CheckpointError:
+    def _not_written(self, error: OSError) -> CheckpointError:
         msg = (
             f"training log {self.path} cannot be written ({error}); free some space and start "
             "again: the run goes on from its newest checkpoint"

@@ -10,67 +10,67 @@ from decodiff_pipeline.deco.config import CorruptionConfig
 from decodiff_pipeline.text import Text
 
 CHAMPION, SCRATCH = "champion", "scratch"
-# These say how to run, not what comes out; changing them does not change the training.
+# Parameters without influence on the result; a checkpoint can be resumed with other values.
 RUN_ONLY = {"resume", "checkpoint_every", "keep_checkpoints", "log_every", "progress_bar"}
-# Not part of the identity at their default, so that trainings begun before them stay the same.
+# Left out of the identity at their default, so that older checkpoints can be resumed.
 ADDED_LATER = {"optimizer", "category_balance"}
 
 
 class TrainingConfig(BaseModel):
-    """How the network is trained. The defaults are the paper's where the paper says.
+    """Parameters of the training. The defaults are the paper's, where it gives a value.
 
     Attributes:
         preset: Size of the network; ``L`` is the paper's.
         epochs: Length in passes over the training images. Exactly one of ``epochs``, ``steps``
             and ``max_minutes`` is given.
         steps: Length in optimiser steps.
-        max_minutes: Length in minutes: a short measurement before the first step turns it into a
-            number of steps, which is stored and stays, however fast the rest goes.
+        max_minutes: Length in minutes. The duration of a step is measured before the first one;
+            the number of steps that follows is stored and does not change afterwards.
         batch_size: Latents per forward pass.
         accumulation: Forward passes per optimiser step.
         optimizer: ``adamw`` as in the paper, or ``muon``: Muon for matrices and convolutions,
             AdamW for biases, normalisation and the category embedding, at the same learning rate.
         learning_rate: Peak learning rate.
-        warmup: Share of the steps over which the learning rate rises from 0.
-        final_learning_rate: Where the cosine ends, as a share of the peak.
-        cosine_length: Length of the half cosine as a multiple of the run's: 1 reaches its end, the
-            released code's 1.5 breaks off at a quarter of the peak.
+        warmup: Length of the linear warm-up of the learning rate, as a share of the steps.
+        final_learning_rate: Learning rate at the end of the cosine, as a share of the peak.
+        cosine_length: Length of the half cosine as a multiple of the run's. 1 ends at
+            ``final_learning_rate``; the released code's 1.5 ends at a quarter of the peak.
         weight_decay: Weight decay of the optimiser.
-        gradient_clip: Largest norm of the gradient; null for none.
-        ema_decay: Decay of the moving average of the weights, which is what gets evaluated.
+        gradient_clip: Largest norm of the gradient; null for no clipping.
+        ema_decay: Decay of the exponential moving average of the weights. The averaged weights
+            are the result of the training.
         dropout: Dropout in the residual blocks.
-        bfloat16: Train under bfloat16 autocast; ``auto`` where the processor or the GPU has it. An
-            interrupted run goes on under ``auto`` in what the machine has, with a warning where
-            it was begun in the other; an explicit value must be the checkpoint's.
-        standardise_latents: Give every channel of the latents mean 0 and standard deviation 1 over
-            the training images. The paper does not.
-        latents: ``cached`` trains on the views that the latent cache holds; ``on_the_fly`` encodes
-            a fresh view of every image in every epoch.
-        sample_posterior: Draw latents from the autoencoder's posterior, where it has one.
-        category_balance: How far small categories are drawn more often: a category of n images is
-            drawn in proportion to n^(1 - balance). 0 takes each image once an epoch, 1 all
+        bfloat16: Train under bfloat16 autocast; ``auto`` if the CPU or GPU supports it. With
+            ``auto`` an interrupted run resumes in the precision of the machine, with a warning if
+            it differs; an explicit value must be the checkpoint's.
+        standardise_latents: Standardise each latent channel to mean 0 and standard deviation 1
+            over the training images. The paper does not.
+        latents: ``cached`` trains on the views in the latent cache; ``on_the_fly`` encodes a new
+            view of every image in every epoch.
+        sample_posterior: Draw latents from the autoencoder's posterior, if it has one.
+        category_balance: Oversampling of small categories: a category of n images is drawn in
+            proportion to n^(1 - balance). 0 takes each image once an epoch, 1 draws all
             categories equally often.
         corruption: Masks and noise.
-        init_from: Weights to start from: ``scratch`` (or null) for random ones; ``champion`` for
-            those of the model that is served, where it is of the same kind; or a path to a
-            released ``.pt``, an LDM checkpoint, or a folder with one of this package's networks.
+        init_from: Initial weights: ``scratch`` (or null) for random ones; ``champion`` for those
+            of the served model, if its architecture is the same; or a path to a released ``.pt``,
+            an LDM checkpoint, or a folder with a network of this package.
         validate_every: Steps between validations.
-        patience: Validations without a better ``monitor`` after which training stops; null for
-            never.
-        monitor: Which figure of the validation decides what is better.
-        weights: Whether the ``last`` network is the result or the ``best`` by ``monitor``.
+        patience: Early stopping: number of validations without a better ``monitor``; null for no
+            early stopping.
+        monitor: Validation metric for early stopping and ``weights: best``.
+        weights: Which network is the result: the ``last``, or the ``best`` by ``monitor``.
         log_every: Steps between rows of the training log.
         checkpoint_every: Steps between checkpoints.
-        keep_checkpoints: How many of the newest checkpoints stay; with ``patience`` or ``weights:
-            best`` the best one stays as well.
-        threads: Threads of the processor; null for as many as torch takes. Small networks gain
-            little from a second one, and beside any other work the threads wait for each other:
-            ten times slower was measured.
-        resume: ``auto`` goes on where an interrupted run stopped, and refuses where that was
-            another training; ``if_same`` starts over there, for runs that nobody watches;
-            ``never`` always starts over.
+        keep_checkpoints: Number of newest checkpoints that are kept. The best one is kept as well
+            with ``patience`` or ``weights: best``.
+        threads: CPU threads; null for torch's default. Small networks gain little from a second
+            thread, and are up to ten times slower with it beside other work.
+        resume: If there is an unfinished run: ``auto`` resumes it, and fails if its parameters
+            differ; ``if_same`` starts over in that case, for unattended runs; ``never`` always
+            starts over.
         progress_bar: Show loss, speed and time left in the terminal.
-        seed: Source of the initial weights, the order of the data and the noise.
+        seed: Seed of the initial weights, the order of the data and the noise.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -127,13 +127,13 @@ class TrainingConfig(BaseModel):
 
     @property
     def monitored(self) -> bool:
-        """Whether the best network so far is kept."""
+        """Whether the best checkpoint is kept."""
         return self.patience is not None or self.weights == "best"
 
     def identity(self) -> dict[str, object]:
-        """Everything that decides the outcome, as JSON values.
+        """The parameters that determine the result, as JSON values.
 
-        Initial weights are left out: their content counts, not their path.
+        ``init_from`` is left out: the content of the weights counts, not their path.
         """
         fields = type(self).model_fields
         unchanged = {name for name in ADDED_LATER if getattr(self, name) == fields[name].default}

@@ -1,4 +1,4 @@
-"""What makes two trainings the same, and hence which checkpoint a run may go on from."""
+"""Decides whether a run can resume from a checkpoint: their identities must be equal."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.training.checkpoints import Checkpoint, CheckpointStore
 
-# Left to the machine, as ``bfloat16: auto`` is: what a checkpoint has is what was used so far.
-AUTO = "auto"
-# What a digest stands for, where its name does not say it.
-BEHIND = {
+AUTO = "auto"  # e.g. of ``bfloat16``: chosen by the machine; the checkpoint has the choice
+# What a digest is computed from.
+DIGEST_INPUTS = {
     "latents_sha256": " (of train images, preprocessing, autoencoder and latent_cache)",
     "validation_sha256": " (of val images and latent_cache.synthetic_defects)",
 }
@@ -26,19 +25,19 @@ logger = logging.getLogger(__name__)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between the identities of two runs.
+    """The differences between the identities of two runs.
 
-    A parameter that did not exist yet when a checkpoint was written had its present default. One
-    that is now ``auto`` is the machine's choice and differs from nothing.
+    A parameter that is missing in an older checkpoint counts as having today's default. A new
+    value of ``auto`` differs from no old one.
 
     Returns:
-        A phrase for each changed value, nested ones by their dotted name; empty for equal ones.
+        A phrase for each changed value, nested ones by their dotted name.
     """
     parameters = TrainingConfig.model_construct().model_dump(mode="json", exclude=RUN_ONLY)
     defaults = _flat({name: value for name, value in parameters.items() if name != "init_from"})
-    before, after = (defaults | _flat(json.loads(json.dumps(each))) for each in (old, new))
+    before, after = (defaults | _flat(json.loads(json.dumps(one))) for one in (old, new))
     return [
-        f"{name}{BEHIND.get(name, '')} was {before.get(name)} and is {after.get(name)}"
+        f"{name}{DIGEST_INPUTS.get(name, '')} was {before.get(name)} and is {after.get(name)}"
         for name in sorted({*before, *after})
         if after.get(name) not in (before.get(name), AUTO)
     ]
@@ -47,14 +46,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def resumable(
     store: CheckpointStore, identity: Mapping[str, Any], resume: str = AUTO
 ) -> Checkpoint | None:
-    """The newest checkpoint, if it belongs to the run that is to be started.
-
-    Returns:
-        None where there is no checkpoint to go on from.
+    """The newest checkpoint, if the run can resume from it; else None.
 
     Raises:
-        CheckpointError: The newest checkpoint is damaged; or it is of an unfinished run of another
-            kind, and ``resume`` is ``auto``.
+        CheckpointError: The newest checkpoint is damaged; or it belongs to an unfinished run with
+            other parameters, and ``resume`` is ``auto``.
     """
     checkpoint = None if resume == "never" else store.latest()
     if checkpoint is None:
@@ -67,12 +63,14 @@ def resumable(
             "the finished training here had other parameters (%s): starting a new one", changes
         )
         return None
-    found = f"{store.path} holds an unfinished run (step {checkpoint.step}) with other parameters"
+    unfinished = (
+        f"{store.path} holds an unfinished run (step {checkpoint.step}) with other parameters"
+    )
     if resume == "if_same":
-        logger.warning("%s: %s; starting over (training.resume is if_same)", found, changes)
+        logger.warning("%s: %s; starting over (training.resume is if_same)", unfinished, changes)
         return None
     raise CheckpointError(
-        f"{found}: {changes}; put them back to go on, or start over with "
+        f"{unfinished}: {changes}; put them back to resume it, or start over with "
         "--params training.resume=never"
     )
 
@@ -80,23 +78,23 @@ def resumable(
 def warn_of_other_machine(
     checkpoint: Checkpoint, precision: Mapping[str, Any], processes: int
 ) -> None:
-    """Say so where a run goes on in another precision, or by more or fewer processes."""
+    """Log that a run resumes in another precision or with another number of processes."""
     old, before = checkpoint.identity, checkpoint.processes or 1
     if before != processes:
         logger.info(
-            "the training was begun with compute.processes=%d and goes on with %d: equal "
-            "to rounding, not bit for bit", before, processes,
+            "the training was begun with compute.processes=%d and goes on with %d; results are "
+            "equal up to rounding, not bit for bit", before, processes,
         )  # fmt: skip
     for name, value in precision.items():
         if name in old and old[name] != value:
             logger.warning(
-                "%s was %s when the run began and is %s on this machine: it goes on, but not bit "
-                "for bit as it would have there", name, old[name], value,
+                "%s was %s when the run began and is %s on this machine; the run goes on, but its "
+                "results are not equal bit for bit", name, old[name], value,
             )  # fmt: skip
 
 
 def warn_of_interruption(newest: int, config: TrainingConfig, where: str = "") -> None:
-    """Say how a training goes on that was stopped from outside."""
+    """Log how to resume an interrupted training."""
     logger.warning(
         "training was interrupted%s; the same command goes on from step %d, the newest checkpoint "
         "(training.checkpoint_every is %d)", where, newest, config.checkpoint_every,

@@ -1,4 +1,4 @@
-"""The weights that a training starts from: random ones, those in a file, or the champion's."""
+"""The initial weights of a training: random, from a file, or the champion's."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STATISTICS = ("latent_mean", "latent_std")
-# What of a run's identity follows from where it started.
-STARTED = ("init_from_sha256", "channel_statistics")
-NAMED = 20  # names that a line of the log has room for
+# The part of a run's identity that depends on its initial weights.
+START_KEYS = ("init_from_sha256", "channel_statistics")
+MAX_NAMES = 20  # tensor names in a log line
 
-Start = tuple[dict[str, Any], dict[str, Any]]
+Start = tuple[dict[str, Any], dict[str, Any]]  # additions to the identity; record of the start
 
 
 def initialise_weights(
@@ -53,22 +53,22 @@ def initialise_weights(
     champions: Champions | None,
     autoencoder: AutoencoderConfig,
 ) -> Start:
-    """Give a new network its initial weights, as ``config.init_from`` asks.
+    """Set the initial weights of a network, as ``config.init_from`` says.
 
-    From the champion, a training is the same whichever version was the champion when it started:
-    its own result may be by now, and must not be a reason to train once more.
+    A finished training that started from an earlier champion is not repeated when its own result
+    has become the champion.
 
     Args:
-        unet: The network, with random weights and in the unit of the training latents.
-        identity: What else decides the outcome of the run.
+        unet: The network, with random weights and with the channel statistics of the latents.
+        identity: The rest of the run's identity.
 
     Returns:
-        What the start adds to the identity, and a record of it: ``kind`` (``scratch``, ``file``
-        or ``champion``) and what that was.
+        The additions to the identity, and a record of the start: ``kind`` (``scratch``, ``file``
+        or ``champion``) and the source of the weights.
 
     Raises:
-        ConfigurationError: There is nothing at ``training.init_from``, or no champion to be had
-            in this place.
+        ConfigurationError: ``training.init_from`` does not exist, or is ``champion`` where
+            champions are not looked up.
         ModelError: The weights cannot be read, or those of a file do not fit; MLflow does not
             answer.
     """
@@ -80,26 +80,26 @@ def initialise_weights(
     if champions is None:
         msg = "training.init_from is champion, which is not looked up here; give a path, or scratch"
         raise ConfigurationError(msg)
-    stored = None if config.resume == "never" else _otherwise_the_same(store, identity)
+    stored = None if config.resume == "never" else _same_but_for_start(store, identity)
     if stored is not None and (stored.start or {}).get("init_from") == CHAMPION:
-        return _as_before(unet, stored)
+        return _stored_start(unet, stored)
     champion = champions.fetch()
     if stored is not None and champion is not None and _is_result(champion, store, stored):
         logger.info("the champion, version %s of %s, is the result of the training here",
                     champion.version, champion.model)  # fmt: skip
-        return _as_before(unet, stored)
+        return _stored_start(unet, stored)
     return _from_champion(unet, champion, champions.model, config, autoencoder)
 
 
 def check_initial_weights(
     config: TrainingConfig, champions: Champions | None, autoencoder: AutoencoderConfig
 ) -> None:
-    """Look for the weights to start from before anything else is done.
+    """Check, before any other work, that the initial weights can be used.
 
     Raises:
-        ConfigurationError: There is nothing at ``training.init_from``.
-        ModelError: MLflow does not answer or its files are not the registered ones; the file
-            at ``training.init_from`` is of another network.
+        ConfigurationError: ``training.init_from`` does not exist.
+        ModelError: MLflow does not answer, or its files are not the registered ones; or
+            ``training.init_from`` is a network with another architecture.
     """
     if config.init_from is None:
         return
@@ -126,14 +126,14 @@ def incompatibilities(
     autoencoder: AutoencoderConfig | None,
     latent_shape: Sequence[int] | None = None,
 ) -> list[str]:
-    """Why a training cannot go on from the weights of a saved model.
+    """The reasons why a training cannot start from the weights of a saved model.
 
     Args:
-        autoencoder: Which autoencoder makes its latents; ``None`` is not compared.
-        latent_shape: Channels, height and width of its latents; ``None`` is not compared.
+        autoencoder: The training's autoencoder; ``None`` is not compared.
+        latent_shape: (C, h, w) of the training's latents; ``None`` is not compared.
 
     Returns:
-        A phrase for each difference; none where it can.
+        A phrase for each difference.
     """
     stored = read_network_config(network_folder(model))
     reasons = []
@@ -144,7 +144,7 @@ def incompatibilities(
         reasons.append(f"its training.preset is {found} instead of {config.preset}")
     shape = (stored["in_channels"], stored["sample_size"], stored["sample_size"])
     if latent_shape is not None and shape != tuple(latent_shape):
-        found, wanted = ("x".join(map(str, each)) for each in (shape, latent_shape))
+        found, wanted = ("x".join(map(str, one)) for one in (shape, latent_shape))
         reasons.append(f"its latents are {found} instead of {wanted} (preprocessing)")
     standardised = stored.get("latent_mean") is not None
     if standardised != config.standardise_latents:
@@ -157,10 +157,10 @@ def incompatibilities(
 
 
 def load_weights(unet: DeCoDiffUNet, init_from: str) -> InitialWeights:
-    """Copy the weights of a file or folder into a network, and log how many tensors it took.
+    """Copy the weights of a file or folder into a network, and log which tensors are used.
 
     Raises:
-        ConfigurationError: There is nothing at that path.
+        ConfigurationError: The path does not exist.
         ModelError: The weights cannot be read or do not fit.
     """
     source = _existing(init_from)
@@ -172,33 +172,33 @@ def load_weights(unet: DeCoDiffUNet, init_from: str) -> InitialWeights:
         ("left as they were, of the network", weights.untouched),
     ):
         if names:
-            logger.info("%s: %d tensors: %s", kind, len(names), _listed(names))
+            logger.info("%s: %d tensors: %s", kind, len(names), _summary(names))
     return weights
 
 
 def initial_sha256(init_from: str | None) -> str | None:
-    """SHA-256 of the weights that :func:`load_weights` would take; None for random ones.
+    """SHA-256 of the weights that :func:`load_weights` loads; None for random ones.
 
     Raises:
-        ConfigurationError: There is nothing at that path, or it is the champion, which may be
-            another one tomorrow.
-        ModelError: There is nothing to take weights from.
+        ConfigurationError: The path does not exist, or it is ``champion``, which is no fixed
+            version.
+        ModelError: The path holds no weights.
     """
     if init_from is None:
         return None
     if init_from == CHAMPION:
         raise ConfigurationError(
-            "training.init_from is champion, which moves, so that variants could start from "
-            "different weights; give an ablation scratch, or the path of a model"
+            "training.init_from is champion, which can change between the variants of an ablation; "
+            "set it to scratch, or to the path of a model"
         )
     file = weights_file(_existing(init_from))
-    state = file.stat()
-    return _sha256(file, state.st_size, state.st_mtime_ns)
+    stat = file.stat()
+    return _sha256(file, stat.st_size, stat.st_mtime_ns)
 
 
 @cache
 def _sha256(file: Path, _size: int, _modified: int) -> str:
-    """The digest of a file as it was then: some gigabytes are read once."""
+    """Digest of a file, cached by size and time of modification."""
     return weights_sha256(file)
 
 
@@ -234,12 +234,13 @@ def _from_champion(
                 champion.version, champion.model, champion.sha256)  # fmt: skip
     weights = load_weights(unet, str(champion.folder))
     known = read_network_config(network_folder(champion.folder))["categories"]
-    lost = [name for name in known if name not in unet.categories]
-    if lost:
+    missing = [name for name in known if name not in unet.categories]
+    if missing:
         logger.warning(
             "the champion knows %s, of which there are no training images: the new model will "
-            "not; keep the images of its categories in the data set", ", ".join(lost),
-        )  # fmt: skip
+            "not know them; keep the images of its categories in the data set",
+            ", ".join(missing),
+        )
     record = {"model": champion.model, "version": champion.version,
               "model_sha256": champion.sha256, "sha256": weights.sha256}  # fmt: skip
     return _start(unet, {**asked, "kind": "champion", **record})
@@ -254,20 +255,20 @@ def _start(unet: DeCoDiffUNet, record: dict[str, Any]) -> Start:
     return identity, record
 
 
-def _otherwise_the_same(store: CheckpointStore, identity: dict[str, Any]) -> Checkpoint | None:
-    """The newest checkpoint, if it differs from a run at most by where it started."""
+def _same_but_for_start(store: CheckpointStore, identity: dict[str, Any]) -> Checkpoint | None:
+    """The newest checkpoint, if its identity is the same except for the initial weights."""
     stored = store.latest(tensors=False)
     if stored is None:
         return None
-    old = {name: value for name, value in stored.identity.items() if name not in STARTED}
+    old = {name: value for name, value in stored.identity.items() if name not in START_KEYS}
     return None if differences(old, identity) else stored
 
 
-def _as_before(unet: DeCoDiffUNet, stored: Checkpoint) -> Start:
-    """The start of the run that goes on; its weights are those of its checkpoint."""
-    kept = {name: stored.identity[name] for name in STARTED if name in stored.identity}
-    unet.register_to_config(**kept["channel_statistics"])
-    return kept, stored.start or {"kind": "file" if "init_from_sha256" in kept else "scratch"}
+def _stored_start(unet: DeCoDiffUNet, stored: Checkpoint) -> Start:
+    """The start of a checkpoint's run; the weights are loaded from the checkpoint later."""
+    added = {name: stored.identity[name] for name in START_KEYS if name in stored.identity}
+    unet.register_to_config(**added["channel_statistics"])
+    return added, stored.start or {"kind": "file" if "init_from_sha256" in added else "scratch"}
 
 
 def _is_result(champion: Champion, store: CheckpointStore, stored: Checkpoint) -> bool:
@@ -286,9 +287,9 @@ def _reason(champion: Champion, reasons: list[str]) -> str:
     )
 
 
-def _listed(names: Sequence[str]) -> str:
-    """All names, or if they are many how many begin alike."""
-    if len(names) <= NAMED:
+def _summary(names: Sequence[str]) -> str:
+    """All names; if there are many, counts by their first part."""
+    if len(names) <= MAX_NAMES:
         return ", ".join(names)
     groups = Counter(name.split(".")[0] for name in names)
     return ", ".join(f"{group}.* ({count})" for group, count in groups.most_common())

@@ -1,4 +1,4 @@
-"""What a model was made from, kept beside it: a model that is there already is not made again."""
+"""Record of a model's inputs, so that an unchanged model is not built again."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from decodiff_pipeline.deco.weights import AutoencoderConfig
     from decodiff_pipeline.training.scoring import ScoringConfig
 
-CODE = ("data", "deco", "training")  # packages that decide on what is fitted
-MADE_BY = ("git_commit", "git_dirty", "parameter_overrides")
+CODE = ("data", "deco", "training")  # packages whose code the model depends on
+PROVENANCE = ("git_commit", "git_dirty", "parameter_overrides")
 
 
 def inputs_sha256(
@@ -34,10 +34,9 @@ def inputs_sha256(
     autoencoder: AutoencoderConfig,
     scoring: ScoringConfig,
 ) -> str:
-    """SHA-256 of everything that `scoring.build_model` makes a model from, and of its code.
+    """SHA-256 of the inputs and the code of `scoring_fit.build_model`.
 
-    The number of threads and the kind of processor are left out: they change the last bits of what
-    is fitted, and a model must not become another one by that.
+    The number of threads and the kind of CPU are left out: they change only the rounding.
     """
     regions = load_regions(scoring.regions, manifest, geometry)
     facts = scoring.model_dump(exclude={"batch_size", "regions"})
@@ -54,11 +53,11 @@ def inputs_sha256(
 
 
 def is_made(folder: Path, record: Path, inputs: str) -> bool:
-    """Whether a saved model was made from these inputs and its files are as they were then."""
-    known = read_record(record)
-    if known.get("inputs_sha256") != inputs or not folder.is_dir():
+    """Whether a saved model was made from these inputs and its files are unchanged."""
+    stored = read_record(record)
+    if stored.get("inputs_sha256") != inputs or not folder.is_dir():
         return False
-    return bool(known.get("model_sha256") == folder_sha256(folder))
+    return bool(stored.get("model_sha256") == folder_sha256(folder))
 
 
 def make_record(
@@ -68,21 +67,21 @@ def make_record(
     provenance: Mapping[str, Any],
     parameters: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What a saved model was made by; where it was kept, what it was made by then.
+    """The record of a saved model; the stored one if the model is unchanged.
 
     Returns:
-        ``model_sha256``, ``inputs_sha256``, `MADE_BY` and ``parameters``, JSON-ready.
+        ``model_sha256``, ``inputs_sha256``, `PROVENANCE` and ``parameters``, JSON-ready.
     """
-    made = {"model_sha256": folder_sha256(folder), "inputs_sha256": inputs}
-    known = read_record(record)
-    if made.items() <= known.items():
-        return known
-    by = {key: provenance.get(key) for key in MADE_BY}
-    return {**made, **by, "parameters": to_jsonable_python(dict(parameters))}
+    digests = {"model_sha256": folder_sha256(folder), "inputs_sha256": inputs}
+    stored = read_record(record)
+    if digests.items() <= stored.items():
+        return stored
+    made_by = {key: provenance.get(key) for key in PROVENANCE}
+    return {**digests, **made_by, "parameters": to_jsonable_python(dict(parameters))}
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A record as `make_record` returns it; empty where there is none that can be read."""
+    """A record as `make_record` returns it; empty if it is missing or cannot be read."""
     try:
         return dict(json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError):

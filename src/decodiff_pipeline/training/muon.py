@@ -34,9 +34,8 @@ class Muon(torch.optim.Optimizer):
         lr: Learning rate, in AdamW's unit.
         momentum: Decay of the running mean of gradients, 0 to 1; the update is Nesterov's.
         weight_decay: Decoupled, as AdamW's.
-        precision: Of the matrix products; state and weights stay in the weights' dtype.
-        processes: Those with the same weights and gradients, which share the matrices.
-        group: The processes that have the same weights and gradients. Each orthogonalises some of
+        precision: Dtype of the matrix products; state and weights keep the weights' dtype.
+        processes: The processes with the same weights and gradients. Each orthogonalises some of
             the matrices for all of them.
 
     Raises:
@@ -65,14 +64,14 @@ class Muon(torch.optim.Optimizer):
         """Updates every weight that has a gradient."""
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
-            updates = self._orthogonalised([self._nesterov(each, group) for each in weights])
+            updates = self._orthogonalised([self._nesterov(weight, group) for weight in weights])
             for weight, update in zip(weights, updates, strict=True):
                 scale = group["lr"] * RMS_OF_ADAMW * max(update.shape) ** 0.5
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.add_(update.view(weight.shape), alpha=-scale)
 
     def _nesterov(self, weight: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
-        """The update of a weight before it is orthogonalised, as a matrix."""
+        """The Nesterov momentum of a weight, as a matrix."""
         state, gradient = self.state[weight], weight.grad
         assert gradient is not None  # noqa: S101
         if not state:
@@ -81,7 +80,7 @@ class Muon(torch.optim.Optimizer):
         return gradient.lerp(state["momentum"], group["momentum"]).flatten(1)
 
     def _orthogonalised(self, matrices: list[torch.Tensor]) -> list[torch.Tensor]:
-        """All matrices in their order, each orthogonalised by one of the processes."""
+        """Orthogonalise the matrices, divided among the processes; in their order."""
         shares = divided([matrix.shape for matrix in matrices], self.processes.size)
         by_shape: dict[torch.Size, list[int]] = defaultdict(list)
         for number in shares[self.processes.rank]:
@@ -97,10 +96,10 @@ class Muon(torch.optim.Optimizer):
     def _exchange(
         self, done: dict[int, torch.Tensor], matrices: list[torch.Tensor], shares: list[list[int]]
     ) -> None:
-        """Add to ``done`` what the other processes have done."""
-        most = max(sum(matrices[number].numel() for number in share) for share in shares)
-        # The products are in this precision, so nothing is lost.
-        flat = matrices[0].new_zeros(most, dtype=self.precision)
+        """Add the matrices of the other processes to ``done``."""
+        largest = max(sum(matrices[number].numel() for number in share) for share in shares)
+        # The products have this precision, so no accuracy is lost.
+        flat = matrices[0].new_zeros(largest, dtype=self.precision)
         for number, place in _places(shares[self.processes.rank], matrices):
             flat[place] = done[number].flatten().to(self.precision)
         for share, part in zip(shares, self.processes.gather_tensor(flat), strict=True):
@@ -109,10 +108,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def divided(shapes: Sequence[Sequence[int]], processes: int) -> list[list[int]]:
-    """Divide matrices among processes, so that each has about the same to compute.
+    """Divide matrices among processes by computing time, greedily.
 
     Returns:
-        For each process the positions of its matrices, ascending.
+        For each process the indices of its matrices, ascending.
     """
     costs = [max(shape) * min(shape) ** 2 for shape in shapes]
     shares: list[list[int]] = [[] for _ in range(processes)]
@@ -125,7 +124,7 @@ def divided(shapes: Sequence[Sequence[int]], processes: int) -> list[list[int]]:
 
 
 def _places(share: list[int], matrices: list[torch.Tensor]) -> Iterator[tuple[int, slice]]:
-    """Where each matrix of a share is in a flat tensor of all of them."""
+    """Index of each matrix of a share, and its slice of their flat concatenation."""
     start = 0
     for number in share:
         yield number, slice(start, start + matrices[number].numel())
@@ -137,7 +136,7 @@ def orthogonalise(matrices: torch.Tensor, precision: torch.dtype = torch.bfloat1
 
     Args:
         matrices: Float ``(N, rows, columns)``.
-        precision: Of the products. Bfloat16's rounding is below what the iteration leaves open.
+        precision: Dtype of the products. Rounding in bfloat16 is below the iteration's error.
 
     Returns:
         The same shape and dtype.

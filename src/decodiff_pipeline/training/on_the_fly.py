@@ -1,4 +1,4 @@
-"""Latents encoded while training: a fresh view of every image in every epoch, and no cache."""
+"""Latents that are encoded during training, with a new view of every image in every epoch."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 
 class TrainingImage(NamedTuple):
-    """An image to train on.
+    """A training image.
 
     Attributes:
-        path: Posix, relative to the raw images' root.
-        sha256: Of its bytes; what is drawn for it follows from this, not from its name.
+        path: POSIX path, relative to the root of the raw images.
+        sha256: Digest of the file; it seeds the augmentation, so that names have no influence.
         category_id: Row of the category embedding.
     """
 
@@ -59,8 +59,8 @@ def on_the_fly_batches(
     """Load the autoencoder and make the batches of a training run.
 
     Args:
-        rows: The manifest's good images of ``train``.
-        category_ids: Category → row of the category embedding.
+        rows: Manifest rows of the good train images.
+        category_ids: Row of the category embedding, by category.
 
     Raises:
         ConfigurationError: The autoencoder cannot be loaded.
@@ -71,11 +71,10 @@ def on_the_fly_batches(
         dtype=torch.bfloat16 if resolve_bfloat16(latents.bfloat16, device) else torch.float32,
         memory_format=torch.channels_last,
     )
-    numbers = rows["category"].map(category_ids)
-    chosen = list(map(TrainingImage, rows["path"], rows["sha256"], numbers))
+    ids = rows["category"].map(category_ids)
     return OnTheFlyBatches(
         images,
-        chosen,
+        list(map(TrainingImage, rows["path"], rows["sha256"], ids)),
         model,
         geometry=geometry,
         augmentation=latents.augmentation,
@@ -89,17 +88,16 @@ def on_the_fly_batches(
 
 
 class OnTheFlyBatches(Batches):
-    """Batches encoded when they are asked for.
+    """Batches that are encoded on request.
 
-    Every epoch shows another view of every image; no view comes twice in a run, and none is the
-    same under another seed. A batch is a function of the seed and its number alone, as it is with
-    :class:`~decodiff_pipeline.training.batches.LatentBatches`, whose order of the images it shares.
-    The images of the next batch are read and augmented in threads meanwhile.
+    Each image has another view in each epoch; the views depend on the seed. The order of the
+    images is that of :class:`~decodiff_pipeline.training.batches.LatentBatches`. Threads read and
+    augment the images of the next batch meanwhile.
 
     Args:
-        autoencoder: In eval mode; it is run on the device and in the precision it is in.
-        encode_at_once: Images encoded in one pass, which bounds the memory.
-        group: The processes that share the encoding of every batch.
+        autoencoder: In eval mode; it runs on its device and in its precision.
+        encode_at_once: Images per pass of the autoencoder, which bounds the memory.
+        group: The processes that divide each batch among themselves for encoding.
     """
 
     def __init__(
@@ -142,13 +140,13 @@ class OnTheFlyBatches(Batches):
             "encode_at_once": self.encode_at_once,
         }
 
-    def _drawn(self, number: int) -> tuple[torch.Tensor, LatentMoments]:
-        reading = self._ahead.pop(number, None) or self._read(number)
-        for abandoned in self._ahead.values():  # somebody went back: a measurement, a new run
-            for future in abandoned:
+    def _encoded(self, number: int) -> tuple[torch.Tensor, LatentMoments]:
+        futures = self._ahead.pop(number, None) or self._read(number)
+        for unused in self._ahead.values():  # batches were requested out of order
+            for future in unused:
                 future.cancel()
         self._ahead = {number + 1: self._read(number + 1)}
-        squares = [future.result() for future in reading]
+        squares = [future.result() for future in futures]
         parts = []
         for start in range(0, len(squares), self.encode_at_once):
             tensor = to_tensor(squares[start : start + self.encode_at_once])
@@ -163,9 +161,9 @@ class OnTheFlyBatches(Batches):
 
     def _read(self, number: int) -> list[Future[np.ndarray]]:
         epoch, positions = self._positions(number)
-        # At least one image: there is no empty pass.
-        own = positions[self.group.part(len(positions))].tolist() or positions[:1].tolist()
-        return [self._pool.submit(self._square, self.chosen[position], epoch) for position in own]
+        # At least one image, since the autoencoder takes no empty batch.
+        part = positions[self.group.part(len(positions))].tolist() or positions[:1].tolist()
+        return [self._pool.submit(self._square, self.chosen[position], epoch) for position in part]
 
     def _square(self, image: TrainingImage, epoch: int) -> np.ndarray:
         # View 0 is the image without augmentation.
@@ -178,5 +176,5 @@ class OnTheFlyBatches(Batches):
         )
 
     def _positions(self, number: int) -> tuple[int, torch.Tensor]:
-        epoch, chosen = self._slice(number)
-        return epoch, self._order(epoch)[0][chosen]
+        epoch, part = self._slice(number)
+        return epoch, self._order(epoch)[0][part]

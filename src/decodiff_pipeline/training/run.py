@@ -1,4 +1,4 @@
-"""A training in this process, or shared by several."""
+"""Runs a training in this process, or in several."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# On the processor the larger networks fill all cores by themselves.
+# Presets that use one CPU core well; larger networks use all cores in one process.
 SMALL = ("nano", "XS")
-# Fewer images are trained on in the time that processes take to start.
+# Images to train on from which on several processes save more time than they take to start.
 WORTHWHILE_IMAGES = 4096
 
 
 class Job(BaseModel):
-    """What the processes of a training are told."""
+    """The input of the processes of a training."""
 
     manifest: Path
     images: Path
@@ -53,8 +53,8 @@ class Job(BaseModel):
     regions: dict[str, Region] = {}
 
 
-class _Fetched:
-    """The champion that `kedro run` has looked up: its workers do not ask MLflow."""
+class _FetchedChampion:
+    """The champion, looked up once by the parent process."""
 
     def __init__(self, model: str, champion: Champion | None) -> None:
         self.model, self._champion = model, champion
@@ -77,12 +77,14 @@ def train(
     compute: ComputeConfig,
     regions: dict[str, Region] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Train a network on latents, on as much of the machine as ``compute`` says.
+    """Train a network on latents, in as many processes as ``compute`` says.
 
-    Returns the log, and its last row with the network's and the data's size and the start.
+    Returns:
+        The training log; and a summary: ``last`` (its last row), ``parameters`` (of the network),
+        ``images`` and ``start``.
 
     Raises:
-        DecodiffError: As `set_up_training` and `TrainingRun.run` say, or a process has failed.
+        DecodiffError: See `set_up_training` and `TrainingRun.run`; or a process has failed.
     """
     job = Job(
         manifest=Path(),
@@ -111,7 +113,7 @@ def train(
         if workers.processes == 1 or _is_finished(run):
             run.run(workers.threads)
         else:
-            del run  # its network need not lie beside the workers'
+            del run  # frees the memory of its network
             if config.init_from == CHAMPION and champions is not None:
                 job = job.model_copy(update={"champion": champions.fetch()})
             _train_in_processes(job, manifest, workers)
@@ -135,10 +137,10 @@ def _train_in_processes(job: Job, manifest: pd.DataFrame, workers: Workers) -> N
 def train_rank(content: str, group: Group) -> None:
     """Train as one of several processes."""
     job = Job.model_validate_json(content)
-    # What it says about the initial weights was said when the training was set up.
+    # The parent process has already logged the initial weights.
     logging.getLogger("decodiff_pipeline.training.initial_weights").setLevel(logging.ERROR)
     manifest = pd.read_parquet(job.manifest)
-    _set_up(job, manifest, _Fetched(job.model, job.champion), group).run()
+    _set_up(job, manifest, _FetchedChampion(job.model, job.champion), group).run()
 
 
 def _set_up(
@@ -162,22 +164,21 @@ def _set_up(
 def training_workers(
     config: TrainingConfig, compute: ComputeConfig, *, images: int, steps: int
 ) -> Workers:
-    """The processes of a training, at most one for each image of a batch.
+    """Plan the processes of a training, at most one for each image of a batch.
 
     Args:
-        images: That it trains on.
-        steps: How many it takes; 0 where that is not known yet.
+        images: Number of training images.
+        steps: Number of optimiser steps; 0 if it is not known yet.
     """
-    small, seen = config.preset in SMALL, steps * config.accumulation * config.batch_size
-    long = seen >= WORTHWHILE_IMAGES or config.max_minutes is not None
+    small, total = config.preset in SMALL, steps * config.accumulation * config.batch_size
+    long = total >= WORTHWHILE_IMAGES or config.max_minutes is not None
     most = min(config.batch_size, images)
     workers = plan(compute, most=most, worth=small and long, what="images in a batch")
     if small and workers.threads is None and workers.device == "cpu":
-        return workers._replace(threads=1)  # a second one makes it slower
+        return workers._replace(threads=1)  # a second thread makes it slower
     return workers
 
 
 def _is_finished(run: TrainingRun) -> bool:
-    """Whether there is nothing left to train."""
     done = None if run.config.resume == "never" else run.store.latest(tensors=False)
     return done is not None and done.finished and not differences(done.identity, run.identity)

@@ -1,4 +1,4 @@
-"""Parameters of the scoring, and the images that it is fitted on."""
+"""Parameters of the scoring, and the images that it is fitted to."""
 
 from __future__ import annotations
 
@@ -18,32 +18,30 @@ if TYPE_CHECKING:
 
 
 class ScoringConfig(BaseModel):
-    """How maps and scores are made from discrepancies.
+    """Parameters of anomaly maps and scores.
 
     Attributes:
         num_inference_steps: Reverse steps.
-        reverse_step: What becomes of the deviation between two reverse steps: ``constant`` as in
-            the released code; ``carried`` is an experiment (docs/method.md).
-        fit: What is fitted on val images: ``limits``, the clip limits, in whatever units the
-            autoencoder has; ``weight``, these and the weight of the two discrepancies;
-            ``all``, these and each category's image score. What is not fitted is taken from
-            ``discrepancy`` (by default the paper's, whose limits fit Stable Diffusion's
-            autoencoder); ``none`` takes all of it from there.
-        limit_quantile: Quantile of the val images' discrepancies that a fitted limit is a
-            multiple of.
-        limit_factor: Factor from that quantile to the limit.
-        discrepancy: Smoothing and fusion; limits, weight and image score where they are not
-            fitted. A fitted weight or image score differs from that here only where it is
-            clearly better on synthetic defects.
-        usual_components: Principal components of good train images' deviations, for each category,
-            that are removed from a deviation; 0 for none, as in the paper.
+        reverse_step: How the deviation enters a reverse step: ``constant`` as in the released
+            code; ``carried`` is an experiment (docs/method.md).
+        fit: What is fitted to val images: ``limits``, the clip limits; ``weight``, also the weight
+            of the two discrepancies; ``all``, also each category's image score. The rest is taken
+            from ``discrepancy``, whose default is the paper's (limits for Stable Diffusion's
+            autoencoder); ``none`` fits nothing.
+        limit_quantile: Quantile of the val images' discrepancies from which a limit is fitted.
+        limit_factor: A fitted limit is the quantile times this factor.
+        discrepancy: Smoothing and fusion; limits, weight and image score that are not fitted. A
+            weight or image score is fitted only if it is clearly better than this one on
+            synthetic defects.
+        usual_components: Number of principal components, per category, of the deviations in good
+            train images. They are removed from each deviation. 0 for none, as in the paper.
         bfloat16: Run autoencoder and network in bfloat16, here and wherever the model is used;
-            about twice as fast where the processor or the GPU has it.
-        false_refusals: Share of good images that may be refused as of no category where the
-            category is to be recognised; ``None``: the model cannot recognise categories.
-        batch_size: Val images scored at once.
-        regions: Category → the part of its images that counts (docs/regions.md); everything where
-            there is none.
+            about twice as fast if the CPU or GPU supports it.
+        false_refusals: Share of good images that category recognition may refuse as unknown;
+            ``None``: the model cannot recognise categories.
+        batch_size: Val images per batch.
+        regions: Category → the region of its images that counts (docs/regions.md). Without a
+            region the whole image counts.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,18 +62,18 @@ class ScoringConfig(BaseModel):
 
     @property
     def looks_at_images(self) -> bool:
-        """Whether anything is fitted, scoring or reference."""
+        """Whether the scoring or the reference is fitted."""
         return self.fit != "none" or self.discrepancy.normalisation == "position"
 
 
 def images_to_fit(manifest: pd.DataFrame, categories: Collection[str]) -> pd.DataFrame:
-    """The rows of the good val images that a model's scoring is fitted on.
+    """The manifest rows of the good val images that the scoring is fitted to.
 
     Args:
-        categories: Those the model knows.
+        categories: The categories that the model knows.
 
     Raises:
-        DataError: There are none.
+        DataError: There are no such images.
     """
     rows = manifest[(manifest["split"] == "val") & (manifest["label"] == "good")]
     rows = rows[rows["category"].isin(categories)]

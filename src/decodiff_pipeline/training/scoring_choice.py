@@ -1,4 +1,4 @@
-"""The weight of the two discrepancies and the image scores, chosen by synthetic defects."""
+"""Selects the weight of the two discrepancies and the image scores on synthetic defects."""
 
 from __future__ import annotations
 
@@ -27,56 +27,65 @@ if TYPE_CHECKING:
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SOURCES: tuple[Literal["map", "latent", "pixel"], ...] = ("map", "latent", "pixel")
 TOP_SHARES = (0.0, 0.001, 0.01, 0.05, 0.1)
-# Power and reach of the level that values are compared with.
+# `level_power` and `level_sigma` of the candidates.
 LEVELS = ((0.0, 0.0), *product((0.5, 0.75), (0.0, 1 / 8, 3 / 16)))
 CANDIDATES = tuple(
     ImageScoreConfig(source, share, *level)
     for source, share, level in product(SOURCES, TOP_SHARES, LEVELS)
 )
-# The given weight stays unless another is better by this much.
+# Pixel AP by which another weight must be better to replace the given one.
 MARGIN = 0.005
-# Weight, in images, of the mean over the categories beside a category's own AUROC.
+# Weight of the mean AUROC over the categories, in images, beside a category's own AUROC.
 PRIOR_IMAGES = 10
-AT_ONCE = 32
+BATCH = 32
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Discrepancies of good images and of some of the same with a synthetic defect."""
+    """Discrepancies of N good images, and of M images with a synthetic defect.
 
-    category_ids: np.ndarray  # of the good images, int64 (N,)
-    sources: np.ndarray  # which good image each defect was drawn into, int64 (M,)
-    pixel: np.ndarray  # of the good images, then of the defective ones, float32 (N + M, H, W)
-    latent: np.ndarray  # the same, float32 (N + M, h, w)
-    masks: np.ndarray  # of the defects, bool (M, H, W)
-    inside: np.ndarray | None = None  # the pixels that count, bool (N + M, H, W); ``None`` for all
+    Attributes:
+        category_ids: Of the good images, int64 (N,).
+        sources: Index of the good image that each defect was drawn into, int64 (M,).
+        pixel: Pixel discrepancies, good images first, float32 (N + M, H, W).
+        latent: Latent discrepancies, in the same order, float32 (N + M, h, w).
+        masks: Masks of the defects, bool (M, H, W).
+        inside: Pixels inside of the regions, bool (N + M, H, W); ``None`` for all.
+    """
+
+    category_ids: np.ndarray
+    sources: np.ndarray
+    pixel: np.ndarray
+    latent: np.ndarray
+    masks: np.ndarray
+    inside: np.ndarray | None = None
 
     def smoothed(self, config: DiscrepancyConfig) -> Drawn:
-        """The same with the maps that :func:`decodiff_pipeline.deco.discrepancy.smoothed` gives."""
+        """A copy with smoothed maps; see :func:`decodiff_pipeline.deco.discrepancy.smoothed`."""
         parts = [
             smoothed(
-                torch.from_numpy(self.pixel[start : start + AT_ONCE]),
-                torch.from_numpy(self.latent[start : start + AT_ONCE]),
+                torch.from_numpy(self.pixel[start : start + BATCH]),
+                torch.from_numpy(self.latent[start : start + BATCH]),
                 config,
-                self.counted(start),
+                self.inside_batch(start),
             )
-            for start in range(0, len(self.pixel), AT_ONCE)
+            for start in range(0, len(self.pixel), BATCH)
         ]
         pixel, latent = (torch.cat(maps).numpy() for maps in zip(*parts, strict=True))
         return replace(self, pixel=pixel, latent=latent)
 
-    def counted(self, start: int) -> np.ndarray | None:
-        """``inside`` of the next `AT_ONCE` images."""
-        return None if self.inside is None else self.inside[start : start + AT_ONCE]
+    def inside_batch(self, start: int) -> np.ndarray | None:
+        """``inside`` of the batch that starts at an image."""
+        return None if self.inside is None else self.inside[start : start + BATCH]
 
     def of(self, category: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which of the good images and which of the defects are of a category."""
+        """Indices of a category's good images, and of its defects."""
         good = np.flatnonzero(self.category_ids == category)
         return good, np.flatnonzero(np.isin(self.sources, good))
 
 
 class _Maps:
-    """Fused maps of some images, made when they are asked for."""
+    """Fused maps of some images, computed on access."""
 
     def __init__(self, drawn: Drawn, rows: np.ndarray, config: DiscrepancyConfig) -> None:
         self.drawn, self.rows, self.config = drawn, rows, config
@@ -90,29 +99,29 @@ class _Maps:
 
 
 def choose_weight(config: DiscrepancyConfig, maps: Drawn) -> tuple[DiscrepancyConfig, float]:
-    """Choose the weight of the pixel discrepancy by the localisation of synthetic defects.
+    """Select the weight of the pixel discrepancy by the pixel AP on synthetic defects.
 
     Args:
-        config: How maps are made; its weight stays unless another one is clearly better.
+        config: Its weight is replaced only by one that is clearly better (`MARGIN`).
         maps: As :meth:`Drawn.smoothed` returns them.
 
     Returns:
-        The configuration with the weight, and its pixel AP, mean over the categories.
+        The configuration with the selected weight, and its pixel AP, mean over the categories.
     """
     given = pixel_ap(config, maps)
     if config.fusion not in {"geometric", "arithmetic"}:
         return config, given
     candidates = [replace(config, pixel_weight=weight) for weight in WEIGHTS]
-    found = [pixel_ap(each, maps) for each in candidates]
-    best = int(np.argmax(found))
-    return (candidates[best], found[best]) if found[best] > given + MARGIN else (config, given)
+    values = [pixel_ap(candidate, maps) for candidate in candidates]
+    best = int(np.argmax(values))
+    return (candidates[best], values[best]) if values[best] > given + MARGIN else (config, given)
 
 
 def pixel_ap(config: DiscrepancyConfig, maps: Drawn) -> float:
     """Average precision over the pixels of good and defective images, mean over the categories.
 
     Args:
-        config: How the two maps are fused.
+        config: Fusion of the two maps.
         maps: As :meth:`Drawn.smoothed` returns them.
     """
     values: list[Any] = []
@@ -127,17 +136,16 @@ def pixel_ap(config: DiscrepancyConfig, maps: Drawn) -> float:
 def choose_image_scores(
     config: DiscrepancyConfig, maps: Drawn, categories: Sequence[str]
 ) -> tuple[DiscrepancyConfig, float]:
-    """Choose how images are scored by telling synthetic defects from good images.
+    """Select each category's image score by the image AUROC on synthetic defects.
 
-    A category has the score with the largest AUROC there and over all categories, weighted by n
-    and 10 where it has n good images: few images leave it close to what suits all categories.
-    A score replaces another only where it is better by more than the standard error of the AUROC.
-    Synthetic defects do not tell closer candidates apart (docs/scoring.md).
+    The criterion is the weighted mean of a category's own AUROC, with weight n for n good images,
+    and of the mean AUROC over all categories, with weight 10. A score replaces another only if it
+    is better by more than the standard error of the AUROC (docs/scoring.md).
 
     Args:
-        config: How maps are made; its image score stays unless another one is clearly better.
+        config: Its image score is replaced only by one that is clearly better.
         maps: As :meth:`Drawn.smoothed` returns them.
-        categories: Their names, in the order of their ids.
+        categories: Names, in the order of their ids.
 
     Returns:
         The configuration with the image scores, and its image AUROC, mean over the categories.
@@ -145,26 +153,26 @@ def choose_image_scores(
     candidates = [config.image_score(""), *CANDIDATES]
     scores = score_all(config, maps, candidates)
     present = np.unique(maps.category_ids)
-    own = np.array([auroc(scores, maps, category) for category in present])
-    mean = own.mean(axis=0)
-    of_mean = _standard_error(mean, len(maps.sources))
-    common = _clearly_best(mean, 0, of_mean)
-    chosen, reached = {}, []
-    for category, found in zip(present, own, strict=True):
+    aurocs = np.array([auroc(scores, maps, category) for category in present])
+    mean = aurocs.mean(axis=0)
+    mean_error = _standard_error(mean, len(maps.sources))
+    common = _clearly_best(mean, 0, mean_error)
+    selected, reached = {}, []
+    for category, values in zip(present, aurocs, strict=True):
         share = 1 / (1 + PRIOR_IMAGES / np.sum(maps.category_ids == category))
         error = np.hypot(
-            share * _standard_error(found, len(maps.of(category)[1])), (1 - share) * of_mean
+            share * _standard_error(values, len(maps.of(category)[1])), (1 - share) * mean_error
         )
-        best = _clearly_best(share * found + (1 - share) * mean, common, error)
-        reached.append(found[best])
+        best = _clearly_best(share * values + (1 - share) * mean, common, error)
+        reached.append(values[best])
         if best != common:
-            chosen[categories[category]] = candidates[best]
+            selected[categories[category]] = candidates[best]
     fields = asdict(candidates[common])
-    return replace(config, **fields, image_scores=chosen), float(np.mean(reached))
+    return replace(config, **fields, image_scores=selected), float(np.mean(reached))
 
 
 def _standard_error(aurocs: np.ndarray, defects: int) -> np.ndarray:
-    """That of a share of ``defects``: of each AUROC, which is a mean over as many defects."""
+    """Binomial standard error of AUROCs, each a mean over ``defects`` images."""
     return np.sqrt(aurocs * (1 - aurocs) / max(1, defects))
 
 
@@ -177,9 +185,9 @@ def image_auroc(config: DiscrepancyConfig, maps: Drawn, categories: Sequence[str
     """AUROC of defective against other good images, mean over the categories.
 
     Args:
-        config: How images are scored.
+        config: Image score.
         maps: As :meth:`Drawn.smoothed` returns them.
-        categories: Their names, in the order of their ids.
+        categories: Names, in the order of their ids.
     """
     values = []
     for category in np.unique(maps.category_ids):
@@ -193,33 +201,33 @@ def score_all(
 ) -> np.ndarray:
     """Scores of all images, float32 (candidates, N + M)."""
     parts = []
-    for start in range(0, len(maps.pixel), AT_ONCE):
-        pixel, latent = (each[start : start + AT_ONCE] for each in (maps.pixel, maps.latent))
-        inside = maps.counted(start)
+    for start in range(0, len(maps.pixel), BATCH):
+        pixel, latent = (array[start : start + BATCH] for array in (maps.pixel, maps.latent))
+        inside = maps.inside_batch(start)
         fused = anomaly_maps(pixel, latent, config)
-        found, levels = [], {}
-        for each in candidates:
-            plain = replace(each, level_power=0.0, level_sigma=0.0)
-            level = replace(each, top_share=0.0)
+        scores, levels = [], {}
+        for candidate in candidates:
+            plain = replace(candidate, level_power=0.0, level_sigma=0.0)
+            level = replace(candidate, top_share=0.0)
             if level not in levels:
-                scored = scored_map(fused, pixel, latent, each)
-                levels[level] = levelled(scored, each, scored[0].size, inside)
-            found.append(image_scores(levels[level], plain, inside=inside))
-        parts.append(found)
+                scored = scored_map(fused, pixel, latent, candidate)
+                levels[level] = levelled(scored, candidate, scored[0].size, inside)
+            scores.append(image_scores(levels[level], plain, inside=inside))
+        parts.append(scores)
     return np.concatenate(parts, axis=1)
 
 
 def auroc(scores: np.ndarray, maps: Drawn, category: int) -> np.ndarray:
-    """Of defective against other good images, one of each candidate, float64 (candidates,).
+    """AUROC of defective against other good images, by candidate, float64 (candidates,).
 
-    An image with a defect is not compared with itself without one, unless it is alone: that
-    comparison would not see how much images differ anyway.
+    An image with a defect is not compared with the same image without it, unless the category has
+    only one image. That comparison would leave out the variation between images.
 
     Args:
         scores: As :func:`score_all` returns them.
     """
     good, defects = maps.of(category)
     compared = (maps.sources[defects][:, None] != good) | (len(good) == 1)
-    of_good, of_defects = scores[:, good], scores[:, len(maps.category_ids) + defects]
-    won = (np.sign(of_defects[:, :, None] - of_good[:, None, :]) + 1) / 2
-    return won[:, compared].mean(axis=1, dtype=float)
+    good_scores, defect_scores = scores[:, good], scores[:, len(maps.category_ids) + defects]
+    ranked = (np.sign(defect_scores[:, :, None] - good_scores[:, None, :]) + 1) / 2
+    return ranked[:, compared].mean(axis=1, dtype=float)

@@ -1,4 +1,4 @@
-"""Puts a model together, and fits its scoring on val images: units, weight, image scores."""
+"""Assembles a model and fits its scoring to val images: limits, weight, image scores."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What is fitted on, as many images of each category: their discrepancies stay in memory.
+# Images over all categories. Their discrepancies stay in memory.
 MAX_GOOD = 1024
 MAX_DEFECTIVE = 256
-# A category of few images gets several defects in each, up to so many of them, or so many in all.
-MAX_VERSIONS, ENOUGH = 8, 48
-POOR = 0.6  # image AUROC on synthetic defects; 0.5 is chance
+# A category with few images gets up to 8 defects per image, up to about 48 in all.
+MAX_VERSIONS, MIN_DEFECTS = 8, 48
+LOW_AUROC = 0.6  # image AUROC on synthetic defects; 0.5 is chance
 
 
 def build_model(
@@ -65,15 +65,15 @@ def build_model(
     geometry: PreprocessConfig,
     config: ScoringConfig,
 ) -> DeCoDiffPipeline:
-    """Put the parts together and, if asked to, fit usual deviations, reference and scoring.
+    """Assemble a model and fit usual deviations, reference and scoring, as configured.
 
     Args:
-        manifest: The validated manifest; only good images of its val split are looked at, and of
-            its train split for the usual deviations.
+        manifest: The validated manifest. The usual deviations are fitted to good train images,
+            the rest to good val images.
 
     Raises:
-        ConfigurationError: A region does not suit the images.
-        DataError: Something is to be fitted, but there is no good val image.
+        ConfigurationError: A region does not match the images.
+        DataError: There is no good val image to fit to.
     """
 
     autoencoder.to(device := resolve_device())
@@ -107,13 +107,13 @@ def build_model(
 def fit_scoring(
     model: DeCoDiffPipeline, manifest: pd.DataFrame, images: ImageFolder, config: ScoringConfig
 ) -> None:
-    """Fit the model's reference and scoring in place, as far as it uses them.
+    """Fit the model's reference and scoring in place, as configured.
 
-    Of more than 1,024 good val images, or more than 256 to draw synthetic defects in, as many of
-    each category are looked at; of a tiled image, one tile.
+    At most 1,024 good val images are used, and synthetic defects are drawn into at most 256 of
+    them, balanced over the categories. Of a tiled image one tile is used.
 
     Args:
-        manifest: The validated manifest; only the good images of its val split are looked at.
+        manifest: The validated manifest; only its good val images are used.
 
     Raises:
         DataError: There is no good val image of a category the model knows.
@@ -136,8 +136,8 @@ def fit_scoring(
     )
     if config.fit != "limits":
         drawn = draw_defects(model, good, manifest, images, config)
-        fitted, measured = _chosen(fitted, drawn, model.categories, config)
-        record |= measured
+        fitted, metrics = _fit_on_defects(fitted, drawn, model.categories, config)
+        record |= metrics
     model.register_to_config(discrepancy=fitted.facts(), scoring_fit=record)
 
 
@@ -146,11 +146,11 @@ class Good:
     """Good val images.
 
     Attributes:
-        rows: Of the manifest.
-        ids: Of their categories, int64 (N,).
-        pixel: Discrepancies in the model's units, float32 (N, S, S).
-        latent: The same, float32 (N, s, s).
-        inside: The pixels that count, bool (N, S, S); ``None`` for all.
+        rows: Manifest rows.
+        ids: Category ids, int64 (N,).
+        pixel: Pixel discrepancies in the model's units, float32 (N, S, S).
+        latent: Latent discrepancies, float32 (N, s, s).
+        inside: Pixels inside of the regions, bool (N, S, S); ``None`` for all.
     """
 
     rows: pd.DataFrame
@@ -163,12 +163,12 @@ class Good:
 def measure_good(
     model: DeCoDiffPipeline, manifest: pd.DataFrame, images: ImageFolder, config: ScoringConfig
 ) -> Good:
-    """Measure the good images and fit the reference, where there is one, by them."""
+    """Measure the discrepancies of good images; fit the reference, if the model has one."""
     rows = images_to_fit(manifest, model.categories)
     numbers = {category: number for number, category in enumerate(model.categories)}
     ids = rows["category"].map(numbers).to_numpy(copy=True)
-    chosen = evenly_drawn(ids, MAX_GOOD)
-    rows, ids = rows.iloc[chosen], ids[chosen]
+    selected = evenly_drawn(ids, MAX_GOOD)
+    rows, ids = rows.iloc[selected], ids[selected]
     geometry, regions = model.preprocessing, model.regions
     inside = np.ones((len(rows), model.image_size, model.image_size), bool) if regions else None
 
@@ -176,22 +176,22 @@ def measure_good(
         number, row = item
         image = images.read(row.path)
         region = regions.get(row.category)
-        square, counted = square_inside(image, geometry, row.sha256, region)
-        if inside is not None and counted is not None:
-            inside[number] = counted
+        square, square_region = square_inside(image, geometry, row.sha256, region)
+        if inside is not None and square_region is not None:
+            inside[number] = square_region
         return ModelInput(row.path, row.category, image.size, [square])
 
     with closing(read_ahead(read, enumerate(rows.itertuples()))) as squares:
         pixel, latent = _discrepancies(model, squares, len(rows), config)
     if config.discrepancy.normalisation == "position":
         for number, category in enumerate(model.categories):
-            own = ids == number
-            if not own.any():
+            members = ids == number
+            if not members.any():
                 logger.warning(
                     "%s has no val image: it gets the statistics of all categories", category
                 )
-                own[:] = True
-            model.reference.fit(number, pixel[own], latent[own])
+                members[:] = True
+            model.reference.fit(number, pixel[members], latent[members])
         pixel, latent = _normalised(model, ids, pixel, latent)
     return Good(rows, ids, pixel, latent, inside)
 
@@ -220,17 +220,17 @@ def draw_defects(
     config: ScoringConfig,
     version: int = HARDER,
 ) -> Drawn:
-    """Put synthetic defects into some of the good images, and measure those too."""
-    chosen = evenly_drawn(good.ids, MAX_DEFECTIVE)
-    ids = good.ids[chosen]
-    places = {path: place for place, path in enumerate(good.rows["path"].iloc[chosen])}
-    versions = np.clip(-(-ENOUGH // np.bincount(ids, minlength=1).clip(1)), 1, MAX_VERSIONS)
+    """Draw synthetic defects into some of the good images, and measure their discrepancies."""
+    selected = evenly_drawn(good.ids, MAX_DEFECTIVE)
+    ids = good.ids[selected]
+    indices = {path: index for index, path in enumerate(good.rows["path"].iloc[selected])}
+    versions = np.clip(-(-MIN_DEFECTS // np.bincount(ids, minlength=1).clip(1)), 1, MAX_VERSIONS)
     defects = [
         defect
         for defect in synthetic_images(manifest, MAX_VERSIONS, version=version)
-        if defect.path in places and defect.number < versions[ids[places[defect.path]]]
+        if defect.path in indices and defect.number < versions[ids[indices[defect.path]]]
     ]
-    sources = np.array([places[defect.path] for defect in defects])
+    sources = np.array([indices[defect.path] for defect in defects])
     masks = np.zeros((len(defects), model.image_size, model.image_size), bool)
     regions = model.regions
 
@@ -246,13 +246,13 @@ def draw_defects(
         pixel, latent = _normalised(model, ids[sources], pixel, latent)
     inside = None
     if good.inside is not None:
-        inside = good.inside[chosen]
+        inside = good.inside[selected]
         inside = np.concatenate([inside, inside[sources]])
     return Drawn(
         category_ids=ids,
         sources=sources,
-        pixel=np.concatenate([good.pixel[chosen], pixel]),
-        latent=np.concatenate([good.latent[chosen], latent]),
+        pixel=np.concatenate([good.pixel[selected], pixel]),
+        latent=np.concatenate([good.latent[selected], latent]),
         masks=masks,
         inside=inside,
     )
@@ -261,46 +261,46 @@ def draw_defects(
 def _discrepancies(
     model: DeCoDiffPipeline, images: Iterable[ModelInput], count: int, config: ScoringConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel and latent discrepancies of images, one square each, that are read as they come."""
+    """Pixel and latent discrepancies of images with one square each."""
     with progress(count, "fitting the scoring") as bar:
-        found = list(measure_discrepancies(model, images, bar, batch_size=config.batch_size))
+        batches = list(measure_discrepancies(model, images, bar, batch_size=config.batch_size))
     return (
-        np.concatenate([batch.pixel for batch in found]),
-        np.concatenate([batch.latent for batch in found]),
+        np.concatenate([batch.pixel for batch in batches]),
+        np.concatenate([batch.latent for batch in batches]),
     )
 
 
 def _normalised(
     model: DeCoDiffPipeline, ids: np.ndarray, pixel: np.ndarray, latent: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    found = model.reference.normalise(*map(torch.from_numpy, (ids, pixel, latent)))
-    return found[0].numpy(), found[1].numpy()
+    normalised = model.reference.normalise(*map(torch.from_numpy, (ids, pixel, latent)))
+    return normalised[0].numpy(), normalised[1].numpy()
 
 
-def _chosen(
+def _fit_on_defects(
     given: DiscrepancyConfig, drawn: Drawn, categories: Sequence[str], config: ScoringConfig
 ) -> tuple[DiscrepancyConfig, dict[str, Any]]:
     maps = drawn.smoothed(given)
-    chosen, precision = choose_weight(given, maps)
+    fitted, precision = choose_weight(given, maps)
     if config.fit == "all":
-        chosen, auroc = choose_image_scores(chosen, maps, categories)
+        fitted, auroc = choose_image_scores(fitted, maps, categories)
     else:
-        auroc = image_auroc(chosen, maps, categories)
+        auroc = image_auroc(fitted, maps, categories)
     logger.info(
         "on %d synthetic defects: pixel AP %.3f with fusion %s and pixel_weight %g, image AUROC "
         "%.3f with %s",
-        *(len(drawn.masks), precision, chosen.fusion, chosen.pixel_weight, auroc),
-        _described(chosen.image_score("")),
+        *(len(drawn.masks), precision, fitted.fusion, fitted.pixel_weight, auroc),
+        _described(fitted.image_score("")),
     )
-    for category, score in chosen.image_scores.items():
+    for category, score in fitted.image_scores.items():
         logger.info("image score of %s: %s", category, _described(score))
-    if auroc < POOR:
+    if auroc < LOW_AUROC:
         logger.warning(
             "the model hardly tells synthetic defects from good val images (image AUROC %.3f, "
-            "0.5 is chance): train longer, or expect little of it",
+            "0.5 is chance): train longer",
             auroc,
         )
-    return chosen, {
+    return fitted, {
         "synthetic_images": len(drawn.masks),
         "synthetic_pixel_ap": precision,
         "synthetic_image_auroc": auroc,

@@ -1,4 +1,4 @@
-"""From a manifest and a cache to a training run."""
+"""Makes a training run from a manifest and a latent cache."""
 
 from __future__ import annotations
 
@@ -57,24 +57,26 @@ def set_up_training(
 ) -> TrainingRun:
     """Open the latents and make a network with its initial weights.
 
-    In a group the first process alone looks for the initial weights; the others get them when the
+    Only the first process of a group loads initial weights; the others receive them when the
     training begins.
 
     Args:
-        regions: Category → what of its images counts in the validation.
+        regions: Category → the region of its images that counts in the validation.
 
     Raises:
         CacheError: Latents are missing or damaged.
-        ConfigurationError: There is nothing at ``training.init_from``.
+        ConfigurationError: ``training.init_from`` does not exist.
         DataError: There is no good training image.
         ModelError: The weights at ``training.init_from`` cannot be read or do not fit.
     """
     rows = _training_rows(manifest)
     categories = sorted(rows["category"].unique())
     if config.latents == ON_THE_FLY:
-        # Of the cache only the images themselves, for their channel statistics.
+        # Only the unaugmented latents of the cache are used, for the channel statistics.
         latents = latents.model_copy(update={"views": 1})
-    keys = [each.key for each in wanted_latents(manifest, "train", geometry, autoencoder, latents)]
+    keys = [
+        latent.key for latent in wanted_latents(manifest, "train", geometry, autoencoder, latents)
+    ]
     reader = cache.reader(keys)
     unet = _unet(reader, categories, latents.views, config)
     ids = {category: number for number, category in enumerate(categories)}
@@ -88,14 +90,14 @@ def set_up_training(
         manifest, cache, ids, geometry, autoencoder, latents, config, regions or {}
     )
     identity = _identity(categories, reader, keys, batches, validation, latents, config)
-    begun = None
+    initialised = None
     if group.first:
-        begun = initialise_weights(
+        initialised = initialise_weights(
             unet, identity, config, store=store, champions=champions, autoencoder=autoencoder
         )
-    started, start = group.broadcast(begun)
-    unet.register_to_config(**started["channel_statistics"])
-    return TrainingRun(unet, batches, validation, config, store, identity | started, start, group)
+    added, start = group.broadcast(initialised)
+    unet.register_to_config(**added["channel_statistics"])
+    return TrainingRun(unet, batches, validation, config, store, identity | added, start, group)
 
 
 def _identity(
@@ -107,7 +109,7 @@ def _identity(
     latents: LatentCacheConfig,
     config: TrainingConfig,
 ) -> dict[str, Any]:
-    """What a run has to share with a checkpoint to go on from it, but for the initial weights."""
+    """The identity of a run, without its initial weights."""
     automatic = latents.bfloat16 == AUTO and config.latents == ON_THE_FLY
     return {
         **config.identity(),
@@ -131,7 +133,7 @@ def _training_rows(manifest: pd.DataFrame) -> pd.DataFrame:
 def _unet(
     reader: LatentReader, categories: list[str], views: int, config: TrainingConfig
 ) -> DeCoDiffUNet:
-    """The network with random weights, in the unit of the latents that it will see."""
+    """The network with random weights, with channel statistics if latents are standardised."""
     channels, side = reader.shape[0], reader.shape[-1]
     torch.manual_seed(config.seed)
     unet = build_unet(config.preset, categories, side, channels, config.dropout)
@@ -159,14 +161,14 @@ def _cached_batches(
 
 
 def _validation_digest(validation: Validation) -> str:
-    """SHA-256 over what a run is judged by, where that decides when it stops or what it gives."""
-    total = hashlib.sha256()
+    """SHA-256 of the validation data, which determine early stopping and the best checkpoint."""
+    digest = hashlib.sha256()
     synthetic = validation.synthetic
     parts = [*validation.batches, *([] if synthetic is None else [vars(synthetic).values()])]
     for part in parts:
         for tensor in part:
-            total.update(repr(tensor.shape).encode() + tensor.numpy().tobytes())
-    return total.hexdigest()
+            digest.update(repr(tensor.shape).encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _channel_statistics(reader: LatentReader, views: int) -> dict[str, list[float]]:
@@ -191,7 +193,7 @@ def _validation(
     config: TrainingConfig,
     regions: Mapping[str, Region],
 ) -> Validation:
-    # An image of a category that is not trained on has no embedding to be judged with.
+    # The network has no embedding for categories that are not trained on.
     rows = manifest[manifest["category"].isin(list(ids))]
     rows = rows[(rows["split"] == "val") & (rows["label"] == "good")]
     if rows.empty:
@@ -203,9 +205,9 @@ def _validation(
     batches = zip(good.split(size), category_ids.split(size), strict=True)
     synthetic = inside = None
     if versions:
-        # Of the whole manifest: where textures come from depends on all val images.
-        every = wanted_synthetic(manifest, geometry, autoencoder, latents)
-        items = [item for item in every if item.image.category in ids]
+        # The whole manifest is needed, since textures are taken from all val images.
+        defects = wanted_synthetic(manifest, geometry, autoencoder, latents)
+        items = [item for item in defects if item.image.category in ids]
         synthetic = SyntheticDefects(
             good=good.repeat_interleave(versions, 0),
             defective=_means(cache, [item.key for item in items]),
@@ -214,7 +216,7 @@ def _validation(
         )
         if regions:
             cells = _cells_inside(rows, regions, geometry, good.shape[-1])
-            synthetic, inside = _judged_inside(synthetic, cells.repeat_interleave(versions, 0))
+            synthetic, inside = _inside_regions(synthetic, cells.repeat_interleave(versions, 0))
     held_out = [Batch(*parts) for parts in batches]
     return Validation(held_out, config.corruption, synthetic, size, inside)
 
@@ -222,28 +224,28 @@ def _validation(
 def _cells_inside(
     rows: pd.DataFrame, regions: Mapping[str, Region], geometry: PreprocessConfig, side: int
 ) -> torch.Tensor:
-    """The latent cells of some images that count, bool (N, side, side)."""
-    facts = zip(rows["category"], image_sizes(rows), rows["sha256"], strict=True)
+    """The latent cells of images inside of their regions, bool (N, side, side)."""
+    columns = zip(rows["category"], image_sizes(rows), rows["sha256"], strict=True)
     squares = [
         plain_inside(regions.get(category, EVERYTHING), size, geometry, sha256)
-        for category, size, sha256 in facts
+        for category, size, sha256 in columns
     ]
     return torch.from_numpy(latent_cells(np.stack(squares), side))
 
 
-def _judged_inside(
+def _inside_regions(
     synthetic: SyntheticDefects, inside: torch.Tensor
 ) -> tuple[SyntheticDefects | None, torch.Tensor | None]:
-    """The defects that lie in a region, if any do, and the cells that count of each.
+    """The defects that touch their region, and the region's cells of each; None if none does.
 
-    They are drawn anywhere, so that the cache is the same for every region.
+    The cache holds defects anywhere in the image, so that it does not depend on the regions.
     """
     masks = synthetic.masks * inside
-    kept = masks.amax((1, 2)) > 0
-    if not kept.any():
+    touching = masks.amax((1, 2)) > 0
+    if not touching.any():
         return None, None
     parts = synthetic.good, synthetic.defective, masks, synthetic.category_ids
-    return SyntheticDefects(*(part[kept] for part in parts)), inside[kept]
+    return SyntheticDefects(*(part[touching] for part in parts)), inside[touching]
 
 
 def _means(cache: LatentCache, keys: list[str]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What an optimiser step changes: weights, their moving average, the optimiser's moments."""
+"""The state that an optimiser step changes: weights, their EMA, the optimiser's moments."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 class TrainingState:
-    """A network with its optimiser and the moving average of its weights.
+    """A network with its optimiser and the exponential moving average (EMA) of its weights.
 
     Args:
-        unet: The network; moved to the device that training runs on.
-        group: Processes that train it together, each on its part of every batch. They start from
-            the weights of the first, and stay the same.
+        unet: The network; it is moved to the training device.
+        group: The processes that train together, each on a part of every batch. All have the
+            weights of the first, and equal ones after each step.
     """
 
     def __init__(self, unet: DeCoDiffUNet, config: TrainingConfig, group: Group = ALONE) -> None:
@@ -48,35 +48,35 @@ class TrainingState:
         if self.device.type == "cpu" and self.bfloat16:
             unet.use_plain_attention()
         self.decay = config.ema_decay
-        # Infinity clips nothing, but the norm is needed all the same, to see whether it is finite.
+        # An infinite limit clips nothing; the norm is computed to check that it is finite.
         self.clip = config.gradient_clip or math.inf
-        self.ema = self._average()
+        self.ema = self._new_ema()
 
     @property
     def is_waiting(self) -> bool:
-        """Whether losses are looked at after every step: on the CPU that costs nothing."""
+        """Whether losses are read after every step, which on a GPU would wait for the device."""
         return self.device.type == "cpu"
 
     def autocast(self) -> torch.autocast:
-        """Within the block the network computes in the precision that was configured."""
+        """Context in which the network computes in the configured precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
 
     def add_gradients(
         self, loss_of: Callable[[nn.Module, slice], torch.Tensor], count: int, *, last: bool
     ) -> torch.Tensor:
-        """Add a batch's gradients, of which this process computes its part.
+        """Add the gradients of this process's part of a batch.
 
         Args:
-            loss_of: Gives the mean loss over a part of the batch, by the network it is given.
-            count: Images of the batch.
-            last: Whether no batch follows before the optimiser's step.
+            loss_of: Computes the mean loss over a part of the batch with a network.
+            count: Number of images in the batch.
+            last: Whether the optimiser's step follows.
 
         Returns:
-            What this process adds to the mean loss over the whole batch: float64 ().
+            This process's part of the mean loss over the whole batch, float64 ().
         """
         part = self.group.part(count)
         weight = (part.stop - part.start) / count
-        if not weight:  # fewer images than processes: there is no empty pass
+        if not weight:  # fewer images than processes; the network takes no empty batch
             part = slice(0, 1)
         for module in self.unet.modules():
             if isinstance(module, QuickDropout) and self.group.size > 1:
@@ -84,7 +84,7 @@ class TrainingState:
         with self._exchange(last):
             with self.autocast():
                 loss = loss_of(self.network, part)
-            # The mean over the processes is what each one gets.
+            # DistributedDataParallel averages the gradients over the processes.
             (loss * (weight * self.group.size) / self.accumulation).backward()
         return loss.detach().to(self.loss_dtype) * weight
 
@@ -102,11 +102,11 @@ class TrainingState:
         return DistributedDataParallel(unet, find_unused_parameters=True)
 
     def apply_gradients(self, rate: float) -> torch.Tensor:
-        """One optimiser step with the summed gradients.
+        """Take an optimiser step with the accumulated gradients.
 
         Returns:
-            Norm of the gradient before clipping, float (). Where it is not finite nothing was
-            changed on the CPU; on a GPU, which is not waited for, all weights are NaN.
+            Norm of the gradient before clipping, float (). If it is not finite, weights are
+            unchanged on the CPU; on a GPU, where the norm is not read, all weights become NaN.
         """
         norm = torch.nn.utils.clip_grad_norm_(self.unet.parameters(), self.clip)
         if not self.is_waiting or norm.isfinite():
@@ -120,7 +120,7 @@ class TrainingState:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within the block the network has the moving average of its weights."""
+        """Context in which the network has its averaged (EMA) weights."""
         parameters = list(self.unet.parameters())
         self.ema.store(parameters)
         self.ema.copy_to(parameters)
@@ -130,7 +130,7 @@ class TrainingState:
             self.ema.restore(parameters)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """All of it by name: ``unet.…``, ``ema.…`` and ``optimizer.…``; not copies."""
+        """All tensors by name: ``unet.…``, ``ema.…`` and ``optimizer.…``; not copies."""
         names = [name for name, _ in self.unet.named_parameters()]
         tensors = {f"unet.{name}": tensor for name, tensor in self.unet.state_dict().items()}
         for name, average in zip(names, self.ema.shadow_params, strict=True):
@@ -144,10 +144,10 @@ class TrainingState:
         return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
 
     def restore(self, tensors: Mapping[str, torch.Tensor], step: int) -> None:
-        """Take the place of the state after some step.
+        """Set the state after a step.
 
         Args:
-            tensors: As :meth:`tensors` gave them; they are copied.
+            tensors: As :meth:`tensors` returns them; they are copied.
         """
         groups: dict[str, dict[str, torch.Tensor]] = {"unet": {}, "ema": {}, "optimizer": {}}
         for full_name, tensor in tensors.items():
@@ -155,7 +155,7 @@ class TrainingState:
             groups[kind][name] = tensor
         self.unet.load_state_dict(groups["unet"])
         names = [name for name, _ in self.unet.named_parameters()]
-        self.ema = self._average()
+        self.ema = self._new_ema()
         self.ema.shadow_params = [groups["ema"][name].clone().to(self.device) for name in names]
         self.ema.optimization_step = step
         owners: dict[torch.Tensor, torch.optim.Optimizer] = {}
@@ -170,16 +170,16 @@ class TrainingState:
             weight = weights[weight_name]
             owners[weight].state[weight][key] = tensor.clone().to(self.device)
 
-    def _average(self) -> EMAModel:
+    def _new_ema(self) -> EMAModel:
         return EMAModel(self.unet.parameters(), decay=self.decay, foreach=True)
 
 
 def new_optimizers(
     unet: nn.Module, config: TrainingConfig, *, bfloat16: bool, group: Group = ALONE
 ) -> list[torch.optim.Optimizer]:
-    """AdamW for all weights; with ``optimizer: muon`` for those that Muon does not take.
+    """AdamW for all weights; with ``optimizer: muon`` Muon for those of two or more dimensions.
 
-    Muon takes every weight of two or more dimensions but embeddings, whose rows are no matrix.
+    Embeddings are left to AdamW, since their rows are independent vectors.
     """
     rate, decay = config.learning_rate, config.weight_decay
     embeddings = {module.weight for module in unet.modules() if isinstance(module, nn.Embedding)}
@@ -200,7 +200,7 @@ def new_optimizers(
 
 
 def load_average(unet: DeCoDiffUNet, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Give a network the moving average of the weights in a checkpoint."""
+    """Load the averaged (EMA) weights of a checkpoint into a network."""
     prefix = "ema."
     average = {
         name.removeprefix(prefix): tensor
@@ -211,12 +211,12 @@ def load_average(unet: DeCoDiffUNet, tensors: Mapping[str, torch.Tensor]) -> Non
 
 
 def trained_network(store: CheckpointStore) -> DeCoDiffUNet:
-    """The network of a finished run, with the moving average of its weights, in eval mode.
+    """The network of a finished run, with its averaged (EMA) weights, in eval mode.
 
-    It is the last network or the best one, as the run's ``training.weights`` says.
+    It is the last or the best network, as the run's ``training.weights`` says.
 
     Raises:
-        CheckpointError: There is no finished run, or the checkpoint needed is damaged.
+        CheckpointError: There is no finished run, or its checkpoint is damaged.
     """
     checkpoint = store.latest()
     if checkpoint is None or not checkpoint.finished:
@@ -228,7 +228,7 @@ def trained_network(store: CheckpointStore) -> DeCoDiffUNet:
 
 
 def averaged_network(checkpoint: Checkpoint) -> DeCoDiffUNet:
-    """The network of a checkpoint, with the moving average of its weights, in eval mode."""
+    """The network of a checkpoint, with its averaged (EMA) weights, in eval mode."""
     identity: dict[str, Any] = checkpoint.identity
     unet = build_unet(
         identity["preset"],

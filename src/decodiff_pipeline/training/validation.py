@@ -1,4 +1,4 @@
-"""What a network in training is worth, measured on val images and without a single label."""
+"""Metrics of a network during training, on val images and without labels."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from decodiff_pipeline.deco.config import CorruptionConfig
     from decodiff_pipeline.deco.unet import DeCoDiffUNet
 
-# Two reverse steps rank networks as five do, at two fifths of the time.
+# Two reverse steps rank networks as five do, in two fifths of the time.
 STEPS = 2
-MAX_IMAGES = 256  # good and defective ones together
-# A latent cell is defective where this share of its pixels is; a scar of two pixels' width must
-# count in a cell of eight.
+MAX_IMAGES = 256  # good and defective images together
+# A latent cell is defective if at least this share of its pixels is: a scratch of two pixels'
+# width counts in a cell of eight.
 DEFECTIVE_SHARE = 0.25
 SYNTHETIC_METRICS = ("synthetic_image_auroc", "synthetic_pixel_ap")
 SCORE = ImageScoreConfig(top_share=0.01)
@@ -40,40 +40,42 @@ class SyntheticDefects:
     """Latents of good val images, and of the same images with a synthetic defect."""
 
     good: torch.Tensor  # latents as cached, float32 (N, C, h, w)
-    defective: torch.Tensor  # the same for the images with defects
-    masks: torch.Tensor  # share of each latent cell that is defective, float32 (N, h, w) within 0…1
+    defective: torch.Tensor  # latents of the images with defects, float32 (N, C, h, w)
+    masks: torch.Tensor  # defective share of each latent cell, float32 (N, h, w) within 0…1
     category_ids: torch.Tensor  # int64 (N,)
 
 
 def evenly_drawn(category_ids: np.ndarray, most: int) -> list[int]:
-    """At most so many images, as many of each category as there are or as its share allows.
+    """Select images, at most as many of each category as its equal share of ``most``.
 
     Args:
         category_ids: int64 (N,).
-        most: How many in all; every category keeps at least one.
+        most: Number of images in all; every category keeps at least one.
 
     Returns:
-        Positions, ascending.
+        Indices, ascending, evenly spaced within each category.
     """
-    chosen: list[int] = []
-    names = np.unique(category_ids)
-    for name in names:
-        own = np.flatnonzero(category_ids == name)
-        count = min(len(own), max(1, most // len(names)))
-        chosen.extend(own[np.linspace(0, len(own) - 1, count).round().astype(int)].tolist())
-    return sorted(chosen)
+    selected: list[int] = []
+    categories = np.unique(category_ids)
+    for category in categories:
+        members = np.flatnonzero(category_ids == category)
+        count = min(len(members), max(1, most // len(categories)))
+        spaced = np.linspace(0, len(members) - 1, count).round().astype(int)
+        selected.extend(members[spaced].tolist())
+    return sorted(selected)
 
 
 class Validation:
-    """Measures a network on val images; the same network gives the same figures every time.
+    """Measures a network on val images; deterministic.
 
-    It draws nothing from torch's global generator, so that measuring leaves the training as it
-    was. Its length is the number of held-out batches; nothing can be measured where it is 0.
+    It does not draw from torch's global generator, so that it has no influence on the training.
+    Its length is the number of val batches; if it is 0, nothing is measured.
 
     Args:
-        synthetic: Synthetic defects; of more than 128, as many of each category are used.
-        batch_size: Images that are corrected at once.
-        inside: The latent cells of each that count, bool (N, h, w); ``None`` for all.
+        synthetic: Synthetic defects; at most 128 are used, balanced over the categories.
+        batch_size: Images per pass of the reverse process.
+        inside: Latent cells inside of the regions, bool (N, h, w), for each synthetic defect;
+            ``None`` for all.
     """
 
     def __init__(
@@ -91,21 +93,21 @@ class Validation:
         self.batch_size = batch_size
 
     def __len__(self) -> int:
-        """Held-out batches."""
+        """Number of val batches."""
         return len(self.batches)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What :meth:`measure` will return."""
+        """The metrics that :meth:`measure` returns."""
         if not self.batches:
             return ()
         return ("held_out_loss", *(SYNTHETIC_METRICS if self.synthetic else ()))
 
     def require(self, monitor: str) -> None:
-        """See to it that a run can be watched by a figure.
+        """Check that a metric can be monitored.
 
         Raises:
-            ConfigurationError: There is nothing to measure it on.
+            ConfigurationError: There are no images to measure it on.
         """
         if monitor in self.names:
             return
@@ -126,22 +128,21 @@ class Validation:
         prepare: Callable[[Batch], Batch],
         group: Group = ALONE,
     ) -> dict[str, float]:
-        """Judge a network.
+        """Measure a network.
 
         Args:
-            unet: The network; dropout is switched off for the measurement.
-            scheduler: The forward process; it is left as it is.
-            prepare: Brings a batch to the network's device and units.
-            group: The processes that share the work; each has the same network.
+            unet: The network; dropout is off during the measurement.
+            scheduler: The forward process; it is not changed.
+            prepare: Moves a batch to the network's device and standardises its latents.
+            group: The processes that divide the work; each has the same network.
 
         Returns:
-            ``held_out_loss``: the training objective, with the same corruption every time; and,
-            where there are synthetic defects, means over the categories of
-            ``synthetic_image_auroc`` (against the same images without the defect) and
-            ``synthetic_pixel_ap`` (over the cells of the latents), both within 0…1. They are of
-            the latent discrepancy alone, after two reverse steps: figures to compare networks
-            by, not what the finished model will reach. NaN of a network that gives no numbers.
-            Nothing where there are no val images.
+            ``held_out_loss``: the training objective, with the same corruption at each call. With
+            synthetic defects also ``synthetic_image_auroc`` (against the same images without the
+            defect) and ``synthetic_pixel_ap`` (over latent cells), means over the categories
+            within 0…1; NaN if the network's output is not finite. Both use the latent discrepancy
+            alone, after two reverse steps: they rank networks, and do not predict the finished
+            model's metrics. Empty without val images.
         """
         if not self.batches:
             return {}
@@ -161,8 +162,8 @@ class Validation:
         synthetic: SyntheticDefects,
         group: Group,
     ) -> dict[str, float]:
-        chosen = evenly_drawn(synthetic.category_ids.numpy(), MAX_IMAGES // 2)
-        ids = synthetic.category_ids[chosen]
+        selected = evenly_drawn(synthetic.category_ids.numpy(), MAX_IMAGES // 2)
+        ids = synthetic.category_ids[selected]
         reverse = DeCoDiffScheduler.from_config(scheduler.config)
         reverse.set_timesteps(STEPS)
         was_training = unet.training
@@ -171,20 +172,20 @@ class Validation:
         batches = [
             Batch(*parts)
             for latents in (synthetic.good, synthetic.defective)
-            for parts in zip(latents[chosen].split(size), ids.split(size), strict=True)
+            for parts in zip(latents[selected].split(size), ids.split(size), strict=True)
         ]
         share = batches[group.part(len(batches))]
-        own = [_discrepancy(unet, reverse, prepare(batch)) for batch in share]
-        every = group.gather([each.tolist() for each in own])
-        maps = np.array([one for part in every for batch in part for one in batch], np.float32)
+        measured = [_discrepancy(unet, reverse, prepare(batch)).tolist() for batch in share]
+        gathered = group.gather(measured)
+        maps = np.array([one for part in gathered for batch in part for one in batch], np.float32)
         good, defective = np.split(maps, 2)
         unet.train(was_training)
         if not (np.isfinite(good).all() and np.isfinite(defective).all()):
             return dict.fromkeys(SYNTHETIC_METRICS, math.nan)
         if self.inside is not None:
-            inside = self.inside[chosen].numpy()
+            inside = self.inside[selected].numpy()
             good, defective = good * inside, defective * inside
-        return _mean_metrics(good, defective, _cells(synthetic.masks[chosen]), ids.numpy())
+        return _mean_metrics(good, defective, _cells(synthetic.masks[selected]), ids.numpy())
 
 
 def _discrepancy(unet: DeCoDiffUNet, scheduler: DeCoDiffScheduler, batch: Batch) -> np.ndarray:
@@ -193,7 +194,7 @@ def _discrepancy(unet: DeCoDiffUNet, scheduler: DeCoDiffScheduler, batch: Batch)
 
 
 def _cells(shares: torch.Tensor) -> np.ndarray:
-    """bool (N, h, w): the cells that count as defective, in every image at least one."""
+    """Defective cells, bool (N, h, w); at least one in each image."""
     strongest = shares.amax((1, 2), keepdim=True)
     return (shares >= strongest.clamp(max=DEFECTIVE_SHARE)).numpy()
 
@@ -203,10 +204,10 @@ def _mean_metrics(
 ) -> dict[str, float]:
     auroc, precision = [], []
     for category in np.unique(ids):
-        own = ids == category
-        maps = np.concatenate([defective[own], good[own]])
-        count = int(own.sum())
-        pixel = pixel_metrics(maps, [*masks[own], *[None] * count], workers=1)
+        members = ids == category
+        maps = np.concatenate([defective[members], good[members]])
+        count = int(members.sum())
+        pixel = pixel_metrics(maps, [*masks[members], *[None] * count], workers=1)
         image = image_metrics(image_scores(maps, SCORE), np.arange(2 * count) < count)
         auroc.append(image["image_auroc"])
         precision.append(pixel["pixel_ap"])
