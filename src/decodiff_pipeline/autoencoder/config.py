@@ -1,4 +1,4 @@
-"""Parameters of the autoencoder's training; importing this costs no torch."""
+"""Parameters of the autoencoder's training; does not import torch."""
 
 from __future__ import annotations
 
@@ -7,71 +7,71 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 LATENT_STRIDE = 8  # pixels per latent position: three halvings
-MIN_LEVELS, MAX_LEVELS = 3, 4  # of the resolution: latents at 1/4 or 1/8
+MIN_LEVELS, MAX_LEVELS = 3, 4  # resolutions: latents at 1/4 or 1/8
 
 
 class AutoencoderTrainingConfig(BaseModel):
-    """What to fit, on what, and for how long."""
+    """Images, network, objective and optimiser."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     sources: dict[Literal["manifest", "procedural", "permissive"], float] = {"manifest": 1.0}
     """Share of the images drawn from each source; shares are normalised."""
     init_from: str = "scratch"
-    """scratch: random weights; or embedded, a folder or a hub id: an autoencoder to go on from."""
+    """Initial weights: scratch (random), or an autoencoder: embedded, a folder or a hub id."""
     freeze_encoder: bool = False
-    """Fits the decoder alone: the latents, and a detector trained on them, stay as they are."""
+    """Trains the decoder alone: the latents, and a detector trained on them, stay valid."""
     latent_channels: int = Field(4, ge=1, le=64)
     """Channels of the latents."""
     width: int = Field(48, ge=8, le=256)
     """Channels of every layer."""
     blocks: tuple[int, ...] = Field((0, 1, 4, 6), min_length=MIN_LEVELS, max_length=MAX_LEVELS)
-    """Residual blocks at 1, 1/2, 1/4 (and 1/8) of the resolution, encoder and decoder alike."""
+    """Residual blocks at 1, 1/2, 1/4 (and 1/8) of the resolution, in encoder and decoder."""
 
     image_size: int = Field(256, ge=32, le=2048)
-    """Length in pixels that the short side of an image is brought to before cropping."""
+    """Length in pixels of an image's short side before cropping."""
     max_scale: float = Field(1.0, ge=1, le=8)
-    """The short side is drawn from image_size to max_scale times it, never above its own length."""
+    """The short side is drawn between image_size and max_scale times it, without upsampling."""
     grey_share: float = Field(0.0, ge=0, le=1)
-    """Share of crops that are turned grey."""
+    """Share of crops that are converted to grey."""
     colour_jitter: float = Field(0.7, ge=0, le=1)
-    """Share of batches whose channels are permuted, and dimmed by 0.6 to 1 image by image."""
+    """Share of batches whose channels are permuted, and scaled by 0.6 to 1 for each image."""
     crop_size: int = Field(64, ge=32, le=1024)
     """Side of the crops in pixels, a multiple of 8 and at most image_size."""
     pool_size: int = Field(2048, ge=1)
-    """Crops drawn at a time."""
+    """Number of crops that are drawn at a time."""
     crops_per_image: int = Field(8, ge=1)
-    """Crops taken from an image that is drawn."""
+    """Number of crops from each image that is read."""
     passes: int = Field(8, ge=1)
-    """How often a pool is gone through before the next one is drawn."""
+    """Number of passes over a pool of crops before the next one is drawn."""
 
     chroma_weight: float = Field(1.0, ge=0)
-    """Weight of the error in colour (less its mean over the channels) beside the whole error."""
+    """Weight of the chroma error (the error minus its mean over the channels)."""
     latent_noise: float = Field(0.05, ge=0, le=1)
-    """Deviation of the noise added to the latents, in units of the decoder's range of -3 to 3."""
+    """Standard deviation of the noise on the latents; the decoder's range is -3 to 3."""
     teacher: str | None = None
     """Autoencoder, by hub id or folder, whose latents are a target of the encoder."""
     teacher_weight: float = Field(0.25, ge=0)
-    """Weight of the deviation from the teacher's latents, in every fourth step."""
+    """Weight of the error against the teacher's latents, in every fourth step."""
     steps: int = Field(4000, ge=1)
     """Optimiser steps."""
     batch_size: int = Field(8, ge=1)
     """Crops per step."""
     learning_rate: float = Field(1.5e-3, gt=0, le=1)
-    """Learning rate of Muon; AdamW, for first and last layer and biases, takes half of it."""
+    """Learning rate of Muon; AdamW (first and last layer, biases) uses half of it."""
     warmup_steps: int = Field(100, ge=0)
-    """Steps over which the learning rate rises from 0; then it falls to 0 by half a cosine."""
+    """Steps of the linear warm-up of the learning rate; a half cosine to 0 follows."""
     weight_decay: float = Field(0.0, ge=0)
     """Weight decay of both optimisers."""
     gradient_clip: float = Field(0.05, gt=0)
-    """Largest norm of the gradient. It is nearly always above 0.05, so that every batch counts the
-    same; without that the fit stays grey for thousands of steps."""
+    """Largest norm of the gradient. The norm is nearly always above 0.05, so that all batches have
+    the same weight; otherwise reconstructions stay grey for thousands of steps."""
     ema_decay: float = Field(0.995, ge=0, lt=1)
     """Decay of the moving average of the weights, which is the result."""
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
-    """Precision of the forward pass; auto: bfloat16 where the device has it."""
+    """Precision of the forward pass; auto: bfloat16 if the device supports it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where it computes; auto: the GPU where there is one."""
+    """Device; auto: the GPU if there is one."""
     seed: int = Field(0, ge=0)
     """Seed of the initial weights, the crops and the noise."""
     log_every: int = Field(50, ge=1)

@@ -1,4 +1,4 @@
-"""Training crops of the autoencoder: drawn from all sources, turned, mirrored, recoloured."""
+"""Training crops of the autoencoder: random source, scale, rotation, reflection and colour."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def batches(
     config: AutoencoderTrainingConfig,
     device: torch.device,
 ) -> Iterator[torch.Tensor]:
-    """Yields ``config.steps`` batches of images, ``(B, 3, C, C)`` in [-1, 1].
+    """Yields ``config.steps`` batches of crops, float32 ``(B, 3, C, C)`` in [-1, 1].
 
-    A pool of crops is drawn and used ``passes`` times, since drawing an image takes as long as
-    learning from several crops.
+    A pool of crops is drawn and used ``passes`` times, since reading an image takes as long as
+    training on several crops.
     """
     steps = config.pool_size * config.passes // config.batch_size
     for first in range(0, config.steps, steps):
@@ -35,13 +35,13 @@ def batches(
         pool = draw_pool(sources, config, rng)
         order = np.concatenate([rng.permutation(len(pool)) for _ in range(config.passes)])
         for step in range(min(steps, config.steps - first)):
-            chosen = torch.from_numpy(order[step * config.batch_size :][: config.batch_size])
-            images = to_float(pool[chosen], device)
+            indices = torch.from_numpy(order[step * config.batch_size :][: config.batch_size])
+            images = to_float(pool[indices], device)
             yield _jitter(images, rng) if rng.random() < config.colour_jitter else images
 
 
 def _jitter(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Permutes the channels of a batch and dims each channel of each image by 0.6 to 1."""
+    """Permutes the channels of a batch and scales each channel of each image by 0.6 to 1."""
     gains = torch.from_numpy(rng.uniform(0.6, 1, (len(images), RGB, 1, 1)).astype(np.float32))
     permuted = images[:, torch.from_numpy(rng.permutation(RGB)).to(images.device)]
     dimmed = (permuted + 1) * gains.to(images.device) - 1
@@ -51,7 +51,7 @@ def _jitter(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 def draw_pool(
     sources: Mapping[str, ImageSource], config: AutoencoderTrainingConfig, rng: np.random.Generator
 ) -> torch.Tensor:
-    """Draws ``pool_size`` crops, turned and mirrored at random: ``(N, 3, C, C)``, uint8."""
+    """Draws ``pool_size`` crops, randomly rotated and mirrored: uint8 ``(N, 3, C, C)``."""
     names = list(config.sources)
     shares = np.array([config.sources[name] for name in names], float)
     crops: list[NDArray[np.uint8]] = []
@@ -66,14 +66,13 @@ def draw_pool(
 def _rescale(
     image: NDArray[np.uint8], config: AutoencoderTrainingConfig, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Brings the short side to the drawn length (bicubic), which the image is not enlarged for.
+    """Resizes the short side to a random length (bicubic), without upsampling beyond image_size.
 
-    The length is log-uniform, so that small images, which hold more detail in a crop, come as often
-    as large ones.
+    The length is log-uniform, so that all scales are equally frequent.
     """
     short = min(image.shape[:2])
-    wanted = round(config.image_size * config.max_scale ** rng.random())
-    side = max(min(wanted, short), config.image_size)
+    length = round(config.image_size * config.max_scale ** rng.random())
+    side = max(min(length, short), config.image_size)
     if side == short:
         return image
     height, width = (max(side, round(n * side / short)) for n in image.shape[:2])

@@ -1,10 +1,10 @@
-"""Fits a small ``AutoencoderTiny``, from random weights, to images.
+"""Trains a small ``AutoencoderTiny`` on images.
 
-The objective is the root mean squared error of each image plus that of its colour alone. The mean
-PSNR is no objective: its gradient goes with the inverse of the error, so that images which are good
-already get all of it, and the coloured ones none. Noise on the latents keeps the decoder smooth,
-and a penalty on latents beyond its soft clip at 3 keeps every channel in use. A teacher's latents
-can be a target beside the images: a detector learns latents of that structure faster.
+The loss is the root mean squared error of each image plus that of its chroma. (The mean PSNR is
+unsuitable: its gradient is proportional to the inverse of the error, so that well-reconstructed
+images dominate and coloured ones are neglected.) Noise on the latents keeps the decoder smooth. A
+penalty on latents beyond the decoder's soft clip at 3 keeps every channel in use. The latents of a
+teacher can be an additional target; a detector learns such latents faster.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
     Row = dict[str, float]
 
-# Below this mean squared error (46 dB, images in [-1, 1]) a flat crop has nothing left to teach.
+# Mean squared error (46 dB, images in [-1, 1]) below which the gradient of a flat crop vanishes.
 MSE_FLOOR = 1e-4
-# Of the latents' standard deviation. Below they are all the same but for rounding; above the
-# encoder has diverged, though the decoder may still give a mid-grey.
+# Range of the latents' standard deviation. Below, latents are constant up to rounding; above, the
+# encoder has diverged.
 USABLE = (1e-6, 1e6)
-LATENT_RANGE = 3  # where the decoder's soft clip ends: a channel that drifts out of it is lost
+LATENT_RANGE = 3  # end of the decoder's soft clip; a channel beyond it no longer learns
 ADAMW_SHARE = 0.5  # of the learning rate
-TEACHER_EVERY = 4  # steps: the teacher takes longer to encode a batch than the fit to learn from it
+TEACHER_EVERY = 4  # steps; the teacher's encoding of a batch takes longer than a training step
 
 
 def train_autoencoder(
@@ -50,20 +50,21 @@ def train_autoencoder(
     *,
     on_log: Callable[[Row], None] | None = None,
 ) -> tuple[AutoencoderTiny, list[Row]]:
-    """Runs the whole fit; the same arguments on the same machine give the same weights.
+    """Trains an autoencoder; deterministic on one machine.
 
     Args:
         sources: The images, by the names in ``config.sources``.
-        on_log: Called with every row of the log as it is made.
+        on_log: Called with each row of the log.
 
     Returns:
-        The autoencoder with averaged (EMA) weights, in eval mode on the CPU, the deviation of its
-        latents as ``config.scaling_factor``, and the log: per row ``step``, ``loss``, ``psnr`` (dB,
-        over training crops), ``learning_rate``, ``seconds`` and ``crops_per_second``.
+        The autoencoder with averaged (EMA) weights, in eval mode on the CPU, with the inverse of
+        its latents' standard deviation as ``config.scaling_factor``; and the log: per row
+        ``step``, ``loss``, ``psnr`` (dB, over training crops), ``learning_rate``, ``seconds`` and
+        ``crops_per_second``.
 
     Raises:
-        ModelError: The loss, or the scale of the latents, is no longer a number; ``init_from`` has
-            another network; or the teacher has other latents.
+        ModelError: The loss or the scale of the latents is not finite; ``init_from`` has another
+            architecture; or the teacher's latents have another shape.
     """
     device = torch.device(resolve_device(config.device))
     model = initial_autoencoder(config).to(device, memory_format=torch.channels_last)
@@ -99,7 +100,7 @@ def train_autoencoder(
 
 
 def initial_autoencoder(config: AutoencoderTrainingConfig) -> AutoencoderTiny:
-    """Returns the autoencoder that ``config.init_from`` names, in training mode and float32."""
+    """The autoencoder with the weights of ``config.init_from``, in training mode and float32."""
     model = new_autoencoder(config)
     if config.init_from == "scratch":
         return model
@@ -118,7 +119,7 @@ def initial_autoencoder(config: AutoencoderTrainingConfig) -> AutoencoderTiny:
 
 
 def new_autoencoder(config: AutoencoderTrainingConfig) -> AutoencoderTiny:
-    """Makes an untrained autoencoder, seeded, without touching the global random state."""
+    """An autoencoder with random weights; leaves the global random state unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = AutoencoderTiny(
@@ -152,15 +153,15 @@ def _load_teacher(
 def new_optimizers(
     model: AutoencoderTiny, config: AutoencoderTrainingConfig
 ) -> tuple[Muon, torch.optim.AdamW]:
-    """Muon for the convolutions between feature maps, AdamW for the rest.
+    """Muon for the hidden convolutions, AdamW for the rest.
 
-    Muon reached after 5,000 crops what AdamW did not reach after 10,000.
+    Muon reached a lower loss after 5,000 crops than AdamW after 10,000.
     """
     hidden: list[torch.nn.Parameter] = []
     others: list[torch.nn.Parameter] = []
     for weight in (weight for weight in model.parameters() if weight.requires_grad):
-        between = weight.ndim == 4 and min(weight.shape[:2]) > RGB  # noqa: PLR2004
-        (hidden if between else others).append(weight)
+        is_hidden = weight.ndim == 4 and min(weight.shape[:2]) > RGB  # noqa: PLR2004
+        (hidden if is_hidden else others).append(weight)
     rate, decay = config.learning_rate, config.weight_decay
     return (
         Muon(hidden, lr=rate, weight_decay=decay),
@@ -169,10 +170,10 @@ def new_optimizers(
 
 
 def _initialise(model: AutoencoderTiny) -> None:
-    """Residual blocks start as the identity, and the first decoded image is nearly mid-grey.
+    """Initialise residual blocks as the identity, and the output as nearly mid-grey.
 
-    There is no normalisation in this network, so it is the initial weights that let a large
-    learning rate through (Zhang, Dauphin and Ma, "Fixup initialization", ICLR 2019).
+    The network has no normalisation; these weights allow a large learning rate (Zhang, Dauphin
+    and Ma, "Fixup initialization", ICLR 2019).
     """
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d):
@@ -184,7 +185,7 @@ def _initialise(model: AutoencoderTiny) -> None:
             torch.nn.init.zeros_(module.conv[-1].weight)
     last = model.decoder.layers[-1]
     torch.nn.init.normal_(last.weight, std=0.1 * last.weight[0].numel() ** -0.5)
-    torch.nn.init.constant_(last.bias, 0.5)  # the decoder's own range is 0 to 1
+    torch.nn.init.constant_(last.bias, 0.5)  # the decoder's range is 0 to 1
 
 
 def _train_step(
@@ -195,7 +196,10 @@ def _train_step(
     random: torch.Generator,
     target: torch.Tensor | None = None,
 ) -> tuple[float, float]:
-    """One update; returns the loss and the mean PSNR in dB. ``target``: latents of the teacher."""
+    """Take an optimiser step; returns the loss and the mean PSNR in dB.
+
+    ``target``: the teacher's latents.
+    """
     with _autocast(config, images.device):
         latents = model.encoder(images)
         noise = torch.randn(latents.shape, generator=random, device=latents.device)
@@ -223,7 +227,7 @@ def _train_step(
 
 
 def _rms(error: torch.Tensor) -> torch.Tensor:
-    """Mean over the images of the root mean squared error; an error of 0 has a gradient of 0."""
+    """Root mean squared error, mean over the images; differentiable at 0."""
     return (error.square().mean(dim=(1, 2, 3)) + MSE_FLOOR).sqrt().mean()
 
 
@@ -237,9 +241,9 @@ def _update_average(average: torch.nn.Module, model: torch.nn.Module, decay: flo
 def _set_scaling_factor(
     model: AutoencoderTiny, sources: Mapping[str, ImageSource], config: AutoencoderTrainingConfig
 ) -> None:
-    """Diffusion expects latents of about unit deviation."""
-    few = config.model_copy(update={"pool_size": min(64, config.pool_size)})
-    crops = draw_pool(sources, few, np.random.default_rng([config.seed, config.steps]))
+    """Set the factor that scales the latents to unit standard deviation, as diffusion expects."""
+    small = config.model_copy(update={"pool_size": min(64, config.pool_size)})
+    crops = draw_pool(sources, small, np.random.default_rng([config.seed, config.steps]))
     deviation = float(model.encode(to_float(crops, torch.device("cpu"))).latents.std())
     if not USABLE[0] < deviation < USABLE[1]:
         raise ModelError(

@@ -1,8 +1,8 @@
-"""Pixel metrics from one small histogram an image: for curves while training, and for resampling.
+"""Pixel metrics from one histogram per image, for bootstrap resampling.
 
-A bin holds the scores with the same leading 16 bits: a sign, an exponent and 7 bits after the
-point, so that it is at most 1/128 of its scores wide. Within a bin the order of scores is lost:
-defective and defect-free pixels count as evenly mixed.
+A bin holds the float32 scores with the same leading 16 bits (sign, exponent, 7 bits of the
+mantissa), so that its width is at most 1/128 of its scores. Within a bin, defective and
+defect-free pixels count as evenly mixed.
 """
 
 from __future__ import annotations
@@ -30,23 +30,24 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.metrics.threshold_counts import Maps, Masks
 
-SHIFT = 16  # bits that a bin does not tell apart
+SHIFT = 16  # trailing bits of a score that its bin ignores
 MAGNITUDE = np.int32(0x7FFFFFFF)
-INFINITY = 0x7F800000  # bits above it are those of NaN
-BLOCK_ELEMENTS = 1 << 17  # resamples · bins at once, to stay in the processor's cache
-COLUMNS = ("bins", "bin_free", "bin_defective", "bin_overlap", "regions")  # of a packed record
+INFINITY = 0x7F800000  # larger bit patterns are NaN
+BLOCK_ELEMENTS = 1 << 17  # resamples · bins per block, to fit into the CPU cache
+COLUMNS = ("bins", "bin_free", "bin_defective", "bin_overlap", "regions")  # of `pack`
 
 
 @dataclass(frozen=True)
 class Histograms:
-    """How the scores of N images lie in B bins.
+    """Histograms of the scores of N images over B common bins.
 
     Attributes:
-        levels: float32 (B,), the lower edge of each bin, ascending.
-        free: int32 (N, B), defect-free pixels.
-        defective: int32 (N, B), defective pixels.
-        overlap: float64 (N, B), sum over the image's regions of the share of the region.
-        regions: int64 (N,).
+        levels: Lower edge of each bin, ascending, float32 (B,).
+        free: Number of defect-free pixels, int32 (N, B).
+        defective: Number of defective pixels, int32 (N, B).
+        overlap: Sum, over the defect regions of the image, of the share of the region in the bin,
+            float64 (N, B).
+        regions: Number of defect regions of the image, int64 (N,).
     """
 
     levels: np.ndarray
@@ -59,9 +60,9 @@ class Histograms:
         return len(self.regions)
 
     def placed(self, rows: Sequence[int] | np.ndarray, count: int) -> Histograms:
-        """The same histograms as ``rows`` of ``count`` images; the others have no pixel.
+        """The histograms at the indices ``rows`` of ``count`` images; the others are empty.
 
-        For images whose masks are not known: they are in no pixel metric.
+        The others are images whose masks are not known, which no pixel metric includes.
         """
 
         def spread(array: np.ndarray) -> np.ndarray:
@@ -80,9 +81,9 @@ class Histograms:
 
 @dataclass
 class _Image:
-    """Bins that one image has scores in, ascending: each (K,)."""
+    """The K non-empty bins of an image, ascending: each array (K,)."""
 
-    bins: np.ndarray  # int32, leading bits in the order of the scores
+    bins: np.ndarray  # int32, see `bins_of`
     free: np.ndarray
     defective: np.ndarray
     overlap: np.ndarray
@@ -90,13 +91,13 @@ class _Image:
 
 
 def image_histograms(maps: Maps, masks: Masks, workers: int | None = None) -> Histograms:
-    """Count the scores of each image.
+    """Compute the histogram of each image.
 
     Args:
         maps: Float32 anomaly maps, (N, H, W) or any sequence of (H, W), which may differ in size;
             each is read once.
         masks: For each map bool (H, W), True on defects, or ``None`` for an image without any.
-        workers: Threads; by default one a core.
+        workers: Number of threads; by default one per core, at most 4.
 
     Raises:
         ValueError: There are not as many masks as maps, or their shapes differ.
@@ -114,35 +115,35 @@ def image_histograms(maps: Maps, masks: Masks, workers: int | None = None) -> Hi
 def binned_metrics(
     histograms: Histograms, weights: np.ndarray | None = None, limit: float = AUPRO_LIMIT
 ) -> dict[str, np.ndarray]:
-    """The pixel metrics, the pixels of one bin evenly mixed.
+    """The pixel metrics of images or of bootstrap resamples.
 
     Args:
-        histograms: Of N images.
-        weights: How often each image counts: (N,), or (R, N) for R resamples; once by default.
+        histograms: Histograms of N images.
+        weights: Multiplicity of each image, (N,), or (R, N) for R resamples; 1 by default.
 
     Returns:
-        `metrics.PIXEL_METRICS` as float64 (R,), or () without an axis of resamples; NaN where
-        there are not both defective and defect-free pixels.
+        `exact.PIXEL_METRICS`, float64 (R,), or () for one weight vector. NaN without defective
+        or without defect-free pixels.
     """
     weights = np.ones(len(histograms)) if weights is None else np.asarray(weights)
-    several = np.atleast_2d(weights)
-    result = np.full((len(PIXEL_METRICS), len(several)), np.nan)
+    rows = np.atleast_2d(weights)
+    result = np.full((len(PIXEL_METRICS), len(rows)), np.nan)
     if len(histograms.levels):
         columns = _Columns(histograms)
         step = max(1, BLOCK_ELEMENTS // len(histograms.levels))
-        for start in range(0, len(several), step):
+        for start in range(0, len(rows), step):
             block = slice(start, start + step)
-            result[:, block] = columns.measure(several[block].astype(np.float64), limit)
+            result[:, block] = columns.measure(rows[block].astype(np.float64), limit)
     shape = weights.shape[:-1]
     return {name: row.reshape(shape) for name, row in zip(PIXEL_METRICS, result, strict=True)}
 
 
 def pack(histograms: Histograms) -> pd.DataFrame:
-    """One row an image, with lists of the bins that it has scores in; for Parquet.
+    """Convert histograms to a table for Parquet: one row per image, with its non-empty bins.
 
     Returns:
-        ``bins`` (int32, the leading bits of the scores, in their order), ``bin_free``,
-        ``bin_defective`` (int32), ``bin_overlap`` (float64), ``regions``.
+        ``bins`` (int32, see `bins_of`), ``bin_free``, ``bin_defective`` (int32), ``bin_overlap``
+        (float64), each a list per image, and ``regions``.
     """
     bins = bins_of(histograms.levels) if len(histograms.levels) else np.empty(0, np.int32)
     used = (histograms.free > 0) | (histograms.defective > 0)
@@ -159,7 +160,7 @@ def pack(histograms: Histograms) -> pd.DataFrame:
 
 
 def unpack(frame: pd.DataFrame) -> Histograms:
-    """Histograms from the columns that `pack` made."""
+    """The inverse of `pack`."""
     return _stacked(
         [
             _Image(
@@ -177,28 +178,28 @@ def unpack(frame: pd.DataFrame) -> Histograms:
 
 
 class _Columns:
-    """Histograms as float64, without the images that a count is 0 for."""
+    """Histograms as float64; defect counts of the images with defects alone."""
 
     def __init__(self, histograms: Histograms) -> None:
-        self._marked = np.flatnonzero(histograms.regions)
+        self._with_defects = np.flatnonzero(histograms.regions)
         self._free = histograms.free.astype(np.float64)
-        self._defective = histograms.defective[self._marked].astype(np.float64)
-        self._overlap = histograms.overlap[self._marked]
-        self._regions = histograms.regions[self._marked].astype(np.float64)
+        self._defective = histograms.defective[self._with_defects].astype(np.float64)
+        self._overlap = histograms.overlap[self._with_defects]
+        self._regions = histograms.regions[self._with_defects].astype(np.float64)
 
     def measure(self, weights: np.ndarray, limit: float) -> np.ndarray:
-        """Metrics (5, R) of resamples by weights (R, N)."""
-        marked = weights[:, self._marked]
-        free, found = weights @ self._free, marked @ self._defective
-        regions = (marked @ self._regions)[:, None]
+        """Metrics (5, R) of R resamples with weights (R, N)."""
+        defect_weights = weights[:, self._with_defects]
+        free, defective = weights @ self._free, defect_weights @ self._defective
+        regions = (defect_weights @ self._regions)[:, None]
         total = free.sum(-1, keepdims=True)
         above = total - free.cumsum(-1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            overlap = marked @ self._overlap / regions
+            overlap = defect_weights @ self._overlap / regions
             before, after = above / total, (above + free) / total
             result = np.stack(
                 [
-                    *ranking(found, above, free, total, mixed=True),
+                    *ranking(defective, above, free, total, mixed=True),
                     overlap_area(overlap, before, after, limit),
                     overlap_area(overlap, before, after, AUPRO_5_LIMIT),
                 ]
@@ -214,23 +215,23 @@ def _image(number: int, anomaly_map: np.ndarray, mask: np.ndarray | None) -> _Im
     keys = bins_of(scores.ravel())
     lowest = keys.min()
     keys -= lowest
-    free = np.bincount(_counted_keys(keys, anomaly_map), minlength=keys.max() + 1)
-    found, share, regions = (
+    pixels = np.bincount(_unmasked(keys, anomaly_map), minlength=keys.max() + 1)
+    indices, share, regions = (
         (np.empty(0, np.int64), np.empty(0), 0) if mask is None else defective_pixels(mask)
     )
-    defective = np.bincount(keys[found], minlength=len(free))
-    overlap = np.bincount(keys[found], weights=share, minlength=len(free))
-    used = np.flatnonzero(free)
+    defective = np.bincount(keys[indices], minlength=len(pixels))
+    overlap = np.bincount(keys[indices], weights=share, minlength=len(pixels))
+    used = np.flatnonzero(pixels)
     return _Image(
         (used + lowest).astype(np.int32),
-        (free - defective)[used],
+        (pixels - defective)[used],
         defective[used],
         overlap[used],
         regions,
     )
 
 
-def _counted_keys(keys: np.ndarray, anomaly_map: np.ndarray) -> np.ndarray:
+def _unmasked(keys: np.ndarray, anomaly_map: np.ndarray) -> np.ndarray:
     if not isinstance(anomaly_map, np.ma.MaskedArray):
         return keys
     return keys[~np.ma.getmaskarray(anomaly_map).ravel()]
@@ -255,7 +256,7 @@ def _rows(counts: np.ndarray, used: np.ndarray) -> list[np.ndarray]:
 
 
 def bins_of(numbers: np.ndarray) -> np.ndarray:
-    """Bin of each number, in the order of the numbers; -0 and 0 are one.
+    """Bin of each number; bins have the order of the numbers, and -0 and 0 the same bin.
 
     Args:
         numbers: float32 (K,), K ≥ 1.
@@ -267,7 +268,7 @@ def bins_of(numbers: np.ndarray) -> np.ndarray:
         ModelError: A number is NaN.
     """
     bits = numbers.view(np.int32)
-    if bits.min() >= 0:  # as a rule; positive numbers are in the order of their bits
+    if bits.min() >= 0:  # the usual case; bits of positive numbers have the order of the numbers
         if bits.max() > INFINITY:
             raise ModelError(NOT_A_NUMBER)
         return bits >> SHIFT
@@ -278,12 +279,12 @@ def bins_of(numbers: np.ndarray) -> np.ndarray:
 
 
 def lower_edges(bins: np.ndarray) -> np.ndarray:
-    """The least number of each bin, float32."""
+    """The smallest number of each bin, float32."""
     numbers = _flipped(bins << SHIFT).view(np.float32)
-    # The lowest bin holds -infinity alone; below it in the order of bits are NaN.
+    # The lowest bin holds -infinity alone; its lower edge has the bits of a NaN.
     return np.where(np.isnan(numbers), np.float32(-np.inf), numbers)
 
 
 def _flipped(bits: np.ndarray) -> np.ndarray:
-    """Between a float32's bits and an int32 in the order of the numbers, both ways."""
-    return bits ^ ((bits >> 31) & MAGNITUDE)  # of negative numbers the magnitude counts down
+    """Convert float32 bits to int32 in the order of the numbers, or back."""
+    return bits ^ ((bits >> 31) & MAGNITUDE)  # reverses the order of the negative numbers

@@ -1,8 +1,8 @@
-"""How far metrics would move on other test images, and whether one model beats another.
+"""Bootstrap confidence intervals of metrics, and paired tests of two models.
 
-Images are drawn with replacement, good and defective ones apart, since how many there are of each
-was decided when the data set was made. An image keeps all its pixels together: those of one image
-say nothing independent of each other. Image metrics are exact, pixel metrics binned.
+Images are drawn with replacement, stratified into good and defective ones, since their numbers
+are fixed by the data set. An image is drawn with all its pixels, since they are not independent.
+Image metrics are exact, pixel metrics binned.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
-MIN_MEASURED = 0.5  # share of the resamples that must have the metric
+MIN_MEASURED = 0.5  # minimum share of the resamples that have the metric
 EQUAL = 1e-12
 Interval = tuple[float, float]
 METRICS = (*IMAGE_METRICS, *PIXEL_METRICS)
-MIN_IMAGES = 2  # of a kind; one image drawn from one is always the same
-MAX_GROUPS = 100  # of the images of a kind that are left out one group at a time
-BLOCK_ELEMENTS = 1 << 21  # resamples · images at once
-KINDS = (False, True)  # good, defective
+MIN_IMAGES = 2  # per stratum; resamples of one image do not vary
+MAX_GROUPS = 100  # jackknife groups per stratum
+BLOCK_ELEMENTS = 1 << 21  # resamples · images per block
+KINDS = (False, True)  # strata: good, defective
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The test images of one category, as one model scored them.
+    """The test images of one category with the scores of one model.
 
     Attributes:
         scores: Float (N,), without NaN.
         defective: bool (N,).
-        histograms: Of the same N images (see `Histograms.placed` where some have no known mask),
-            or ``None`` where no pixel metric is wanted.
+        histograms: Histograms of the same N images (see `Histograms.placed` for images without a
+            known mask), or ``None`` without pixel metrics.
     """
 
     scores: np.ndarray
@@ -55,10 +55,10 @@ class Sample:
             )
 
     def has_enough(self, metric: str) -> bool:
-        """Whether there are two images of each kind that a metric needs."""
+        """Whether there are two images of each stratum that the metric needs."""
         if metric in IMAGE_METRICS:
-            found = int(np.count_nonzero(self.defective))
-            return min(found, len(self.defective) - found) >= MIN_IMAGES
+            count = int(np.count_nonzero(self.defective))
+            return min(count, len(self.defective) - count) >= MIN_IMAGES
         if self.histograms is None:
             return False
         return int(np.count_nonzero(self.histograms.regions)) >= MIN_IMAGES
@@ -69,9 +69,10 @@ class Resampled:
     """A metric's mean over the categories that have it.
 
     Attributes:
-        figure: On the images as they are; NaN where no category has the metric.
-        values: In the resamples, (R,).
-        left_out: Per category and kind (G,), of the category without one group of images each.
+        figure: On the original sample; NaN if no category has the metric.
+        values: On the resamples, (R,).
+        left_out: Jackknife values of a category, (G,) for each category and stratum: the metric
+            without one group of images.
     """
 
     figure: float
@@ -82,14 +83,15 @@ class Resampled:
 def resample(
     samples: Sequence[Sample], *, resamples: int, seed: int, limit: float
 ) -> dict[str, Resampled]:
-    """Measure resamples of the images of each category.
+    """Compute the metrics on bootstrap resamples of the images of each category.
 
     Args:
-        samples: One a category. Whose ``defective`` are equal get the same resamples.
+        samples: One per category. Samples with the same labels get the same resamples, so that
+            models can be compared in pairs.
         resamples: R.
 
     Returns:
-        One for each of `METRICS`.
+        A result for each of `METRICS`.
     """
     columns: dict[str, list[np.ndarray]] = {name: [] for name in METRICS}
     left_out: dict[str, list[np.ndarray]] = {name: [] for name in METRICS}
@@ -105,8 +107,8 @@ def resample(
                 columns[name].append(np.r_[column[0], values])
                 left_out[name] += parts
     means = {
-        name: np.mean(found, axis=0) if found else np.full(1 + resamples, np.nan)
-        for name, found in columns.items()
+        name: np.mean(values, axis=0) if values else np.full(1 + resamples, np.nan)
+        for name, values in columns.items()
     }
     return {
         name: Resampled(float(mean[0]), mean[1:], left_out[name]) for name, mean in means.items()
@@ -114,28 +116,28 @@ def resample(
 
 
 def _drawn(defective: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each resample has each image: uint16 (R, N)."""
+    """Multiplicity of each image in each resample, uint16 (R, N)."""
     weights = np.empty((resamples, len(defective)), np.uint16)
     for kind in KINDS:
         images = np.flatnonzero(defective == kind)
         n = len(images)
-        for own in _blocks(resamples, n) if n else ():
-            count = len(range(*own.indices(resamples)))
+        for block in _blocks(resamples, n) if n else ():
+            count = len(range(*block.indices(resamples)))
             drawn = rng.integers(0, n, (count, n)) + n * np.arange(count)[:, None]
             counts = np.bincount(drawn.ravel(), minlength=count * n)
-            weights[own, images] = counts.reshape(count, n)
+            weights[block, images] = counts.reshape(count, n)
     return weights
 
 
 def _blocks(resamples: int, images: int) -> Iterator[slice]:
-    """Resamples that are measured together, so that memory does not grow with the images."""
+    """Blocks of resamples, so that the memory does not grow with the number of images."""
     step = max(1, BLOCK_ELEMENTS // max(1, images))
     for start in range(0, resamples, step):
         yield slice(start, start + step)
 
 
 def _without_groups(defective: np.ndarray) -> Iterator[np.ndarray]:
-    """For each kind weights (G, N) that leave out one group of its images each."""
+    """Jackknife weights (G, N) for each stratum: each row leaves out one group of its images."""
     for kind in KINDS:
         images = np.flatnonzero(defective == kind)
         groups = min(len(images), MAX_GROUPS)
@@ -146,11 +148,11 @@ def _without_groups(defective: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _measure(sample: Sample, weights: np.ndarray, limit: float) -> dict[str, np.ndarray]:
-    """The metrics that a category has, (R,) by weights (R, N)."""
+    """The metrics that a category has, (R,) each, for weights (R, N)."""
     scores, defective = np.asarray(sample.scores), np.asarray(sample.defective, bool)
     parts = [
-        _image_metrics(scores, defective, weights[own])
-        for own in _blocks(len(weights), len(scores))
+        _image_metrics(scores, defective, weights[block])
+        for block in _blocks(len(weights), len(scores))
     ]
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if sample.histograms is not None:
@@ -161,30 +163,30 @@ def _measure(sample: Sample, weights: np.ndarray, limit: float) -> dict[str, np.
 def _image_metrics(
     scores: np.ndarray, defective: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """`metrics.image_metrics` of each resample; the scores are sorted once for all."""
+    """`exact.image_metrics` of each resample; the scores are sorted once."""
     if not defective.any() or defective.all():
         return {}
     order = np.argsort(scores)
     starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])
     ordered, kind = weights[:, order], defective[order]
-    found = np.add.reduceat(ordered * kind, starts, axis=1)
-    free = np.add.reduceat(ordered * ~kind, starts, axis=1)
-    total = free.sum(-1, keepdims=True)
-    figures = ranking(found, total - free.cumsum(-1), free, total)
+    bad = np.add.reduceat(ordered * kind, starts, axis=1)
+    good = np.add.reduceat(ordered * ~kind, starts, axis=1)
+    total = good.sum(-1, keepdims=True)
+    figures = ranking(bad, total - good.cumsum(-1), good, total)
     return dict(zip(IMAGE_METRICS, figures, strict=True))
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What a challenger has over a champion on the same images.
+    """The paired difference of a challenger and a champion on the same images.
 
     Attributes:
-        difference: Challenger minus champion, on the images as they are.
+        difference: Challenger minus champion, on the original sample.
         low: Lower end of the percentile interval of the difference.
         high: Upper end.
         p_value: Two-sided, in (0, 1].
-        better: Whether the challenger is better (``True``) or worse (``False``) at the confidence
-            asked for; ``None`` where that is undecided.
+        better: Whether the challenger is significantly better (``True``) or worse (``False``);
+            ``None`` if the difference is not significant.
     """
 
     difference: float
@@ -204,18 +206,18 @@ def mean_intervals(
 ) -> dict[str, Interval | None]:
     """BCa intervals of the mean over the categories that have the metric.
 
-    Plain percentiles cover too little: the best F1 of a resample is mostly above the truth, and
+    Percentile intervals cover too little: the best F1 of a resample is biased upwards, and
     metrics near 1 are skewed. BCa (bias-corrected and accelerated) corrects for both. The
-    categories are fixed; their images are drawn, independently of each other. A category with
-    one image of a kind, or one where resamples do not differ, adds its figure and no spread.
+    categories are fixed; their images are drawn independently. A category with one image in a
+    stratum, or whose resamples are all equal, adds its value and no variance.
 
     Source: Efron, "Better Bootstrap Confidence Intervals", JASA 1987.
 
     Args:
-        samples: One a category.
-        resamples: How many; more make the ends depend less on the seed.
+        samples: One per category.
+        resamples: Number of resamples.
         confidence: Nominal coverage, in (0, 1).
-        seed: Of the resamples; the same seed gives the same intervals.
+        seed: Seed of the resamples.
 
     Returns:
         For each image and pixel metric ``(low, high)``; ``None`` where there is nothing to
@@ -241,20 +243,20 @@ def mean_paired_differences(
     seed: int = 0,
     limit: float = AUPRO_LIMIT,
 ) -> dict[str, Difference | None]:
-    """Whether one model is better than another on the same images, in the mean over categories.
+    """Paired bootstrap test of two models on the same images, for the mean over categories.
 
     Args:
-        challengers: One model's scores, a sample for each category.
-        champions: The other's, of the same images in the same order.
-        resamples: See `mean_intervals`; the p-value is at least 2 / (resamples + 1).
-        confidence: A difference is decided where the p-value is at most 1 - confidence.
+        challengers: The challenger's samples, one per category.
+        champions: The champion's, of the same images in the same order.
+        resamples: Number of resamples; the p-value is at least 2 / (resamples + 1).
+        confidence: A difference is significant if the p-value is at most 1 - confidence.
 
     Returns:
-        For each metric the difference; ``None`` where one of the models has no metric, or fewer
-        than two images of a kind are there to draw from.
+        The difference for each metric; ``None`` if one of the models does not have the metric,
+        or a stratum has fewer than two images.
 
     Raises:
-        ValueError: The images are not the same.
+        ValueError: The labels of the two differ.
     """
     for challenger, champion in zip(challengers, champions, strict=True):
         if not np.array_equal(challenger.defective, champion.defective):
@@ -279,15 +281,14 @@ def _interval(measured: Resampled, confidence: float) -> Interval | None:
     below = np.count_nonzero(values < measured.figure - EQUAL)
     ties = np.count_nonzero(np.abs(values - measured.figure) <= EQUAL)
     bias = ndtri(np.clip((below + ties / 2) / len(values), 1 / len(values), 1 - 1 / len(values)))
-    wanted = bias + ndtri(np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
-    slowed = np.maximum(1 - _acceleration(measured.left_out) * wanted, EQUAL)
-    corrected = ndtr(bias + wanted / slowed)
-    low, high = np.quantile(values, corrected)
+    z = bias + ndtri(np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
+    denominator = np.maximum(1 - _acceleration(measured.left_out) * z, EQUAL)
+    low, high = np.quantile(values, ndtr(bias + z / denominator))
     return float(low), float(high)
 
 
 def _acceleration(left_out: Sequence[np.ndarray]) -> float:
-    """How fast the spread changes with the figure, by a jackknife within each kind of images."""
+    """BCa's acceleration constant, by a jackknife within each stratum."""
     cubes = squares = 0.0
     for values in left_out:
         measured = values[np.isfinite(values)]

@@ -1,8 +1,8 @@
-"""Image and pixel metrics, computed exactly: every distinct score is a threshold.
+"""Exact image and pixel metrics: every distinct score is a threshold.
 
-A pixel or image counts as detected where its score is at least the threshold. `ranking` and
-`overlap_area` take counts at levels, each a distinct score or a bin of scores: ascending along the
-last axis, after any number of axes, one of resamples for instance.
+A pixel or image is detected if its score is at least the threshold. `ranking` and `overlap_area`
+take counts at U levels, each a distinct score or a bin of scores, ascending along the last axis;
+other axes, such as one of resamples, come first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro", "pixel_aupro_5")
 AUPRO_LIMIT = 0.3
-AUPRO_5_LIMIT = 0.05  # of pixel_aupro_5
+AUPRO_5_LIMIT = 0.05  # false-positive rate at which pixel_aupro_5 ends
 TINY = np.finfo(np.float64).tiny
 
 Metrics = dict[str, float | None]
@@ -31,17 +31,17 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class OnDemand(Generic[Item]):
-    """A sequence whose items are made when they are asked for, and never kept."""
+    """A sequence whose items are computed at each access, and not cached."""
 
     count: int
     make: Callable[[int], Item]
 
     def __len__(self) -> int:
-        """How many items there are."""
+        """Number of items."""
         return self.count
 
     def __getitem__(self, index: int, /) -> Item:
-        """Item number `index`."""
+        """Compute an item."""
         return self.make(index)
 
 
@@ -53,8 +53,8 @@ def image_metrics(scores: np.ndarray, defective: np.ndarray) -> Metrics:
         defective: bool (N,).
 
     Returns:
-        ``image_auroc``, ``image_ap``, ``image_f1max`` within 0…1; ``None`` where there are not
-        both good and defective images.
+        ``image_auroc``, ``image_ap``, ``image_f1max`` within 0…1; ``None`` without good or
+        without defective images.
 
     Raises:
         ModelError: A score is NaN.
@@ -74,24 +74,23 @@ def pixel_metrics(
 ) -> Metrics:
     """AUROC, average precision, the best F1 and two AUPRO over all pixels of one category.
 
-    AUPRO is the area under the per-region overlap (mean over 8-connected regions of the share of
-    the region detected) against the false-positive rate of all defect-free pixels, up to
-    ``limit`` (linear interpolation there), divided by ``limit``.
+    AUPRO is the area under the curve of the per-region overlap (the detected share of each
+    8-connected region, mean over regions) against the false-positive rate of all defect-free
+    pixels, up to ``limit`` (linear interpolation), divided by ``limit``.
 
     Source: Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021, section 4.
 
     Args:
         maps: Float32 anomaly maps, (N, H, W) or any sequence of (H, W), which may differ in size.
-            Each is read once, one with a mask twice; a memory map or a lazy sequence is never in
-            memory as a whole.
+            Each is read once, with a mask twice; a memory map or a lazy sequence is never loaded
+            as a whole.
         masks: For each map bool (H, W), True on defects, or ``None`` for an image without any.
         limit: False-positive rate up to which ``pixel_aupro`` integrates, in (0, 1].
-        workers: Threads; by default one a core.
+        workers: Number of threads; by default one per core, at most 4.
 
     Returns:
         ``pixel_auroc``, ``pixel_ap``, ``pixel_f1max``, ``pixel_aupro`` and, up to 0.05,
-        ``pixel_aupro_5``, within 0…1; ``None`` where there are not both defective and defect-free
-        pixels.
+        ``pixel_aupro_5``, within 0…1; ``None`` without defective or without defect-free pixels.
 
     Raises:
         ValueError: There are not as many masks as maps, their shapes differ, or the limit is
@@ -123,24 +122,24 @@ def ranking(
     """AUROC, average precision and the best F1.
 
     Args:
-        defective: (…, U), how many defective ones have each level; above 0 in sum.
-        above: (…, U), how many defect-free ones lie above each level.
-        at: (…, U), how many defect-free ones have each level.
-        total: (…, 1), all defect-free ones; above 0.
-        mixed: Levels are bins, in which the two kinds lie evenly mixed: the precision of a bin's
-            defective ones is that in its middle. Otherwise they are equal scores, all detected
-            at once.
+        defective: Number of defective items at each level, (…, U); their sum is positive.
+        above: Number of defect-free items above each level, (…, U).
+        at: Number of defect-free items at each level, (…, U).
+        total: Number of defect-free items, (…, 1); positive.
+        mixed: Whether levels are bins, in which defective and defect-free items are evenly mixed:
+            the precision of a bin's defective items is that in its middle. Otherwise the items of
+            a level have equal scores and are detected at once.
 
     Returns:
         Three arrays (…,) within 0…1.
     """
     positives = defective.sum(-1, keepdims=True)
-    true = positives - defective.cumsum(-1) + defective  # detected with the level as threshold
-    false = above + at
-    # Of all pairs of a defective and a defect-free one, those in the right order; ties half.
+    true = positives - defective.cumsum(-1) + defective  # true positives at each level
+    false = above + at  # false positives
+    # Correctly ordered pairs of a defective and a defect-free item; ties count half.
     ordered = (defective * (total - above - at / 2)).sum(-1, keepdims=True)
-    reached, alarms = (true - (defective - 1) / 2, above + at / 2) if mixed else (true, false)
-    precision = reached / np.maximum(reached + alarms, TINY)
+    hits, alarms = (true - (defective - 1) / 2, above + at / 2) if mixed else (true, false)
+    precision = hits / np.maximum(hits + alarms, TINY)
     return (
         (ordered / positives / total)[..., 0],
         (defective * precision).sum(-1) / positives[..., 0],
@@ -151,17 +150,16 @@ def ranking(
 def overlap_area(
     overlap: np.ndarray, before: np.ndarray, after: np.ndarray, limit: float
 ) -> np.ndarray:
-    """AUPRO: area under the region overlap up to a false-positive rate, divided by that.
+    """AUPRO: area under the region overlap up to a false-positive rate, divided by that rate.
 
-    A level lifts the overlap by its share, on a straight line from the false-positive rate
-    ``before`` it to that ``after`` it. The curve is the sum of these ramps, so its area up to the
-    limit is the sum of theirs.
+    Each level adds a linear ramp from the false-positive rate ``before`` it to the one ``after``
+    it. The curve is the sum of the ramps, so its area is the sum of their areas.
 
     Args:
-        overlap: (…, U), mean over regions of the share of the region that has the level.
-        before: (…, U), false-positive rate with all levels above this one detected.
-        after: (…, U), the same with this one too.
-        limit: In (0, 1].
+        overlap: Share of a region at the level, mean over regions, (…, U).
+        before: False-positive rate with all higher levels detected, (…, U).
+        after: False-positive rate with this level detected as well, (…, U).
+        limit: Largest false-positive rate, in (0, 1].
 
     Returns:
         (…,), within 0…1.

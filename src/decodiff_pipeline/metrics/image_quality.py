@@ -1,4 +1,4 @@
-"""What a photograph is like, whatever it shows: light, contrast, sharpness, noise, colour, size."""
+"""Image quality features: brightness, contrast, sharpness, noise, colour, size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.deco.regions import Region
 
-# A feature and what a person calls it.
+# Feature → name for readers.
 QUALITY: Mapping[str, str] = {
     "brightness": "brightness",
     "contrast": "contrast",
@@ -28,10 +28,10 @@ QUALITY: Mapping[str, str] = {
     "size": "size in pixels",
     "aspect": "width to height",
 }
-LONGEST_SIDE = 1024  # pixels; what is larger is reduced first, for the time it takes
-SMALLEST_SIDE = 3  # pixels, of the filters
+LONGEST_SIDE = 1024  # pixels; larger images are reduced first, to save time
+SMALLEST_SIDE = 3  # pixels; the size of the filters
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's "L"
-# Zero where the image is linear within 3x3 pixels; noise of variance s² gives 36 s².
+# Zero for an image that is linear within 3x3 pixels; noise of variance s² gives 36 s².
 IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
 

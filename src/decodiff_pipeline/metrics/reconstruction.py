@@ -1,4 +1,4 @@
-"""What a reconstruction keeps of an image: detail and colour."""
+"""Quality of reconstructions: PSNR and preserved colour."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-COLOURFUL = 0.99  # quantile of an image's pixels: its most colourful hundredth
-MIN_COLOUR = 20  # grey levels of 255 between the channels there, from which on an image has colour
+COLOURFUL = 0.99  # quantile over the pixels of the difference between the channels
+MIN_COLOUR = 20  # grey levels of 255; an image with a smaller difference counts as grey
 
 
 def psnr(images: torch.Tensor, reconstructions: torch.Tensor) -> NDArray[np.float64]:
@@ -24,18 +24,19 @@ def psnr(images: torch.Tensor, reconstructions: torch.Tensor) -> NDArray[np.floa
         reconstructions: Same shape; clamped to [-1, 1] first.
 
     Returns:
-        (N,); infinite where an image is reproduced exactly.
+        (N,); infinite for an exact reconstruction.
     """
     error = (images.double() - reconstructions.double().clamp(-1, 1)).square().mean((1, 2, 3))
     return (10 * torch.log10(4 / error)).cpu().numpy()  # the peak is 2, from -1 to 1
 
 
 def has_colour(images: torch.Tensor, min_colour: int = MIN_COLOUR) -> NDArray[np.bool_]:
-    """Whether the channels of each image differ by ``min_colour`` grey levels of 255 somewhere.
+    """Whether each image has colour.
 
     Args:
         images: Float (N, 3, H, W) within [-1, 1].
-        min_colour: In the most colourful hundredth of the pixels.
+        min_colour: Minimum difference between the channels, in grey levels of 255, in the most
+            colourful hundredth of the pixels.
 
     Returns:
         (N,).
@@ -45,10 +46,10 @@ def has_colour(images: torch.Tensor, min_colour: int = MIN_COLOUR) -> NDArray[np
 
 
 def saturation_kept(images: torch.Tensor, reconstructions: torch.Tensor) -> NDArray[np.float64]:
-    """Σ⟨c', c⟩ / Σ⟨c, c⟩ over the pixels of each image.
+    """Preserved colour: Σ⟨c', c⟩ / Σ⟨c, c⟩ over the pixels of each image.
 
-    c is a pixel's colour without its luma, c' the same of the reconstruction: 1 where colour is
-    reproduced, 0 where it is lost or wrong. Meaningless where an image has no colour.
+    c is a pixel's colour minus its luma, c' that of the reconstruction. 1: the colour is
+    reproduced; 0: it is lost or wrong. Meaningless for images without colour.
 
     Args:
         images: Float (N, 3, H, W) within [-1, 1].
@@ -57,9 +58,9 @@ def saturation_kept(images: torch.Tensor, reconstructions: torch.Tensor) -> NDAr
     Returns:
         (N,).
     """
-    chroma, again = (_chroma(one.double().clamp(-1, 1)) for one in (images, reconstructions))
-    own = chroma.square().sum((1, 2, 3)).clamp_min(1e-12)
-    return ((again * chroma).sum((1, 2, 3)) / own).cpu().numpy()
+    chroma, kept = (_chroma(one.double().clamp(-1, 1)) for one in (images, reconstructions))
+    energy = chroma.square().sum((1, 2, 3)).clamp_min(1e-12)
+    return ((kept * chroma).sum((1, 2, 3)) / energy).cpu().numpy()
 
 
 def _chroma(images: torch.Tensor) -> torch.Tensor:

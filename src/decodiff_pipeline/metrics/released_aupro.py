@@ -1,6 +1,6 @@
-"""The protocol of the released DeCo-Diff code, for comparison with published tables alone.
+"""AUPRO of the released DeCo-Diff code, only for comparison with published tables.
 
-It flatters and it can fail (see docs/evaluation.md); `metrics` and `masks` hold what to trust.
+It overestimates, and it is undefined in some cases (docs/evaluation.md). Use `exact` otherwise.
 
 Source: the released code of Beizaee et al., "Correcting Deviations from Normality", CVPR 2025.
 """
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from decodiff_pipeline.metrics.threshold_counts import Maps, Masks
 
 THRESHOLDS = 200
-MIN_POINTS = 2  # of a curve that has an area
+MIN_POINTS = 2  # of a curve with an area
 
 
 def released_pixel_metrics(maps: Maps, masks: Masks, *, limit: float = AUPRO_LIMIT) -> Metrics:
-    """As `metrics.pixel_metrics`, but for both AUPRO, which are `released_aupro`."""
+    """As `exact.pixel_metrics`, with both AUPRO by `released_aupro`."""
     exact = pixel_metrics(maps, masks, limit=limit)
     if exact["pixel_aupro"] is None:
         return exact
@@ -33,11 +33,11 @@ def released_pixel_metrics(maps: Maps, masks: Masks, *, limit: float = AUPRO_LIM
 
 
 def released_aupro(maps: Maps, masks: Masks, *limits: float) -> list[float | None]:
-    """AUPRO by 200 thresholds, linear between the least and the largest value of all maps.
+    """AUPRO with 200 thresholds, evenly spaced between the smallest and largest map value.
 
-    At each threshold a pixel strictly above it is detected. Points at a false-positive rate of
-    a limit or more are dropped; the others' rates are divided by the largest of them, and the
-    area is taken by trapezoids between the first point and the last, nothing added at either end.
+    A pixel strictly above a threshold is detected. Points with a false-positive rate of at least
+    the limit are dropped, the other rates are divided by their maximum, and the area is computed
+    by the trapezoidal rule between the first and the last point, without extrapolation.
 
     Args:
         maps: Float32 (N, H, W), or a sequence of (H, W), without NaN; each is read twice.
@@ -45,9 +45,9 @@ def released_aupro(maps: Maps, masks: Masks, *limits: float) -> list[float | Non
         limits: False-positive rates below which points count, in (0, 1].
 
     Returns:
-        One for each limit, within 0…1; ``None`` where the released code divides by zero or has
-        no curve: no defect, maps of one value, fewer than two points below the limit, or no false
-        positive at all.
+        A value within 0…1 for each limit; ``None`` if the released code divides by zero or has
+        no curve: no defect, constant maps, fewer than two points below the limit, or no false
+        positive.
     """
     thresholds = _thresholds(maps)
     curve = None if thresholds is None else _curve(maps, masks, thresholds)
@@ -55,11 +55,11 @@ def released_aupro(maps: Maps, masks: Masks, *limits: float) -> list[float | Non
 
 
 def _area(false: np.ndarray, overlap: np.ndarray, limit: float) -> float | None:
-    kept = false < limit
-    false, overlap = false[kept], overlap[kept]
+    below = false < limit
+    false, overlap = false[below], overlap[below]
     if len(false) < MIN_POINTS or not false.max() > 0:
         return None
-    # Both fall as the threshold rises.
+    # Both decrease with the threshold.
     return float(np.trapezoid(overlap[::-1], (false / false.max())[::-1]))
 
 
@@ -75,27 +75,27 @@ def _curve(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """False-positive rate and mean overlap of regions at each threshold."""
     size = len(thresholds) + 1
-    free, found, regions = np.zeros(size, np.int64), np.zeros(size), 0
+    free, defective, regions = np.zeros(size, np.int64), np.zeros(size), 0
     for i in range(len(maps)):
-        # How many thresholds lie strictly below the pixel: it is detected at the first so many.
         anomaly_map, mask = maps[i], masks[i]
+        # Number of thresholds strictly below each pixel, at which it is detected.
         passed = np.searchsorted(thresholds, np.asarray(anomaly_map).ravel(), side="left")
-        judged = ~np.ma.getmaskarray(anomaly_map).ravel()
+        counted = ~np.ma.getmaskarray(anomaly_map).ravel()
         if mask is None:
-            free += np.bincount(passed[judged], minlength=size)
+            free += np.bincount(passed[counted], minlength=size)
             continue
         labels, count = ndimage.label(mask, structure=EIGHT_CONNECTED)
         region = labels.ravel()
         share = 1 / np.maximum(np.bincount(region, minlength=count + 1), 1)
-        free += np.bincount(passed[(region == 0) & judged], minlength=size)
+        free += np.bincount(passed[(region == 0) & counted], minlength=size)
         inside = region > 0
-        found += np.bincount(passed[inside], weights=share[region[inside]], minlength=size)
+        defective += np.bincount(passed[inside], weights=share[region[inside]], minlength=size)
         regions += count
     if not regions or not free.any():
         return None
-    return _above(free) / free.sum(), _above(found) / regions
+    return _above(free) / free.sum(), _above(defective) / regions
 
 
 def _above(counts: np.ndarray) -> np.ndarray:
-    """How many pixels pass each threshold, from how many pass exactly k of them."""
+    """Number of pixels above each threshold, from the number above exactly k of them."""
     return counts[::-1].cumsum()[::-1][1:]

@@ -1,4 +1,4 @@
-"""Metrics of several categories, and of runs that differ by their seed, put together."""
+"""Summaries of metrics over categories, and over runs with different seeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ METRICS = {
     "pixel_aupro": "AUPRO",
     "pixel_aupro_5": "AUPRO 5 %",
 }
-COMPARED = ("image_auroc", "pixel_ap")  # with the baseline
+COMPARED = ("image_auroc", "pixel_ap")  # compared with the baseline
 MEAN = "mean"
 
 Spread = dict[str, float | int]
@@ -28,8 +28,8 @@ def mean_over_categories(categories: Mapping[str, Mapping[str, Any]]) -> dict[st
     """Mean of each metric over the categories that have it.
 
     Returns:
-        The metrics' keys, ``None`` where no category has the metric, and ``n_categories``: for
-        each metric, over how many the mean is.
+        The mean of each metric, ``None`` if no category has it, and ``n_categories``: the number
+        of categories that have each metric.
     """
     mean: dict[str, Any] = {}
     counts = {}
@@ -41,12 +41,12 @@ def mean_over_categories(categories: Mapping[str, Mapping[str, Any]]) -> dict[st
 
 
 def beats(ours: float | None, baseline: float | None) -> bool | None:
-    """Whether a metric is above the baseline's; equal is not; ``None`` where one is missing."""
+    """Whether a metric is greater than the baseline's; ``None`` if one is missing."""
     return None if ours is None or baseline is None else ours > baseline
 
 
 def measured(metrics: Mapping[str, Any]) -> list[str]:
-    """Metrics that at least one category has, and image AUROC in any case."""
+    """The metrics that at least one category has, and image AUROC in any case."""
     mean = metrics.get("mean", {})
     return [name for name in METRICS if name == "image_auroc" or mean.get(name) is not None]
 
@@ -54,17 +54,18 @@ def measured(metrics: Mapping[str, Any]) -> list[str]:
 def spread(
     replicates: Mapping[int, Mapping[str, Any]], metrics: Mapping[str, Any], seed: int
 ) -> dict[str, dict[str, Spread]]:
-    """Metrics over runs that differ by their seeds alone.
+    """Statistics of metrics over runs that differ only in their seeds.
 
     Args:
-        replicates: The ``metrics.json`` of other runs, by seed.
-        metrics: That of this run, which stands for its own seed.
+        replicates: The ``metrics.json`` of other runs, by seed. Runs with other categories are
+            ignored.
+        metrics: The ``metrics.json`` of this run.
+        seed: The seed of this run.
 
     Returns:
-        For each category of this run, and for ``mean`` (the mean over categories), each metric
-        that at least two runs have: ``n`` seeds, their ``mean``, ``std`` (n - 1 in the
-        denominator), ``low`` and ``high`` (the least and the largest). Empty where there is one
-        run alone, and a run with other categories does not count.
+        For each category, and for ``mean`` (the mean over categories), each metric that at least
+        two runs have: ``n`` seeds, ``mean``, ``std`` (denominator n - 1), ``low`` and ``high``
+        (minimum and maximum). Empty for a single run.
     """
     names = set(metrics["categories"])
     runs = {**replicates, seed: metrics}
@@ -73,20 +74,20 @@ def spread(
         for _, run in sorted(runs.items())
         if set(run.get("categories", {})) == names
     ]
-    spreads = {name: _of_category([row[name] for row in rows]) for name in (*names, MEAN)}
-    return {name: found for name, found in sorted(spreads.items()) if found}
+    spreads = {name: _category_spread([row[name] for row in rows]) for name in (*names, MEAN)}
+    return {name: metrics for name, metrics in sorted(spreads.items()) if metrics}
 
 
-def _of_category(rows: list[Mapping[str, Any]]) -> dict[str, Spread]:
-    found: dict[str, Spread] = {}
+def _category_spread(rows: list[Mapping[str, Any]]) -> dict[str, Spread]:
+    spreads: dict[str, Spread] = {}
     for metric in METRICS:
         values = [float(row[metric]) for row in rows if row.get(metric) is not None]
         if len(values) > 1:
-            found[metric] = {
+            spreads[metric] = {
                 "n": len(values),
                 "mean": statistics.fmean(values),
                 "std": statistics.stdev(values),
                 "low": min(values),
                 "high": max(values),
             }
-    return found
+    return spreads

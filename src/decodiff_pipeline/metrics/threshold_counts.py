@@ -1,11 +1,10 @@
-"""How many images or pixels lie at and above each score of a defective one: all that metrics need.
+"""Counts of images or pixels at each threshold, from which exact metrics are computed.
 
-No metric changes at a threshold that nothing defective has: TP stays, FP grows, and the region
-overlap stays. So exact metrics follow from a few numbers for each distinct score u of a defective
-pixel: how many defective pixels have it, what share of the regions they are, and how many
-defect-free pixels lie above and at u. The defect-free pixels, nearly all there are, need no common
-order for that: all pixels are sorted and counted in chunks, on all cores, and the defective ones
-subtracted.
+Only the distinct scores of defective pixels are needed as thresholds: between two of them, the
+true positives and the region overlap are constant. For each such score u this module counts the
+defective pixels, their share of the defect regions, and the defect-free pixels above and at u.
+The defect-free pixels, which are the vast majority, are never sorted as a whole: all pixels are
+sorted and counted in chunks, in threads, and the defective ones are subtracted.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
-CHUNK_PIXELS = 1 << 21  # per worker at once; more where there are many levels to look up
+CHUNK_PIXELS = 1 << 21  # per worker; more if there are many levels
 MAX_CHUNK_PIXELS = 1 << 24  # 64 MB
 PIXELS_PER_LEVEL = 8
 BLOCK_LEVELS = 1 << 12
@@ -37,38 +36,38 @@ NOT_A_NUMBER = (
 
 
 class Maps(Protocol):
-    """An array (N, H, W), or anything that gives (H, W) by number.
+    """An array (N, H, W), or a sequence of arrays (H, W).
 
-    Of masked arrays the masked pixels count nowhere; no defect may lie on one.
+    Masked pixels of masked arrays are ignored; they must not be defective.
     """
 
     def __len__(self) -> int:
-        """N."""
+        """Number of maps."""
 
     def __getitem__(self, index: int, /) -> np.ndarray:
-        """Map number `index`."""
+        """A map, (H, W)."""
 
 
 class Masks(Protocol):
     """As `Maps`, with ``None`` for an image without defects."""
 
     def __len__(self) -> int:
-        """N."""
+        """Number of masks."""
 
     def __getitem__(self, index: int, /) -> np.ndarray | None:
-        """Mask number `index`."""
+        """A mask, bool (H, W)."""
 
 
 @dataclass(frozen=True)
 class ThresholdCounts:
-    """Counts at the distinct scores of defective images or pixels, ascending: each (U,).
+    """Counts at the U distinct scores of defective images or pixels, ascending; each (U,).
 
     Attributes:
-        defective: Defective ones with the score.
-        above: Defect-free ones with a higher score.
-        at: Defect-free ones with the score.
-        total: All defect-free ones; above 0.
-        overlap: Mean over regions of the share of the region with the score; empty for images.
+        defective: Defective images or pixels with the score.
+        above: Defect-free images or pixels with a higher score.
+        at: Defect-free images or pixels with the score.
+        total: Number of defect-free images or pixels; positive.
+        overlap: Share of a region with the score, mean over regions; empty for images.
     """
 
     defective: np.ndarray
@@ -84,7 +83,7 @@ class ThresholdCounts:
 
     @property
     def after(self) -> np.ndarray:
-        """False-positive rate with this score detected too."""
+        """False-positive rate with this score detected as well."""
         return (self.above + self.at) / self.total
 
 
@@ -96,7 +95,7 @@ def count_images(scores: np.ndarray, defective: np.ndarray) -> ThresholdCounts |
         defective: bool (N,).
 
     Returns:
-        ``None`` where there are not both good and defective images.
+        ``None`` without good or without defective images.
 
     Raises:
         ModelError: A score is NaN.
@@ -116,12 +115,12 @@ def count_pixels(maps: Maps, masks: Masks, workers: int | None = None) -> Thresh
     """Counts of the pixels of all maps.
 
     Args:
-        maps: See `metrics.pixel_metrics`.
-        masks: See `metrics.pixel_metrics`.
-        workers: Threads; by default one a core.
+        maps: See `exact.pixel_metrics`.
+        masks: See `exact.pixel_metrics`.
+        workers: Number of threads; by default one per core, at most 4.
 
     Returns:
-        ``None`` where there are not both defective and defect-free pixels.
+        ``None`` without defective or without defect-free pixels.
 
     Raises:
         ValueError: There are not as many masks as maps, or their shapes differ.
@@ -141,7 +140,7 @@ def count_pixels(maps: Maps, masks: Masks, workers: int | None = None) -> Thresh
     below, at, total = _count_all(maps, scores[starts], workers)
     if total == len(scores):
         return None
-    # Up to here defective pixels were counted too.
+    # `below`, `at` and `total` include the defective pixels, which are subtracted.
     return ThresholdCounts(
         defective=counts,
         above=total - below - at - (len(scores) - counts.cumsum()),
@@ -161,8 +160,8 @@ def _defective(maps: Maps, masks: Masks) -> tuple[np.ndarray, np.ndarray]:
         anomaly_map = np.asarray(maps[i], dtype=np.float32)
         if mask.shape != anomaly_map.shape:
             raise ValueError(f"mask {i} is {mask.shape}, but its map is {anomaly_map.shape}")
-        found, share, count = defective_pixels(mask)
-        scores.append(anomaly_map.ravel()[found])
+        indices, share, count = defective_pixels(mask)
+        scores.append(anomaly_map.ravel()[indices])
         shares.append(share)
         regions += count
     if not regions:
@@ -173,13 +172,13 @@ def _defective(maps: Maps, masks: Masks) -> tuple[np.ndarray, np.ndarray]:
 def _count_all(
     maps: Maps, levels: np.ndarray, workers: int | None
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """How many pixels lie below and at each level, and how many there are."""
+    """Number of pixels below and at each level, int64 (U,) each, and of all pixels."""
     images, lock = iter(range(len(maps))), Lock()
     size = min(max(CHUNK_PIXELS, PIXELS_PER_LEVEL * len(levels)), MAX_CHUNK_PIXELS)
     below, at = np.zeros((2, len(levels)), np.int64)
 
     def count(_: int) -> int:
-        total, buffer = 0, np.empty(0, np.float32)  # new memory at each turn costs page faults
+        total, buffer = 0, np.empty(0, np.float32)  # reused, to avoid page faults
         while chunk := _chunk(maps, images, size):
             length = sum(map(len, chunk))
             if length > len(buffer):
@@ -189,7 +188,7 @@ def _count_all(
             pixels.sort()
             if len(pixels) and np.isnan(pixels[-1]):
                 raise ModelError(NOT_A_NUMBER)
-            for part, *counts in _looked_up(pixels, levels):
+            for part, *counts in _count_blocks(pixels, levels):
                 with lock:
                     below[part] += counts[0]
                     at[part] += counts[1]
@@ -197,12 +196,12 @@ def _count_all(
         return total
 
     threads = workers or min(MAX_WORKERS, os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads) as pool:  # numpy lets go of the interpreter lock
+    with ThreadPoolExecutor(threads) as pool:  # numpy releases the GIL
         return below, at, sum(pool.map(count, range(threads)))
 
 
 def _chunk(maps: Maps, images: Iterator[int], size: int) -> list[np.ndarray]:
-    """Pixels of the next maps, ``size`` together or a little more."""
+    """Pixels of the next maps, at least ``size`` in all."""
     chunk: list[np.ndarray] = []
     pixels = 0
     while pixels < size and (i := next(images, None)) is not None:
@@ -211,49 +210,49 @@ def _chunk(maps: Maps, images: Iterator[int], size: int) -> list[np.ndarray]:
     return chunk
 
 
-def _looked_up(
+def _count_blocks(
     pixels: np.ndarray, levels: np.ndarray
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Part of the levels after part, and how many sorted pixels lie below and at each level.
+    """Number of sorted pixels below and at each level, by blocks of levels.
 
-    A part that fits into the cache is looked up in the pixels between its ends alone.
+    A block fits into the CPU cache and is searched only in the pixels within its range.
     """
     ends = [*pixels.searchsorted(levels[::BLOCK_LEVELS]), len(pixels)]
     for block, (start, end) in enumerate(pairwise(ends)):
         part = slice(block * BLOCK_LEVELS, (block + 1) * BLOCK_LEVELS)
-        wanted, near = levels[part], pixels[start:end]
-        place, equal = near.searchsorted(wanted), np.zeros(len(wanted), np.int64)
+        values, near = levels[part], pixels[start:end]
+        below, equal = near.searchsorted(values), np.zeros(len(values), np.int64)
         if len(near):
-            hit = np.flatnonzero(near.take(place, mode="clip") == wanted)
-            equal[hit] = near.searchsorted(wanted[hit], side="right") - place[hit]
-        yield part, place + start, equal
+            hit = np.flatnonzero(near.take(below, mode="clip") == values)
+            equal[hit] = near.searchsorted(values[hit], side="right") - below[hit]
+        yield part, below + start, equal
 
 
 def counted(anomaly_map: np.ndarray) -> np.ndarray:
-    """The pixels of a map, float32 (P,); of a masked array those that are not masked."""
+    """The unmasked pixels of a map, float32 (P,)."""
     if isinstance(anomaly_map, np.ma.MaskedArray):
         anomaly_map = anomaly_map.compressed()
     return np.asarray(anomaly_map, dtype=np.float32).ravel()
 
 
 def defective_pixels(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Which pixels are defective, and what share each is of its region.
+    """The defective pixels and their share of their region.
 
     Args:
         mask: bool (H, W).
 
     Returns:
-        Flat indices int64 (P,), ascending; float64 (P,), 1 / pixels of the region; how many
-        regions there are.
+        Flat indices, int64 (P,), ascending; shares, 1 / area of the region, float64 (P,); number
+        of 8-connected regions.
     """
-    found = np.flatnonzero(mask)
-    if not len(found):
-        return found, np.empty(0), 0
-    # Labelling takes longer than all the rest, so only the box around the defects is labelled.
+    indices = np.flatnonzero(mask)
+    if not len(indices):
+        return indices, np.empty(0), 0
+    # Labelling is the slowest part, so only the bounding box of the defects is labelled.
     columns = np.flatnonzero(mask.any(0))
     left, width = columns[0], mask.shape[1]
-    rows = slice(found[0] // width, found[-1] // width + 1)
+    rows = slice(indices[0] // width, indices[-1] // width + 1)
     box = np.ascontiguousarray(mask[rows, left : columns[-1] + 1])
     labels, count = ndimage.label(box, structure=EIGHT_CONNECTED)
     region = labels[box]
-    return found, (1.0 / np.bincount(region)[1:])[region - 1], count
+    return indices, (1.0 / np.bincount(region)[1:])[region - 1], count

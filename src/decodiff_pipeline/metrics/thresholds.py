@@ -1,10 +1,10 @@
-"""Decision thresholds with a target false-positive rate, from good images seen by nothing else.
+"""Decision thresholds for a target false-positive rate, fitted to calibration images.
 
-Conformal prediction: with n calibration scores and one new score of a good image, all
-exchangeable, the new one is above the k-th smallest of the n with a probability of at most
-(n + 1 - k) / (n + 1), whatever the distribution. k = ⌈(n + 1)(1 - alpha)⌉ keeps that within alpha.
-If n < 1/alpha - 1 there is no such k: the least rate that n images can guarantee is 1 / (n + 1),
-at the largest of them.
+Split conformal prediction: for n calibration scores and the score of a new good image, all
+exchangeable, the new score exceeds the k-th smallest of the n with a probability of at most
+(n + 1 - k) / (n + 1), for any distribution. k = ⌈(n + 1)(1 - alpha)⌉ keeps it within alpha. For
+n < 1/alpha - 1 there is no such k: the lowest rate that n images guarantee is 1 / (n + 1), with
+the largest of them.
 
 Source: Angelopoulos and Bates, "A Gentle Introduction to Conformal Prediction", 2021, section 1.
 """
@@ -23,30 +23,30 @@ if TYPE_CHECKING:
 def conformal_threshold(scores: np.ndarray, false_positive_rate: float) -> dict[str, Any]:
     """The lowest threshold that keeps the target false-positive rate.
 
-    An image is flagged where its score is at least the threshold. The threshold is the float32
-    number just above the k-th smallest score, so that a score equal to that one is not flagged:
-    with scores that are clipped at 1 ties do happen.
+    An image is flagged if its score is at least the threshold. The threshold is the next float32
+    number above the k-th smallest score, so that scores equal to it are not flagged; scores are
+    clipped at 1, so ties occur.
 
     Args:
-        scores: Float32 (n,) of good images.
-        false_positive_rate: alpha in the module's text, in (0, 1).
+        scores: Scores of n good images, float32 (n,).
+        false_positive_rate: Target rate alpha, in (0, 1).
 
     Returns:
-        ``threshold`` and ``promised_false_positive_rate``, the expected share of good images at
-        or above it, at most; both ``None`` without scores. ``sufficient`` says whether n is
-        large enough for the rate that was asked for.
+        ``threshold`` and ``promised_false_positive_rate``, an upper bound of the expected share
+        of good images at or above it; both ``None`` without scores. ``sufficient``: whether n is
+        large enough for the target rate.
     """
     n = len(scores)
     if not n:
         return {"threshold": None, "promised_false_positive_rate": None, "sufficient": False}
-    # 1e-9: (19 + 1)(1 - 0.05) must not become 20 by a rounding error.
-    wanted = math.ceil((n + 1) * (1 - false_positive_rate) - 1e-9)
-    k = min(max(wanted, 1), n)
+    # 1e-9: a rounding error must not turn (19 + 1)(1 - 0.05) into 20.
+    rank = math.ceil((n + 1) * (1 - false_positive_rate) - 1e-9)
+    k = min(max(rank, 1), n)
     quantile = np.sort(np.asarray(scores, np.float32))[k - 1]
     return {
         "threshold": float(np.nextafter(quantile, np.float32(np.inf))),
         "promised_false_positive_rate": (n + 1 - k) / (n + 1),
-        "sufficient": wanted <= n,
+        "sufficient": rank <= n,
     }
 
 
@@ -57,22 +57,22 @@ def cheapest_threshold(
     false_alarm: float,
     defective_share: float,
 ) -> dict[str, Any]:
-    """The threshold of the least expected cost of an image.
+    """The threshold with the lowest expected cost per image.
 
-    With p the share of defective images in use, the cost is
-    ``p · miss · missed share + (1 - p) · false_alarm · flagged share of the good``.
+    With p the share of defective images in production, the cost is
+    ``p · miss · false-negative rate + (1 - p) · false_alarm · false-positive rate``.
 
     Args:
-        good: Float32 (n,) scores of good images, at least one.
-        defective: Float32 (m,) scores of defective images, at least one.
-        miss: Cost of a defective image that passes.
-        false_alarm: Cost of a good image that is flagged.
+        good: Scores of good images, float32 (n,), at least one.
+        defective: Scores of defective images, float32 (m,), at least one.
+        miss: Cost of a false negative.
+        false_alarm: Cost of a false positive.
         defective_share: p, in (0, 1).
 
     Returns:
-        ``threshold``, half way between two scores or above the highest, of several equally
-        cheap ones the highest; its ``expected_cost``; and ``promised_false_positive_rate``, the
-        share of good images at or above it that is expected: (1 + flagged) / (n + 1).
+        ``threshold``, halfway between two scores or above the highest; the highest of equally
+        cheap ones. Its ``expected_cost``; and ``promised_false_positive_rate``, the expected
+        share of good images at or above it: (1 + flagged) / (n + 1).
     """
     scores = np.unique(np.concatenate([good, defective]).astype(np.float32))
     above = np.nextafter(scores[-1], np.float32(np.inf))
@@ -90,10 +90,9 @@ def cheapest_threshold(
 
 
 def conformal_p_value(score: float, calibration: np.ndarray) -> float | None:
-    """How likely a good image is to score at least this high.
+    """Conformal p-value of a score: (1 + number of calibration scores ≥ it) / (n + 1).
 
-    (1 + number of calibration scores at or above it) / (n + 1). Of good images that the model has
-    not seen, a share of at most p has a p-value of at most p.
+    A share of at most p of unseen good images has a p-value of at most p.
 
     Args:
         calibration: Scores of n good images.
@@ -109,17 +108,17 @@ def conformal_p_value(score: float, calibration: np.ndarray) -> float | None:
 def image_decisions(
     scores: np.ndarray, defective: np.ndarray, threshold: float | None
 ) -> dict[str, Any]:
-    """Count the images on each side of a threshold.
+    """Confusion matrix and error rates of an image threshold.
 
     Args:
         scores: Float (N,).
         defective: bool (N,).
-        threshold: An image is flagged from this score on; ``None`` where there is none.
+        threshold: Images with at least this score are flagged; may be ``None``.
 
     Returns:
         ``confusion``: ``tp``, ``fp``, ``fn``, ``tn``, or ``None`` without a threshold;
-        ``false_positive_rate`` of the good images and ``false_negative_rate`` of the defective
-        ones, ``None`` where there is none of them.
+        ``false_positive_rate`` and ``false_negative_rate``, ``None`` without good or defective
+        images respectively.
     """
     if threshold is None:
         return dict.fromkeys(("confusion", "false_positive_rate", "false_negative_rate"))
@@ -138,17 +137,17 @@ def image_decisions(
 
 
 def pixel_decisions(maps: Maps, masks: Masks, threshold: float | None) -> dict[str, float | None]:
-    """How often a pixel threshold speaks where it should not, and is silent where it should.
+    """Error rates of a pixel threshold, counted in images.
 
     Args:
         maps: Float (H, W) for each image.
         masks: bool (H, W) for each, or ``None`` for an image without defects.
-        threshold: A pixel is flagged from this value on; ``None`` where there is none.
+        threshold: Pixels with at least this value are flagged; may be ``None``.
 
     Returns:
-        ``pixel_false_positive_rate``: share of the good images with any pixel flagged, which is
-        what the threshold is fitted to; ``pixel_false_negative_rate``: share of the
-        defective images of known mask with no pixel of the defect flagged.
+        ``pixel_false_positive_rate``: share of good images with at least one flagged pixel, the
+        rate that the threshold is fitted to; ``pixel_false_negative_rate``: share of defective
+        images with a mask that have no flagged pixel on the defect.
     """
     alarmed, missed = [], []
     if threshold is not None:
