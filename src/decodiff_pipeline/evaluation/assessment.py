@@ -1,4 +1,4 @@
-"""Everything there is to say about each category, in numbers."""
+"""Evaluates predictions: metrics, intervals, curves and error rates of each category."""
 
 from __future__ import annotations
 
@@ -39,12 +39,11 @@ THRESHOLD_KEYS = ("threshold", "pixel_threshold", "promised_false_positive_rate"
 
 @dataclass(frozen=True)
 class Assessment:
-    """What an evaluation found."""
+    """The results of an evaluation."""
 
-    # the content of ``metrics.json``; ``None`` wherever there is nothing to measure
-    metrics: dict[str, Any]
+    metrics: dict[str, Any]  # content of ``metrics.json``; ``None`` for what cannot be measured
     curves: dict[str, Any]  # by category, as `curves.curves` returns them
-    record: pd.DataFrame  # A row an image, as `record.make_record` returns it
+    record: pd.DataFrame  # a row per image, as `record.make_record` returns it
 
 
 def assess(
@@ -58,13 +57,13 @@ def assess(
     synthetic: Mapping[str, Any] | None = None,
     pca_scores: Mapping[str, float] | None = None,
 ) -> Assessment:
-    """Compare predictions with the truth.
+    """Evaluate predictions against the ground truth.
 
     Args:
         manifest: The validated manifest, for the near-duplicates outside test.
-        baseline: As `baselines.measure_baselines` returns it; empty without any.
-        synthetic: By category, as `synthetic_localisation` measures it.
-        pca_scores: Path → score of the PCA, for the record.
+        baseline: As `baselines.measure_baselines` returns it.
+        synthetic: By category, as `synthetic_localisation` returns it.
+        pca_scores: Path → score of the PCA baseline, for the record.
 
     Raises:
         DataError: Baselines or synthetic defects were measured by another protocol or at another
@@ -88,15 +87,17 @@ def assess(
         if name in regions:
             labels = manifest.set_index("path")["label"]
             original = original.assign(label=original["path"].map(labels))
+        judged = by_protocol.loc[original.index]
         limits = {key: thresholds["categories"].get(name, {}).get(key) for key in THRESHOLD_KEYS}
         categories[name] = {
             **_category(evaluator, limits, samples[name], table["near_duplicate"], config),
-            **_left_out(original, by_protocol.loc[original.index], limits["threshold"]),
+            "n_relabelled": int((judged["label"] != original["label"]).sum()),
+            "uncertain": _uncertain(judged, limits["threshold"]),
             "cropped_defects": cropped_defects(original, images, geometry),
             "synthetic": synthetic.get(name),
         }
     return Assessment(
-        _whole(categories, list(samples.values()), baseline, config)
+        _summary(categories, list(samples.values()), baseline, config)
         | {"cropped_share": cropped_share(geometry, index[index["split"] == "test"])}
         | ({"regions": _region_facts(regions)} if regions else {}),
         {name: _curves(evaluator, config) for name, evaluator in evaluators.items()},
@@ -105,7 +106,7 @@ def assess(
 
 
 def _region_facts(regions: Mapping[str, Region]) -> dict[str, dict[str, Any]]:
-    """What tells the regions of categories apart, and which share of an image they are."""
+    """Digest of each category's region, and its share of the image."""
     return {
         name: {
             "sha256": sha256_of(region.facts()),
@@ -121,7 +122,7 @@ def image_record(
     images: ImageFolder,
     config: EvaluationConfig,
 ) -> pd.DataFrame:
-    """The record of an evaluation alone, as `assess` makes it: no metrics, intervals or curves."""
+    """Only the record of an evaluation, as `assess` returns it."""
     by_protocol, evaluators = _by_category(predictions, images, config)
     return _record(by_protocol, evaluators, predictions, manifest, images, config)
 
@@ -129,7 +130,7 @@ def image_record(
 def plain_metrics(
     predictions: PredictionStore, images: ImageFolder, config: EvaluationConfig
 ) -> dict[str, Any]:
-    """The metrics alone: no thresholds, no intervals.
+    """Only the metrics, without thresholds and intervals.
 
     Returns:
         ``categories``, each with its metrics and `CategoryEvaluator.counts`, and ``mean``.
@@ -142,7 +143,7 @@ def plain_metrics(
 def _by_category(
     predictions: PredictionStore, images: ImageFolder, config: EvaluationConfig
 ) -> tuple[pd.DataFrame, dict[str, CategoryEvaluator]]:
-    """All images as the protocol labels them, and the evaluator of each category."""
+    """All images with the protocol's labels, and the evaluator of each category."""
     rows = labelled(predictions.index(), images, predictions.geometry(), config.protocol)
     return rows, {
         name: CategoryEvaluator(name, rows, predictions, images, config)
@@ -158,14 +159,14 @@ def _record(
     images: ImageFolder,
     config: EvaluationConfig,
 ) -> pd.DataFrame:
-    doubles = manifest["path"][near_duplicates(manifest, config.near_duplicate_bits)]
+    duplicates = manifest["path"][near_duplicates(manifest, config.near_duplicate_bits)]
     histograms = [_histograms(evaluator) for evaluator in evaluators.values()]
-    table = record.make_record(by_protocol, by_protocol["path"].isin(doubles), histograms)
+    table = record.make_record(by_protocol, by_protocol["path"].isin(duplicates), histograms)
     table.attrs[record.IDENTITY] = record.identity(predictions.about(), manifest, images, config)
     return table
 
 
-def _whole(
+def _summary(
     categories: dict[str, Any],
     samples: list[Sample],
     baseline: Mapping[str, Any],
@@ -188,7 +189,7 @@ def _category(
     evaluator: CategoryEvaluator,
     limits: dict[str, float | None],
     sample: Sample,
-    double: pd.Series,
+    near_duplicate: pd.Series,
     config: EvaluationConfig,
 ) -> dict[str, Any]:
     rows = evaluator.rows
@@ -202,12 +203,14 @@ def _category(
         **image_decisions(scores(rows), bad, limits["threshold"]),
         **pixel_decisions(maps, masks, limits["pixel_threshold"]),
         "defect_types": _defect_types(evaluator),
-        "leakage": _leakage(evaluator, rows[~double[rows.index]], config.near_duplicate_bits),
+        "leakage": _leakage(
+            evaluator, rows[~near_duplicate[rows.index]], config.near_duplicate_bits
+        ),
     }
 
 
 def _defect_types(evaluator: CategoryEvaluator) -> dict[str, Any]:
-    """Metrics of each type of defect against all good images; empty where there is one alone."""
+    """Metrics of each defect type against all good images; empty for a single type."""
     rows = evaluator.rows
     bad = rows[defective(rows)]
     kinds = sorted(set(bad["defect_type"]))
@@ -223,15 +226,21 @@ def _defect_types(evaluator: CategoryEvaluator) -> dict[str, Any]:
 
 
 def _leakage(
-    evaluator: CategoryEvaluator, fresh: pd.DataFrame, bits: int | None
+    evaluator: CategoryEvaluator, unique: pd.DataFrame, bits: int | None
 ) -> dict[str, Any] | None:
-    """How many test images have a near-duplicate outside test, and the metrics without them."""
+    """Number of test images with a near-duplicate outside test, and the metrics without them.
+
+    ``unique``: rows without a near-duplicate.
+    """
     if bits is None:
         return None
-    rows = evaluator.rows
-    doubles = defective(rows.drop(fresh.index))
-    found = {"bits": bits, "n_good": int((~doubles).sum()), "n_defective": int(doubles.sum())}
-    return found | {"without": evaluator.metrics(fresh) if len(doubles) else None}
+    duplicates = defective(evaluator.rows.drop(unique.index))
+    return {
+        "bits": bits,
+        "n_good": int((~duplicates).sum()),
+        "n_defective": int(duplicates.sum()),
+        "without": evaluator.metrics(unique) if len(duplicates) else None,
+    }
 
 
 def _histograms(evaluator: CategoryEvaluator) -> pd.DataFrame:
@@ -246,35 +255,25 @@ def _curves(evaluator: CategoryEvaluator, config: EvaluationConfig) -> dict[str,
 
 
 def _intervals(samples: list[Sample], config: EvaluationConfig) -> dict[str, Any]:
-    found = bootstrap.mean_intervals(
+    intervals = bootstrap.mean_intervals(
         samples,
         resamples=config.resamples,
         confidence=config.confidence,
         limit=config.aupro_limit,
     )
-    return {name: None if ends is None else list(ends) for name, ends in found.items()}
-
-
-def _left_out(
-    original: pd.DataFrame, rows: pd.DataFrame, threshold: float | None
-) -> dict[str, Any]:
-    """Images that the protocol calls something else, and those that nobody is sure of."""
-    return {
-        "n_relabelled": int((rows["label"] != original["label"]).sum()),
-        "uncertain": _uncertain(rows, threshold),
-    }
+    return {name: None if ends is None else list(ends) for name, ends in intervals.items()}
 
 
 def _uncertain(rows: pd.DataFrame, threshold: float | None) -> dict[str, Any] | None:
-    """Images whose label nobody is sure of, by their type and apart from all else."""
+    """Scores of the images labelled ``uncertain``, by type; they are in no other metric."""
     uncertain = rows[rows["label"] == "uncertain"]
     if uncertain.empty:
         return None
     good = scores(rows[rows["label"] == "good"])
     result = {}
     for kind, group in uncertain.groupby("defect_type", sort=True):
-        found = np.concatenate([good, scores(group)])
-        against_good = image_metrics(found, np.arange(len(found)) >= len(good))
+        both = np.concatenate([good, scores(group)])
+        against_good = image_metrics(both, np.arange(len(both)) >= len(good))
         flagged = None if threshold is None else float((scores(group) >= threshold).mean())
         result[str(kind)] = {
             "n": len(group),
@@ -285,21 +284,21 @@ def _uncertain(rows: pd.DataFrame, threshold: float | None) -> dict[str, Any] | 
 
 
 def near_duplicates(manifest: pd.DataFrame, bits: int | None) -> pd.Series:
-    """Which test images have a double among the train, val and calibration images.
+    """Which test images have a near-duplicate among the train, val and calibration images.
 
-    A double has equal pixels, or is of the same category and nearly equal in its difference hash.
+    A near-duplicate has equal pixels, or is of the same category with a similar difference hash.
 
     Args:
         manifest: The validated manifest, with the images outside test.
-        bits: How many of the hash's 256 bits may differ; ``None`` to call nothing a double.
+        bits: Number of the hash's 256 bits that may differ; ``None``: there are no near-duplicates.
 
     Returns:
         Bool, with the manifest's index; False for all images outside test.
     """
-    found = pd.Series(False, index=manifest.index)
+    result = pd.Series(False, index=manifest.index)
     if bits is None:
-        return found
-    found |= duplicate_of(manifest) != ""
+        return result
+    result |= duplicate_of(manifest) != ""
     if "dhash" in manifest:
-        found |= near_duplicate_of(manifest, bits) != ""
-    return found
+        result |= near_duplicate_of(manifest, bits) != ""
+    return result

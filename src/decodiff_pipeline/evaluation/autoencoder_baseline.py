@@ -1,4 +1,4 @@
-"""The baseline of the autoencoder alone: what it does not reproduce."""
+"""The autoencoder baseline: the reconstruction error of the autoencoder alone."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from decodiff_pipeline.deco.autoencoder import decode, encode
 from decodiff_pipeline.deco.discrepancy import pixel_discrepancy
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline, Discrepancies
 
-IMAGE_RANGE = 2.0  # from -1 to 1
+IMAGE_RANGE = 2.0  # of images within [-1, 1]
 
 
 class AutoencoderBaseline(DeCoDiffPipeline):
-    """Maps max_c |dec(enc(x)) - x|, in the geometry and with the smoothing of a trained model.
+    """Anomaly maps max_c |dec(enc(x)) - x|, with the geometry and smoothing of a trained model.
 
-    A map is the error over the range of an image, 2, smoothed with the model's ``pixel_sigma`` and
-    never fused with anything. The image score is the model's rule on that map.
+    A map is the error divided by the range of an image, 2, and smoothed with the model's
+    ``pixel_sigma``. The image score is computed from it as the model's.
     """
 
     @classmethod
     def of(cls, model: DeCoDiffPipeline) -> AutoencoderBaseline:
-        """The baseline beside a model: the same autoencoder, geometry and sizes, not copied."""
+        """The baseline of a model; it shares the model's autoencoder and geometry."""
         scoring = replace(
             model.discrepancy,
             normalisation="none",
@@ -50,15 +50,15 @@ class AutoencoderBaseline(DeCoDiffPipeline):
         category_ids: torch.Tensor,
         num_inference_steps: int | None = None,
     ) -> Discrepancies:
-        """Differences between images and what the autoencoder makes of them.
+        """Reconstruction errors of images.
 
         Args:
             images: Float (N, 3, H, W) within [-1, 1].
-            category_ids: Of no influence.
-            num_inference_steps: The same.
+            category_ids: Ignored.
+            num_inference_steps: Ignored.
 
         Returns:
-            The pixel discrepancy and the images as reproduced; the latent one is zero.
+            The pixel discrepancy and the reconstructed images; the latent discrepancy is zero.
         """
         del category_ids, num_inference_steps
         latents, _ = encode(self.vae, images)

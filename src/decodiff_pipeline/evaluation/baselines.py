@@ -1,4 +1,4 @@
-"""What the model has to beat on the same images: a PCA, and its autoencoder alone."""
+"""Baselines on the same test images: a PCA, and the model's autoencoder alone."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ SIDE = 64
 COMPONENTS = 60
 SMOOTHING = 1.5  # pixels at SIDE
 MIN_IMAGES = 2
-MOST_FITTED = 4096  # images of a category that the PCA is fitted to
-BLOCK = 1024  # test images whose errors are computed together
+MAX_FITTED = 4096  # images of a category that the PCA is fitted to
+BLOCK = 1024  # test images per block
 TOUCHED_SIDE = 256
 GOOD_SPLITS = ("train", "val", "calibration")
 
@@ -59,24 +59,23 @@ def measure_baselines(
     autoencoder: PredictionStore,
     config: EvaluationConfig,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Metrics of both baselines in every category, and their scores.
+    """Metrics and scores of both baselines.
 
     Args:
-        autoencoder: Test images as the autoencoder baseline scored them.
+        autoencoder: Predictions of the autoencoder baseline on the test images.
         config: Protocol and limit of AUPRO.
 
     Returns:
-        ``pca`` and ``autoencoder``, category → metrics, ``protocol`` and ``resolution``; see
-        `PcaBaseline`; ``None`` wherever there is nothing to measure. And a row for
-        each good or defective test image: path, category, pca_score, autoencoder_score (float64,
-        NaN where there is none).
+        ``pca`` (see `PcaBaseline`) and ``autoencoder``: category → metrics, ``None`` if they
+        cannot be measured; ``protocol`` and ``resolution``. And a row for each good or defective
+        test image: path, category, pca_score, autoencoder_score (float64, NaN if missing).
     """
     pca = pca_baseline(manifest, images, geometry, config, autoencoder.regions())
     index = autoencoder.index()
     table = {}
     for category in sorted(set(manifest["category"])):
         rows = index[index["category"] == category]
-        table[category] = _measured(category, rows, autoencoder, images, config)
+        table[category] = _category_metrics(category, rows, autoencoder, images, config)
         logger.info(
             "autoencoder alone on %s: image AUROC %s", category, table[category]["image_auroc"]
         )
@@ -98,14 +97,13 @@ def measure_baselines(
     return metrics, scores.reset_index(drop=True)
 
 
-def _measured(
+def _category_metrics(
     category: str,
     rows: pd.DataFrame,
     predictions: PredictionStore,
     images: ImageFolder,
     config: EvaluationConfig,
 ) -> dict[str, Any]:
-    """Metrics of one category's test images, as the protocol labels them."""
     if rows.empty:
         return dict.fromkeys((*IMAGE_METRICS, *PIXEL_METRICS))
     index = labelled(rows, images, predictions.geometry(), config.protocol)
@@ -113,15 +111,14 @@ def _measured(
 
 
 class PcaBaseline(NamedTuple):
-    """What the PCA came to.
+    """The results of the PCA baseline.
 
     Attributes:
-        metrics: Category → metrics, keys as in `metrics.image_metrics` and
-            `metrics.pixel_metrics`, ``n_fitted``, and ``pixel_ap_touched_masks``: at 256², every
-            pixel that a defect touches defective, which is how published baselines were measured
-            and about 10 % above the strict figure. All ``None`` where a category has fewer than
-            two good images to fit.
-        scores: Path → score, of the good and defective test images that could be scored.
+        metrics: Category → metrics of `exact.image_metrics` and `exact.pixel_metrics`,
+            ``n_fitted``, and ``pixel_ap_touched_masks``: at 256², with every pixel that a defect
+            touches as defective, which is how published baselines were measured and about 10 %
+            above the strict value. All ``None`` if a category has fewer than two good images.
+        scores: Path → score of each scored good or defective test image.
     """
 
     metrics: dict[str, dict[str, Any]]
@@ -138,21 +135,21 @@ def pca_baseline(
     """Fit and score the PCA of every category.
 
     Args:
-        geometry: The model's; the masks are those that the model's maps are compared with.
+        geometry: The model's geometry, so that the masks are the same as for the model's maps.
         config: Protocol, resolution and limit of AUPRO.
-        regions: Category → what of its images counts; all where it is not in there.
+        regions: Category → its region; without one the whole image counts.
     """
     regions = regions or {}
     manifest = labelled_inside(manifest, images, regions)
     table: dict[str, dict[str, Any]] = {}
     all_scores: dict[str, float] = {}
     for category, rows in manifest.groupby("category", sort=True):
-        found = error_maps(rows, images, regions.get(str(category)))
+        result = error_maps(rows, images, regions.get(str(category)))
         metrics: dict[str, Any] = dict.fromkeys(
             (*IMAGE_METRICS, *PIXEL_METRICS, "pixel_ap_touched_masks")
         )
-        if found is not None:
-            test, maps = found
+        if result is not None:
+            test, maps = result
             test = labelled(test, images, geometry, config.protocol)
             scores = _scores(maps, test, geometry, config)
             all_scores |= dict(zip(test["path"], scores.tolist(), strict=True))
@@ -170,37 +167,38 @@ def error_maps(
 
     Args:
         rows: The category's rows of the manifest.
-        region: What of its images counts.
+        region: The category's region.
 
     Returns:
-        The rows of the good and defective test images, and a map for each, float32 (N, 64, 64), 0
-        outside of the region; ``None`` with fewer than two images to fit or none to test.
+        The rows of the good and defective test images, and their maps, float32 (N, 64, 64), 0
+        outside of the region; ``None`` with fewer than two images to fit or no test image.
     """
     fitted = _fitted(rows)
     test = rows[(rows["split"] == "test") & rows["label"].isin(CERTAIN)]
     if len(fitted) < MIN_IMAGES or test.empty:
         return None
-    # On the disk: of very many images they need not fit into the memory.
+    # On disk, since the maps of many images may not fit into memory.
     maps = np.memmap(TemporaryFile(), np.float32, "w+", shape=(len(test), SIDE, SIDE))
     blocks = (
         read_small(images, test["path"].iloc[start : start + BLOCK])
         for start in range(0, len(test), BLOCK)
     )
-    found = reconstruction_errors(read_small(images, fitted["path"]), blocks)
-    for number, errors in enumerate(found):
+    for number, errors in enumerate(
+        reconstruction_errors(read_small(images, fitted["path"]), blocks)
+    ):
         inside = errors if region is None else errors * region.at((SIDE, SIDE))
         maps[number * BLOCK : number * BLOCK + len(errors)] = inside
     return test, maps
 
 
 def _fitted(rows: pd.DataFrame) -> pd.DataFrame:
-    """Good images outside test; of more than `MOST_FITTED` those with the smallest digests."""
+    """Good images outside test; at most `MAX_FITTED`, those with the smallest digests."""
     good = rows[(rows["label"] == "good") & rows["split"].isin(GOOD_SPLITS)]
-    return good if len(good) <= MOST_FITTED else good.sort_values("sha256").head(MOST_FITTED)
+    return good if len(good) <= MAX_FITTED else good.sort_values("sha256").head(MAX_FITTED)
 
 
 def read_small(images: ImageFolder, paths: Iterable[str]) -> np.ndarray:
-    """Read images as float32 (N, 64, 64) grey within 0…1, the whole image stretched (bilinear)."""
+    """Read images as grey, stretched to 64x64 (bilinear): float32 (N, 64, 64) within 0…1."""
     arrays = [
         np.asarray(
             images.read(path).convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR),
@@ -234,7 +232,7 @@ def reconstruction_errors(fitted: np.ndarray, blocks: Iterable[np.ndarray]) -> I
 def _scores(
     maps: np.ndarray, rows: pd.DataFrame, geometry: PreprocessConfig, config: EvaluationConfig
 ) -> np.ndarray:
-    """The maximum of each map; where only the crop decides on the label, that within it."""
+    """The maximum of each map; with the released protocol, the maximum within the crop."""
     if config.protocol == "strict" or not geometry.crops:
         return maps.max((1, 2))
     cropped = _enlarged(maps, rows, geometry)
@@ -252,9 +250,9 @@ def _pixel_metrics(
     known = with_ground_truth(test)
     if not (known["label"] == "defective").any():
         return dict.fromkeys((*PIXEL_METRICS, "pixel_ap_touched_masks"))
-    places = test.index.get_indexer(known.index)
-    own = OnDemand(len(places), lambda index: maps[places[index]])
-    large = _enlarged(own, known, geometry)
+    indices = test.index.get_indexer(known.index)
+    known_maps = OnDemand(len(indices), lambda index: maps[indices[index]])
+    large = _enlarged(known_maps, known, geometry)
     measured = measure_pixels(large, known, images, geometry, config, regions)
     region = regions.get(known["category"].iloc[0], EVERYTHING)
     inside = region.at((TOUCHED_SIDE, TOUCHED_SIDE))
@@ -262,8 +260,8 @@ def _pixel_metrics(
         None if pd.isna(path) else _touched(images.read_mask(str(path))) & inside
         for path in known["mask_path"]
     ]
-    whole = PreprocessConfig(resize=TOUCHED_SIDE, image_size=TOUCHED_SIDE)
-    large = _enlarged(own, known, whole)
+    uncropped = PreprocessConfig(resize=TOUCHED_SIDE, image_size=TOUCHED_SIDE)
+    large = _enlarged(known_maps, known, uncropped)
     counted = OnDemand(len(large), lambda index: np.ma.masked_array(large[index], ~inside))
     reference = pixel_metrics(counted, touched, limit=config.aupro_limit)
     return measured | {"pixel_ap_touched_masks": reference["pixel_ap"]}
@@ -276,14 +274,14 @@ def _touched(mask: np.ndarray) -> np.ndarray:
 
 
 def _enlarged(maps: Maps, rows: pd.DataFrame, geometry: PreprocessConfig) -> OnDemand[np.ndarray]:
-    """Small maps, each brought (bilinear) to the size of the model's."""
-    # To stretch makes all images alike.
+    """Maps resized (bilinear) to the size of the model's maps."""
+    # With ``stretch`` all images have the same geometry.
     sizes = [(1, 1)] * len(maps) if geometry.fit == "stretch" else image_sizes(rows)
 
     def enlarge(index: int) -> np.ndarray:
-        down, across = where = plan(sizes[index], geometry)
+        down, across = layout = plan(sizes[index], geometry)
         small = Image.fromarray(maps[index])
         large = small.resize((across.scaled, down.scaled), Image.Resampling.BILINEAR)
-        return np.asarray(large)[where.content]
+        return np.asarray(large)[layout.content]
 
     return OnDemand(len(maps), enlarge)

@@ -1,4 +1,4 @@
-"""The test images of one category beside their truth, and how to measure any of them."""
+"""Metrics of the test images of one category, or of a part of them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ CERTAIN = ("good", "defective")
 
 
 class CategoryEvaluator:
-    """Good and defective test images of one category, as a protocol labels them.
+    """Good and defective test images of one category, with the labels of a protocol.
 
     Args:
-        index: Of the predictions, labelled by the protocol (`protocols.labelled`).
+        index: Index of the predictions, labelled by the protocol (`protocols.labelled`).
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class CategoryEvaluator:
         self._config = config
 
     def metrics(self, rows: pd.DataFrame | None = None) -> Metrics:
-        """Image and pixel metrics of all the images, or of some of them."""
+        """Image and pixel metrics of all images, or of some rows."""
         rows = self.rows if rows is None else rows
         return {
             **image_metrics(scores(rows), defective(rows)),
@@ -62,23 +62,24 @@ class CategoryEvaluator:
         }
 
     def compared(self, rows: pd.DataFrame | None = None) -> tuple[pd.DataFrame, Maps, Masks]:
-        """Maps and masks, pixel beside pixel, each read when it is asked for.
+        """Maps and masks of equal size, read on access.
 
         Args:
-            rows: Of `rows`; all of them by default.
+            rows: Some of `rows`; all by default.
 
         Returns:
-            Those of the rows that every pixel's truth is known of; their maps; their masks.
+            The rows with known pixel labels (`protocols.with_ground_truth`); their maps; their
+            masks.
         """
-        found = self._known(self.rows if rows is None else rows)
-        return found[1], *compared(*found)
+        arguments = self._known(self.rows if rows is None else rows)
+        return arguments[1], *compared(*arguments)
 
     def _known(
         self, rows: pd.DataFrame
     ) -> tuple[
         Maps, pd.DataFrame, ImageFolder, PreprocessConfig, EvaluationConfig, dict[str, Region]
     ]:
-        """What `protocols.compared` takes, of the rows that every pixel's truth is known of."""
+        """The arguments of `protocols.compared` for the rows with known pixel labels."""
         known = with_ground_truth(rows)
         stored, numbers = self._predictions.maps(self._category), known["row"].tolist()
         maps = OnDemand(len(numbers), lambda index: stored[numbers[index]])

@@ -1,4 +1,4 @@
-"""Whether a model is better than another on the same images, category by category."""
+"""Compares two evaluations on their common test images, by paired bootstrap tests."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.metrics.binned import Histograms
 
-# Results that differ in one of these are of different things; with what a file without it means.
-SAME = {"protocol": "strict", "resolution": "model"}
+# Settings that must be equal for a comparison, with the default for files without them.
+REQUIRED_EQUAL = {"protocol": "strict", "resolution": "model"}
 VERDICTS = {True: "better", False: "worse", None: "no significant difference"}
 BINS = "bins"  # a column that `binned.pack` makes
 
@@ -28,17 +28,17 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class EarlierEvaluation:
-    """What a new evaluation is compared with."""
+    """An earlier evaluation that a new one is compared with."""
 
-    name: str  # whose it is, for readers
-    record: pd.DataFrame | None = None  # its ``evaluation_record``; ``None`` where there is none
-    metrics: Mapping[str, Any] | None = None  # its ``metrics.json``; ``None`` where there is none
+    name: str  # for readers
+    record: pd.DataFrame | None = None  # ``evaluation_record``; ``None`` if missing
+    metrics: Mapping[str, Any] | None = None  # ``metrics.json``; ``None`` if missing
     missing: str | None = None  # why one of the two is missing, in one sentence
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """One category as both models scored it: samples of the same images in the same order."""
+    """Samples of both models for one category: the same images in the same order."""
 
     ours: Sample
     theirs: Sample
@@ -49,31 +49,31 @@ class _Pair:
 def compare(
     record: pd.DataFrame, metrics: Mapping[str, Any], reference: EarlierEvaluation | None
 ) -> dict[str, Any]:
-    """Compare an evaluation with an earlier one on the test images that both have.
+    """Compare an evaluation with an earlier one on their common test images.
 
-    Images are the same if category and content (SHA-256) are. Whether they are defective is as
-    the new evaluation says. Pixel metrics are left out of a category where the maps or the masks
-    of an image have other sizes, and a category where another part of its images counts.
+    Images are matched by category and content (SHA-256); labels are those of the new evaluation.
+    Pixel metrics of a category are skipped if the sizes of its maps or masks have changed, and
+    the whole category if its region has changed.
 
     Args:
         metrics: The new ``metrics.json``; its ``confidence``, ``resamples`` and ``aupro_limit``
-            hold for the comparison.
-        reference: The earlier evaluation; ``None`` where none was asked for.
+            are used.
+        reference: The earlier evaluation; ``None`` if no comparison is wanted.
 
     Returns:
-        JSON-ready: ``reference`` (its name or null); ``outcome``: ``none`` (not asked for),
-        ``not_compared``, ``without_significance`` (of the earlier one only ``metrics.json`` is
-        there: differences of whole test sets, without intervals) or ``compared``; ``notes``, a
-        sentence each; ``categories`` and ``mean``, for each metric ``difference`` (new minus
-        old), ``low``, ``high``, ``p_value``, ``verdict``, and for each category how many images
-        are in common and only on one side.
+        JSON-ready: ``reference`` (its name or null); ``outcome``: ``none`` (not wanted),
+        ``not_compared``, ``without_significance`` (only the earlier ``metrics.json`` exists:
+        differences of whole test sets, without intervals) or ``compared``; ``notes``, sentences;
+        ``categories`` and ``mean``: for each metric ``difference`` (new minus old), ``low``,
+        ``high``, ``p_value``, ``verdict``; for each category the number of images in common and
+        in one evaluation only.
     """
     if reference is None:
         return _result(None, "none")
     theirs = reference.metrics
     if theirs is None:
         return _result(reference.name, "not_compared", [reference.missing or "it has no metrics"])
-    reason = _obstacle(metrics, theirs, reference.name)
+    reason = _incomparable(metrics, theirs, reference.name)
     if reason is not None:
         return _result(reference.name, "not_compared", [reason])
     notes = _other_categories(metrics["categories"], theirs["categories"], reference.name)
@@ -82,7 +82,7 @@ def compare(
     metrics = {**metrics, "categories": _without(metrics["categories"], changed)}
     if reference.record is None:
         notes = [f"{reference.missing}: differences are of the whole test sets, not tested", *notes]
-        return _of_figures(metrics, theirs, reference.name, notes)
+        return _untested(metrics, theirs, reference.name, notes)
     pairs = {
         name: pair
         for name in sorted(set(metrics["categories"]) & set(reference.record["category"]))
@@ -91,7 +91,7 @@ def compare(
     if not pairs:
         reasons = notes if changed else ["the two have no test image in common"]
         return _result(reference.name, "not_compared", reasons)
-    return _of_images(pairs, metrics, reference.name, notes)
+    return _tested(pairs, metrics, reference.name, notes)
 
 
 def _result(
@@ -101,9 +101,9 @@ def _result(
     return result | {"categories": {}, "mean": {}} | content
 
 
-def _obstacle(ours: Mapping[str, Any], theirs: Mapping[str, Any], name: str) -> str | None:
-    """Why there is nothing to compare, in a sentence."""
-    for key, default in SAME.items():
+def _incomparable(ours: Mapping[str, Any], theirs: Mapping[str, Any], name: str) -> str | None:
+    """The reason why the two cannot be compared, in a sentence; ``None`` if they can."""
+    for key, default in REQUIRED_EQUAL.items():
         here, there = ours.get(key, default), theirs.get(key, default)
         if here != there:
             return (
@@ -117,7 +117,7 @@ def _obstacle(ours: Mapping[str, Any], theirs: Mapping[str, Any], name: str) -> 
 
 
 def _other_regions(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Categories that both have, with another region, or with one alone."""
+    """The common categories whose regions differ."""
     here, there = ours.get("regions") or {}, theirs.get("regions") or {}
     return [
         name
@@ -139,10 +139,10 @@ def _other_categories(ours: Iterable[str], theirs: Iterable[str], name: str) -> 
     ]
 
 
-def _of_figures(
+def _untested(
     ours: Mapping[str, Any], theirs: Mapping[str, Any], name: str, notes: list[str]
 ) -> dict[str, Any]:
-    """Differences of published figures, where there are no images to test them on."""
+    """Differences of metrics without significance tests."""
     same_limit = ours.get("aupro_limit") == theirs.get("aupro_limit")
 
     def differences(new: Mapping[str, Any], old: Mapping[str, Any]) -> Row:
@@ -160,14 +160,15 @@ def _of_figures(
         }
         for category in both
     }
-    whole = set(both) == set(ours["categories"]) == set(theirs["categories"])
-    mean = {"metrics": differences(ours.get("mean", {}), theirs.get("mean", {}) if whole else {})}
+    equal = set(both) == set(ours["categories"]) == set(theirs["categories"])
+    mean = {"metrics": differences(ours.get("mean", {}), theirs.get("mean", {}) if equal else {})}
     return _result(name, "without_significance", notes, categories=categories, mean=mean)
 
 
-def _of_images(
+def _tested(
     pairs: Mapping[str, _Pair], metrics: Mapping[str, Any], name: str, notes: list[str]
 ) -> dict[str, Any]:
+    """Differences with paired bootstrap tests."""
     options = {
         "resamples": metrics.get("resamples", bootstrap.RESAMPLES),
         "confidence": metrics.get("confidence", bootstrap.CONFIDENCE),
@@ -175,8 +176,8 @@ def _of_images(
     }
     categories = {}
     for category, pair in pairs.items():
-        found = bootstrap.mean_paired_differences([pair.ours], [pair.theirs], **options)
-        categories[category] = {**pair.counts, "metrics": _rows(found)}
+        tested = bootstrap.mean_paired_differences([pair.ours], [pair.theirs], **options)
+        categories[category] = {**pair.counts, "metrics": _rows(tested)}
         notes += [f"{category}: {note}" for note in pair.notes]
     mean = bootstrap.mean_paired_differences(
         [pair.ours for pair in pairs.values()], [pair.theirs for pair in pairs.values()], **options
@@ -191,7 +192,7 @@ def _of_images(
     )
 
 
-def _rows(found: Mapping[str, Difference | None]) -> Row:
+def _rows(differences: Mapping[str, Difference | None]) -> Row:
     return {
         metric: {
             "difference": difference.difference,
@@ -200,13 +201,13 @@ def _rows(found: Mapping[str, Difference | None]) -> Row:
             "p_value": difference.p_value,
             "verdict": VERDICTS[difference.better],
         }
-        for metric, difference in found.items()
+        for metric, difference in differences.items()
         if difference is not None
     }
 
 
 def _pair(category: str, record: pd.DataFrame, reference: pd.DataFrame) -> _Pair | None:
-    ours, theirs = _judged(record, category), _judged(reference, category)
+    ours, theirs = _by_content(record, category), _by_content(reference, category)
     common = ours.index.intersection(theirs.index, sort=False)
     if common.empty:
         return None
@@ -235,8 +236,8 @@ def _pair(category: str, record: pd.DataFrame, reference: pd.DataFrame) -> _Pair
     )
 
 
-def _judged(record: pd.DataFrame, category: str) -> pd.DataFrame:
-    """Test images of a category by content; of equal files the first, the second and so on."""
+def _by_content(record: pd.DataFrame, category: str) -> pd.DataFrame:
+    """Test images of a category, indexed by digest and by number among equal files."""
     rows = certain(record, category)
     number = rows.groupby("sha256").cumcount()
     return rows.set_index(pd.MultiIndex.from_arrays([rows["sha256"], number]))
@@ -245,7 +246,7 @@ def _judged(record: pd.DataFrame, category: str) -> pd.DataFrame:
 def _histograms(
     new: pd.DataFrame, old: pd.DataFrame
 ) -> tuple[tuple[Histograms | None, Histograms | None], str | None]:
-    """Pixel histograms of both models, if they are of the same pixels."""
+    """Pixel histograms of both models if they count the same pixels; else a note."""
     if any(BINS not in rows or rows[BINS].isna().any() for rows in (new, old)):
         return (None, None), None
     ours, theirs = unpack(new), unpack(old)

@@ -13,12 +13,12 @@ Resolution = Literal["model", "native"]
 
 
 class CostConfig(BaseModel):
-    """What wrong decisions cost, in any unit.
+    """Costs of wrong decisions, in any unit.
 
     Attributes:
-        miss: Of a defective image that passes.
-        false_alarm: Of a good image that is flagged.
-        defective_share: Of the images in use.
+        miss: Cost of a defective image that is not flagged.
+        false_alarm: Cost of a good image that is flagged.
+        defective_share: Share of defective images in production.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,37 +29,37 @@ class CostConfig(BaseModel):
 
 
 class EvaluationConfig(BaseModel):
-    """How a trained model is scored, judged and shown (`conf/*/parameters_evaluation.yml`).
+    """Parameters of the evaluation (`conf/*/parameters_evaluation.yml`).
 
     Attributes:
-        protocol: ``strict``: masks averaged over each new pixel's area and cut at one half, a
-            region that would vanish keeps its strongest pixel; labels of the whole images; exact
-            AUPRO. ``released``, to compare with published tables alone: masks resized (bicubic)
-            and every pixel above zero a defect; an image without one in the crop is good; AUPRO
-            by 200 thresholds.
-        resolution: Where pixels are measured: ``model``, maps as the model gives them against
-            masks of their size; ``native``, maps brought to the original images' pixels against
-            the masks as they are. What the model does not see is left out of both.
-        batch_size: Images scored at once.
-        num_inference_steps: Reverse steps; ``None`` for those the model was saved with.
-        false_positive_rate: Share of good images that the thresholds may flag.
-        costs: Image thresholds of the least expected cost, in place of that rate, of categories
-            with defective test images: they are fitted on labels then. ``None``: by the rate.
-        aupro_limit: False-positive rate of pixels up to which AUPRO integrates.
-        confidence: Nominal coverage of the intervals beside the metrics.
-        resamples: Bootstrap draws of the test images, for intervals and comparisons.
+        protocol: ``strict``: masks resized by area averaging and thresholded at one half, with at
+            least one pixel per region; labels of whole images; exact AUPRO. ``released``, only for
+            comparison with published tables: masks resized (bicubic) with every pixel above zero
+            defective; images without a defect in the crop are good; AUPRO with 200 thresholds.
+        resolution: Resolution of the pixel metrics. ``model``: masks are resized to the model's
+            maps; ``native``: maps are resized to the original images. Pixels that the model does
+            not see are left out of both.
+        batch_size: Images per batch.
+        num_inference_steps: Reverse steps; ``None`` for the model's own.
+        false_positive_rate: Target share of good images that the thresholds flag.
+        costs: Costs of wrong decisions. With them, image thresholds minimise the expected cost
+            instead, for categories with defective test images, whose labels they are fitted to.
+            ``None``: thresholds keep ``false_positive_rate``.
+        aupro_limit: Pixel false-positive rate up to which AUPRO integrates.
+        confidence: Nominal coverage of the confidence intervals.
+        resamples: Bootstrap resamples of the test images, for intervals and comparisons.
         compare_with: ``champion`` (the registry's alias) or a Git revision, whose evaluation the
             new one is compared with; ``None`` for none.
         gallery_size: Images of each group (missed, detected, good) in a category's figure.
-        near_duplicate_bits: Of the 256 bits of the difference hash, how many may differ between a
-            test image and its near-duplicate outside test; null not to look for any.
-        review_images: Of the good training images of a category, how many of the most unusual are
-            listed for review; 0 to score none.
-        review_limit: Training images of a category that are scored for that, chosen evenly by
-            their digests; null for all.
-        synthetic_images: Good images of a category without masks that are given a synthetic
-            defect to measure localisation by, at most; 0 for none.
-        gallery_images: Test images of all categories in the report's gallery at most.
+        near_duplicate_bits: Number of the difference hash's 256 bits that may differ between a
+            test image and its near-duplicate outside test; null to search for none.
+        review_images: Number of most unusual good training images of a category that are listed
+            for review; 0 to score none.
+        review_limit: Number of training images of a category that are scored for the review,
+            selected by their digests; null for all.
+        synthetic_images: Maximum number of good images, of a category without masks, with a
+            synthetic defect to measure localisation; 0 for none.
+        gallery_images: Maximum number of test images, of all categories, in the report's gallery.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

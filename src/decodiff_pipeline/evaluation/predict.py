@@ -1,4 +1,4 @@
-"""The one loop that runs a model over images, in full batches."""
+"""The scoring loop: runs a model over images in full batches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
     from decodiff_pipeline.deco.regions import Region
 
-BATCH_PIXELS = 50_000_000  # of the originals that are kept; a batch ends there
+BATCH_PIXELS = 50_000_000  # maximum pixels of originals that a batch keeps in memory
 NO_NUMBER = (
     "the model gives NaN or infinity for {}; its weights are damaged or the training diverged: "
     "train again, with a lower training.learning_rate"
@@ -32,7 +32,7 @@ NO_NUMBER = (
 
 
 class Output(Protocol):
-    """What a model returns: see `decodiff_pipeline.deco.assembly.DeCoDiffOutput`."""
+    """A model's output; see `decodiff_pipeline.deco.assembly.DeCoDiffOutput`."""
 
     anomaly_maps: np.ndarray | list[np.ndarray]
     scores: np.ndarray
@@ -40,15 +40,15 @@ class Output(Protocol):
 
 
 class AnomalyModel(Protocol):
-    """The part of `decodiff_pipeline.deco.pipeline.DeCoDiffPipeline` that scoring needs."""
+    """The interface of `decodiff_pipeline.deco.pipeline.DeCoDiffPipeline` that scoring needs."""
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """Categories the model knows."""
+        """The categories that the model knows."""
 
     @property
     def preprocessing(self) -> PreprocessConfig:
-        """Geometry of its input."""
+        """Geometry of the input."""
 
     def __call__(
         self,
@@ -58,26 +58,26 @@ class AnomalyModel(Protocol):
         batch_size: int = 16,
         sizes: Sequence[tuple[int, int]] | None = None,
     ) -> Output:
-        """Maps, scores and reconstructions of images, given as their squares."""
+        """Compute maps, scores and reconstructions of images from their squares."""
 
 
 @dataclass(frozen=True)
 class ModelInput:
-    """An image as the model takes it."""
+    """A preprocessed image."""
 
     path: str  # for messages
     category: str  # one that the model knows
     size: tuple[int, int]  # width and height of the original in pixels
     squares: list[np.ndarray]  # uint8 (S, S, 3) each, see `deco.geometry.squares`
-    about: Any = None  # whatever the caller wants back with the prediction
-    kept_pixels: int = 0  # of the original, where ``about`` holds it
+    about: Any = None  # data of the caller, returned with the prediction
+    kept_pixels: int = 0  # pixels of the original, if ``about`` holds it
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of an image."""
+    """The model's output for an image."""
 
-    image: ModelInput  # what the model was given
+    image: ModelInput
     anomaly_map: np.ndarray  # float32 (h, w), finite
     score: np.float32  # finite
     reconstruction: np.ndarray  # uint8 (h, w, 3)
@@ -106,7 +106,7 @@ def model_input(
 
 
 def progress(total: int, name: str) -> tqdm:
-    """A line with the share done, images a second and the time left."""
+    """A progress bar with images per second and the time left."""
     return tqdm(total=total, desc=name, unit="image")
 
 
@@ -118,18 +118,18 @@ def predict(
     batch_size: int,
     steps: int | None = None,
 ) -> Iterator[list[Prediction]]:
-    """Run a model over images, whatever their categories.
+    """Run a model over images; batches mix categories.
 
     Args:
-        images: Read as needed, as `data.read_ahead` does.
-        bar: Advanced by the images that are done.
-        steps: Reverse steps; ``None`` for those the model was saved with.
+        images: Consumed as needed; see `data.read_ahead`.
+        bar: Advanced by the number of finished images.
+        steps: Reverse steps; ``None`` for the model's own.
 
     Yields:
         The predictions of a batch, in the order of the images.
 
     Raises:
-        ModelError: The model gives a map or score that is no number.
+        ModelError: The model returns a map or score that is not finite.
     """
     keep_freed_memory()
     if hasattr(model, "set_progress_bar_config"):
@@ -150,20 +150,20 @@ def predict(
 
 
 class Measured(NamedTuple):
-    """Discrepancies of the squares of a batch of images."""
+    """Discrepancies of the M squares of a batch of images."""
 
     images: list[ModelInput]
-    pixel: np.ndarray  # of all their squares, float32 (M, H, W), finite
-    latent: np.ndarray  # the same, float32 (M, h, w)
+    pixel: np.ndarray  # float32 (M, H, W), finite
+    latent: np.ndarray  # float32 (M, h, w), finite
 
 
 def measure_discrepancies(
     model: DeCoDiffPipeline, images: Iterable[ModelInput], bar: tqdm, *, batch_size: int
 ) -> Iterator[Measured]:
-    """Run a model over images, as `predict` does, without making maps of what it finds.
+    """Run a model over images, as `predict` does, but return the discrepancies instead of maps.
 
     Raises:
-        ModelError: The model gives a discrepancy that is no number.
+        ModelError: The model returns a discrepancy that is not finite.
     """
     keep_freed_memory()
     for batch in batches(images, batch_size):
@@ -187,7 +187,7 @@ def measure_discrepancies(
 
 
 def batches(images: Iterable[ModelInput], size: int) -> Iterator[list[ModelInput]]:
-    """The images in lists of this length, or of less where their originals are large."""
+    """Group images into batches of ``size``, or smaller ones if their originals are large."""
     batch: list[ModelInput] = []
     for image in images:
         batch.append(image)

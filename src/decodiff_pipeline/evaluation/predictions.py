@@ -1,4 +1,4 @@
-"""Anomaly maps, scores and reconstructions of a whole data set, on disk."""
+"""Stores the anomaly maps, scores and reconstructions of a data set on disk."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ PLAIN_NAME = re.compile(r"[a-z0-9_][a-z0-9_-]{0,63}")
 
 
 def file_stem(category: str) -> str:
-    """A file name for a category: itself where that is safe everywhere, else a slug and a hash.
+    """A file name for a category: the name if it is safe on all systems, else a slug and a hash.
 
-    Capitals count as unsafe, since `Cap` and `cap` are one file on some systems.
+    Capitals are unsafe, since some file systems do not distinguish case.
     """
     if PLAIN_NAME.fullmatch(category):
         return category
@@ -50,14 +50,14 @@ def file_stem(category: str) -> str:
 
 
 class PredictionStore:
-    """A handle on a folder of predictions: cheap to make, reads through memory maps.
+    """A folder of predictions, read through memory maps.
 
-    Per category there is a `<category>.maps.npy` (float32 (P,)) and a
-    `<category>.reconstructions.npy` (uint8 (P, 3)), the pixels of all its images one after the
-    other; `index.parquet` has a row per image: the manifest's columns, `score` (float32), `row`,
-    its number in its category, and where its pixels are, `map_offset`, `map_height` and
-    `map_width`; `about.json` says which model made them. Of many images, or where several
-    processes scored, the arrays lie in folders, `00000` and so on, which the column `part` names.
+    Each category has the files `<category>.maps.npy` (float32 (P,)) and
+    `<category>.reconstructions.npy` (uint8 (P, 3)) with the concatenated pixels of its images.
+    `index.parquet` has a row per image: the manifest's columns, `score` (float32), `row` (its
+    number in its category), and the place of its pixels: `map_offset`, `map_height`, `map_width`.
+    `about.json` identifies the model. The arrays of many images, or of several processes, lie in
+    subfolders (`00000`, …), which the column `part` names.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,29 +73,29 @@ class PredictionStore:
             return pd.read_parquet(path)
 
     def about(self) -> dict[str, Any]:
-        """Which model made the predictions, and from what; see `scoring.describe`."""
+        """Facts about the model and the images; see `scoring.describe`."""
         with self._reading(ABOUT) as path:
             return json.loads(path.read_text(encoding="utf-8"))
 
     def geometry(self) -> PreprocessConfig:
-        """How images were fitted into the squares that the maps are of."""
+        """The preprocessing of the images."""
         return PreprocessConfig(**self.about()["preprocessing"])
 
     def regions(self) -> dict[str, Region]:
-        """What of the images of a category counted; all where it is not in here."""
+        """Category → its region; categories without one are missing."""
         return read_regions(self.about())
 
     def maps(self, category: str) -> StoredArrays:
-        """Anomaly maps of a category by row, memory-mapped float32 (h, w) each."""
+        """Anomaly maps of a category by row, float32 (h, w) each, memory-mapped."""
         return self._arrays(category, "maps")
 
     def reconstructions(self, category: str) -> StoredArrays:
-        """Reconstructions of a category by row, memory-mapped uint8 (h, w, 3) each."""
+        """Reconstructions of a category by row, uint8 (h, w, 3) each, memory-mapped."""
         return self._arrays(category, "reconstructions")
 
     @property
     def work_folder(self) -> Path:
-        """Where the parts lie until :meth:`replace` takes them."""
+        """The folder of unfinished parts."""
         return self.path.with_name(f".{self.path.name}.parts")
 
     def write(self, about: dict[str, Any], rows: pd.DataFrame, found: Iterator[Found]) -> None:
@@ -106,16 +106,16 @@ class PredictionStore:
         self.replace(about, [part], rows.index)
 
     def replace(self, about: dict[str, Any], parts: Sequence[Path], order: pd.Index) -> None:
-        """Replace all predictions by those of some folders that :func:`write_part` filled.
+        """Replace all predictions by folders that :func:`write_part` wrote.
 
         Args:
             about: JSON-ready facts about the model; ``preprocessing`` holds the fields of its
                 `PreprocessConfig`.
             parts: The folders, below :attr:`work_folder`, which is removed.
-            order: The place in the index of each of their images.
+            order: The index label of each of their images.
 
         Raises:
-            DataError: The disk is full or cannot be written; the old predictions stay.
+            DataError: The disk is full or cannot be written; the old predictions are kept.
         """
         with self.reporting(), replacing_folder(self.path) as folder:
             (folder / ABOUT).write_text(json.dumps(about, indent=2), encoding="utf-8")
@@ -133,10 +133,10 @@ class PredictionStore:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs from scoring into the folder, until the block or this process ends.
+        """Lock the folder, until the block or this process ends.
 
         Raises:
-            DataError: Another run is scoring into it.
+            DataError: Another run holds the lock.
         """
         lock = filelock.FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)
         with self.reporting():
@@ -153,7 +153,7 @@ class PredictionStore:
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """Within the block an error of the file system says what to do.
+        """Context that converts errors of the file system.
 
         Raises:
             DataError: The disk is full or cannot be written.
@@ -163,7 +163,7 @@ class PredictionStore:
         except OSError as error:
             raise DataError(
                 f"cannot write the predictions to {self.path} ({error.strerror or error}); "
-                "make room on the disk and run again, nothing old was lost"
+                "free some space on the disk and run again; the earlier predictions are kept"
             ) from error
 
     def _arrays(self, category: str, kind: str) -> StoredArrays:
@@ -195,14 +195,14 @@ class PredictionStore:
 
 
 class StoredArrays:
-    """Arrays of different sizes in some files, given by row without copying them.
+    """Arrays of different sizes in files with concatenated pixels, accessed by row without a copy.
 
     Args:
         files: All pixels, (P,) or (P, 3) each.
-        places: int64 (N, 4): offset, height and width of each array, and which file it is in.
+        places: Offset, height and width of each array, and the index of its file, int64 (N, 4).
 
     Raises:
-        ValueError: There are not as many pixels as the places say.
+        ValueError: A file has another number of pixels than the places say.
     """
 
     def __init__(self, files: Sequence[np.ndarray], places: np.ndarray) -> None:
@@ -225,21 +225,21 @@ class StoredArrays:
 
 
 def write_part(folder: Path, rows: pd.DataFrame, found: Iterator[Found]) -> None:
-    """Write the predictions of some images in constant memory.
+    """Write the predictions of images in constant memory.
 
-    Arrays go through plain writes: a full disk is an error then, where a memory map is a crash.
+    Plain writes are used, since a full disk raises an error with them, but crashes a memory map.
 
     Args:
         folder: An empty folder.
-        rows: Manifest rows of the images, categories together.
-        found: For each image its map, float32 (h, w), its score and its reconstruction, uint8
-            (h, w, 3), in the same order.
+        rows: Manifest rows of the images, grouped by category.
+        found: Map, float32 (h, w), score, and reconstruction, uint8 (h, w, 3), of each image, in
+            the same order.
 
     Raises:
         ValueError: There are fewer predictions than images.
     """
     tables = []
-    for category, own in rows.groupby("category", sort=False):
+    for category, group in rows.groupby("category", sort=False):
         scores, shapes = [], []
         with ExitStack() as stack:
             files: dict[str, BinaryIO] = {}
@@ -247,7 +247,7 @@ def write_part(folder: Path, rows: pd.DataFrame, found: Iterator[Found]) -> None
                 path = folder / f"{file_stem(str(category))}.{kind}.npy"
                 files[kind] = stack.enter_context(path.open("xb"))
                 _write_header(files[kind], kind, 0)
-            for anomaly_map, score, reconstruction in islice(found, len(own)):
+            for anomaly_map, score, reconstruction in islice(found, len(group)):
                 scores.append(score)
                 shapes.append(np.shape(anomaly_map))
                 for kind, array in (("maps", anomaly_map), ("reconstructions", reconstruction)):
@@ -258,7 +258,7 @@ def write_part(folder: Path, rows: pd.DataFrame, found: Iterator[Found]) -> None
                 _write_header(file, kind, int(ends[-1]))
         heights, widths = zip(*shapes, strict=True)
         tables.append(
-            own.assign(
+            group.assign(
                 score=np.array(scores, np.float32),
                 map_offset=ends[:-1],
                 map_height=heights,
@@ -269,6 +269,6 @@ def write_part(folder: Path, rows: pd.DataFrame, found: Iterator[Found]) -> None
 
 
 def _write_header(file: BinaryIO, kind: str, pixels: int) -> None:
-    """Of as many bytes whatever the count: numpy leaves room for the first axis to grow."""
+    """Write a header of constant length: numpy leaves room for the first axis to grow."""
     header = {"descr": KINDS[kind].str, "fortran_order": False, "shape": (pixels, *COLOURS[kind])}
     np.lib.format.write_array_header_1_0(file, header)

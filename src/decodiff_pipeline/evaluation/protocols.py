@@ -1,4 +1,4 @@
-"""Two protocols: which label and which mask an image has, and how its pixels are measured."""
+"""The two evaluation protocols: labels, masks and pixel metrics of test images."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ PUBLISHED_SIZES = (288, 256)  # resize and image_size of the published tables
 def labelled(
     rows: pd.DataFrame, images: ImageFolder, geometry: PreprocessConfig, protocol: Protocol
 ) -> pd.DataFrame:
-    """Images with the labels that a protocol gives them.
+    """Images with the labels of a protocol.
 
     Args:
         rows: Manifest rows, or those of `PredictionStore.index`.
-        protocol: ``strict`` takes the labels as they are, so those of the whole images.
-            ``released`` calls a defective test image good whose mask has no pixel in the crop; one
-            without a mask keeps its label.
+        protocol: ``strict`` keeps the labels, which are those of the whole images. ``released``
+            labels defective test images good if their mask is empty in the crop; images without
+            a mask keep their label.
 
     Returns:
-        The rows, in the same order, with another ``label`` where the protocol says so.
+        The rows, in the same order, with the protocol's ``label``.
     """
     if protocol == "strict":
         return rows
@@ -59,14 +59,14 @@ def labelled(
 def labelled_inside(
     rows: pd.DataFrame, images: ImageFolder, regions: Mapping[str, Region]
 ) -> pd.DataFrame:
-    """Images with the labels that regions give them.
+    """Images with the labels that follow from the regions.
 
-    A defective image whose mask has no pixel in the region of its category is good; one without a
-    mask keeps its label.
+    A defective image is good if its mask is empty in the category's region. Images without a mask
+    keep their label.
 
     Args:
         rows: Manifest rows.
-        regions: Category → what of its images counts; all where it is not in there.
+        regions: Category → its region; without one the whole image counts.
     """
     if not regions:
         return rows
@@ -82,7 +82,7 @@ def labelled_inside(
 
 
 def with_ground_truth(rows: pd.DataFrame) -> pd.DataFrame:
-    """The images of which every pixel's truth is known: good ones, and defects with a mask."""
+    """The images with known pixel labels: good ones, and defective ones with a mask."""
     good = rows["label"] == "good"
     masked = (rows["label"] == "defective") & rows["mask_path"].notna()
     return rows[good | masked]
@@ -96,27 +96,27 @@ def compared(
     config: EvaluationConfig,
     regions: Mapping[str, Region],
 ) -> tuple[Maps, Masks]:
-    """Maps and masks pixel beside pixel, each made when it is asked for.
+    """Maps and masks of equal size, computed on access.
 
     Args:
-        maps: Anomaly maps as the model gives them, one for each row.
-        rows: Images of which every pixel's truth is known (`with_ground_truth`), labelled.
-        regions: Category → what of its images counts; all where it is not in there.
+        maps: The model's anomaly maps, one for each row.
+        rows: Images with known pixel labels (`with_ground_truth`), labelled by the protocol.
+        regions: Category → its region; without one the whole image counts.
 
     Returns:
-        Both at the size of the model's maps, or of the part of the images that the model saw.
-        Where there is a region, maps are masked arrays, and no defect lies outside of it.
+        Both at the size of the model's maps, or (``native``) of the part of the original image
+        that the model saw. With a region, maps are masked arrays, and defects are cut to it.
     """
-    own = [regions.get(category) for category in rows["category"]]
-    sizes = image_sizes(rows) if config.resolution == "native" or any(own) else []
+    row_regions = [regions.get(category) for category in rows["category"]]
+    sizes = image_sizes(rows) if config.resolution == "native" or any(row_regions) else []
     if config.resolution == "native":
         maps = native_maps(maps, sizes, geometry)
     masks = ground_truth(rows, images, geometry, config.protocol, config.resolution)
-    if not any(own):
+    if not any(row_regions):
         return maps, masks
 
     def inside(index: int) -> np.ndarray:
-        region, size = own[index] or EVERYTHING, sizes[index]
+        region, size = row_regions[index] or EVERYTHING, sizes[index]
         if config.resolution == "native":
             return region.at(size)[plan(size, geometry).seen]
         return region.in_map(size, geometry)
@@ -128,7 +128,7 @@ def compared(
         mask = masks[index]
         return None if mask is None else mask & inside(index)
 
-    return OnDemand(len(own), counted), OnDemand(len(own), defect)
+    return OnDemand(len(row_regions), counted), OnDemand(len(row_regions), defect)
 
 
 def measure_pixels(
@@ -139,10 +139,10 @@ def measure_pixels(
     config: EvaluationConfig,
     regions: Mapping[str, Region],
 ) -> Metrics:
-    """Pixel metrics of one category by the protocol of the configuration; see `compared`.
+    """Pixel metrics of one category by the configured protocol; arguments as of `compared`.
 
     Returns:
-        See `metrics.pixel_metrics`; all ``None`` where no row is defective.
+        See `exact.pixel_metrics`; all ``None`` if no row is defective.
     """
     if not (rows["label"] == "defective").any():
         return dict.fromkeys(PIXEL_METRICS)
@@ -158,12 +158,12 @@ def ground_truth(
     protocol: Protocol = "strict",
     resolution: Resolution = "model",
 ) -> Masks:
-    """Masks of some images, bool (h, w), ``None`` for a good one.
+    """Masks of images, bool (h, w); ``None`` for good images.
 
     Args:
         rows: Manifest rows, as `with_ground_truth` returns them.
-        protocol: How masks are resized.
-        resolution: ``native`` for masks as they are, but for what the model did not see.
+        protocol: Determines how masks are resized.
+        resolution: ``native``: masks are not resized, but cut to what the model saw.
     """
     named = rows["mask_path"].where(rows["label"] == "defective")
     paths = [None if pd.isna(path) else str(path) for path in named]
@@ -183,16 +183,16 @@ def ground_truth(
 def native_maps(
     maps: Maps, sizes: Sequence[tuple[int, int]], geometry: PreprocessConfig
 ) -> OnDemand[np.ndarray]:
-    """Maps brought to the pixels of their images, float32, of what the model saw of them.
+    """Maps resized to the original images and cut to what the model saw, float32.
 
     Args:
-        maps: Anomaly maps as the model gives them.
+        maps: The model's anomaly maps.
         sizes: Width and height of each image in pixels.
     """
 
     def enlarge(index: int) -> np.ndarray:
-        whole = to_original(maps[index], sizes[index], geometry)
-        return whole[plan(sizes[index], geometry).seen]
+        full = to_original(maps[index], sizes[index], geometry)
+        return full[plan(sizes[index], geometry).seen]
 
     return OnDemand(len(sizes), enlarge)
 
@@ -203,56 +203,56 @@ def image_sizes(rows: pd.DataFrame) -> list[tuple[int, int]]:
 
 
 def mask_by(protocol: Protocol, mask: np.ndarray, geometry: PreprocessConfig) -> np.ndarray:
-    """Bring a mask, bool (H, W), to the size of the maps: `resize_mask` or `released_mask`."""
+    """Resize a mask, bool (H, W), to the size of the maps: `resize_mask` or `released_mask`."""
     return (resize_mask if protocol == "strict" else released_mask)(mask, geometry)
 
 
 def released_mask(mask: np.ndarray, geometry: PreprocessConfig) -> np.ndarray:
-    """Resize a mask (bicubic, as an 8-bit picture), crop it, and keep every pixel above zero.
+    """Resize a mask as the released code: bicubic, cropped, every pixel above zero defective.
 
     Args:
         mask: bool (H, W), True on the defect.
 
     Returns:
-        bool (h, w), as the map; a defect is up to some pixels larger on each side.
+        bool (h, w), the size of the map; defects grow by a few pixels on each side.
     """
     height, width = mask.shape
-    down, across = where = plan((width, height), geometry)
+    down, across = layout = plan((width, height), geometry)
     picture = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
     resized = picture.resize((across.scaled, down.scaled), Image.Resampling.BICUBIC)
-    return np.asarray(resized)[where.content] > 0
+    return np.asarray(resized)[layout.content] > 0
 
 
 def native_mask(mask: np.ndarray, geometry: PreprocessConfig) -> np.ndarray:
-    """Of a mask, bool (H, W), the box of pixels that the model saw."""
+    """The part of a mask, bool (H, W), that the model saw."""
     height, width = mask.shape
     return mask[plan((width, height), geometry).seen]
 
 
 def cropped_share(geometry: PreprocessConfig, rows: pd.DataFrame) -> float:
-    """Share of the images' area that is cropped off, their mean, within 0…1."""
+    """Share of an image's area that is cropped off, mean over the images, within 0…1."""
     if not geometry.crops:
         return 0.0
-    # To stretch makes all images alike.
+    # With ``stretch`` all images have the same geometry.
     sizes = (image_sizes(rows) if geometry.fit == "crop" else []) or [(1, 1)]
     plans = [plan(size, geometry) for size in sizes]
-    shown = [np.prod(each.map_shape) / (each.down.scaled * each.across.scaled) for each in plans]
+    shown = [np.prod(one.map_shape) / (one.down.scaled * one.across.scaled) for one in plans]
     return float(1 - np.mean(shown))
 
 
 def cropped_defects(
     rows: pd.DataFrame, images: ImageFolder, geometry: PreprocessConfig
 ) -> dict[str, Any] | None:
-    """Measure in the original masks what of the defects lies outside the crop.
+    """The part of the defects, in the original masks, that lies outside the crop.
 
-    A pixel is outside where its centre is, once the image is resized.
+    A pixel is outside if its centre is, after resizing.
 
     Args:
         rows: Test images of one category, with the labels of the manifest.
 
     Returns:
-        ``pixel_share`` of all defective pixels that is outside, within 0…1, and ``n_images``
-        whose every defective pixel is; ``None`` without a crop or without masks.
+        ``pixel_share``: share of the defective pixels outside, within 0…1; ``n_images``: number
+        of images whose defects are entirely outside; ``None`` without a crop or without masks.
     """
     masked = rows[(rows["label"] == "defective") & rows["mask_path"].notna()]
     if not geometry.crops or masked.empty:
@@ -270,26 +270,26 @@ def cropped_defects(
 def require_same_protocol(
     result: Mapping[str, Any], name: str, protocol: Protocol, resolution: Resolution = "model"
 ) -> None:
-    """Refuse to put results of two protocols or of two resolutions side by side.
+    """Check that a result has the configured protocol and resolution.
 
     Args:
-        result: Of an earlier node, with the keys ``protocol`` and ``resolution``.
+        result: Result of an earlier node, with the keys ``protocol`` and ``resolution``.
 
     Raises:
-        DataError: The result is by another one.
+        DataError: The protocol or the resolution is another one.
     """
-    for key, wanted in (("protocol", protocol), ("resolution", resolution)):
-        made_by = result.get(key, wanted)
-        if made_by != wanted:
+    for key, expected in (("protocol", protocol), ("resolution", resolution)):
+        used = result.get(key, expected)
+        if used != expected:
             raise DataError(
-                f"the data set {name} was measured by the {key} {made_by!r}, but "
-                f"evaluation.{key} is {wanted!r}: run {kedro_run('evaluation')} "
+                f"the data set {name} was measured with the {key} {used!r}, but "
+                f"evaluation.{key} is {expected!r}: run {kedro_run('evaluation')} "
                 "--from-nodes measure_baselines,measure_synthetic_localisation,compute_metrics"
             )
 
 
 def warn_of_other_sizes(geometry: PreprocessConfig, protocol: Protocol) -> None:
-    """Say so where ``released`` figures are not those of the tables they will be held against."""
+    """Log that ``released`` metrics are not comparable with the published tables."""
     sizes = (geometry.resize, geometry.image_size)
     if protocol == "released" and (*sizes, geometry.fit) != (*PUBLISHED_SIZES, "stretch"):
         logger.warning(

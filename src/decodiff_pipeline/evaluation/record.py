@@ -1,7 +1,7 @@
-"""What an evaluation keeps of each image, so that a later model can be compared with this one.
+"""The evaluation record: scores, labels and pixel histograms of each image.
 
-A few kilobytes an image instead of its map: enough for every metric but to the binned pixel
-metrics' small error, and for resampling.
+It takes a few kilobytes per image instead of its map, and allows a later model to be compared with
+this one: all metrics (pixel metrics binned) and the bootstrap can be computed from it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.evaluation.config import EvaluationConfig
 
-IDENTITY = "evaluation"  # in a record's ``attrs``, which Parquet keeps
-PCA_SCORE = "pca_score"  # a column of the records that the evaluation pipeline makes
-SCORING_CODE = ("data", "deco", "evaluation", "metrics")  # packages that decide on a score
+IDENTITY = "evaluation"  # key in a record's ``attrs``, which Parquet keeps
+PCA_SCORE = "pca_score"  # column of the records of the evaluation pipeline
+SCORING_CODE = ("data", "deco", "evaluation", "metrics")  # packages whose code scores depend on
 COLUMNS = (
     "category", "split", "label", "defect_type", "path", "sha256", "score", "near_duplicate",
 )  # fmt: skip
@@ -37,17 +37,16 @@ COLUMNS = (
 def make_record(
     index: pd.DataFrame, near_duplicate: pd.Series, histograms: Sequence[pd.DataFrame]
 ) -> pd.DataFrame:
-    """The table of an evaluation.
+    """Make the record of an evaluation.
 
     Args:
-        index: Of the predictions, labelled by the protocol.
-        near_duplicate: bool, by the index of ``index``.
-        histograms: Of each category, `binned.pack` of the images that every pixel's truth is
-            known of, with their index.
+        index: Index of the predictions, labelled by the protocol.
+        near_duplicate: bool, with the labels of ``index``.
+        histograms: For each category, `binned.pack` of the images with known pixel labels.
 
     Returns:
-        A row an image with `COLUMNS` and those of `binned.pack`, which are missing where the
-        truth is not known.
+        A row per image with `COLUMNS` and those of `binned.pack`, which are missing for images
+        without known pixel labels.
     """
     record = index.assign(near_duplicate=near_duplicate)[list(COLUMNS)]
     bins = pd.concat(histograms) if histograms else pd.DataFrame()
@@ -57,12 +56,12 @@ def make_record(
 def identity(
     about: Mapping[str, Any], manifest: pd.DataFrame, images: ImageFolder, config: EvaluationConfig
 ) -> dict[str, Any]:
-    """What the figures of the test images follow from, JSON-ready.
+    """Everything that determines the metrics of the test images, JSON-ready.
 
-    Two records with the same identity hold the same figures.
+    Two records with the same identity have the same metrics.
 
     Args:
-        about: Of the model, as `scoring.describe` returns it.
+        about: Facts about the model, as `scoring.describe` returns them.
         manifest: The validated manifest, of the categories that the model knows.
 
     Raises:
@@ -73,7 +72,7 @@ def identity(
         f"{path} {hashlib.sha256(read_bytes(images.path / path, root=images.path)).hexdigest()}"
         for path in tests["mask_path"].dropna()
     ]
-    found = {
+    facts = {
         "model": {key: value for key, value in about.items() if key != "images_sha256"},
         "data": data_digest(manifest),
         "masks": sha256_of(sorted(masks)),
@@ -81,20 +80,20 @@ def identity(
         "resolution": config.resolution,
         "code": code_sha256(*SCORING_CODE),
     }
-    return json.loads(json.dumps(found))
+    return json.loads(json.dumps(facts))
 
 
 def certain(record: pd.DataFrame, category: str | None = None) -> pd.DataFrame:
-    """The test images whose label is sure, of one category or of all, with their index."""
-    chosen = (record["split"] == "test") & record["label"].isin(CERTAIN)
-    return record[chosen if category is None else chosen & (record["category"] == category)]
+    """The good and defective test images, of one category or of all."""
+    labelled = (record["split"] == "test") & record["label"].isin(CERTAIN)
+    return record[labelled if category is None else labelled & (record["category"] == category)]
 
 
 def sample(rows: pd.DataFrame) -> Sample:
-    """What the bootstrap resamples.
+    """The input of the bootstrap.
 
     Args:
-        rows: Of a record, all of one category, as `certain` returns them.
+        rows: Rows of one category, as `certain` returns them.
     """
     known = rows["bins"].notna().to_numpy() if "bins" in rows else np.zeros(len(rows), bool)
     histograms = None

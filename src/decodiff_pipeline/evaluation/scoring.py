@@ -1,4 +1,4 @@
-"""Runs a trained pipeline over the images of a manifest."""
+"""Scores the images of a manifest with a trained model, in one process or several."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from decodiff_pipeline.evaluation.predict import AnomalyModel, Prediction
 
 PART_IMAGES = 1024
-# A larger network uses all cores by itself, and would lie in memory several times.
+# Parameters. A larger network uses all cores in one process, and its copies would need memory.
 SMALL = 50_000_000
 SCORED_SPLITS = ("calibration", "test")
 
@@ -56,42 +56,43 @@ def score_images(
     config: EvaluationConfig,
     compute: ComputeConfig = ONE_PROCESS,
 ) -> None:
-    """Score the calibration and test images, uncertain ones too, in constant memory.
+    """Score the calibration and test images (uncertain ones as well) in constant memory.
 
-    The store is replaced as a whole once everything is scored. A run that was killed goes on at
-    the parts that it was writing. Labels are those of the model's regions, see `labelled_inside`.
+    The store is replaced atomically at the end. A killed run resumes with the parts that are
+    missing. Labels follow from the model's regions, see `labelled_inside`.
 
     Raises:
-        ModelError: The model does not know a category, or gives a map or score that is no number.
+        ModelError: The model does not know a category, or returns a map or score that is not
+            finite.
         ImageError: An image cannot be read.
         DataError: The predictions cannot be written, or another run is scoring into the store.
         ComputeError: A process was killed.
     """
-    wanted = manifest[manifest["split"].isin(SCORED_SPLITS)]
-    wanted = labelled_inside(wanted, images, read_regions(getattr(model, "config", {})))
-    unknown = sorted(set(wanted["category"]) - set(model.categories))
+    rows = manifest[manifest["split"].isin(SCORED_SPLITS)]
+    rows = labelled_inside(rows, images, read_regions(getattr(model, "config", {})))
+    unknown = sorted(set(rows["category"]) - set(model.categories))
     if unknown:
         raise ModelError(
             f"the model was not trained on the category {unknown[0]!r} of the manifest (it knows "
             f"{', '.join(model.categories)}); run {kedro_run('train')} first"
         )
-    ordered = wanted.sort_values("category", kind="stable")
+    ordered = rows.sort_values("category", kind="stable")
     group = current_group() or ALONE
     with store.locked() if group.first else nullcontext():
         parts = score_parts(model, ordered, images, store, config, compute, name="scoring")
         if group.first:
-            store.replace(describe(model, wanted, config), parts, ordered.index)
+            store.replace(describe(model, rows, config), parts, ordered.index)
     group.barrier()
 
 
 class _Task(BaseModel):
-    """What is made of the images.
+    """Options of a scoring run.
 
     Attributes:
-        store: Of predictions, in whose work folder the parts lie.
-        key: What tells the parts of this model and configuration from others.
-        arrays: Whether maps and reconstructions are kept, or scores alone.
-        name: Of the progress bar.
+        store: Prediction store, whose work folder holds the parts.
+        key: Digest of model and configuration.
+        arrays: Whether to keep maps and reconstructions, or only scores.
+        name: Name of the progress bar.
     """
 
     store: Path
@@ -102,7 +103,7 @@ class _Task(BaseModel):
 
 
 class _Job(BaseModel):
-    """What the processes that score are told."""
+    """The input of the scoring processes."""
 
     model: Path
     kind: str  # module:class of the model
@@ -127,22 +128,22 @@ def score_parts(
     """Score images, in as many processes as ``compute`` says.
 
     Args:
-        rows: Manifest rows of categories that the model knows, categories together.
-        store: In whose work folder the parts are kept; those of a killed run are used again.
-        arrays: Whether maps and reconstructions are kept, or scores alone.
+        rows: Manifest rows of categories that the model knows, grouped by category.
+        store: Its work folder holds the parts; those of a killed run are reused.
+        arrays: Whether to keep maps and reconstructions, or only scores.
 
     Returns:
-        Folders, as `predictions.write_part` fills them, of the images in their order.
+        Folders as `predictions.write_part` writes them, in the order of the images.
     """
     key = _key(model, rows, config)
     task = _Task(store=store.path, key=key, config=config, arrays=arrays, name=name)
     group = current_group() or ALONE
     network = getattr(model, "unet", None)
-    size = 0 if network is None else sum(each.numel() for each in network.parameters())
+    size = 0 if network is None else sum(weight.numel() for weight in network.parameters())
     workers = plan_images(compute, len(rows), small=size < SMALL)
     if group.size > 1 or workers.processes == 1 or network is None:
         with use_threads(workers.threads):
-            found = group.gather(_score(model, rows, images, task, group))
+            names = group.gather(_score(model, rows, images, task, group))
     else:
         with TemporaryDirectory(prefix="decodiff-") as folder:
             job = _Job(
@@ -156,8 +157,8 @@ def score_parts(
             )
             model.save_pretrained(job.model)  # type: ignore[attr-defined]
             rows.to_parquet(job.rows)
-            found = launch(f"{__name__}:score_rank", job, workers)
-    return [store.work_folder / part for parts in found for part in parts]
+            names = launch(f"{__name__}:score_rank", job, workers)
+    return [store.work_folder / part for parts in names for part in parts]
 
 
 def score_rank(content: str, group: Group) -> list[str]:
@@ -178,30 +179,30 @@ def _score(
     """Score this process's part of the images; returns the names of its folders."""
     store = PredictionStore(task.store)
     parts = [
-        (rows.iloc[own], f"{number:05d}-{_digest(rows.iloc[own], task)}")
-        for number, own in group.shards(len(rows), task.config.batch_size, PART_IMAGES)
+        (rows.iloc[shard], f"{number:05d}-{_digest(rows.iloc[shard], task)}")
+        for number, shard in group.shards(len(rows), task.config.batch_size, PART_IMAGES)
     ]
-    missing = [(own, name) for own, name in parts if not (store.work_folder / name).is_dir()]
+    missing = [(part, name) for part, name in parts if not (store.work_folder / name).is_dir()]
     bar = f"{task.name}, process 0 of {group.size}" if group.size > 1 else task.name
     if missing:
-        wanted = pd.concat([own for own, _ in missing])
-        with closing(predictions_of(model, wanted, images, task.config, bar)) as found:
-            for own, name in missing:
+        remaining = pd.concat([part for part, _ in missing])
+        with closing(predictions_of(model, remaining, images, task.config, bar)) as predictions:
+            for part, name in missing:
                 with store.reporting(), replacing_folder(store.work_folder / name) as folder:
                     if task.arrays:
-                        write_part(folder, own, map(_arrays, found))
+                        write_part(folder, part, map(_arrays, predictions))
                     else:
-                        scores = [one.score for one in islice(found, len(own))]
-                        own.assign(score=np.array(scores, np.float32)).to_parquet(folder / INDEX)
+                        scores = [one.score for one in islice(predictions, len(part))]
+                        part.assign(score=np.array(scores, np.float32)).to_parquet(folder / INDEX)
     return [name for _, name in parts]
 
 
-def _arrays(found: Prediction) -> Found:
-    return found.anomaly_map, found.score, found.reconstruction
+def _arrays(prediction: Prediction) -> Found:
+    return prediction.anomaly_map, prediction.score, prediction.reconstruction
 
 
 def _key(model: AnomalyModel, rows: pd.DataFrame, config: EvaluationConfig) -> str:
-    """Tells what a model makes of images from what another makes of them, or of others."""
+    """Digest of everything that determines the predictions."""
     modules = {name: getattr(model, name, None) for name in ("vae", "reference")}
     digests = {name: network_sha256(module) for name, module in modules.items() if module}
     return sha256_of([describe(model, rows, config), digests])
@@ -222,10 +223,10 @@ def predictions_of(
     """The predictions of a manifest's rows, in their order.
 
     Args:
-        rows: All of categories that the model knows.
+        rows: Rows of categories that the model knows.
 
     Raises:
-        ModelError: The model gives a map or score that is no number.
+        ModelError: The model returns a map or score that is not finite.
         ImageError: An image cannot be read.
     """
     geometry = model.preprocessing
@@ -246,7 +247,7 @@ def describe(
 
     Args:
         manifest: The rows that are scored.
-        config: The number of reverse steps, where it is not the model's own.
+        config: Its number of reverse steps replaces the model's own.
     """
     saved = dict(getattr(model, "config", {}))
     about = {

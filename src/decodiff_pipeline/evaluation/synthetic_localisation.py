@@ -1,6 +1,6 @@
-"""How well defects are localised where no mask was ever drawn: on synthetic defects.
+"""Localisation metrics on synthetic defects, for categories without masks.
 
-That says whether maps point at what deviates; it is no measure of how well real defects are found.
+They show whether maps point at the deviation; they do not measure the detection of real defects.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ def measure_synthetic_localisation(
 ) -> dict[str, dict[str, Any]]:
     """Pixel metrics on synthetic defects, for categories that have no mask in test.
 
-    The defects are put into good test images, and only where a category has none into its
-    calibration images, whose own scores and thresholds stay as they are. The same images get the
-    same defects always. One category at a time is kept, in a temporary folder.
+    The defects are drawn into good test images; if a category has none, into its calibration
+    images. An image always gets the same defect. One category at a time is kept, in a temporary
+    folder.
 
     Args:
         config: ``synthetic_images``, batch size, number of reverse steps, protocol, AUPRO limit.
 
     Returns:
-        Category → ``n`` (images), ``split`` they are from, ``protocol``, ``resolution`` and
-        `metrics.PIXEL_METRICS`. A category
-        with masks is not in it; one without any good image to use has ``n`` 0 and ``None``.
+        Category → ``n`` (number of images), ``split`` of the images, ``protocol``, ``resolution``
+        and `exact.PIXEL_METRICS`. Categories with masks are missing; a category without good
+        images has ``n`` 0 and ``None``.
 
     Raises:
-        ModelError: As `scoring.score_images`; so with the next two.
+        ModelError: See `scoring.score_images`.
         ImageError: An image cannot be read.
         DataError: The temporary folder cannot be written.
     """
@@ -63,7 +63,7 @@ def measure_synthetic_localisation(
         test = rows[(rows["split"] == splits.TEST) & (rows["label"] == DEFECTIVE)]
         if test["mask_path"].notna().any():
             continue
-        split, chosen = _chosen(rows, config.synthetic_images)
+        split, chosen = _selected(rows, config.synthetic_images)
         region = _region_of_drawn(model, str(category), rows)
         drawn = DrawnImages(chosen, images, model.preprocessing, region)
         result[str(category)] = {
@@ -71,17 +71,17 @@ def measure_synthetic_localisation(
             "split": split,
             "protocol": config.protocol,
             "resolution": config.resolution,
-            **_measured(model, str(category), drawn, config, region),
+            **_metrics(model, str(category), drawn, config, region),
         }
     return result
 
 
 class DrawnImages(ImageFolder):
-    """A folder whose images and masks are drawn when they are read.
+    """An image folder whose images and masks are generated on access.
 
     Args:
-        geometry: Of the model's input; a defect is put into the image after its resize.
-        region: Where in the drawn images defects may be; ``None`` for anywhere.
+        geometry: Geometry of the model's input; defects are drawn into the resized image.
+        region: Region of the generated images that may have defects; ``None`` for all.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class DrawnImages(ImageFolder):
         self._inside = None if region is None else region.at(side)
 
     def manifest(self, category: str) -> pd.DataFrame:
-        """A row an image, in the manifest's columns as far as scoring reads them."""
+        """A row per image, with the manifest's columns that scoring needs."""
         side = self._geometry.resize
         rows = [
             {"category": category, "split": splits.TEST, "label": DEFECTIVE,
@@ -110,7 +110,7 @@ class DrawnImages(ImageFolder):
         return pd.DataFrame(rows)
 
     def read(self, relative: str) -> Image.Image:
-        """An image with its defect."""
+        """An image with a defect."""
         return Image.fromarray(self._drawn(relative)[0])
 
     def read_mask(self, relative: str) -> np.ndarray:
@@ -127,14 +127,14 @@ class DrawnImages(ImageFolder):
 
 
 def _square(image: Image.Image, geometry: PreprocessConfig) -> np.ndarray:
-    """The middle of the resized image, uint8 (resize, resize, 3)."""
-    whole, side = resize_and_pad(image, geometry), geometry.resize
-    top, left = ((length - side) // 2 for length in whole.shape[:2])
-    return whole[top : top + side, left : left + side]
+    """The centre of the resized image, uint8 (resize, resize, 3)."""
+    padded, side = resize_and_pad(image, geometry), geometry.resize
+    top, left = ((length - side) // 2 for length in padded.shape[:2])
+    return padded[top : top + side, left : left + side]
 
 
 def _region_of_drawn(model: AnomalyModel, category: str, rows: pd.DataFrame) -> Region | None:
-    """The region of a category in its drawn images, which show the middle of the others."""
+    """The region of a category in the generated images, which show the centre of the originals."""
     region = read_regions(getattr(model, "config", {})).get(category)
     if region is None:
         return None
@@ -143,17 +143,17 @@ def _region_of_drawn(model: AnomalyModel, category: str, rows: pd.DataFrame) -> 
     return Region.of(square[..., 0] > 127, filled=region.filled)  # noqa: PLR2004
 
 
-def _chosen(rows: pd.DataFrame, limit: int) -> tuple[str | None, list[SyntheticImage]]:
-    """The split with good images to use, and some of them, the smallest digests first."""
+def _selected(rows: pd.DataFrame, limit: int) -> tuple[str | None, list[SyntheticImage]]:
+    """The first split with good images, and those with the smallest digests."""
     for split in (splits.TEST, splits.CALIBRATION):
         good = rows[(rows["split"] == split) & (rows["label"] == GOOD)]
         if len(good):
-            some = good.drop_duplicates("sha256").sort_values("sha256").head(limit)
-            return split, synthetic_images(some, 1, split)
+            selected = good.drop_duplicates("sha256").sort_values("sha256").head(limit)
+            return split, synthetic_images(selected, 1, split)
     return None, []
 
 
-def _measured(
+def _metrics(
     model: AnomalyModel,
     category: str,
     drawn: DrawnImages,

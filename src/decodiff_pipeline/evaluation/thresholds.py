@@ -1,4 +1,4 @@
-"""The thresholds of every category, fitted to its calibration images, or by costs on labels."""
+"""Fits the thresholds of each category to its calibration images, or by costs to labels."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ ON_LABELS = "labels"
 def fit_thresholds(
     predictions: PredictionStore, false_positive_rate: float, costs: CostConfig | None = None
 ) -> dict[str, Any]:
-    """Image and pixel thresholds of every category, from its ``calibration`` images.
+    """Image and pixel thresholds of each category, from its ``calibration`` images.
 
-    The pixel threshold is fitted to the largest value of each image's map, since the pixels of
-    one image are not exchangeable with those of another: in a good image, with the same
-    probability, no pixel at all is flagged. Where the image score is that largest value, the two
-    thresholds are one.
+    The pixel threshold is fitted to the maximum of each image's map, since pixels of one image
+    are not exchangeable with those of another. It bounds the share of good images with at least
+    one flagged pixel. If the image score is the maximum, both thresholds are equal.
 
     Args:
-        false_positive_rate: Share of good images that may be flagged, in (0, 1).
-        costs: Image thresholds by these, of categories with calibration and with defective test
-            images, whose labels they are fitted on then.
+        false_positive_rate: Target share of flagged good images, in (0, 1).
+        costs: If given, image thresholds minimise the expected cost, for categories with
+            calibration images and defective test images, whose labels they are fitted to.
 
     Returns:
         ``false_positive_rate`` and ``categories``: for each ``threshold``,

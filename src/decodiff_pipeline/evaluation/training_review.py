@@ -1,8 +1,7 @@
-"""Good training images that the trained model finds most unusual: is there a defect among them?
+"""Lists the good training images with the highest scores, to find mislabelled defects.
 
-A model is lenient to what it was trained on, so a defective image that was learnt as good scores
-below the same image unseen. It is still among the highest of its kind, which is all that a list
-for review needs; its p-value is on the cautious side.
+A model gives images that it was trained on lower scores than unseen ones, so that p-values are
+conservative. A mislabelled defect still ranks among the highest scores of its category.
 """
 
 from __future__ import annotations
@@ -40,19 +39,19 @@ def review_training_images(
 ) -> dict[str, list[dict[str, Any]]]:
     """Score the good training images and list the most unusual of each category.
 
-    Only scores are kept. Where ``review_limit`` is below the number of a category's images, those
-    with the smallest digests are scored: the same ones always, spread like any random choice.
+    Only scores are kept. Of more than ``review_limit`` images of a category, those with the
+    smallest digests are scored, which is a reproducible random sample.
 
     Args:
-        predictions: The scored images, for the scores of the calibration ones.
+        predictions: Predictions, for the scores of the calibration images.
         config: ``review_images``, ``review_limit``, batch size and number of reverse steps.
 
     Returns:
         Category → the highest scores first: ``path``, ``sha256``, ``score``, ``p_value`` and
-        ``reason_hint``, what there is to say of it or nothing. Empty where ``review_images`` is 0.
+        ``reason_hint`` (may be empty). Empty if ``review_images`` is 0.
 
     Raises:
-        ModelError: The model gives a score that is no number.
+        ModelError: The model returns a score that is not finite.
         ImageError: An image cannot be read.
     """
     if not config.review_images:
@@ -70,17 +69,17 @@ def review_training_images(
     review = {}
     for category, group in scored.groupby("category", sort=True):
         known = calibration[calibration["category"] == category]["score"].to_numpy()
-        review[str(category)] = _listed(group, known, config.review_images)
+        review[str(category)] = _highest(group, known, config.review_images)
     return review
 
 
-def _listed(scored: pd.DataFrame, calibration: np.ndarray, count: int) -> list[dict[str, Any]]:
-    """The highest scores of a category; equal ones in the order of their paths."""
+def _highest(scored: pd.DataFrame, calibration: np.ndarray, count: int) -> list[dict[str, Any]]:
+    """The highest scores of a category; ties in the order of their paths."""
     highest = scored.sort_values(["score", "path"], ascending=[False, True]).head(count)
-    listed = []
+    entries = []
     for _, row in highest.iterrows():
         p_value = conformal_p_value(row["score"], calibration)
-        listed.append(
+        entries.append(
             {
                 "path": row["path"],
                 "sha256": row["sha256"],
@@ -91,11 +90,11 @@ def _listed(scored: pd.DataFrame, calibration: np.ndarray, count: int) -> list[d
                 ),
             }
         )
-    return listed
+    return entries
 
 
 def _rank(score: float, calibration: np.ndarray) -> str:
-    """Where an image stands among the calibration images, if it stands out."""
+    """A phrase with the rank among the calibration images if it is in the top 5 %; else empty."""
     below, count = int((calibration < score).sum()), len(calibration)
     if not count or below < (1 - UNUSUAL) * count:
         return ""
@@ -103,11 +102,11 @@ def _rank(score: float, calibration: np.ndarray) -> str:
 
 
 def _odd_format(row: pd.Series, rows: pd.DataFrame) -> str:
-    """Size and mode of an image where more than half of its category have another; else empty."""
+    """A phrase with the image's size and mode if more than half of its category have another."""
     if not {*FORMAT} <= {*rows}:
         return ""
     counts = rows[FORMAT].value_counts()
     formats = (tuple(row[name] for name in FORMAT), counts.index[0])
-    own, usual = (f"{width}x{height} {mode}" for width, height, mode in formats)
-    rare = own != usual and counts.iloc[0] > len(rows) / 2
-    return f"{own}, where most are {usual}" if rare else ""
+    actual, usual = (f"{width}x{height} {mode}" for width, height, mode in formats)
+    rare = actual != usual and counts.iloc[0] > len(rows) / 2
+    return f"{actual}, where most are {usual}" if rare else ""

@@ -14,22 +14,22 @@ Threshold = Annotated[float, Field(ge=0, le=1)]
 
 
 class InferenceConfig(BaseModel):
-    """Which images are scored, and what is kept of them (`conf/*/parameters_inference.yml`).
+    """Parameters of the inference (`conf/*/parameters_inference.yml`).
 
     Attributes:
         source: Folder of images, or manifest (CSV or parquet); the catalog reads it.
         output: Folder of the results; the catalog reads it.
-        category: Category of all images; ``None`` for the manifest's column, or the first folder
-            of a path; ``auto``: it is recognised (docs/recognition.md).
-        maps: ``png16`` (grey, value / 65535), ``tiff`` (float32), or ``none``.
-        overlays: Whether to draw each image with its heat map and the outlines and boxes of what
-            is flagged.
-        min_area: Connected flagged regions of fewer pixels of the image are no detections.
-        batch_size: Images computed at once.
-        backend: What computes network and autoencoder: ``torch``, or ``onnxruntime`` on the CPU
-            with the model's ONNX export (docs/onnx.md).
-        thresholds: Category → image threshold in place of the fitted one.
-        pixel_thresholds: Category → pixel threshold in place of the fitted one.
+        category: Category of all images; ``None``: the manifest's column, or the first folder of
+            a path; ``auto``: category recognition (docs/recognition.md).
+        maps: Format of the maps: ``png16`` (grey, value / 65535), ``tiff`` (float32), or ``none``.
+        overlays: Whether to write each image with its heat map and the outlines and boxes of
+            flagged regions.
+        min_area: Minimum area of a detection, in pixels of the image.
+        batch_size: Images per batch.
+        backend: ``torch``, or ``onnxruntime`` on the CPU with the model's ONNX export
+            (docs/onnx.md).
+        thresholds: Category → image threshold, instead of the fitted one.
+        pixel_thresholds: Category → pixel threshold, instead of the fitted one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

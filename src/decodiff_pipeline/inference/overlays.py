@@ -1,4 +1,4 @@
-"""What a person looks at: the image, where it is anomalous, and what counts as a defect."""
+"""Draws overlays: the image with its heat map, the outlines of flagged pixels, and boxes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 OUTLINE = (0, 255, 255)  # not among the colours of the heat map
 BOX = (0, 255, 0)
-LINE_SHARE = 250  # a line is this part of the shorter side, at least a pixel
-OPACITY = 0.75  # of the heat map where it is hottest
-LARGEST_SIDE = 65_000  # pixels; a JPEG ends at 65,535
+LINE_SHARE = 250  # shorter side of the image / width of a line, which is at least a pixel
+OPACITY = 0.75  # maximum opacity of the heat map
+LARGEST_SIDE = 65_000  # pixels; JPEG allows 65,535
 QUALITY = 90
 
 
@@ -28,15 +28,15 @@ def draw_overlay(
     pixel_threshold: float | None,
     detections: Sequence[Detection] = (),
 ) -> Image.Image:
-    """Lay the heat map over an image; draw a line around the flagged pixels and the boxes.
+    """Draw the heat map, the outline of flagged pixels, and the boxes of detections on an image.
 
-    The colours are the same in all images of a category: full heat is twice the pixel threshold,
-    or 1 without one.
+    The colour scale is the same for all images of a category: it ends at twice the pixel
+    threshold, or at 1 without one.
 
     Args:
         image: "L" or "RGB".
         anomaly_map: Float (height, width) within 0…1, of the image's size.
-        pixel_threshold: Pixels from it on are flagged; ``None`` draws no line.
+        pixel_threshold: Pixels with at least this value are flagged; ``None`` draws no outline.
 
     Returns:
         RGB, of the image's size.
@@ -50,17 +50,17 @@ def draw_overlay(
     if pixel_threshold is not None:
         overlay.paste(OUTLINE, mask=_outline(anomaly_map >= pixel_threshold))
     draw, width = ImageDraw.Draw(overlay), _line_width(anomaly_map)
-    for found in detections:
-        # Outside of the outline, where the image has room for it.
-        left, top = max(0, found.x - 2 * width), max(0, found.y - 2 * width)
-        right = min(overlay.width, found.x + found.width + 2 * width) - 1
-        bottom = min(overlay.height, found.y + found.height + 2 * width) - 1
+    for detection in detections:
+        # Outside of the outline, within the image.
+        left, top = max(0, detection.x - 2 * width), max(0, detection.y - 2 * width)
+        right = min(overlay.width, detection.x + detection.width + 2 * width) - 1
+        bottom = min(overlay.height, detection.y + detection.height + 2 * width) - 1
         draw.rectangle((left, top, right, bottom), outline=BOX, width=width)
     return overlay
 
 
 def encode_overlay(overlay: Image.Image) -> bytes:
-    """JPEG of an overlay; smaller than the image where that is more than a JPEG can hold."""
+    """Encode an overlay as JPEG, reduced to the size that JPEG allows."""
     overlay.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     buffer = io.BytesIO()
     overlay.save(buffer, format="JPEG", quality=QUALITY)
@@ -68,12 +68,12 @@ def encode_overlay(overlay: Image.Image) -> bytes:
 
 
 def _outline(flagged: np.ndarray) -> Image.Image:
-    """The pixels just outside of the flagged ones, so that the line hides no small defect."""
+    """The pixels next to the flagged ones, so that the line does not hide small defects."""
     from scipy import ndimage
 
     width = _line_width(flagged)
     inside = flagged.astype(np.uint8) * np.uint8(255)
-    # One side after the other; Pillow's MaxFilter looks at the whole window for every pixel.
+    # Separable, and therefore faster than Pillow's MaxFilter.
     outer = ndimage.maximum_filter(inside, size=2 * width + 1, mode="constant")
     return Image.fromarray(outer & ~inside)
 

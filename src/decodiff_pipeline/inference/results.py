@@ -1,4 +1,4 @@
-"""The table of results: what was measured, and what the thresholds make of it."""
+"""The table of results: scores, decisions and detections of each image."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Name and dtype of every column, in order. All but path, category and model are null where there
-# is an error; of an image of no category the score and what hangs on it.
+# Name and dtype of each column, in order. All columns but path, category and model are null for an
+# unreadable image. For an image of unknown category, the score and its derived columns are null.
 COLUMNS = {
-    "path": "str",  # posix, relative to the source's root
+    "path": "str",  # POSIX, relative to the source's root
     "category": "str",
-    "category_certainty": "Float64",  # of a recognised category; null where it was given
-    "sha256": "str",  # of the file
+    "category_certainty": "Float64",  # of a recognised category; null if the category was given
+    "sha256": "str",  # digest of the file
     "width": "Int64",  # pixels, EXIF orientation applied
     "height": "Int64",
     "score": "Float64",
-    "threshold": "Float64",  # null where the category has none
+    "threshold": "Float64",  # null if the category has none
     "decision": "str",  # good, defective, unknown, or null without a threshold
     "pixel_threshold": "Float64",
-    "flagged_pixels": "Int64",  # pixels of the map, in the image's size, from the threshold on
-    "flagged_share": "Float64",  # of all pixels of the image
+    "flagged_pixels": "Int64",  # pixels of the full-size map at or above the pixel threshold
+    "flagged_share": "Float64",  # share of all pixels of the image
     "detections": "str",  # JSON: a list of `deco.detections.Detection`, the largest first
-    "map": "str",  # posix, relative to the folder of the results; null where none was wanted
+    "map": "str",  # POSIX, relative to the folder of the results; null if none is written
     "overlay": "str",
-    "model_sha256": "str",  # as registered: over the files of the pipeline with their names
+    "model_sha256": "str",  # digest of the pipeline's files, as registered
     "error": "str",  # why the image could not be read
 }
 
 
 class Limits(NamedTuple):
-    """The thresholds of a category; ``None`` where nobody set one and none could be fitted."""
+    """The thresholds of a category; ``None`` if it was neither set nor fitted."""
 
     image: float | None
     pixel: float | None
 
 
 def tabulate(rows: Sequence[Row], limits: Mapping[str, Limits]) -> pd.DataFrame:
-    """Decide on every image.
+    """Make the table of results, with the decision on each image.
 
     Returns:
-        A row an image, columns as in `COLUMNS`.
+        A row per image with `COLUMNS`.
     """
     return pd.DataFrame(
         [row | _decided(row, limits) for row in rows], columns=list(COLUMNS)
@@ -77,14 +77,14 @@ def _decided(row: Row, limits: Mapping[str, Limits]) -> Row:
 
 
 def as_coco(results: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    """The detections in the format of COCO's annotation files.
+    """The detections in COCO's annotation format.
 
     Args:
         results: As `tabulate` returns them.
 
     Returns:
-        ``images`` that could be scored, ``categories`` and ``annotations``: ``bbox`` is x, y,
-        width and height in the image's pixels, ``score`` the mean of the map.
+        ``images`` (the scored ones), ``categories`` and ``annotations``: ``bbox`` is x, y, width
+        and height in the image's pixels, ``score`` the mean of the map in the region.
     """
     scored = results[results["score"].notna()]
     categories = {name: number for number, name in enumerate(sorted(set(scored["category"])), 1)}
@@ -93,15 +93,16 @@ def as_coco(results: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     for number, row in enumerate(scored.to_dict("records"), start=1):
         size = {name: int(row[name]) for name in ("width", "height")}
         images.append({"id": number, "file_name": row["path"], **size})
-        for found in json.loads(row["detections"]) if isinstance(row["detections"], str) else []:
+        detections = json.loads(row["detections"]) if isinstance(row["detections"], str) else []
+        for detection in detections:
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": number,
                     "category_id": categories[row["category"]],
-                    "bbox": [found[name] for name in ("x", "y", "width", "height")],
-                    "area": found["area"],
-                    "score": found["mean_score"],
+                    "bbox": [detection[name] for name in ("x", "y", "width", "height")],
+                    "area": detection["area"],
+                    "score": detection["mean_score"],
                     "segmentation": [],
                     "iscrowd": 0,
                 }
@@ -114,10 +115,10 @@ def as_coco(results: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
 
 
 def require_readable(results: pd.DataFrame) -> None:
-    """Raise where images could not be read, once everything else is done.
+    """Check that all images could be read.
 
     Raises:
-        DataError: It says how many, and what is wrong with the first.
+        DataError: Images could not be read. The message has their number and the first error.
     """
     errors = results["error"].dropna()
     if len(errors):
@@ -129,11 +130,11 @@ def require_readable(results: pd.DataFrame) -> None:
 
 
 def log_summary(results: pd.DataFrame, scored: int, folder: Path) -> None:
-    """Log how many images a run scored, and their decisions.
+    """Log the numbers of scored images and of each decision.
 
     Args:
         results: As `tabulate` returns them.
-        scored: Images that the model saw in this run.
+        scored: Number of images that were scored in this run.
     """
     unreadable = int(results["error"].notna().sum())
     logger.info(

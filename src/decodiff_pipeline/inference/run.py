@@ -1,4 +1,4 @@
-"""Inference on a folder or a table of images, in one process or divided among several."""
+"""Inference on a folder or a table of images, in one process or several."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Bytes of a network's weights; a larger one uses all cores by itself.
+# Bytes of a network's weights; a larger network uses all cores in one process.
 SMALL = 200_000_000
 
 
@@ -60,25 +60,25 @@ def infer(
     max_pixels: int = MAX_PIXELS,
     compute: ComputeConfig = ONE_PROCESS,
 ) -> pd.DataFrame:
-    """Score what is new or changed, write its maps and overlays, and decide on every image.
+    """Score new or changed images, write their maps and overlays, and decide on all images.
 
     Args:
-        onnx: Its ONNX export, which only the backend ``onnxruntime`` needs.
-        store: Where maps, overlays and the journal go.
-        compute: How many processes score; ONNX Runtime uses all cores in one.
+        onnx: The model's ONNX export; only the backend ``onnxruntime`` needs it.
+        store: Receives maps, overlays and the journal.
+        compute: Determines the number of processes; ONNX Runtime uses one with all cores.
 
     Returns:
-        A row an image, in the order of the source, with the columns of `results.COLUMNS`.
+        A row per image, in the order of the source, with `results.COLUMNS`.
 
     Raises:
-        DataError: The source holds nothing or contradicts itself, or the store cannot be written.
-        ConfigurationError: The store lies in the source, a threshold is set for a category that
-            the model does not know, or the backend's package is missing.
+        DataError: The source is empty or inconsistent, or the store cannot be written.
+        ConfigurationError: The store is inside of the source, a threshold is set for an unknown
+            category, or the backend's package is missing.
         ModelError: There is no model, it does not know a category of the source, or the ONNX
             export is missing, damaged or of another model.
-        ComputeError: A process was killed; the same call goes on.
+        ComputeError: A process was killed; the same call resumes.
     """
-    _require_apart(source.path, store.path)
+    _require_output_outside(source.path, store.path)
     digest, known = folder_sha256(model), model_categories(model)
     only = known[0] if len(known) == 1 else None
     items = as_the_model_spells(source.items(config.category, only), known)
@@ -88,8 +88,8 @@ def infer(
     check_categories(items, known, model)
     check_overrides(config.thresholds, known, "inference.thresholds")
     check_overrides(config.pixel_thresholds, known, "inference.pixel_thresholds")
-    named = {item.category for item in items}
-    limits = _limits(named if named <= set(known) else set(known), thresholds, config)
+    categories = {item.category for item in items}
+    limits = _limits(categories if categories <= {*known} else {*known}, thresholds, config)
     job = _Job(
         items=items, source=source.path, model=model, export=export, digest=digest, known=known,
         limits=limits, store=store.path, config=config, max_pixels=max_pixels,
@@ -103,10 +103,10 @@ def infer(
 
 
 def with_overrides(config: InferenceConfig, file: Path, model: Path) -> InferenceConfig:
-    """The parameters with the thresholds that people set for a model where they name none.
+    """Add the thresholds that were set in the app to the parameters, which take precedence.
 
     Args:
-        file: As the app writes it (docs/app.md); it need not be there.
+        file: As the app writes it (docs/app.md); may be missing.
         model: The pipeline's folder.
 
     Raises:
@@ -115,12 +115,12 @@ def with_overrides(config: InferenceConfig, file: Path, model: Path) -> Inferenc
     """
     if not file.is_file():
         return config
-    found = read_overrides(file, model_categories(model), folder_sha256(model))
-    return config.model_copy(update={"thresholds": found | config.thresholds})
+    overrides = read_overrides(file, model_categories(model), folder_sha256(model))
+    return config.model_copy(update={"thresholds": overrides | config.thresholds})
 
 
 class _Job(BaseModel):
-    """What is to be scored, and how."""
+    """The input of the scoring processes."""
 
     items: list[Item]
     source: Path
@@ -135,11 +135,10 @@ class _Job(BaseModel):
 
 
 def _score_new(job: _Job, journal: Journal, compute: ComputeConfig) -> int:
-    """Score what is new or changed; returns the number of images."""
+    """Score new or changed images; returns their number."""
     new = sum(item.path not in journal.rows for item in job.items)
     size = (job.model / "unet" / WEIGHTS_FILE).stat().st_size
-    wanted = compute if job.export is None else ONE_PROCESS
-    workers = plan_images(wanted, new, small=size < SMALL)
+    workers = plan_images(compute if job.export is None else ONE_PROCESS, new, small=size < SMALL)
     if workers.processes > 1:
         scored = sum(launch(f"{__name__}:score_rank", job, workers))
         journal.load()
@@ -169,18 +168,18 @@ def _score_part(job: _Job, journal: Journal, group: Group) -> int:
     return run.scored
 
 
-def _require_apart(source: Path, output: Path) -> None:
+def _require_output_outside(source: Path, output: Path) -> None:
     if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
         raise ConfigurationError(
-            f"inference.output {output} lies in inference.source {source}: the next run would take "
-            "its maps for images; name a folder outside"
+            f"inference.output {output} lies in inference.source {source}: the next run would "
+            "score its maps as images; name a folder outside"
         )
 
 
 def _limits(
     categories: set[str], thresholds: Mapping[str, Any], config: InferenceConfig
 ) -> dict[str, Limits]:
-    """The thresholds of every category, with a warning where there is none."""
+    """The thresholds of each category; logs a warning if an image threshold is missing."""
     limits = {}
     for name in sorted(categories):
         image = config.thresholds.get(name, threshold_of(thresholds, name))
@@ -196,10 +195,10 @@ def _limits(
 
 
 def model_categories(model: Path) -> list[str]:
-    """The categories of a saved pipeline, without loading it.
+    """The categories of a saved pipeline, read from its configuration.
 
     Raises:
-        ModelError: Its files are damaged.
+        ModelError: The configuration is missing or damaged.
     """
     path = model / "unet" / "config.json"
     try:
@@ -211,7 +210,7 @@ def model_categories(model: Path) -> list[str]:
 
 
 def as_the_model_spells(items: Sequence[Item], known: Sequence[str]) -> list[Item]:
-    """Gives categories the Unicode normal form in which the model knows them."""
+    """Replace categories by the model's spelling of them (Unicode normal form)."""
     spelling = {nfc(name): name for name in known}
     return [replace(one, category=spelling.get(nfc(one.category), one.category)) for one in items]
 

@@ -1,4 +1,4 @@
-"""Scores the images of a source, one batch after the other, and goes on where a run stopped."""
+"""Scores the images of a source in batches; an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-AHEAD = 4  # images whose originals are kept
+AHEAD = 4  # images that are read ahead
 
 
 class Loaded(NamedTuple):
-    """What writing the results of an image needs; its pixels for the overlay alone."""
+    """Data of an image that are needed after its prediction."""
 
     item: Item
     sha256: str
-    image: Image.Image | None
-    whole: np.ndarray | None  # of an image to recognise
-    certainty: float | None = None
+    image: Image.Image | None  # for the overlay
+    whole: np.ndarray | None  # uint8 square of the whole image, for category recognition
+    certainty: float | None = None  # of the recognised category
 
 
 @dataclass
 class ScoringRun:
-    """Scores images and writes what comes of it."""
+    """Scores images and writes their maps, overlays and rows."""
 
     source: InferenceSource
     load: Callable[[], DeCoDiffPipeline]
@@ -76,13 +76,13 @@ class ScoringRun:
     lock: Lock = field(default_factory=Lock)
 
     def score(self, items: Sequence[Item]) -> None:
-        """Score the images that are new or changed, and record each batch once it is written."""
+        """Score new or changed images; each batch is recorded after its files are written."""
         size = self.config.batch_size
         with (
             progress(len(items), "inference") as bar,
-            closing(read_ahead(self._read, items, AHEAD)) as found,
+            closing(read_ahead(self._read, items, AHEAD)) as results,
         ):
-            images = self._readable(found, bar)
+            images = self._readable(results, bar)
             if any(item.category not in self.known for item in items):
                 images = self._recognised(images, bar)
             first = next(images, None)
@@ -93,73 +93,73 @@ class ScoringRun:
                 self.scored += len(batch)
 
     def _readable(
-        self, found: Iterable[ModelInput | Row | None], bar: tqdm
+        self, results: Iterable[ModelInput | Row | None], bar: tqdm
     ) -> Iterator[ModelInput]:
-        for one in found:
-            if isinstance(one, ModelInput):
-                yield one
+        for result in results:
+            if isinstance(result, ModelInput):
+                yield result
                 continue
-            if one is not None:
-                self.journal.record([one])
+            if result is not None:
+                self.journal.record([result])
             bar.update()
 
     def _read(self, item: Item) -> ModelInput | Row | None:
-        """An image for the model; ``None`` where it is done, its row where it cannot be read."""
+        """Read an image. Returns ``None`` if it is done, and its row if it cannot be read."""
         try:
             data, sha256 = self.source.read(item, self.max_pixels)
             if self._is_done(item, sha256):
                 return None
             path = self.source.root / item.path
-            found = decode(data, path, self.max_pixels)
+            decoded = decode(data, path, self.max_pixels)
             model = self._model()
             category = item.category if item.category in model.categories else None
-            image = found.eight_bit(path, depth_of(category, model, found, path))
+            image = decoded.eight_bit(path, depth_of(category, model, decoded, path))
             require_side(image, path)
-            given = model_input(image, item.path, item.category, model.preprocessing)
+            prepared = model_input(image, item.path, item.category, model.preprocessing)
             whole = None if category else whole_square(image, model.preprocessing)
         except ImageError as error:
             return self._row(item, error=str(error))
-        if found.note:
-            logger.warning("%s: %s; its pixels are scored as they are.", path, found.note)
+        if decoded.note:
+            logger.warning("%s: %s; its pixels are scored as they are.", path, decoded.note)
         if not self.config.overlays:
-            return replace(given, about=Loaded(item, sha256, None, whole))
+            return replace(prepared, about=Loaded(item, sha256, None, whole))
         pixels = image.width * image.height
-        return replace(given, about=Loaded(item, sha256, image, whole), kept_pixels=pixels)
+        return replace(prepared, about=Loaded(item, sha256, image, whole), kept_pixels=pixels)
 
     def _recognised(self, images: Iterable[ModelInput], bar: tqdm) -> Iterator[ModelInput]:
-        """The images with their categories; those that are of none get their row here."""
+        """The images with recognised categories; images of unknown category are recorded."""
         for batch in batches(images, self.config.batch_size):
             wholes = [one.about.whole for one in batch if one.about.whole is not None]
-            found = iter(recognise(self._model(), wholes) if wholes else [])
+            recognised = iter(recognise(self._model(), wholes) if wholes else [])
             for one in batch:
                 if one.about.whole is None:
                     yield one
                     continue
-                category, certainty = next(found)
+                category, certainty = next(recognised)
                 about = one.about._replace(
                     item=replace(one.about.item, category=category or UNKNOWN), certainty=certainty
                 )
                 if category is not None:
                     yield replace(one, category=category, about=about)
                     continue
-                measured = self._row(about.item) | {"category_certainty": certainty}
-                measured |= self._facts(about.sha256, one.size)
-                self.journal.record([measured])
+                row = self._row(about.item) | {"category_certainty": certainty}
+                row |= self._facts(about.sha256, one.size)
+                self.journal.record([row])
                 bar.update()
 
     def _model(self) -> DeCoDiffPipeline:
-        """The model, loaded once there is something to score."""
+        """The model, loaded on first use."""
         with self.lock:
             if self.loaded is None:
                 self.loaded = self.load()
         return self.loaded
 
-    def _write(self, found: Prediction) -> Row:
-        item, sha256, image, _, certainty = found.image.about
-        size, score = found.image.size, float(found.score)
+    def _write(self, prediction: Prediction) -> Row:
+        item, sha256, image, _, certainty = prediction.image.about
+        size, score = prediction.image.size, float(prediction.score)
         model = self._model()
         region = model.regions.get(item.category)
-        full = full_size_map(found.anomaly_map, size, model.preprocessing, region)
+        full = full_size_map(prediction.anomaly_map, size, model.preprocessing, region)
         limit = self.limits[item.category].pixel
         detections = None if limit is None else find_detections(full, limit, self.config.min_area)
         row = self._row(item) | self._facts(sha256, size) | self._files(item)
@@ -188,11 +188,11 @@ class ScoringRun:
             return row["sha256"] == sha256 and row["model_sha256"] == self.digest
         if recognised:
             item = replace(item, category=row["category"])
-        wanted = self._row(item) | self._files(item)
-        wanted |= {"sha256": sha256, "pixel_threshold": self.limits[item.category].pixel}
-        decisive = ("category", "sha256", "model_sha256", "pixel_threshold", "min_area")
+        expected = self._row(item) | self._files(item)
+        expected |= {"sha256": sha256, "pixel_threshold": self.limits[item.category].pixel}
+        keys = ("category", "sha256", "model_sha256", "pixel_threshold", "min_area")
         return (
-            all(row.get(key) == wanted[key] for key in (*decisive, "map", "overlay"))
+            all(row.get(key) == expected[key] for key in (*keys, "map", "overlay"))
             and self.journal.is_there(row["map"])
             and self.journal.is_there(row["overlay"])
         )

@@ -1,4 +1,4 @@
-"""The images to score: a folder, or a manifest that lists them."""
+"""Sources of images to score: a folder, or a manifest."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
 COLUMNS = ("path", "category", "sha256")
 CATEGORY = "set inference.category to one of the model's, or to auto"
-LONGEST_NAME = 200  # bytes; file systems take 255, and outputs add suffixes
+LONGEST_NAME = 200  # bytes; file systems allow 255, and output files have suffixes
 
 
 @dataclass(frozen=True)
 class Item:
     """An image to score."""
 
-    path: str  # posix path relative to the source's root
-    category: str  # as it was given, not checked yet
-    sha256: str = ""  # what the file is to have; empty where nothing was said
+    path: str  # POSIX, relative to the source's root
+    category: str  # not validated
+    sha256: str = ""  # expected digest of the file; empty if unknown
 
 
 class InferenceSource:
-    """A handle on a folder of images or on a manifest: cheap to make, reads one image at a time.
+    """A folder of images, or a manifest: a CSV or parquet file that lists images.
 
-    A manifest is a CSV or parquet file with the columns ``path`` (relative to its own folder),
-    ``category`` and, if there is one, ``sha256``.
+    A manifest has the columns ``path`` (relative to its folder), ``category`` and, optionally,
+    ``sha256``.
 
     Args:
-        path: The folder or the file. It may itself be a link; nothing below it may.
+        path: The folder or the file. It may be a symbolic link; paths below it must not be.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,15 +49,15 @@ class InferenceSource:
         return self.path if self.path.is_dir() else self.path.parent
 
     def items(self, category: str | None, only: str | None = None) -> list[Item]:
-        """List the images; no image is opened.
+        """List the images without opening them.
 
         Args:
-            category: Of all images; ``None`` for what the manifest or the folders say.
-            only: Of images of which these say nothing: the one that the model knows.
+            category: Category of all images; ``None``: from the manifest or the folders.
+            only: Category of images without one: the only category that the model knows.
 
         Raises:
-            DataError: There is no image, a path leaves the root or comes twice, or an image has
-                no category.
+            DataError: There is no image, a path is outside of the root or occurs twice, or an
+                image has no category.
         """
         if not self.path.exists():
             raise DataError(
@@ -77,38 +77,38 @@ class InferenceSource:
         """The bytes of an image file and their SHA-256.
 
         Args:
-            max_pixels: No file is larger than this many pixels can make it.
+            max_pixels: Maximum number of pixels, which limits the size of a file.
 
         Raises:
-            ImageError: It cannot be read safely, or its SHA-256 is not the manifest's.
+            ImageError: It cannot be read safely, or its SHA-256 differs from the manifest's.
         """
         path = self.root / item.path
         if len(path.name.encode()) > LONGEST_NAME:
             raise ImageError(f"{path} has a name of more than {LONGEST_NAME} bytes: shorten it.")
         data = read_bytes(path, root=self.root, max_pixels=max_pixels)
-        found = hashlib.sha256(data).hexdigest()
-        if item.sha256 and item.sha256.lower() != found:
+        sha256 = hashlib.sha256(data).hexdigest()
+        if item.sha256 and item.sha256.lower() != sha256:
             raise ImageError(
-                f"{path} has the SHA-256 {found[:12]}…, but {self.path.name} says "
+                f"{path} has the SHA-256 {sha256[:12]}…, but {self.path.name} says "
                 f"{item.sha256[:12]}…: restore the file or correct the manifest."
             )
-        return data, found
+        return data, sha256
 
     def _in_folder(self, category: str | None, only: str | None) -> Iterator[Item]:
         for relative in list_images_to_score(self.path):
             folder, slash, _ = relative.partition("/")
-            found = category or (folder if slash else only)
-            if found is None:
+            name = category or (folder if slash else only)
+            if name is None:
                 raise DataError(
                     f"{self.path / relative} lies in no folder that would name its category; put "
                     f"it into {self.path}/<category>/, or {CATEGORY}"
                 )
-            yield Item(relative, found)
+            yield Item(relative, name)
 
     def _in_manifest(self, category: str | None, only: str | None) -> Iterator[Item]:
         table = read_table(self.path, COLUMNS)
-        needed = ["path"] if category or only else ["path", "category"]
-        missing = [name for name in needed if name not in table.columns]
+        required = ["path"] if category or only else ["path", "category"]
+        missing = [name for name in required if name not in table.columns]
         if missing:
             cure = f"add it, or {CATEGORY}" if missing[0] == "category" else "add it"
             raise DataError(
@@ -121,10 +121,10 @@ class InferenceSource:
             if path in seen:
                 raise DataError(f"{self.path}: lines {seen[path]} and {line} both name {path!r}")
             seen[path] = line
-            found = category or row.get("category") or only
-            if not found:
+            name = category or row.get("category") or only
+            if not name:
                 raise DataError(f"{self.path}: line {line} ({path!r}) has no category; {CATEGORY}")
-            yield Item(path, found, row.get("sha256", ""))
+            yield Item(path, name, row.get("sha256", ""))
 
     def _checked(self, text: str, line: int) -> str:
         path = PurePosixPath(table_path(text, self.root))

@@ -1,4 +1,4 @@
-"""The results of an inference on disk, image by image, so that a killed run goes on."""
+"""Stores the results of an inference image by image, so that a killed run can resume."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Row = dict[str, Any]
 
 
 class InferenceStore:
-    """A handle on a folder of results: cheap to make.
+    """A folder of results.
 
-    ``maps/`` and ``overlays/`` hold a file for each image under the image's own path, with a
-    suffix appended. ``journal.jsonl`` has a line for each image whose files are complete.
+    ``maps/`` and ``overlays/`` have a file for each image: its path with a suffix appended.
+    ``journal.jsonl`` has a line for each image whose files are complete.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,7 +38,7 @@ class InferenceStore:
 
     @contextmanager
     def writing(self) -> Iterator[Journal]:
-        """Hold the folder for this process alone, and clear what a killed run left half done.
+        """Lock the folder, and remove the incomplete files of killed runs.
 
         Raises:
             DataError: The folder cannot be written, or another run writes to it.
@@ -58,7 +58,7 @@ class InferenceStore:
         except OSError as error:
             raise DataError(
                 f"cannot write to {self.path} ({error.strerror or error}); correct that or name "
-                "another folder as inference.output, then run again: what was finished is kept"
+                "another folder as inference.output, then run again: finished images are kept"
             ) from error
 
     def __repr__(self) -> str:
@@ -66,13 +66,13 @@ class InferenceStore:
 
 
 class Journal:
-    """What is finished in a folder of results.
+    """The rows of finished images.
 
     Attributes:
-        rows: Path of an image → its row, the newest where there were several.
+        rows: Path of an image → its newest row.
 
     Args:
-        shared: Whether other processes write to it meanwhile.
+        shared: Whether other processes write to the file at the same time.
     """
 
     def __init__(self, folder: Path, *, shared: bool = False) -> None:
@@ -84,36 +84,36 @@ class Journal:
         self.load()
 
     def is_there(self, name: str | None) -> bool:
-        """Whether an output file is where its row says; true where the row names none."""
+        """Whether an output file exists; true for ``None``."""
         return name is None or (self._folder / name).is_file()
 
     def save(self, name: str, content: bytes) -> None:
-        """Write an output file, whole or not at all."""
+        """Write an output file atomically."""
         with replacing(self._folder / name) as temporary:
             temporary.write_bytes(content)
 
     def record(self, rows: Sequence[Row]) -> None:
-        """Add the rows of images whose files are all written; they survive a power cut."""
+        """Add the rows of images whose files are written, and flush them to disk."""
         append_lines(self._file, "".join(map(_line, rows)).encode(), sync=True)
-        self._take(rows)
+        self._add(rows)
 
     def finish(self, paths: Iterable[str]) -> list[Row]:
-        """Keep these images' rows, in this order, and remove the files of all others.
+        """Keep the rows of these images, in this order, and remove the files of all others.
 
         Args:
-            paths: Of images that have a row.
+            paths: Paths of images with a row.
         """
-        kept = [self.rows[path] for path in paths]
-        for name in sorted(self._files - _named(kept)):
+        rows = [self.rows[path] for path in paths]
+        for name in sorted(self._files - _output_files(rows)):
             (self._folder / name).unlink(missing_ok=True)
-        text = "".join(map(_line, kept))
+        text = "".join(map(_line, rows))
         if text != self._file.read_text(encoding="utf-8"):
             with replacing(self._file) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-        return kept
+        return rows
 
     def load(self) -> None:
-        """Take what is in the file, where there is one.
+        """Read the file, if it exists.
 
         Raises:
             DataError: It is damaged.
@@ -121,36 +121,35 @@ class Journal:
         if not self._file.exists():
             return
         text = self._file.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]  # a killed run may have left half a line
-        if whole != text and not self._shared:
-            os.truncate(self._file, len(whole.encode()))
+        complete = text[: text.rfind("\n") + 1]  # a killed run may leave an incomplete line
+        if complete != text and not self._shared:
+            os.truncate(self._file, len(complete.encode()))
         try:
-            self._take([json.loads(line) for line in whole.splitlines()])
+            self._add([json.loads(line) for line in complete.splitlines()])
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{self._file} is damaged ({error}); remove it, and all images are scored again"
             ) from error
 
-    def _take(self, rows: Iterable[Row]) -> None:
-        rows = list(rows)
+    def _add(self, rows: Sequence[Row]) -> None:
         self.rows |= {row["path"]: row for row in rows}
-        self._files |= _named(rows)
+        self._files |= _output_files(rows)
 
 
 def map_name(path: str, kind: MapFormat) -> str | None:
-    """Where the map of an image goes, relative to the folder; ``None`` for no map."""
+    """File of an image's map, relative to the folder; ``None`` for no map."""
     suffix = MAP_SUFFIXES[kind]
     return None if suffix is None else f"{MAPS}/{path}{suffix}"
 
 
 def overlay_name(path: str) -> str:
-    """Where the overlay of an image goes, relative to the folder."""
+    """File of an image's overlay, relative to the folder."""
     return f"{OVERLAYS}/{path}.jpg"
 
 
-def _named(rows: Iterable[Row]) -> set[str]:
+def _output_files(rows: Iterable[Row]) -> set[str]:
     names = {row[key] for row in rows for key in ("map", "overlay") if row[key] is not None}
-    # They will be removed one day: a journal that somebody edited must not lead elsewhere.
+    # `finish` removes files, so an edited journal must not name files elsewhere.
     return {
         name
         for name in names
