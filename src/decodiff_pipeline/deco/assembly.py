@@ -1,4 +1,4 @@
-"""Puts the maps and reconstructions of squares together to those of their images."""
+"""Assembles the maps and reconstructions of images from those of their squares."""
 
 from __future__ import annotations
 
@@ -23,22 +23,20 @@ if TYPE_CHECKING:
 
 @dataclass
 class DeCoDiffOutput(BaseOutput):
-    """What the model says of some images.
+    """The model's output for N images.
 
-    Maps and reconstructions are arrays where all have the same size, as they have where every
-    image fills one square, and lists of arrays else: the map of an image that was padded has no
-    padding, and that of a tiled one is put together from its tiles. `full_size_maps` has the maps
-    in the pixels of their images.
+    Maps and reconstructions are arrays if all have the same size, else lists of arrays. Padding is
+    removed from them, and those of tiled images are stitched. `full_size_maps` has the maps at the
+    size of the images.
 
     Attributes:
         anomaly_maps: float32 (N, h, w), or (h, w) each, within 0…1; higher is more anomalous.
-        scores: float32 (N,) within 0…1, one per image.
-        reconstructions: uint8 (N, h, w, 3), or (h, w, 3) each, the images with their deviations
-            corrected.
+        scores: float32 (N,) within 0…1.
+        reconstructions: Corrected images, uint8 (N, h, w, 3), or (h, w, 3) each.
         sizes: Width and height of each image in pixels.
-        geometry: How images were fitted into squares.
-        thresholds: Of each image's category; ``None`` where the model has none.
-        regions: What of each image counts; ``None`` for all of it, and empty for all of all.
+        geometry: The preprocessing.
+        thresholds: Threshold of each image's category; ``None`` if the model has none.
+        regions: Region of each image; ``None`` for the whole image. May be empty.
     """
 
     anomaly_maps: np.ndarray | list[np.ndarray]
@@ -51,12 +49,12 @@ class DeCoDiffOutput(BaseOutput):
 
     @property
     def decisions(self) -> list[str | None]:
-        """``"defective"``, ``"good"`` or ``None`` for each image, as in `decide`."""
+        """``"defective"``, ``"good"`` or ``None`` for each image; see `decide`."""
         return [decide(*pair) for pair in zip(self.scores.tolist(), self.thresholds, strict=True)]
 
     @property
     def full_size_maps(self) -> list[np.ndarray]:
-        """float32 (H, W) each, in the image's own pixels; 0 where nothing was seen or counts."""
+        """Maps at the size of the images, float32 (H, W) each; 0 outside of crop and region."""
         regions = self.regions or [None] * len(self.sizes)
         return [
             full_size_map(found, size, self.geometry, region)
@@ -65,7 +63,7 @@ class DeCoDiffOutput(BaseOutput):
 
 
 def decide(score: float, threshold: float | None) -> str | None:
-    """``"defective"`` from the threshold on, else ``"good"``; ``None`` without a threshold."""
+    """``"defective"`` if the score is at least the threshold, else ``"good"``; may be ``None``."""
     if threshold is None:
         return None
     return "defective" if score >= threshold else "good"
@@ -79,35 +77,33 @@ def assemble(
     thresholds: Sequence[float | None] = (),
     regions: Sequence[Region | None] = (),
 ) -> DeCoDiffOutput:
-    """Stitch the squares of each image, and score the stitched image.
-
-    The score is taken from the stitched map, not from the best tile: it stays the largest value
-    (or the mean of the largest) of the map that is shown, of one square and of many.
+    """Stitch the squares of each image, and compute its score from the stitched map.
 
     Args:
-        squares: For each square its map (S, S), what the score is taken from, and its
-            reconstruction (S, S, 3), those of an image one after the other; read as needed.
+        squares: For each square its map (S, S), the map that is scored (S, S), and its
+            reconstruction (S, S, 3), grouped by image; consumed lazily.
         sizes: Width and height of each image in pixels.
-        scores: How each image is scored.
-        thresholds: Of each image.
-        regions: What of each image counts, in squares that are 0 elsewhere; empty for all of all.
+        scores: Image score of each image.
+        thresholds: Threshold of each image.
+        regions: Region of each image; maps are 0 outside of it. May be empty.
     """
     remaining, images = iter(squares), []
     for size, config, region in zip(sizes, scores, regions or [None] * len(sizes), strict=True):
-        own = list(islice(remaining, square_count(size, geometry)))
-        whole, scored, reconstruction = (
-            stitch(parts, size, geometry) for parts in zip(*own, strict=True)
+        image_squares = list(islice(remaining, square_count(size, geometry)))
+        anomaly_map, scored, reconstruction = (
+            stitch(parts, size, geometry) for parts in zip(*image_squares, strict=True)
         )
         inside = None if region is None else region.in_map(size, geometry)[None]
         score = image_scores(scored[None], config, geometry.image_size**2, inside)
-        images.append((whole, score[0], reconstruction))
-    maps, found, reconstructions = zip(*images, strict=True)
+        images.append((anomaly_map, score[0], reconstruction))
+    maps, image_score, reconstructions = zip(*images, strict=True)
     return DeCoDiffOutput(
-        *(_together(maps), np.array(found), _together(reconstructions)),
+        *(_stacked(maps), np.array(image_score), _stacked(reconstructions)),
         *(sizes, geometry, thresholds, regions),
     )
 
 
-def _together(arrays: Sequence[np.ndarray]) -> np.ndarray | list[np.ndarray]:
-    of_one_size = len({array.shape for array in arrays}) == 1
-    return np.stack(arrays) if of_one_size else list(arrays)
+def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+    """An array if all have the same shape, else a list."""
+    same_shape = len({array.shape for array in arrays}) == 1
+    return np.stack(arrays) if same_shape else list(arrays)

@@ -1,4 +1,4 @@
-"""Latents from any of diffusers' image autoencoders, in the unit the network is trained on."""
+"""Loads diffusers' image autoencoders; encodes and decodes images with scaled latents."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def load_autoencoder(config: AutoencoderConfig) -> Autoencoder:
     """Load an ``AutoencoderTiny`` or ``AutoencoderKL`` from safetensors, in eval mode.
 
     Raises:
-        ConfigurationError: The weights cannot be had, are not readable, or are not those of an
-            image autoencoder.
+        ConfigurationError: The weights are missing or unreadable, or the model is no image
+            autoencoder.
     """
     folder = locate(config)
     try:
@@ -42,7 +42,7 @@ def load_autoencoder(config: AutoencoderConfig) -> Autoencoder:
 
 
 def same_autoencoder(one: Autoencoder, other: Autoencoder) -> bool:
-    """Whether two autoencoders give the same latents, wherever each was loaded from."""
+    """Whether two autoencoders have equal type, scaling and weights."""
     if type(one) is not type(other):
         return False
     if any(one.config.get(key) != other.config.get(key) for key in ("scaling_factor", SHIFT)):
@@ -54,7 +54,7 @@ def same_autoencoder(one: Autoencoder, other: Autoencoder) -> bool:
 
 
 def reduction(autoencoder: Autoencoder) -> int:
-    """Image pixels per latent pixel along one side, 8 for the autoencoders of Stable Diffusion."""
+    """Downsampling factor along one side; 8 for the autoencoders of Stable Diffusion."""
     config = autoencoder.config
     blocks = config.get("block_out_channels") or config["encoder_block_out_channels"]
     return 2 ** (len(blocks) - 1)
@@ -62,14 +62,14 @@ def reduction(autoencoder: Autoencoder) -> int:
 
 @torch.no_grad()
 def encode(autoencoder: Autoencoder, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Posterior moments of the latents, scaled by the autoencoder's own ``scaling_factor``.
+    """Posterior moments of the latents, scaled by the autoencoder's ``scaling_factor``.
 
     Args:
         images: Float (N, 3, H, W) within [-1, 1].
 
     Returns:
-        Mean (N, C, H/8, W/8) and standard deviation of the same shape; an autoencoder without a
-        posterior (``AutoencoderTiny``) gives a standard deviation of shape (N, 0, H/8, W/8).
+        Mean and standard deviation, float32 (N, C, H/8, W/8) each. For an autoencoder without a
+        posterior (``AutoencoderTiny``) the standard deviation has the shape (N, 0, H/8, W/8).
     """
     output = autoencoder.encode(images.to(autoencoder.device, autoencoder.dtype))
     scale = autoencoder.config.scaling_factor
@@ -83,13 +83,13 @@ def encode(autoencoder: Autoencoder, images: torch.Tensor) -> tuple[torch.Tensor
 
 @torch.no_grad()
 def decode(autoencoder: Autoencoder, latents: torch.Tensor) -> torch.Tensor:
-    """Images of scaled latents.
+    """Decode scaled latents.
 
     Args:
-        latents: Float (N, C, h, w), scaled as :func:`encode` scales them.
+        latents: Float (N, C, h, w), scaled as by :func:`encode`.
 
     Returns:
-        Float32 (N, 3, 8h, 8w), about within [-1, 1] and not clamped.
+        Float32 (N, 3, 8h, 8w), about within [-1, 1], not clamped.
     """
     shift = autoencoder.config.get(SHIFT) or 0.0
     raw = latents / autoencoder.config.scaling_factor + shift

@@ -1,13 +1,13 @@
-"""Converts any image to 8-bit grey or RGB and applies its EXIF orientation, for every reader.
+"""Converts images to 8-bit grey or RGB and applies their EXIF orientation.
 
 | image | becomes |
 |---|---|
-| 8-bit grey, 8-bit RGB | itself |
+| 8-bit grey, 8-bit RGB | unchanged |
 | 1-bit | L, 0 and 255 |
-| 16-bit grey (unsigned) | L, value · 255 / (2^bits - 1) rounded, whatever the image's own range |
+| 16-bit grey (unsigned) | L, value · 255 / (2^bits - 1) rounded, independent of the image's range |
 | palette | RGB |
-| alpha (LA, RGBA, palette with transparency) | composited on black, then L or RGB; refused where \
-nothing is visible |
+| alpha (LA, RGBA, palette with transparency) | composited on black, then L or RGB; refused if \
+fully transparent |
 | CMYK, YCbCr | RGB by Pillow's formulas, colour profiles ignored |
 | Lab, HSV, 32-bit integer or float | refused |
 """
@@ -29,7 +29,7 @@ WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 OTHER = frozenset({"P", "CMYK", "YCbCr", "RGBX"})
 MODES = frozenset({"1", "L", "RGB"}) | GREY_16_BIT | WITH_ALPHA | OTHER
 FULL_DEPTH = 16  # bits
-UNSEEN_ALPHA = 15  # of 255: an image no more opaque than that is black to the model
+UNSEEN_ALPHA = 15  # of 255; an image with this alpha or less everywhere counts as transparent
 METADATA = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # Pillow's names
 TRANSPOSED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -48,11 +48,11 @@ def to_eight_bit(
     """Converts an image to "L" or "RGB" by the rules above.
 
     Args:
-        name: What to call it in a message, such as its path.
-        bits: How many of its 16 bits a 16-bit image uses; of no effect on other images.
+        name: Name for messages, such as the path.
+        bits: Number of bits that a 16-bit image uses; ignored for other images.
 
     Raises:
-        ImageError: Its mode is none of `MODES`, its alpha hides it, or a value needs more bits.
+        ImageError: Its mode is not in `MODES`, it is transparent, or a value exceeds the bits.
     """
     if image.mode in GREY_16_BIT:
         return Image.fromarray(scaled_to_eight_bit(np.asarray(image), name, bits))
@@ -77,16 +77,16 @@ def to_eight_bit(
 def to_category_depth(
     images: list[Image.Image], category: str | Sequence[str], depths: Mapping[str, int]
 ) -> list[Image.Image]:
-    """Converts images to 8 bits where their categories use fewer than 16.
+    """Converts the images of categories with a configured bit depth to 8 bits.
 
     Args:
-        images: Upright images.
-        category: One for all images, or one for each; with another number of them the images are
-            returned as they are.
-        depths: Category → used bits of its 16-bit images, where it is fewer than 16.
+        images: Images with EXIF orientation applied.
+        category: One for all images, or one for each; with another number of categories the
+            images are returned unchanged.
+        depths: Category → bits that its 16-bit images use, if fewer than 16.
 
     Raises:
-        ImageError: As `to_eight_bit`.
+        ImageError: See `to_eight_bit`.
     """
     names = [category] * len(images) if isinstance(category, str) else category
     if not depths or len(names) != len(images):
@@ -98,10 +98,10 @@ def to_category_depth(
 
 
 def apply_orientation(images: Image.Image | Iterable[Image.Image]) -> list[Image.Image]:
-    """Lists images, or a single one, turned as their EXIF orientation says.
+    """Applies the EXIF orientation of one or several images; returns a list.
 
     Raises:
-        ModelError: Something else than a PIL image is among them.
+        ModelError: An item is no PIL image.
     """
     listed: list[Any] = [images] if isinstance(images, Image.Image) else list(images)
     for number, image in enumerate(listed):
@@ -114,26 +114,26 @@ def apply_orientation(images: Image.Image | Iterable[Image.Image]) -> list[Image
 
 
 def orientation_of(image: Image.Image) -> tuple[int, str]:
-    """Reads how a loaded image is to be turned.
+    """Reads the EXIF orientation of an image.
 
     Args:
-        image: A PIL image whose pixels are loaded: some formats keep the metadata behind them.
+        image: A PIL image with loaded pixels, since some formats have metadata after them.
 
     Returns:
-        The EXIF orientation, 1 to 8, and why the metadata cannot be read, "" where it can. What
-        cannot be read turns nothing.
+        The EXIF orientation, 1 to 8, and the reason why the metadata cannot be read, "" if they
+        can. The orientation of unreadable metadata is 1.
     """
     try:
         if block := image.info.get("exif"):
-            Image.Exif().load(block)  # getexif() says nothing the second time
-        found = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception as error:  # whatever Pillow's parsers of EXIF, TIFF and XMP come across
+            Image.Exif().load(block)  # getexif() raises no error at a second call
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception as error:  # Pillow's parsers of EXIF, TIFF and XMP raise various errors
         return 1, f"its EXIF or XMP block cannot be read ({error})"
-    return (found, "") if isinstance(found, int) and 1 <= found <= len(TRANSPOSED) + 1 else (1, "")
+    return (value, "") if isinstance(value, int) and 1 <= value <= len(TRANSPOSED) + 1 else (1, "")
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:
-    """The image as an EXIF orientation says, without the metadata that say it."""
+    """Applies an EXIF orientation to an image and removes its metadata."""
     if orientation in TRANSPOSED:
         image = image.transpose(TRANSPOSED[orientation])
     for name in METADATA:
@@ -144,27 +144,26 @@ def turned(image: Image.Image, orientation: int) -> Image.Image:
 def scaled_to_eight_bit(
     values: np.ndarray, name: object = "the image", bits: int = FULL_DEPTH
 ) -> np.ndarray:
-    """Maps 0…2^bits - 1 onto 0…255, rounded.
+    """Maps 0…2^bits - 1 linearly to 0…255, rounded.
 
-    A stretch to the image's own range would make grey values incomparable between images, which
-    is what a detector compares.
+    The scale is not the image's range, so that grey values are comparable between images.
 
     Args:
         values: uint16, any shape.
-        name: What to call the image in a message.
-        bits: How many bits the values use, 8 to 16.
+        name: Name for messages.
+        bits: Number of bits that the values use, 8 to 16.
 
     Returns:
         uint8, the same shape.
 
     Raises:
-        ImageError: A value needs more bits.
+        ImageError: A value exceeds the bits.
     """
-    largest, found = 2**bits - 1, int(values.max(initial=0))
-    if found > largest:
+    largest, maximum = 2**bits - 1, int(values.max(initial=0))
+    if maximum > largest:
         raise ImageError(
-            f"{name} has 16-bit values up to {found}, above {largest}, the largest of {bits} bits "
-            "(data.bit_depth): check the camera's settings, or set data.bit_depth and train again."
+            f"{name} has 16-bit values up to {maximum}, above {largest}, the largest of {bits} "
+            "bits (data.bit_depth): check the camera's settings, or set data.bit_depth and train again."
         )
     return ((values.astype(np.uint32) * 255 + largest // 2) // largest).astype(np.uint8)
 
@@ -178,8 +177,8 @@ def _turned(image: Image.Image) -> Image.Image:
 def _require_visible(layers: Image.Image, name: object) -> None:
     alpha = int(np.asarray(layers.getchannel("A")).max())
     if alpha <= UNSEEN_ALPHA:
-        told = "0" if alpha == 0 else f"at most {alpha} of 255"
+        value = "0" if alpha == 0 else f"at most {alpha} of 255"
         raise ImageError(
-            f"{name} has an alpha channel that is {told} everywhere, so all of it is transparent: "
+            f"{name} has an alpha channel that is {value} everywhere, so all of it is transparent: "
             "save it without the alpha channel."
         )

@@ -1,4 +1,4 @@
-"""The parameters of the method, checked when they are built; importing this costs no torch."""
+"""Validated parameters of the method; does not import torch."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from pydantic.dataclasses import dataclass
 
 from decodiff_pipeline.errors import ConfigurationError
 
-AUTO = "auto"  # in place of a category: it is recognised
-UNKNOWN = "unknown"  # the answer where an image is of no category
-SIZE_UNIT = 32  # the autoencoder's 8 times the network's two halvings
-MAX_OVERLAP = 0.75  # the count of tiles grows with 1 / (1 - overlap)²
+AUTO = "auto"  # in place of a category: category recognition
+UNKNOWN = "unknown"  # recognised category of an image that belongs to none
+SIZE_UNIT = 32  # downsampling by the autoencoder (8) and the network (4)
+MAX_OVERLAP = 0.75  # the number of tiles grows with 1 / (1 - overlap)²
 STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, config=STRICT)
 class PreprocessConfig:
-    """How an image is fitted into the squares that the model sees (docs/geometry.md).
+    """Geometry of the preprocessing: images to square model inputs (docs/geometry.md).
 
     Attributes:
-        resize: Pixels that the image is resized to (bicubic, antialiased): both sides for
+        resize: Size in pixels that the image is resized to (bicubic, antialiased): both sides for
             ``stretch``, the longer one for ``letterbox``, the shorter one for ``crop`` and
             ``tile``.
-        image_size: Side of a square, a multiple of 32 and at most ``resize``; for ``stretch``
-            equal to it for no crop, for ``letterbox`` always.
-        fit: ``stretch``: the whole image, its aspect ratio not kept, then the centre of it;
-            ``letterbox``: the whole image, its aspect ratio kept, padded to a square; ``crop``:
-            the centre, aspect ratio kept; ``tile``: aspect ratio kept, overlapping squares that
-            cover all of it, each scored by itself.
-        overlap: Share of a tile's side that the next one covers again, at least; within 0…0.75.
+        image_size: Side of a square, a multiple of 32 and at most ``resize``. Equal to ``resize``
+            for ``letterbox``, and for ``stretch`` without a crop.
+        fit: ``stretch``: resize without keeping the aspect ratio, then centre crop;
+            ``letterbox``: keep the aspect ratio and pad to a square; ``crop``: keep the aspect
+            ratio and crop the centre; ``tile``: keep the aspect ratio and cut overlapping squares
+            that cover the image.
+        overlap: Minimum overlap of neighbouring tiles, as a share of their side, within 0…0.75.
     """
 
     resize: int = 256
@@ -62,14 +62,14 @@ class PreprocessConfig:
 
     @property
     def crops(self) -> bool:
-        """Whether there can be parts of an image that the model does not see."""
+        """Whether parts of an image can be cropped off."""
         return self.fit == "crop" or (self.fit == "stretch" and self.resize > self.image_size)
 
     def facts(self) -> dict[str, Any]:
-        """Those fields that decide anything, JSON-ready; what digests and keys are taken of.
+        """The effective fields, JSON-ready; input of digests and cache keys.
 
-        Of ``stretch`` they are ``resize`` and ``image_size``, as they were when there was no
-        other fit: latents and checkpoints of that time stay valid.
+        For ``stretch`` these are only ``resize`` and ``image_size``, for compatibility with
+        latents and checkpoints of earlier versions.
         """
         facts: dict[str, Any] = {"resize": self.resize, "image_size": self.image_size}
         if self.fit != "stretch":
@@ -81,20 +81,18 @@ class PreprocessConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class CorruptionConfig:
-    """Distribution of the masks and of the noise.
-
-    The defaults are those of the released code.
+    """Distribution of masks and noise (paper, section 3.2). Defaults are the released code's.
 
     Attributes:
-        patch_sizes: Side lengths in latent pixels, at least 1. The last one stands for half of the
-            latent's side, whatever that is.
-        patch_probabilities: One probability per size, at least 0 and not all of them 0;
-            renormalised over the sizes that divide the latent.
-        max_mask_ratio: Upper end of the share of corrupted patches, drawn per image.
-        max_shuffle_ratio: Upper end of the share of patches whose noise is another patch of the
-            batch instead of Gaussian noise, drawn per batch.
-        device: Where the Gaussian noise is drawn: ``cpu`` draws the same on every device;
-            ``training`` on the device that trains, which saves the copy to a GPU.
+        patch_sizes: Side lengths of patches in latent pixels, at least 1. The last one is always
+            replaced by half of the latent's side.
+        patch_probabilities: One probability per size, not negative and not all 0; renormalised
+            over the sizes that divide the latent.
+        max_mask_ratio: Maximum share of corrupted patches; the share is drawn per image.
+        max_shuffle_ratio: Maximum share of patches whose noise is another patch of the batch
+            instead of Gaussian noise; the share is drawn per batch.
+        device: Device that draws the Gaussian noise: ``cpu`` gives the same noise on every
+            device; ``training`` is the training device, which saves the copy to a GPU.
     """
 
     patch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16)
@@ -156,12 +154,12 @@ class ImageScoreConfig:
     Attributes:
         score_from: What the image score is taken from: the fused ``map`` as in the paper, or the
             ``pixel`` or ``latent`` discrepancy alone.
-        top_share: Mean of how many of its largest values the image score is, as a share of the
-            pixels of one square; 0 is the maximum alone, as in the paper.
-        level_power: Power, within 0…1, of the level that each value v of the map is compared with
-            first, ``v / (v + level**power)``; 0 leaves v as it is, as in the paper. Images and
-            parts of them differ in how well they are reconstructed, with or without a defect.
-        level_sigma: The level is the mean around v, Gaussian with this standard deviation, as a
+        top_share: The image score is the mean of this share of the largest values of the map,
+            relative to the pixels of one square; 0: the maximum, as in the paper.
+        level_power: Normalisation of each value v of the map by a local level,
+            ``v / (v + level**power)``, with a power within 0…1; 0: no normalisation, as in the
+            paper. It compensates for differences in the reconstruction of images and their parts.
+        level_sigma: The level is a Gaussian mean around v with this standard deviation, as a
             share of a square's side; 0: the mean of the whole map.
     """
 
@@ -183,25 +181,25 @@ class ImageScoreConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class DiscrepancyConfig(ImageScoreConfig):
-    """Units and combination of the two discrepancies, and the image score.
+    """Clipping, smoothing and fusion of the two discrepancies, and the image score.
 
-    The defaults are the paper's, in units of Stable Diffusion's latent space and of images within
-    [-1, 1]. Other autoencoders need their own limits.
+    The defaults are the paper's, for Stable Diffusion's latent space and images within [-1, 1].
+    Other autoencoders need other limits.
 
     Attributes:
-        latent_reduction: Over the channels of the latents, ``mean`` of the absolute differences
-            as in the paper, or ``rms``, their root mean square.
-        normalisation: ``none`` as in the paper, or ``position``: as multiples of the mean of good
-            images at the same place. Limits are in these units then.
-        pixel_limit: Pixel discrepancy that counts as 1; larger ones are clipped.
-        latent_limit: Latent discrepancy that counts as 1; larger ones are clipped.
-        pixel_sigma: Gaussian smoothing of the pixel discrepancy, in image pixels; 0 for none.
-        latent_sigma: Gaussian smoothing of the latent discrepancy, in latent pixels.
-        fusion: ``geometric`` √(pixel · latent) as in the paper, ``arithmetic`` their mean, or one
-            of the two alone.
-        pixel_weight: Weight of the pixel discrepancy in the two means, within 0…1; the latent
-            one has the rest. One half as in the paper.
-        image_scores: Category → its own image score, in place of the common one.
+        latent_reduction: Reduction over the latent channels: ``mean`` of the absolute
+            differences, as in the paper, or ``rms``, their root mean square.
+        normalisation: ``none`` as in the paper, or ``position``: discrepancies are divided by the
+            mean of good images at the same position. Limits are in these units.
+        pixel_limit: Pixel discrepancy that is mapped to 1; larger ones are clipped.
+        latent_limit: Latent discrepancy that is mapped to 1; larger ones are clipped.
+        pixel_sigma: Standard deviation of the Gaussian smoothing of the pixel discrepancy, in
+            image pixels; 0 for none.
+        latent_sigma: The same for the latent discrepancy, in latent pixels.
+        fusion: ``geometric`` √(pixel · latent) as in the paper, ``arithmetic`` mean, or one of
+            the two alone.
+        pixel_weight: Weight of the pixel discrepancy in the mean, within 0…1; 1/2 as in the paper.
+        image_scores: Category → its image score, instead of the common one.
     """
 
     latent_reduction: Literal["mean", "rms"] = "mean"
@@ -230,21 +228,20 @@ class DiscrepancyConfig(ImageScoreConfig):
         self._require_shares("pixel_weight", "top_share", "level_power", "level_sigma")
 
     def image_score(self, category: str) -> ImageScoreConfig:
-        """How the images of a category are scored."""
+        """The image score of a category."""
         common = {field.name: getattr(self, field.name) for field in fields(ImageScoreConfig)}
         return self.image_scores.get(category, ImageScoreConfig(**common))
 
     def facts(self) -> dict[str, Any]:
-        """The fields, JSON-ready; what a model is saved and told apart by.
+        """The fields, JSON-ready; stored with a model and input of digests.
 
-        Fields that came later are left out where they change nothing: what was saved of a model
-        before stays valid.
+        Newer fields are left out at their default, for compatibility with earlier models.
         """
-        later = {"level_power": 0.0, "level_sigma": 0.0, "image_scores": {}}
+        newer = {"level_power": 0.0, "level_sigma": 0.0, "image_scores": {}}
         return {
             name: value
             for name, value in asdict(self).items()
-            if name not in later or value != later[name]
+            if name not in newer or value != newer[name]
         }
 
 
@@ -253,10 +250,10 @@ def _listed(values: tuple[float, ...]) -> str:
 
 
 def require_places(discrepancy: DiscrepancyConfig, preprocess: PreprocessConfig) -> None:
-    """Refuse to compare places that are not the same from square to square.
+    """Check that normalisation by position is not combined with tiling.
 
     Raises:
-        ConfigurationError: Discrepancies are to be normalised by position, but images are tiled.
+        ConfigurationError: It is.
     """
     if discrepancy.normalisation == "position" and preprocess.fit == "tile":
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""The authors' checkpoints to a diffusers folder and back: ``python -m …deco.convert --help``."""
+"""Converts released checkpoints to a diffusers folder, or back (``python -m``)."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ def convert(
     autoencoder: AutoencoderConfig | None = None,
     tell: Callable[[str], object] = lambda _: None,
 ) -> None:
-    """Turn a released checkpoint into a folder in safetensors.
+    """Convert a released checkpoint to a diffusers folder with safetensors.
 
     Args:
         source: The released ``.pt``, or a ``.safetensors`` of its ``model``.
-        target: The folder to make: ``unet`` and ``scheduler``, or a whole
-            :class:`DeCoDiffPipeline` with the paper's scoring if there is an autoencoder.
+        target: The new folder: ``unet`` and ``scheduler``, or, with an autoencoder, a
+            :class:`DeCoDiffPipeline` with the paper's scoring.
         categories: Names in the order of the embedding.
-        dataset: ``mvtec`` or ``visa`` for the order of the released loaders.
+        dataset: ``mvtec`` or ``visa``: names in the order of the released loaders.
 
     Raises:
-        ModelError: The checkpoint cannot be read or is of another network, or the target is
-            taken.
-        ConfigurationError: Names, heads or the autoencoder do not fit.
+        ModelError: The checkpoint cannot be read or has another architecture, or the target
+            exists.
+        ConfigurationError: Names, heads or the autoencoder do not match the network.
     """
     _refuse_taken(target)
     checkpoint = read_released(source)
@@ -95,15 +95,15 @@ def convert(
 def convert_back(
     source: Path, target: Path, tell: Callable[[str], object] = lambda _: None
 ) -> None:
-    """Write a network of ours as a checkpoint that the released code loads.
+    """Convert a network of this package to a checkpoint for the released code.
 
     Args:
         source: A saved model, or its ``unet`` folder.
-        target: The ``.pt`` to make: ``model`` and ``args``, like the released ones.
+        target: The new ``.pt`` with ``model`` and ``args``.
 
     Raises:
-        ModelError: The network cannot be read or the released code cannot hold it, or the target
-            is taken.
+        ModelError: The network cannot be read, the released code does not support it, or the
+            target exists.
     """
     _refuse_taken(target)
     folder = network_folder(source)
@@ -126,7 +126,7 @@ def convert_back(
 
 
 def _geometry(checkpoint: ReleasedCheckpoint) -> PreprocessConfig:
-    """The checkpoint's own resize and crop, or the paper's."""
+    """Resize and crop from the checkpoint's args, or the paper's."""
     resize = checkpoint.integer("image_size", 288)
     cropped = getattr(checkpoint.args, "center_crop", True)
     try:
@@ -141,7 +141,7 @@ def _geometry(checkpoint: ReleasedCheckpoint) -> PreprocessConfig:
 
 
 def _released_args(unet: DeCoDiffUNet, source: Path) -> argparse.Namespace:
-    """What the released scripts read, and what :func:`convert` needs to turn it back."""
+    """The args that the released scripts and :func:`convert` read."""
     side = unet.config.sample_size * LATENT_REDUCTION
     geometry: dict[str, Any] = {"resize": side, "image_size": side}
     if (source / "model_index.json").is_file():

@@ -1,4 +1,4 @@
-"""The random corruption of training latents: which patches, by what noise, at which step."""
+"""Random corruption of training latents: mask and noise (paper, section 3.2)."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 def draw_corruption(
     latents: torch.Tensor, config: CorruptionConfig, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw mask and noise for one batch.
+    """Draw mask and noise for a batch.
 
-    Paper, section 3.2: random patches of random size are corrupted; most by Gaussian noise, some
-    by patches from other places and images of the batch.
+    Random patches of a random size are corrupted, most with Gaussian noise, some with patches
+    from other positions and images of the batch.
 
     Args:
         latents: Clean latents z, float (B, C, s, s).
-        generator: Source of all randomness, on the CPU.
+        generator: CPU generator; all random numbers depend on it.
 
     Returns:
-        ``mask`` (B, 1, s, s), 1 keeps and 0 corrupts, and ``noise`` η (B, C, s, s), both in the
-        dtype and place of ``latents``.
+        ``mask`` m (B, 1, s, s), 1 keeps and 0 corrupts, and ``noise`` η (B, C, s, s), both with
+        the dtype and device of ``latents``.
     """
     batch, side = latents.shape[0], latents.shape[-1]
     sizes = config.sizes_for(side)
@@ -35,7 +35,8 @@ def draw_corruption(
     grid = side // patch
 
     ratios = config.max_mask_ratio * torch.rand(batch, 1, generator=generator)
-    # The rank of a random number is a random permutation: exactly a share r of the patches falls.
+    # Ranks of random numbers are a random permutation, so exactly a share r of the patches is
+    # corrupted.
     ranks = torch.rand(batch, grid * grid, generator=generator).argsort(1).argsort(1)
     kept = (ranks + 0.5 >= ratios * grid * grid).reshape(batch, 1, grid, grid)
     kept = to_device(kept, latents.device, latents.dtype)
@@ -57,9 +58,11 @@ def _gaussian(
     if config.device == "cpu":
         noise = torch.randn(latents.shape, generator=generator)
         return to_device(noise, latents.device, latents.dtype)
-    own = torch.Generator(latents.device)
-    own.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-    return torch.randn(latents.shape, generator=own, device=latents.device, dtype=latents.dtype)
+    on_device = torch.Generator(latents.device)
+    on_device.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    return torch.randn(
+        latents.shape, generator=on_device, device=latents.device, dtype=latents.dtype
+    )
 
 
 def _enlarge(grid: torch.Tensor, patch: int) -> torch.Tensor:

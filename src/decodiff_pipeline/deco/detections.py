@@ -1,4 +1,4 @@
-"""Where a map exceeds its pixel threshold, and by how much: its connected regions."""
+"""Detections: connected regions of a map above the pixel threshold."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Detection(NamedTuple):
     """A connected region of flagged pixels.
 
     Attributes:
-        x: Column of its leftmost pixel.
-        y: Row of its topmost pixel.
-        width: Of its bounding box in pixels.
-        height: Of its bounding box in pixels.
-        area: Flagged pixels in it.
-        mean_score: Mean of the map over these pixels, within 0…1.
+        x: Left column of the bounding box.
+        y: Top row of the bounding box.
+        width: Width of the bounding box in pixels.
+        height: Height of the bounding box in pixels.
+        area: Number of flagged pixels.
+        mean_score: Mean of the map over the flagged pixels, within 0…1.
     """
 
     x: int
@@ -33,23 +33,23 @@ class Detection(NamedTuple):
 def find_detections(
     anomaly_map: np.ndarray, pixel_threshold: float, min_area: int = 1
 ) -> list[Detection]:
-    """The 8-connected regions of a map from a threshold on, the largest first.
+    """The 8-connected regions of a map at or above a threshold, the largest first.
 
     Args:
-        anomaly_map: Float (height, width) within 0…1, in the image's own pixels.
-        pixel_threshold: A pixel is flagged from this value on.
-        min_area: Regions of fewer pixels are left out.
+        anomaly_map: Float (height, width) within 0…1, at the size of the image.
+        pixel_threshold: Pixels with at least this value are flagged.
+        min_area: Minimum number of pixels of a detection.
     """
     labels, _ = ndimage.label(anomaly_map >= pixel_threshold, structure=EIGHT_CONNECTED)
-    found = []
+    detections = []
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
         values = anomaly_map[rows, columns][labels[rows, columns] == number]
         if len(values) >= min_area:
-            found.append(
+            detections.append(
                 Detection(
                     *(columns.start, rows.start),
                     *(columns.stop - columns.start, rows.stop - rows.start),
                     *(len(values), round(float(values.mean(dtype=np.float64)), 6)),
                 )
             )
-    return sorted(found, key=lambda one: -one.area)
+    return sorted(detections, key=lambda detection: -detection.area)

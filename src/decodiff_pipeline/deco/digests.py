@@ -1,4 +1,4 @@
-"""SHA-256 of files, folders, JSON values and networks; importing this costs no torch."""
+"""SHA-256 of files, folders, JSON values and networks; does not import torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def file_sha256(path: Path) -> str:
 
 
 def folder_sha256(folder: Path) -> str:
-    """SHA-256 over the files of a folder in sorted order, with their names.
+    """SHA-256 over the names and contents of a folder's files, in sorted order.
 
     Raises:
         ModelError: There is no such folder, or it holds no file.
@@ -40,7 +40,7 @@ def folder_sha256(folder: Path) -> str:
 
 
 def sha256_of(value: Any) -> str:
-    """SHA-256 of a JSON value, whatever the order of its keys."""
+    """SHA-256 of a JSON value, independent of the order of keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 

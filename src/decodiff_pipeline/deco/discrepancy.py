@@ -1,4 +1,4 @@
-"""Anomaly maps: how far the corrected image lies from the encoded one, in pixels and in latents."""
+"""Anomaly maps and image scores from pixel and latent discrepancies (paper, section 3.4)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from decodiff_pipeline.deco.config import DiscrepancyConfig, ImageScoreConfig
 
 Maps = TypeVar("Maps", np.ndarray, torch.Tensor)
-SMALLEST = 1e-6  # of the levels that are divided by
+SMALLEST = 1e-6  # lower bound of denominators
 
 
 @dataclass
 class Discrepancies:
-    """The unclipped differences that a map is made of.
+    """The unclipped discrepancies of N squares.
 
     Attributes:
         pixel: float32 (N, H, W).
@@ -38,11 +38,11 @@ class Discrepancies:
 
 
 def pixel_discrepancy(reconstructed: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
-    """Largest difference over the colour channels.
+    """Maximum absolute difference over the colour channels.
 
     Args:
         reconstructed: dec(ẑ_0), float (N, 3, H, W) within about [-1, 1].
-        encoded: dec(z), the same for the latents as encoded.
+        encoded: dec(z), the decoded latents of the input, the same shape.
 
     Returns:
         float32 (N, H, W), not clipped.
@@ -53,12 +53,11 @@ def pixel_discrepancy(reconstructed: torch.Tensor, encoded: torch.Tensor) -> tor
 def latent_discrepancy(
     corrected: torch.Tensor, latents: torch.Tensor, reduction: str = "mean"
 ) -> torch.Tensor:
-    """Difference over the latent channels.
+    """Difference over the latent channels, ``mean`` absolute or ``rms``.
 
     Args:
         corrected: ẑ_0, float (N, C, h, w).
         latents: z, the same shape.
-        reduction: ``mean`` of the absolute differences, or ``rms``.
 
     Returns:
         float32 (N, h, w), not clipped.
@@ -75,7 +74,7 @@ def smoothed(
     config: DiscrepancyConfig,
     inside: np.ndarray | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Clip and smooth the two discrepancies, and bring both to the size of the image.
+    """Clip and smooth the two discrepancies, and resize both to (H, W).
 
     Source: the paper's section 3.4 and its released code.
 
@@ -83,8 +82,8 @@ def smoothed(
         pixel: Float (N, H, W), as :func:`pixel_discrepancy` returns it.
         latent: Float (N, h, w), as :func:`latent_discrepancy` returns it; H/h = W/w.
         config: Limits and smoothing.
-        inside: The pixels that count, bool (N, H, W). The others have no part in the smoothing,
-            and are 0 in both maps; latent cells count with all of their pixels inside.
+        inside: Pixels inside of the regions, bool (N, H, W). The others are ignored by the
+            smoothing and are 0 in both maps. A latent cell is inside if all its pixels are.
 
     Returns:
         Pixel and latent map, each float32 (N, H, W) within 0…1.
@@ -98,8 +97,8 @@ def smoothed(
             _filtered(latent_map, config.latent_sigma, size),
         )
     pixels, cells = (
-        torch.from_numpy(each.astype(np.float32)).to(pixel.device)
-        for each in (inside, latent_cells(inside, latent.shape[-1]))
+        torch.from_numpy(mask.astype(np.float32)).to(pixel.device)
+        for mask in (inside, latent_cells(inside, latent.shape[-1]))
     )
     return (
         pixels * _filtered_inside(pixel_map, pixels, config.pixel_sigma, size),
@@ -110,9 +109,9 @@ def smoothed(
 def _filtered_inside(
     maps: torch.Tensor, weights: torch.Tensor, sigma: float, size: Sequence[int]
 ) -> torch.Tensor:
-    """As `_filtered`, the weighted mean of what is in reach; 0 where nothing with a weight is."""
-    reached = _filtered(weights, sigma, size).clamp_min(SMALLEST)
-    return (_filtered(maps * weights, sigma, size) / reached).clamp(max=1)
+    """As `_filtered`, but the weighted mean; 0 if there is no weight within the filter."""
+    total = _filtered(weights, sigma, size).clamp_min(SMALLEST)
+    return (_filtered(maps * weights, sigma, size) / total).clamp(max=1)
 
 
 def _filtered(maps: torch.Tensor, sigma: float, size: Sequence[int]) -> torch.Tensor:
@@ -126,23 +125,23 @@ def _filtered(maps: torch.Tensor, sigma: float, size: Sequence[int]) -> torch.Te
 
 @lru_cache(maxsize=16)
 def _filter_matrix(before: int, after: int, sigma: float) -> torch.Tensor:
-    """What :func:`_filtered` does along one side, as a matrix: float32 (after, before)."""
+    """The matrix that :func:`_filtered` applies along one side, float32 (after, before)."""
     matrix = ndimage.gaussian_filter(np.eye(before), (sigma, 0))
-    # mode="mirror" with grid_mode equals skimage's resize, which the published maps were made by.
+    # mode="mirror" with grid_mode equals skimage's resize, which the released code uses.
     matrix = ndimage.zoom(matrix, (after / before, 1), order=1, mode="mirror", grid_mode=True)
     return torch.from_numpy(matrix).float()
 
 
 def anomaly_maps(pixel: Maps, latent: Maps, config: DiscrepancyConfig) -> Maps:
-    """Combine the two maps (paper, section 3.4: the geometric mean).
+    """Fuse the two maps (paper, section 3.4: the geometric mean).
 
     With w the weight of the pixel map: ``pixel**w · latent**(1-w)``, or, arithmetic,
-    ``w · pixel + (1-w) · latent``. At w = 1/2 these are the paper's.
+    ``w · pixel + (1-w) · latent``. The paper has the geometric mean with w = 1/2.
 
     Args:
         pixel: Float (N, H, W) within 0…1.
         latent: The same.
-        config: Its ``fusion`` and ``pixel_weight`` decide.
+        config: ``fusion`` and ``pixel_weight``.
 
     Returns:
         float32 (N, H, W) within 0…1.
@@ -158,13 +157,12 @@ def anomaly_maps(pixel: Maps, latent: Maps, config: DiscrepancyConfig) -> Maps:
 
 
 def scored_map(maps: Maps, pixel: Maps, latent: Maps, config: ImageScoreConfig) -> Maps:
-    """That one of the three that the image score is taken from.
+    """The map that the image score is computed from: ``config.score_from``.
 
     Args:
         maps: As :func:`anomaly_maps` returns them.
         pixel: As :func:`smoothed` returns it.
         latent: The same.
-        config: Its ``score_from`` decides.
     """
     return {"map": maps, "pixel": pixel, "latent": latent}[config.score_from]
 
@@ -175,28 +173,27 @@ def image_scores(
     square_pixels: int | None = None,
     inside: np.ndarray | None = None,
 ) -> np.ndarray:
-    """One score per image: the maximum of its map, or the mean of its largest values.
+    """Image scores: the maximum of each map, or the mean of its largest values.
 
-    The values are compared with their level first, see :func:`levelled`.
+    The values are normalised first, see :func:`levelled`.
 
     Args:
         maps: Float (N, H, W) within 0…1.
-        config: How to score.
-        square_pixels: The pixels of a square that the model sees, which ``top_share`` and
-            ``level_sigma`` are shares of; by default those of a map. A defect does not weigh less
-            in a larger image then.
-        inside: The pixels that count, bool (N, H, W), in maps that are 0 elsewhere. Where they are
-            fewer than those of a square, ``top_share`` is a share of them.
+        square_pixels: Number of pixels of a model input, to which ``top_share`` and
+            ``level_sigma`` are relative, so that the size of a stitched image has no influence;
+            by default the number of pixels of a map.
+        inside: Pixels inside of the regions, bool (N, H, W); maps are 0 outside. If there are
+            fewer than ``square_pixels``, ``top_share`` is relative to their number.
 
     Returns:
-        float32 (N,) within 0…1; 0 where no pixel counts.
+        float32 (N,) within 0…1; 0 for an empty region.
     """
     square_pixels = square_pixels or maps[0].size
     if inside is not None:
         values = levelled(maps, config, square_pixels, inside)
         scores = [
-            _largest(own[None, where], config.top_share * min(square_pixels, where.sum()))
-            for own, where in zip(values, inside, strict=True)
+            _largest(one[None, mask], config.top_share * min(square_pixels, mask.sum()))
+            for one, mask in zip(values, inside, strict=True)
         ]
         return np.concatenate(scores)
     values = levelled(maps, config, square_pixels).reshape(len(maps), -1)
@@ -204,11 +201,11 @@ def image_scores(
 
 
 def _largest(values: np.ndarray, count: float) -> np.ndarray:
-    """Mean of about so many of the largest values of each row: float (N, P) → float32 (N,)."""
+    """Mean of the ``count`` largest values of each row: float (N, P) → float32 (N,)."""
     if not values.shape[1]:
         return np.zeros(len(values), np.float32)
-    most = min(max(1, round(count)), values.shape[1])
-    return np.partition(values, -most, axis=1)[:, -most:].mean(1, dtype=np.float32)
+    number = min(max(1, round(count)), values.shape[1])
+    return np.partition(values, -number, axis=1)[:, -number:].mean(1, dtype=np.float32)
 
 
 def levelled(
@@ -217,15 +214,13 @@ def levelled(
     square_pixels: int,
     inside: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Maps of v / (v + level**power), in the order of v / level**power but within 0…1.
-
-    Not in the paper.
+    """Normalise maps by their local level: v / (v + level**power). Not in the paper.
 
     Args:
         maps: Float (N, H, W) within 0…1.
-        config: Its ``level_power``, 0 for the maps as they are, and ``level_sigma``.
+        config: ``level_power`` (0: maps are not changed) and ``level_sigma``.
         square_pixels: See :func:`image_scores`.
-        inside: The same.
+        inside: See :func:`image_scores`.
 
     Returns:
         Float (N, H, W) within 0…1.
@@ -234,16 +229,16 @@ def levelled(
         return maps
     sigma = config.level_sigma * math.sqrt(square_pixels)
     level = _level(maps, sigma)
-    if inside is not None:  # maps are 0 outside, so this leaves the mean of what counts
+    if inside is not None:  # maps are 0 outside, so this is the mean over the pixels inside
         level = level / np.maximum(_level(inside.astype(np.float32), sigma), SMALLEST)
     level = np.maximum(level, SMALLEST) ** config.level_power
     return maps / (maps + level)
 
 
 def _level(maps: np.ndarray, sigma: float) -> np.ndarray:
-    """The mean around each pixel, or of the whole map where ``sigma`` is 0."""
+    """Gaussian mean around each pixel; the mean of the map if ``sigma`` is 0."""
     if sigma == 0:
         return maps.mean((1, 2), keepdims=True, dtype=np.float32)
-    # Two box filters of this side have that variance; a Gaussian so wide takes 30 times as long.
+    # Two box filters with the same variance; a Gaussian filter takes 30 times as long.
     side = max(1, round(sigma * math.sqrt(6)))
     return ndimage.uniform_filter(ndimage.uniform_filter(maps, (1, side, side)), (1, side, side))

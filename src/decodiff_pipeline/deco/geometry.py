@@ -1,8 +1,8 @@
-"""From a photograph to the squares the model sees, and from its maps back to the photograph.
+"""Geometry of the preprocessing: images to square model inputs, and maps back to images.
 
-Everything here happens along one side at a time, so one `Axis` says it all: the image is resized
-to ``scaled`` pixels, padded, and squares are cut from that. The *map* of an image is what its
-squares together show of it, padding left out; maps, reconstructions and masks have its size.
+An `Axis` describes one side of an image: it is resized to ``scaled`` pixels, padded, and squares
+are cut from it. The *map* of an image covers the part that its squares show, without padding;
+maps, reconstructions and masks have this size.
 """
 
 from __future__ import annotations
@@ -24,20 +24,19 @@ if TYPE_CHECKING:
     from decodiff_pipeline.deco.config import PreprocessConfig
 
 HALF = 0.5
-# A sliver of a picture, its short side scaled up to `resize`, would not fit into memory.
-MAX_ASPECT = 64
+MAX_ASPECT = 64  # longer / shorter side; limits the memory of images scaled by the shorter side
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One side of an image on its way to the model.
+    """The geometry along one side of an image.
 
     Attributes:
-        length: Pixels of the image.
-        scaled: Pixels that it is resized to.
-        before: Pixels of padding in front of it; what is missing to the squares follows it.
-        starts: Where the squares begin, in the padded image.
-        side: Of the squares.
+        length: Length of the image in pixels.
+        scaled: Length of the resized image in pixels.
+        before: Padding before the resized image in pixels.
+        starts: Start of each square in the padded image.
+        side: Side of the squares in pixels.
     """
 
     length: int
@@ -48,52 +47,52 @@ class Axis:
 
     @property
     def after(self) -> int:
-        """Pixels of padding behind it."""
+        """Padding after the resized image in pixels."""
         return max(0, self.starts[-1] + self.side - self.before - self.scaled)
 
     @property
     def shown(self) -> slice:
-        """What of the padded image the map shows."""
+        """The part of the padded image that the map covers."""
         end = min(self.starts[-1] + self.side, self.before + self.scaled)
         return slice(max(self.starts[0], self.before), end)
 
     @property
     def content(self) -> slice:
-        """The same part of the resized image, before the padding."""
+        """The part of the resized image that the map covers."""
         return slice(self.shown.start - self.before, self.shown.stop - self.before)
 
     @property
     def seen(self) -> slice:
-        """Pixels of the image whose centre is in the map."""
+        """The part of the original image whose pixel centres the map covers."""
         centres = (np.arange(self.length) + HALF) * self.scaled / self.length + self.before
         inside = np.flatnonzero((centres >= self.shown.start) & (centres < self.shown.stop))
         return slice(int(inside[0]), int(inside[-1]) + 1) if len(inside) else slice(0, 0)
 
 
 class Plan(NamedTuple):
-    """The two sides of an image."""
+    """The geometry along both sides of an image."""
 
     down: Axis
     across: Axis
 
     @property
     def shown(self) -> tuple[slice, slice]:
-        """What of the padded image the map shows."""
+        """The part of the padded image that the map covers."""
         return self.down.shown, self.across.shown
 
     @property
     def content(self) -> tuple[slice, slice]:
-        """The same part of the resized image, before the padding."""
+        """The part of the resized image that the map covers."""
         return self.down.content, self.across.content
 
     @property
     def seen(self) -> tuple[slice, slice]:
-        """The box of the image's pixels that the model saw."""
+        """The part of the original image that the map covers."""
         return self.down.seen, self.across.seen
 
     @property
     def corners(self) -> list[tuple[int, int]]:
-        """Top and left of each square, row by row."""
+        """Top and left of each square in the padded image, row by row."""
         return list(product(self.down.starts, self.across.starts))
 
     @property
@@ -104,14 +103,14 @@ class Plan(NamedTuple):
 
 
 def plan(size: tuple[int, int], config: PreprocessConfig) -> Plan:
-    """Where an image goes.
+    """The geometry of an image.
 
     Args:
-        size: Its width and height in pixels.
+        size: Width and height in pixels.
 
     Raises:
-        ImageError: Its short side decides on the scale, and the other one is more than 64 times
-            as long.
+        ImageError: The shorter side determines the scale, and the longer one is more than 64
+            times as long.
     """
     reference = {"stretch": None, "letterbox": max(size)}.get(config.fit, min(size))
     scaled = [max(1, round(length * config.resize / (reference or length))) for length in size]
@@ -131,21 +130,20 @@ def _axis(length: int, scaled: int, config: PreprocessConfig) -> Axis:
         step = max(1, math.floor(side * (1 - config.overlap)))
         starts = np.linspace(0, rest, 1 + math.ceil(rest / step)).round().astype(int)
         return Axis(length, scaled, 0, tuple(starts.tolist()), side)
-    # Of an odd remainder the smaller half comes first.
+    # If the remainder is odd, the smaller half comes first.
     return Axis(length, scaled, max(0, -rest) // 2, (max(0, rest) // 2,), side)
 
 
 def resize_and_pad(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
-    """The whole image, resized (bicubic) and, for ``letterbox``, padded to a square.
+    """Resize an image (bicubic) and, for ``letterbox``, pad it to a square.
 
-    The padding repeats the outermost pixels: a plain colour would put an edge where the image
-    has none, and the model would have to learn it or report it.
+    The padding repeats the border pixels; a constant colour would add an edge.
 
     Args:
-        image: A PIL image of any mode that :func:`~.colour.to_eight_bit` knows.
+        image: A PIL image of a mode that :func:`~.colour.to_eight_bit` supports.
 
     Returns:
-        uint8 (H, W, 3), which :func:`square` cuts.
+        uint8 (H, W, 3), the input of :func:`square`.
     """
     down, across = plan(image.size, config)
     size = (across.scaled, down.scaled)
@@ -158,12 +156,12 @@ def resize_and_pad(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
 def square(
     whole: np.ndarray, size: tuple[int, int], config: PreprocessConfig, number: int = 0
 ) -> np.ndarray:
-    """One of the squares of an image.
+    """Cut a square from an image.
 
     Args:
         whole: As :func:`resize_and_pad` returns it.
-        size: Width and height of the image in pixels.
-        number: Which; the numbers wrap around.
+        size: Width and height of the original image in pixels.
+        number: Number of the square, modulo the number of squares.
 
     Returns:
         uint8 (image_size, image_size, 3).
@@ -174,10 +172,10 @@ def square(
 
 
 def squares(image: Image.Image, config: PreprocessConfig) -> list[np.ndarray]:
-    """All squares of an image, row by row; one, but for ``tile``.
+    """All squares of an image, row by row; a single one except for ``tile``.
 
     Args:
-        image: A PIL image of any mode that :func:`~.colour.to_eight_bit` knows.
+        image: A PIL image of a mode that :func:`~.colour.to_eight_bit` supports.
 
     Returns:
         uint8 (image_size, image_size, 3) each.
@@ -190,43 +188,43 @@ def squares(image: Image.Image, config: PreprocessConfig) -> list[np.ndarray]:
 
 
 def square_count(size: tuple[int, int], config: PreprocessConfig) -> int:
-    """How many squares an image of this width and height gives."""
+    """Number of squares of an image of this width and height."""
     return len(plan(size, config).corners)
 
 
 def as_seen(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
-    """The image at the size of its map and of its reconstruction: uint8 (h, w, 3)."""
+    """The image at the size of its map, uint8 (h, w, 3)."""
     return resize_and_pad(image, config)[plan(image.size, config).shown]
 
 
 def stitch(
     parts: np.ndarray | Sequence[np.ndarray], size: tuple[int, int], config: PreprocessConfig
 ) -> np.ndarray:
-    """Put what was made of an image's squares together, without padding.
+    """Stitch the maps or reconstructions of an image's squares, without padding.
 
-    Where squares overlap, each counts by the distance to its border, down times across, so that
-    there are no seams.
+    Overlapping squares are blended with weights that decrease linearly towards their borders, so
+    that there are no seams.
 
     Args:
         parts: Float (image_size, image_size), or uint8 (…, 3), one for each square.
         size: Width and height of the image in pixels.
 
     Returns:
-        The map, (h, w) or (h, w, 3), of the parts' type; of one square, its pixels as they are.
+        (h, w) or (h, w, 3), with the dtype of the parts.
     """
-    where, side = plan(size, config), config.image_size
+    layout, side = plan(size, config), config.image_size
     if len(parts) == 1:
-        (top, left), (rows, columns) = where.corners[0], where.shown
+        (top, left), (rows, columns) = layout.corners[0], layout.shown
         return parts[0][
             rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
         ]
     first = np.asarray(parts[0])
-    trailing = [1] * (first.ndim - 2)  # of colours
+    trailing = [1] * (first.ndim - 2)  # axis of the colour channels
     ramp = np.minimum(np.arange(1.0, side + 1), np.arange(side, 0, -1))
     weight = np.outer(ramp, ramp).reshape(side, side, *trailing)
-    total = np.zeros((*where.map_shape, *first.shape[2:]))
-    weights = np.zeros((*where.map_shape, *trailing))
-    for part, (top, left) in zip(parts, where.corners, strict=True):
+    total = np.zeros((*layout.map_shape, *first.shape[2:]))
+    weights = np.zeros((*layout.map_shape, *trailing))
+    for part, (top, left) in zip(parts, layout.corners, strict=True):
         here = slice(top, top + side), slice(left, left + side)
         total[here] += weight * part
         weights[here] += weight
@@ -240,22 +238,22 @@ def to_original(
     config: PreprocessConfig,
     target: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """Bring a map back to the pixels of the image it was made of (bilinear).
+    """Resize a map (bilinear) to the size of the original image.
 
     Args:
         anomaly_map: Float (h, w), or a reconstruction, uint8 (h, w, 3).
         size: Width and height of the image in pixels.
-        target: Width and height of the result, where it is to be another than ``size``.
+        target: Width and height of the result; by default ``size``.
 
     Returns:
-        float32 (H, W), or uint8 (H, W, 3); 0 where the model did not see the image.
+        float32 (H, W), or uint8 (H, W, 3); 0 outside of the map.
     """
-    where = plan(size, config)
-    missing = [(axis.content.start, axis.scaled - axis.content.stop) for axis in where]
-    kind = np.uint8 if anomaly_map.dtype == np.uint8 else np.float32
-    # Zeros beside the map would dim its border.
+    layout = plan(size, config)
+    missing = [(axis.content.start, axis.scaled - axis.content.stop) for axis in layout]
+    dtype = np.uint8 if anomaly_map.dtype == np.uint8 else np.float32
+    # Padding with zeros would lower the values at the border of the map.
     padded = np.pad(
-        anomaly_map.astype(kind, copy=False),
+        anomaly_map.astype(dtype, copy=False),
         missing + [(0, 0)] * (anomaly_map.ndim - 2),
         mode="edge",
     )
@@ -267,12 +265,11 @@ def to_original(
 def seen(
     size: tuple[int, int], config: PreprocessConfig, target: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """Which pixels of an image the model saw: bool (H, W).
+    """Mask of the pixels of an image that the map covers, bool (H, W).
 
     Args:
         size: Width and height of the image in pixels.
-        config: How it is fitted into squares.
-        target: Width and height of the result, where it is to be another than ``size``.
+        target: Width and height of the result; by default ``size``.
     """
     width, height = target or size
     result = np.zeros((height, width), dtype=bool)

@@ -1,4 +1,4 @@
-"""Start training from weights that exist: whatever is not taken is named, never made up."""
+"""Initialises a network with existing weights, and reports which tensors are used."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ LDM_PREFIX = "model.diffusion_model."
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Which tensors were loaded. A category's row of the embedding is ``name[category]``.
+    """The tensors that were loaded. A category's row of the embedding is ``name[category]``.
 
     Attributes:
-        used: Tensors of the source that the network now has, by the source's names.
-        unused: Tensors of the source that were left aside, by the source's names.
-        untouched: Tensors of the network that keep their initial values; rows of the category
-            embedding at most.
-        sha256: Of the source's file of weights, in hexadecimal.
+        used: Tensors of the source that were loaded, by the source's names.
+        unused: Tensors of the source that were not loaded, by the source's names.
+        untouched: Tensors of the network that keep their initial values; only rows of the
+            category embedding.
+        sha256: Digest of the source's weights file, in hexadecimal.
     """
 
     used: tuple[str, ...]
@@ -51,40 +51,39 @@ class InitialWeights:
 class _Source:
     tensors: dict[str, torch.Tensor]
     other: tuple[str, ...]
-    label: Callable[[str], str]  # our name of a tensor -> the source's
+    label: Callable[[str], str]  # name of a tensor in this package → name in the source
     categories: tuple[str, ...] | None
     norm_groups: int
-    num_heads: int | None  # None where the source does not say
+    num_heads: int | None  # None if unknown
     sha256: str
-    statistics: dict[str, list[float]] | None = None  # of the unit it was trained in
+    statistics: dict[str, list[float]] | None = None  # of standardised latents
 
 
 def load_initial_weights(unet: DeCoDiffUNet, source: Path) -> InitialWeights:
-    """Copy weights into a network that was just built.
+    """Copy weights into a new network.
 
-    Three sources: a released DeCo-Diff ``.pt``; a latent-diffusion checkpoint such as the
-    ImageNet one (``.ckpt`` or ``.safetensors``, tensors named ``model.diffusion_model.*``); a
-    saved model of ours or its ``unet`` folder. All tensors but the category embedding must be
-    there in the same shapes. Rows of the embedding are taken by the name of their category; where
-    the source has no names, all of them if the shapes are equal, and otherwise none. Where the
-    source was trained on standardised latents, its channel statistics are taken as well: in
-    another unit its weights would see other numbers for the same image.
+    Sources are a released DeCo-Diff ``.pt``; a latent-diffusion checkpoint such as the ImageNet
+    one (``.ckpt`` or ``.safetensors``, tensors named ``model.diffusion_model.*``); and a saved
+    model of this package or its ``unet`` folder. All tensors except the category embedding must
+    exist with equal shapes. Rows of the embedding are matched by category; if the source has no
+    category names, all rows are copied if the shapes are equal, else none. The channel statistics
+    of a source with standardised latents are copied as well, since its weights depend on them.
 
     Args:
-        unet: The network; unchanged if this raises.
+        unet: The network; unchanged after an error.
         source: File or folder.
 
     Raises:
-        ModelError: The source cannot be read, or is of another network.
+        ModelError: The source cannot be read, or has another architecture.
     """
     stored = _folder(source) if source.is_dir() else _file(source)
-    _check_design(unet, stored, source)
+    _check_architecture(unet, stored, source)
     state = unet.state_dict()
     labels = {name: stored.label(name) for name in state if name != EMBEDDING}
     expected = {label: state[name].shape for name, label in labels.items()}
     embedding = stored.tensors.get(stored.label(EMBEDDING))
     if isinstance(embedding, torch.Tensor):
-        expected[stored.label(EMBEDDING)] = embedding.shape  # it may have other rows
+        expected[stored.label(EMBEDDING)] = embedding.shape  # its number of rows may differ
     check_tensors(stored.tensors, expected, source)
     rows, report = _embedding(unet, stored)
     new = {name: stored.tensors[label] for name, label in labels.items()}
@@ -100,10 +99,10 @@ def load_initial_weights(unet: DeCoDiffUNet, source: Path) -> InitialWeights:
 
 
 def weights_file(source: Path) -> Path:
-    """The file that :func:`load_initial_weights` takes the tensors of a source from.
+    """The weights file of a source of :func:`load_initial_weights`.
 
     Raises:
-        ModelError: It is a folder that holds no network.
+        ModelError: The source is a folder without a network.
     """
     return network_folder(source) / WEIGHTS_FILE if source.is_dir() else source
 
@@ -124,7 +123,7 @@ def _folder(source: Path) -> _Source:
 
 
 def _statistics(config: Mapping[str, Any]) -> dict[str, list[float]] | None:
-    """Mean and standard deviation by channel of the latents that a network was trained on."""
+    """Channel statistics of a network trained on standardised latents, else None."""
     if config.get("latent_mean") is None:
         return None
     return {name: list(config[name]) for name in ("latent_mean", "latent_std")}
@@ -145,7 +144,7 @@ def _file(path: Path) -> _Source:
     try:
         categories = resolve_categories(checkpoint).names
     except ConfigurationError:
-        categories = None  # rows without names
+        categories = None  # the rows of the embedding have no names
     heads = getattr(checkpoint.args, "num_heads", None)
     return _Source(
         tensors=checkpoint.tensors,
@@ -164,27 +163,27 @@ def _latent_diffusion(state: dict[str, torch.Tensor], path: Path, sha256: str) -
     def label(name: str) -> str:
         return embedding if name == EMBEDDING else LDM_PREFIX + released_name(name)
 
-    own = {
+    tensors = {
         name: tensor
         for name, tensor in state.items()
         if name.startswith(LDM_PREFIX) or name == embedding
     }
-    if not any(name.startswith(LDM_PREFIX) for name in own):
+    if not any(name.startswith(LDM_PREFIX) for name in tensors):
         raise ModelError(
             f"{path} has no tensors named {LDM_PREFIX}*; it is not a latent-diffusion checkpoint"
         )
-    other = tuple(name for name in state if name not in own)
-    return _Source(own, other, label, None, NORM_GROUPS, None, sha256)
+    other = tuple(name for name in state if name not in tensors)
+    return _Source(tensors, other, label, None, NORM_GROUPS, None, sha256)
 
 
-def _check_design(unet: DeCoDiffUNet, stored: _Source, source: Path) -> None:
-    """What no tensor's shape shows."""
+def _check_architecture(unet: DeCoDiffUNet, stored: _Source, source: Path) -> None:
+    """Check the properties that shapes of tensors do not show."""
     for key in ("norm_groups", "num_heads"):
-        wanted, found = unet.config[key], getattr(stored, key)
-        if found is not None and found != wanted:
+        expected, actual = unet.config[key], getattr(stored, key)
+        if actual is not None and actual != expected:
             raise ModelError(
-                f"{source} is of a network with {key}={found}, but this one has {wanted}; choose "
-                "the training.preset that it was trained with"
+                f"{source} is of a network with {key}={actual}, but this one has {expected}; "
+                "choose the training.preset that it was trained with"
             )
     standardised = stored.statistics is not None
     if standardised != (unet.config.latent_mean is not None):
@@ -195,23 +194,23 @@ def _check_design(unet: DeCoDiffUNet, stored: _Source, source: Path) -> None:
 
 
 def _embedding(unet: DeCoDiffUNet, stored: _Source) -> tuple[torch.Tensor, InitialWeights]:
-    """The category embedding with the rows that the source knows, and which these are."""
-    own = unet.state_dict()[EMBEDDING].clone()
+    """The category embedding with the rows of the source, and a report of them."""
+    rows = unet.state_dict()[EMBEDDING].clone()
     label = stored.label(EMBEDDING)
-    found = stored.tensors.get(label)
-    if found is None:
-        return own, InitialWeights((), (), (EMBEDDING,), "")
-    if found.shape[1:] != own.shape[1:]:
-        return own, InitialWeights((), (label,), (EMBEDDING,), "")
+    source_rows = stored.tensors.get(label)
+    if source_rows is None:
+        return rows, InitialWeights((), (), (EMBEDDING,), "")
+    if source_rows.shape[1:] != rows.shape[1:]:
+        return rows, InitialWeights((), (label,), (EMBEDDING,), "")
     if stored.categories is None:
-        if found.shape != own.shape:
-            return own, InitialWeights((), (label,), (EMBEDDING,), "")
-        return found, InitialWeights((label,), (), (), "")
+        if source_rows.shape != rows.shape:
+            return rows, InitialWeights((), (label,), (EMBEDDING,), "")
+        return source_rows, InitialWeights((label,), (), (), "")
     known = {name: row for row, name in enumerate(stored.categories)}
     for row, name in enumerate(unet.categories):
         if name in known:
-            own[row] = found[known[name]]
-    return own, InitialWeights(
+            rows[row] = source_rows[known[name]]
+    return rows, InitialWeights(
         used=tuple(f"{label}[{name}]" for name in known if name in unet.categories),
         unused=tuple(f"{label}[{name}]" for name in known if name not in unet.categories),
         untouched=tuple(f"{EMBEDDING}[{name}]" for name in unet.categories if name not in known),

@@ -1,4 +1,4 @@
-"""The one place where saved models are loaded."""
+"""Loads saved models."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def load_pretrained(kind: Any, folder: Path, cure: str | None = None) -> Any:
     Args:
         kind: A class with ``from_pretrained``.
         folder: As ``save_pretrained`` wrote it.
-        cure: What an error tells the user to do; to train the model again by default.
+        cure: Advice in the error message; by default to train the model again.
 
     Raises:
-        ModelError: There is none, or its files are damaged.
+        ModelError: There is no model, or its files are damaged.
     """
     try:
         return kind.from_pretrained(str(folder), use_safetensors=True)

@@ -1,4 +1,4 @@
-"""From a photograph to the square the model sees, and its mask along with it."""
+"""Converts images to model inputs, and masks to the size of the maps."""
 
 from __future__ import annotations
 
@@ -23,11 +23,7 @@ EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 
 
 def to_square(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
-    """The first square of an image, which is the only one unless the image is tiled.
-
-    Returns:
-        uint8, (image_size, image_size, 3).
-    """
+    """The first square of an image, uint8 (image_size, image_size, 3)."""
     return square(resize_and_pad(image, config), image.size, config)
 
 
@@ -41,7 +37,7 @@ def to_tensor(squares: Sequence[np.ndarray]) -> torch.Tensor:
 def square_batches(
     images: Iterable[Image.Image], config: PreprocessConfig, size: int
 ) -> Iterator[torch.Tensor]:
-    """The squares of images, one after the other, as tensors of ``size`` squares at most."""
+    """The squares of images in batches of at most ``size``, as :func:`to_tensor` returns them."""
     remaining = chain.from_iterable(squares(image, config) for image in images)
     while batch := list(islice(remaining, size)):
         yield to_tensor(batch)
@@ -56,24 +52,23 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
 
 
 def resize_mask(mask: np.ndarray, config: PreprocessConfig) -> np.ndarray:
-    """Bring a ground-truth mask to the size of the map, neither growing nor losing defects.
+    """Resize a ground-truth mask to the size of the map without growing or losing defects.
 
-    The mask is averaged over the area of each new pixel and cut at one half. A region that
-    would vanish that way keeps its strongest pixel.
+    The mask is resized by area averaging and thresholded at one half. A region that would vanish
+    keeps the pixel with the largest average.
 
     Args:
         mask: bool (H, W), True on the defect, of the image's size.
-        config: How the image is fitted into squares; what the model does not see is cropped off.
 
     Returns:
-        bool (h, w), as the map.
+        bool (h, w), the size of the map.
     """
-    down, across = where = plan(mask.shape[::-1], config)
+    down, across = layout = plan(mask.shape[::-1], config)
     picture = Image.fromarray(mask.astype(np.float32), mode="F")
     small = np.asarray(picture.resize((across.scaled, down.scaled), Image.Resampling.BOX))
     result = small >= HALF
     labels, count = ndimage.label(mask, structure=EIGHT_CONNECTED)
-    rows, columns = (_bins(axis) for axis in where)
+    rows, columns = (_bins(axis) for axis in layout)
     for region, window in enumerate(ndimage.find_objects(labels, count), start=1):
         here = labels[window] == region
         ys, xs = np.nonzero(here)
@@ -81,9 +76,9 @@ def resize_mask(mask: np.ndarray, config: PreprocessConfig) -> np.ndarray:
         if not result[ys, xs].any():
             strongest = small[ys, xs].argmax()
             result[ys[strongest], xs[strongest]] = True
-    return result[where.content]
+    return result[layout.content]
 
 
 def _bins(axis: Axis) -> np.ndarray:
-    """Index of the new pixel that holds the centre of each old one."""
+    """Index of the resized pixel that contains the centre of each original pixel."""
     return ((np.arange(axis.length) + HALF) * axis.scaled / axis.length).astype(int)

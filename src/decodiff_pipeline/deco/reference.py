@@ -1,4 +1,4 @@
-"""How large the discrepancies of normal images are, position by position."""
+"""Reference statistics: mean discrepancies of good images at each position."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy import ndimage
 from torch import nn
 
 SMOOTHING = 1.0  # in latent pixels
-# Weight, in images, of the category's overall mean beside that of a position.
+# Weight of the category's overall mean, in images, beside the mean of a position.
 PRIOR_IMAGES = 10
 SMALLEST = 1e-6
 
@@ -18,9 +18,9 @@ SMALLEST = 1e-6
 class DiscrepancyReference(ModelMixin, ConfigMixin):
     """Mean discrepancies of good images, per category and position.
 
-    A network reconstructs some places worse than others even where nothing is wrong: edges,
-    print, bus bars. Divided by the usual discrepancy of its place, a deviation stands out. Not in
-    the paper; a reference that was not fitted is 1 everywhere and changes nothing.
+    Some positions, such as edges or print, are reconstructed worse than others in good images.
+    Discrepancies are divided by their mean at the same position. Not in the paper; a reference
+    that is not fitted is 1 everywhere.
 
     Args:
         image_size: Side of the pixel maps.
@@ -37,10 +37,10 @@ class DiscrepancyReference(ModelMixin, ConfigMixin):
         self.pixel, self.latent = ones(image_size), ones(latent_size)
 
     def fit(self, category: int, pixel: np.ndarray, latent: np.ndarray) -> None:
-        """Take the means of one category from some of its good images.
+        """Fit the means of a category to good images.
 
-        A position's mean is smoothed over its neighbours, and drawn towards the category's own
-        where there are few images.
+        Means are smoothed over neighbouring positions and shrunk towards the category's overall
+        mean, by a weight of 10 images.
 
         Args:
             pixel: Pixel discrepancies, float (N, H, W).
@@ -53,7 +53,7 @@ class DiscrepancyReference(ModelMixin, ConfigMixin):
     def normalise(
         self, category_ids: torch.Tensor, pixel: torch.Tensor, latent: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Express discrepancies as multiples of what is usual at their place.
+        """Divide discrepancies by the mean at their position.
 
         Args:
             category_ids: int64 (N,).
@@ -61,7 +61,7 @@ class DiscrepancyReference(ModelMixin, ConfigMixin):
             latent: Latent discrepancies, float (N, h, w).
 
         Returns:
-            The two, in the same shapes, about 1 on good images.
+            Both discrepancies in the same shapes, about 1 on good images.
         """
         ids = category_ids.to(self.pixel.device)
         return (
@@ -71,6 +71,6 @@ class DiscrepancyReference(ModelMixin, ConfigMixin):
 
 
 def _mean(values: np.ndarray, sigma: float) -> torch.Tensor:
-    own = len(values) / (len(values) + PRIOR_IMAGES)
-    mean = own * ndimage.gaussian_filter(values.mean(0), sigma) + (1 - own) * values.mean()
+    share = len(values) / (len(values) + PRIOR_IMAGES)
+    mean = share * ndimage.gaussian_filter(values.mean(0), sigma) + (1 - share) * values.mean()
     return torch.from_numpy(np.maximum(mean, SMALLEST).astype(np.float32))

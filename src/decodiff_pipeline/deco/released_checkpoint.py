@@ -1,4 +1,4 @@
-"""A checkpoint of the released code, and what can be told from it about its network."""
+"""Reads checkpoints of the released code and infers the network's configuration from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from decodiff_pipeline.deco.unet import DeCoDiffUNet
 
 MATRIX = 2
-# Tensors whose shapes tell the network's sizes, and how many dimensions they have.
+# Tensors whose shapes determine the network's sizes, and their number of dimensions.
 SIZE_TENSORS = {
     released_name(EMBEDDING): MATRIX,
     "time_embed.0.weight": MATRIX,
@@ -36,13 +36,13 @@ SIZE_TENSORS = {
 
 @dataclass(frozen=True)
 class ReleasedCheckpoint:
-    """What the file holds.
+    """The content of a released checkpoint.
 
     Attributes:
-        path: Where it is.
-        sha256: Of the file, in hexadecimal.
-        tensors: The network's, by released name.
-        args: The options of the training script; empty where the file has none.
+        path: Path of the file.
+        sha256: Digest of the file, in hexadecimal.
+        tensors: The network's tensors, by released name.
+        args: The options of the training script; may be empty.
         unread: Names of the file's other entries.
     """
 
@@ -56,7 +56,7 @@ class ReleasedCheckpoint:
         """An option of the training script.
 
         Raises:
-            ModelError: It is there, but is no whole number.
+            ModelError: Its value is no integer.
         """
         value = getattr(self.args, option, default)
         if not isinstance(value, int):
@@ -66,7 +66,7 @@ class ReleasedCheckpoint:
 
 @dataclass(frozen=True)
 class NamedCategories:
-    """Category names in the order of the embedding's rows, and why they are these."""
+    """Category names in the order of the embedding's rows, and their origin."""
 
     names: tuple[str, ...]
     reason: str
@@ -76,7 +76,7 @@ def read_released(path: Path) -> ReleasedCheckpoint:
     """Read a released ``.pt``, or a ``.safetensors`` of its ``model``.
 
     Raises:
-        ModelError: It cannot be read, or is not such a checkpoint.
+        ModelError: It cannot be read, or is no such checkpoint.
     """
     sha256 = weights_sha256(path)
     if path.suffix == ".safetensors":
@@ -85,10 +85,10 @@ def read_released(path: Path) -> ReleasedCheckpoint:
 
 
 def released_from(content: dict[str, object], path: Path, sha256: str) -> ReleasedCheckpoint:
-    """Take the network and the options out of a checkpoint's dictionary.
+    """Extract network and options from a checkpoint's dictionary.
 
     Raises:
-        ModelError: There is no ``model`` in it.
+        ModelError: It has no ``model``.
     """
     model = content.get("model")
     if not isinstance(model, dict) or not all(isinstance(name, str) for name in model):
@@ -108,10 +108,10 @@ def released_from(content: dict[str, object], path: Path, sha256: str) -> Releas
 
 
 def embedding_rows(checkpoint: ReleasedCheckpoint) -> int:
-    """Number of categories, once the tensors that tell the sizes are there.
+    """Number of categories.
 
     Raises:
-        ModelError: They are not.
+        ModelError: One of `SIZE_TENSORS` is missing.
     """
     for name, dimensions in SIZE_TENSORS.items():
         tensor = checkpoint.tensors.get(name)
@@ -123,26 +123,21 @@ def embedding_rows(checkpoint: ReleasedCheckpoint) -> int:
     return checkpoint.tensors[released_name(EMBEDDING)].shape[0]
 
 
-def resolve_heads(
+def _resolve_heads(
     checkpoint: ReleasedCheckpoint, base_channels: int, context_dim: int, given: int | None
 ) -> int:
-    """Attention heads of the first level: those of the preset, or those given.
+    """Attention heads of the first level: the preset's, or ``given``.
 
-    No tensor shows them, and a wrong number gives wrong results without a complaint.
-
-    Args:
-        given: What the caller says.
-
-    Raises:
-        ConfigurationError: No preset has these sizes and none are given, or they contradict it.
+    They do not follow from the shapes of tensors, and a wrong number gives wrong results without
+    an error.
     """
     known = {
         (preset.base_channels, preset.context_dim): preset.num_heads
         for preset in PRESETS.values()
         if preset.norm_groups == NORM_GROUPS
     }.get((base_channels, context_dim))
-    own = getattr(checkpoint.args, "num_heads", None)
-    heads = known or given or (own if isinstance(own, int) else None)
+    stored = getattr(checkpoint.args, "num_heads", None)
+    heads = known or given or (stored if isinstance(stored, int) else None)
     sizes = f"{checkpoint.path} with {base_channels} channels and context {context_dim}"
     if heads is None or heads < 1:
         raise ConfigurationError(
@@ -162,16 +157,17 @@ def network_from_released(
     num_heads: int | None = None,
     sample_size: int = 32,
 ) -> DeCoDiffUNet:
-    """The released network, same weights and same function, in eval mode.
+    """The released network as a :class:`DeCoDiffUNet` with the same outputs, in eval mode.
 
     Args:
-        categories: One name per row of its embedding.
-        num_heads: Attention heads of the first level, where the sizes do not tell.
-        sample_size: Side of the latents that it was trained on.
+        categories: One name per row of the embedding.
+        num_heads: Attention heads of the first level, if no preset has the sizes.
+        sample_size: Side of the latents in training.
 
     Raises:
-        ModelError: The tensors are not those of one network of this kind.
-        ConfigurationError: The heads are unknown, or the names do not fit.
+        ModelError: The tensors are not those of a released network.
+        ConfigurationError: The number of heads is unknown or contradicts the sizes, or the number
+            of names is wrong.
     """
     tensors = checkpoint.tensors
     embedding_rows(checkpoint)
@@ -184,7 +180,7 @@ def network_from_released(
         "sample_size": sample_size,
         "in_channels": tensors["input_blocks.0.0.weight"].shape[1],
         "base_channels": base,
-        "num_heads": resolve_heads(checkpoint, base, context, num_heads),
+        "num_heads": _resolve_heads(checkpoint, base, context, num_heads),
         "context_dim": context,
         "norm_groups": NORM_GROUPS,
     }
@@ -196,49 +192,52 @@ def resolve_categories(
     names: Sequence[str] | None = None,
     dataset: str | None = None,
 ) -> NamedCategories:
-    """Names for the rows of the embedding.
+    """Category names for the rows of the embedding.
 
-    In this order: the names given, the data set given, what the checkpoint's options say, and
-    the data set with that many categories. Some released networks have more rows than their data
-    set has categories; the surplus is called ``unused_<row>``.
+    The first of these is used: ``names``, ``dataset``, the checkpoint's options, the data set
+    with that many categories. Some released networks have more rows than their data set has
+    categories; additional rows are named ``unused_<row>``.
 
     Args:
-        names: In the order of the rows.
+        names: Names in the order of the rows.
         dataset: A key of :data:`CLASS_ORDERS`.
 
     Raises:
-        ConfigurationError: The names are not as many as the rows or not distinct, or nothing
-            tells them.
+        ConfigurationError: The number of names is not that of the rows, names are not distinct,
+            or they are unknown.
     """
     rows = embedding_rows(checkpoint)
-    own = getattr(checkpoint.args, "class_order", None)
-    if names is None and dataset is None and isinstance(own, list):
+    stored = getattr(checkpoint.args, "class_order", None)
+    if names is None and dataset is None and isinstance(stored, list):
         return NamedCategories(
-            _fitting([str(name) for name in own], rows, checkpoint), "saved with it"
+            _checked_names([str(name) for name in stored], rows, checkpoint), "saved with it"
         )
     if names is not None:
-        return NamedCategories(_fitting(names, rows, checkpoint), "as given")
-    said = str(getattr(checkpoint.args, "dataset", None))
+        return NamedCategories(_checked_names(names, rows, checkpoint), "as given")
+    option = str(getattr(checkpoint.args, "dataset", None))
     by_number = {len(order): name for name, order in CLASS_ORDERS.items()}
-    chosen = dataset or (said if said in CLASS_ORDERS else by_number.get(rows))
-    if chosen is None:
+    dataset = dataset or (option if option in CLASS_ORDERS else by_number.get(rows))
+    if dataset is None:
         raise ConfigurationError(
             f"nothing in {checkpoint.path} names its {rows} categories; give them "
             "with --categories a,b,c in the order of the embedding, or --dataset mvtec or visa"
         )
-    order = CLASS_ORDERS[chosen]
-    surplus = [f"unused_{row}" for row in range(len(order), rows)]
+    order = CLASS_ORDERS[dataset]
+    unused = [f"unused_{row}" for row in range(len(order), rows)]
     return NamedCategories(
-        _fitting([*order, *surplus], rows, checkpoint),
-        f"the order of the released {chosen} loader",
+        _checked_names([*order, *unused], rows, checkpoint),
+        f"the order of the released {dataset} loader",
     )
 
 
-def _fitting(names: Sequence[str], rows: int, checkpoint: ReleasedCheckpoint) -> tuple[str, ...]:
-    found = tuple(name.strip() for name in names)
-    if len(found) != rows or len(set(found)) != rows or not all(found):
+def _checked_names(
+    names: Sequence[str], rows: int, checkpoint: ReleasedCheckpoint
+) -> tuple[str, ...]:
+    stripped = tuple(name.strip() for name in names)
+    if len(stripped) != rows or len(set(stripped)) != rows or not all(stripped):
         raise ConfigurationError(
-            f"{checkpoint.path} has {rows} categories, but {len(set(found) - {''})} distinct "
-            f"names are given ({', '.join(found[:5])}, …); give one for each row with --categories"
+            f"{checkpoint.path} has {rows} categories, but {len(set(stripped) - {''})} distinct "
+            f"names are given ({', '.join(stripped[:5])}, …); give one for each row with "
+            "--categories"
         )
-    return found
+    return stripped

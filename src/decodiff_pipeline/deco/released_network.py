@@ -1,4 +1,4 @@
-"""The released network: names of its tensors and categories, and its tensors in our network."""
+"""Maps between the released network and :class:`DeCoDiffUNet`: tensor names, category order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEVELS, BLOCKS = 3, 2
 EMBEDDING = "category_embedding.weight"
 NORM_GROUPS = 32
 
-# Released name of each part of a residual block.
+# Name of each part of a residual block in this package → released name.
 RESIDUAL = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -31,7 +31,7 @@ RESIDUAL = {
     "conv_shortcut": "skip_connection",
 }
 
-# The numbers that the released data loaders give to the categories: rows of the embedding.
+# Category order of the released data loaders: rows of the embedding.
 CLASS_ORDERS = {
     "mvtec": (
         "capsule",
@@ -68,9 +68,7 @@ CLASS_ORDERS = {
 
 
 def released_name(name: str) -> str:
-    """The released (LDM) name of one of :class:`DeCoDiffUNet`'s tensors.
-
-    The map is one to one. Inside a transformer the names are the same.
+    """The released (LDM) name of a tensor of :class:`DeCoDiffUNet`; one to one.
 
     Raises:
         KeyError: The network has no such tensor.
@@ -117,11 +115,11 @@ def _residual(ours: str, released: str) -> dict[str, str]:
 
 
 def released_tensors(unet: DeCoDiffUNet) -> dict[str, torch.Tensor]:
-    """The network's tensors by their released names, float32 on the CPU.
+    """The network's tensors by released name, float32 on the CPU.
 
     Raises:
-        ModelError: The released code has no such network: another number of groups in its
-            normalisation, or standardised latents.
+        ModelError: The released code does not support the network's group normalisation or
+            standardised latents.
     """
     if unet.config.norm_groups != NORM_GROUPS:
         raise ModelError(
@@ -145,17 +143,17 @@ def network_from_tensors(
     label: Callable[[str], str],
     source: Path,
 ) -> DeCoDiffUNet:
-    """A network of known configuration with a file's tensors, in float32 and eval mode.
+    """A network with given configuration and tensors, in float32 and eval mode.
 
     Args:
         config: As :class:`DeCoDiffUNet` saves it.
-        tensors: All of its tensors, by the file's names.
-        label: The file's name of one of the network's tensors.
+        tensors: All tensors, by the file's names.
+        label: Maps a name in the network to the name in the file.
 
     Raises:
-        ModelError: They are not this network's tensors.
+        ModelError: The tensors do not match the network.
     """
-    with torch.device("meta"):  # no time and memory for random weights
+    with torch.device("meta"):  # skips the initialisation with random weights
         unet = DeCoDiffUNet.from_config(config)
     expected = {name: tensor.shape for name, tensor in unet.state_dict().items()}
     check_tensors(tensors, {label(name): shape for name, shape in expected.items()}, source)
@@ -165,7 +163,7 @@ def network_from_tensors(
 
 
 def describe(unet: DeCoDiffUNet) -> str:
-    """The network's sizes in a line."""
+    """The network's sizes in one line, for messages."""
     config = unet.config
     return (
         f"network {preset_name(unet) or 'of no preset'}: {config.base_channels} channels, "
@@ -175,7 +173,7 @@ def describe(unet: DeCoDiffUNet) -> str:
 
 
 def preset_name(unet: DeCoDiffUNet) -> str | None:
-    """The key of :data:`PRESETS` with the network's sizes, if there is one."""
+    """The key of :data:`PRESETS` with the network's sizes, or None."""
     config = unet.config
     size = (config.base_channels, config.num_heads, config.context_dim, config.norm_groups)
     names = {tuple(asdict(preset).values()): name for name, preset in PRESETS.items()}

@@ -30,8 +30,8 @@ class DeCoDiffSchedulerOutput(BaseOutput):
     """Result of one reverse step.
 
     Attributes:
-        prev_sample: Sample of the next smaller timestep, (B, C, h, w); after the last step it is
-            the corrected latent.
+        prev_sample: Sample at the next smaller timestep, (B, C, h, w); after the last step the
+            corrected latent.
         pred_original_sample: Estimate of the deviation-free latent at this step, (B, C, h, w).
     """
 
@@ -40,26 +40,25 @@ class DeCoDiffSchedulerOutput(BaseOutput):
 
 
 class DeCoDiffScheduler(SchedulerMixin, ConfigMixin):
-    """Forward corruption and reverse correction over a short squared-cosine schedule.
+    """Forward corruption and reverse correction with a short squared-cosine schedule.
 
-    Everything follows from one identity: with the deviation δ of the paper,
-    ``z_t = z + sqrt(1 - ᾱ_t) · δ`` holds exactly, at corrupted and at kept positions alike.
+    With the deviation δ of the paper, ``z_t = z + sqrt(1 - ᾱ_t) · δ`` holds exactly, both at
+    corrupted and at kept positions. All methods follow from this identity.
 
     Source: Beizaee et al., CVPR 2025 (arXiv 2503.19357), section 3; ᾱ_t after Nichol & Dhariwal,
     "Improved Denoising Diffusion Probabilistic Models" (2021), eq. 17.
 
     Args:
         num_train_timesteps: Length T of the schedule. The released weights use 10.
-        reverse_step: What becomes of δ̂ between two reverse steps, see :meth:`step`: ``constant``
-            as in the released code, or ``carried`` over to the next timestep as the paper's
-            formula for δ asks.
+        reverse_step: Treatment of δ̂ between two reverse steps, see :meth:`step`: ``constant`` as
+            in the released code, or ``carried`` to the next timestep by the paper's formula for δ.
 
     Attributes:
-        alphas_cumprod: ᾱ_t, float64, (T,).
-        timesteps: The reverse steps chosen by :meth:`set_timesteps`, int64, largest first.
+        alphas_cumprod: ᾱ_t, float64 (T,).
+        timesteps: The timesteps of the reverse process, int64, descending.
 
     Raises:
-        ConfigurationError: ``reverse_step`` is neither.
+        ConfigurationError: ``reverse_step`` has another value.
     """
 
     order = 1
@@ -89,21 +88,21 @@ class DeCoDiffScheduler(SchedulerMixin, ConfigMixin):
         device: str | torch.device | None = None,
         timesteps: Sequence[int] | None = None,
     ) -> None:
-        """Choose the reverse steps.
+        """Set the timesteps of the reverse process.
 
-        A number of steps becomes the smallest stride that gives it, as in the released code: of
-        10 training steps, 5 means t = 8, 6, 4, 2, 0 and 3 means t = 8, 4, 0. An explicit list
-        frees the starting noise level from the number of steps.
+        A number of steps is converted to the smallest stride that gives it, as in the released
+        code: for T = 10, 5 steps are t = 8, 6, 4, 2, 0 and 3 steps are t = 8, 4, 0. With an
+        explicit list the initial noise level is independent of the number of steps.
 
         Args:
             num_inference_steps: Number of reverse steps; alternative to ``timesteps``.
-            device: Where :attr:`timesteps` lives.
-            timesteps: Strictly decreasing steps within 0…T-1; alternative to
+            device: Device of :attr:`timesteps`.
+            timesteps: Strictly decreasing timesteps within 0…T-1; alternative to
                 ``num_inference_steps``.
 
         Raises:
-            ConfigurationError: Neither or both are given, no stride gives that number, or the
-                list is not strictly decreasing within the schedule.
+            ConfigurationError: Neither or both are given, no stride gives the number, or the list
+                is not strictly decreasing within the schedule.
         """
         total = self.config.num_train_timesteps
         if (num_inference_steps is None) == (timesteps is None):
@@ -131,23 +130,19 @@ class DeCoDiffScheduler(SchedulerMixin, ConfigMixin):
         return list(range(0, total, strides[number]))[::-1]
 
     def noise_scale(self, timesteps: torch.Tensor | int, like: torch.Tensor) -> torch.Tensor:
-        """sqrt(1 - ᾱ_t), shaped (B, 1, 1, 1) or (1, 1, 1, 1), in the dtype and place of ``like``.
+        """sqrt(1 - ᾱ_t), (B, 1, 1, 1) or (1, 1, 1, 1), with the dtype and device of ``like``.
 
         Args:
-            timesteps: int64 (B,) or one int, each in 0…T-1.
-            like: Any tensor of the wanted dtype and device.
+            timesteps: int64 (B,) or an int, within 0…T-1.
         """
         alpha_bar = self.alphas_cumprod[torch.as_tensor(timesteps).cpu()]
         scale = (1 - alpha_bar).sqrt().reshape(-1, 1, 1, 1)
         return to_device(scale, like.device, like.dtype)
 
     def shrinkage(self, timesteps: torch.Tensor | int, like: torch.Tensor) -> torch.Tensor:
-        """c_t = (1 - sqrt(ᾱ_t)) / sqrt(1 - ᾱ_t), the share of -z in δ; shaped and placed as
-        :meth:`noise_scale` does.
+        """c_t = (1 - sqrt(ᾱ_t)) / sqrt(1 - ᾱ_t), the coefficient of -z in δ.
 
-        Args:
-            timesteps: int64 (B,) or one int, each in 0…T-1.
-            like: Any tensor of the wanted dtype and device.
+        Arguments, shape, dtype and device are as of :meth:`noise_scale`.
         """
         alpha_bar = self.alphas_cumprod[torch.as_tensor(timesteps).cpu()]
         shrink = (1 - alpha_bar.sqrt()) / (1 - alpha_bar).sqrt()
@@ -195,23 +190,23 @@ class DeCoDiffScheduler(SchedulerMixin, ConfigMixin):
         sample: torch.Tensor,
         return_dict: bool = True,
     ) -> DeCoDiffSchedulerOutput | tuple[torch.Tensor]:
-        """One reverse step: remove the predicted deviation, then put back its smaller part.
+        """A reverse step: remove the predicted deviation, then add it at the next noise level.
 
         ``ẑ_0 = z_t - sqrt(1 - ᾱ_t) δ̂`` and ``z_t' = ẑ_0 + sqrt(1 - ᾱ_t') δ̂'``; the last step
-        returns ẑ_0. With ``reverse_step`` ``constant`` δ̂' = δ̂, as in the released code. But δ
-        depends on t (see :meth:`deviation`), and ``carried`` follows it:
-        ``δ̂' = δ̂ - (c_t' - c_t) · ẑ_0``. Where all is corrupted, the true δ lands on the forward
-        process at t' exactly. The mask is unknown at inference, so positions that were never
-        corrupted change too.
+        returns ẑ_0. With ``reverse_step`` ``constant``, δ̂' = δ̂, as in the released code. Since
+        δ depends on t (see :meth:`deviation`), ``carried`` uses
+        ``δ̂' = δ̂ - (c_t' - c_t) · ẑ_0``, with which the true δ of a fully corrupted latent gives
+        exactly the forward process at t'. The mask is unknown at inference, so kept positions
+        change as well.
 
         Args:
             model_output: δ̂, (B, C, h, w).
-            timestep: The present t; must be one of :attr:`timesteps`.
+            timestep: t; must be in :attr:`timesteps`.
             sample: z_t, (B, C, h, w).
-            return_dict: Return a dataclass rather than a tuple.
+            return_dict: Return a dataclass instead of a tuple.
 
         Raises:
-            ConfigurationError: The timestep is not among those chosen.
+            ConfigurationError: The timestep is not in :attr:`timesteps`.
         """
         steps = self.timesteps.tolist()
         if int(timestep) not in steps:
@@ -237,16 +232,16 @@ def reverse_process(
     sample: torch.Tensor,
     category_ids: torch.Tensor,
 ) -> torch.Tensor:
-    """Walk the scheduler's timesteps from a latent to its correction (paper, Algorithm 2).
+    """Run the reverse process: correct latents (paper, Algorithm 2).
 
     Args:
-        scheduler: Its timesteps are set.
-        sample: Standardised latents as the network was trained on, float32 (N, C, h, w), on its
+        scheduler: With timesteps set.
+        sample: Latents, standardised as in training, float32 (N, C, h, w), on the network's
             device.
         category_ids: int64 (N,), on the same device.
 
     Returns:
-        ẑ_0, float32 (N, C, h, w), standardised too.
+        ẑ_0, float32 (N, C, h, w), in the same units.
     """
     for timestep in scheduler.timesteps:
         deviation = unet(sample.to(unet.dtype), timestep, category_ids).float()

@@ -1,4 +1,4 @@
-"""Tensors from files that others made: no pickle is run, and every tensor is accounted for."""
+"""Reads tensors from untrusted files: pickled code is not executed, and all tensors are checked."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ SIZES = (
     "context_dim",
     "norm_groups",
 )
-SHOWN = 3  # names listed in a message; the rest is a number
+SHOWN = 3  # number of names in a message
 
 
 def weights_sha256(path: Path) -> str:
-    """SHA-256 of a file of weights, in hexadecimal.
+    """SHA-256 of a weights file, in hexadecimal.
 
     Raises:
         ModelError: It cannot be read.
@@ -49,24 +49,24 @@ def weights_sha256(path: Path) -> str:
 
 
 def read_torch(path: Path) -> dict[str, Any]:
-    """Read a file of ``torch.save`` without running what is pickled in it.
+    """Read a file of ``torch.save`` without executing pickled code.
 
-    Tensors, plain containers and ``argparse.Namespace`` are all that it may hold.
+    It may hold only tensors, plain containers and ``argparse.Namespace``.
 
     Raises:
-        ModelError: It is damaged, of another format, or holds other objects.
+        ModelError: It is damaged, has another format, or holds other objects.
     """
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _check_sums(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files raise whatever their bytes happen to mean
+    except Exception as error:  # damaged files raise various errors
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if foreign:
             msg = (
                 f"{path} holds a pickled {foreign[1]}, which is refused because unpickling can "
-                "run code; where you trust the file, save its dictionary of tensors alone with "
+                "run code; if you trust the file, save its dictionary of tensors alone with "
                 "safetensors.torch.save_file and use that .safetensors"
             )
         else:
@@ -83,7 +83,7 @@ def read_torch(path: Path) -> dict[str, Any]:
 
 
 def _check_sums(path: Path) -> None:
-    """torch itself does not look at the checksums of its archives."""
+    """Check the checksums of the archive, which torch does not check."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -106,10 +106,10 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def network_folder(folder: Path) -> Path:
-    """Where the network lies: in a whole model's ``unet``, or the folder itself.
+    """The folder of the network: a saved model's ``unet``, or the folder itself.
 
     Raises:
-        ModelError: There is none.
+        ModelError: There is no network.
     """
     for candidate in (folder / "unet", folder):
         if (candidate / CONFIG_FILE).is_file() and (candidate / WEIGHTS_FILE).is_file():
@@ -123,10 +123,10 @@ def network_folder(folder: Path) -> Path:
 def read_network_folder(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Configuration and tensors of a saved :class:`DeCoDiffUNet`.
 
-    Not by ``from_pretrained``, which fills what is missing with random numbers.
+    Unlike ``from_pretrained``, it does not replace missing tensors by random ones.
 
     Raises:
-        ModelError: They cannot be read, or are another network's.
+        ModelError: They cannot be read, or belong to another kind of network.
     """
     return read_network_config(folder), read_safetensors(folder / WEIGHTS_FILE)
 
@@ -135,7 +135,7 @@ def read_network_config(folder: Path) -> dict[str, Any]:
     """Configuration of a saved :class:`DeCoDiffUNet`.
 
     Raises:
-        ModelError: It cannot be read, or is another network's.
+        ModelError: It cannot be read, or belongs to another kind of network.
     """
     path = folder / CONFIG_FILE
     try:
@@ -157,14 +157,14 @@ def read_network_config(folder: Path) -> dict[str, Any]:
 def check_tensors(
     found: Mapping[str, object], expected: Mapping[str, torch.Size], source: Path
 ) -> None:
-    """Every expected tensor is there, in its shape and finite, and there is no other.
+    """Check that a file has exactly the expected tensors, with equal shapes and finite values.
 
     Args:
-        found: What a file holds.
-        expected: Shape by name, in the file's names.
+        found: The content of the file.
+        expected: Shape by name in the file.
 
     Raises:
-        ModelError: The first few tensors that do not fit, and how many they are.
+        ModelError: Tensors are missing, unknown or wrong.
     """
     tensors = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
     both = [name for name in expected if name in tensors]
@@ -182,12 +182,12 @@ def check_tensors(
             if not tensors[name].is_floating_point() or not tensors[name].isfinite().all()
         ],
     }
-    complaints = [f"{len(names)} {kind}: {_few(names)}" for kind, names in wrong.items() if names]
-    if complaints:
+    errors = [f"{len(names)} {kind}: {_few(names)}" for kind, names in wrong.items() if names]
+    if errors:
         raise ModelError(
             f"{source} does not hold this network's {len(expected)} tensors ("
-            f"{'; '.join(complaints)}); nothing was taken from it, name a checkpoint of a network "
-            "of the same sizes"
+            f"{'; '.join(errors)}); nothing was loaded from it, name a checkpoint of a network of "
+            "the same sizes"
         )
 
 
@@ -197,20 +197,20 @@ def _few(names: list[str]) -> str:
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Without diffusers' warnings of entries that it wrote into a configuration itself."""
+    """Context without diffusers' warnings about configuration entries that it wrote itself."""
     log = logging.getLogger("diffusers.configuration_utils")
-    before = log.level
+    level = log.level
     log.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        log.setLevel(before)
+        log.setLevel(level)
 
 
 def thresholds_beside(folder: Path) -> dict[str, float | None]:
-    """Category → image threshold, from ``thresholds.json`` beside a model's folder; else empty."""
+    """Category → image threshold, from ``thresholds.json`` next to a model's folder; else empty."""
     path = folder.absolute().with_name("thresholds.json")
     if not path.is_file():
         return {}
     categories = json.loads(path.read_text(encoding="utf-8"))["categories"]
-    return {name: found["threshold"] for name, found in categories.items()}
+    return {name: limits["threshold"] for name, limits in categories.items()}

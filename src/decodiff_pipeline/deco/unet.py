@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from diffusers.models.attention_processor import Attention
 
 WIDTH_MULTIPLIERS = (1, 2, 4)
-DROPOUT_LEVELS = 2**16  # a rate is rounded to a 65,536th
-WORDS = 4  # 16-bit numbers in one 64-bit draw
+DROPOUT_LEVELS = 2**16  # resolution of the dropout rate
+WORDS = 4  # 16-bit numbers per 64-bit draw
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class UNetPreset:
         base_channels: Channels c of the first level; the levels have c, 2c and 4c.
         num_heads: Attention heads of the first level.
         context_dim: Width of the category embedding.
-        norm_groups: Groups of the group normalisation. One channel a group would cancel whatever
-            the timestep adds to a channel, hence fewer groups for the narrowest network.
+        norm_groups: Groups of the group normalisation. With one channel per group it would cancel
+            the timestep embedding, hence fewer groups for the narrowest network.
     """
 
     base_channels: int
@@ -55,30 +55,31 @@ PRESETS = {
 
 
 class QuickDropout(nn.Dropout):
-    """``nn.Dropout`` with a faster source of random numbers on the CPU.
+    """``nn.Dropout`` with a faster random number generator on the CPU.
 
-    torch draws one number after the other, in one thread, with a Mersenne twister: 4 % of a
-    training step. Here four elements share one draw of NumPy's SFC64, seeded by torch's generator,
-    so that ``torch.manual_seed`` decides the outcome. Elsewhere, and without training, it is
-    ``nn.Dropout``. An interrupted training goes on bit for bit only with the same numbers.
+    torch's generator (Mersenne twister, one thread) takes 4 % of a training step. Here four
+    elements share one draw of NumPy's SFC64, which is seeded by torch's generator, so that
+    ``torch.manual_seed`` determines the result. On other devices, and in eval mode, it is
+    ``nn.Dropout``. Resuming bit for bit requires the same generator.
 
     Attributes:
-        place: Where the input begins in a larger batch, and the images of that, for processes that
-            share a batch: they draw the numbers of all of it. None where the input is the batch.
+        place: Start of the input in the batch, and the batch's number of images, for processes
+            that share a batch: each draws the numbers of the whole batch. None if the input is
+            the batch.
     """
 
     place: tuple[int, int] | None = None
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Zero a share ``p`` of the elements and scale up the others; any shape and dtype."""
+        """Set a share ``p`` of the elements to zero and scale the others; any shape and dtype."""
         dropped = round(self.p * DROPOUT_LEVELS)
         if not self.training or input.device.type != "cpu" or not 0 < dropped < DROPOUT_LEVELS:
             return super().forward(input)
         start, images = self.place or (0, len(input))
-        each, count = input[0].numel(), input.numel()
+        per_image, count = input[0].numel(), input.numel()
         source = np.random.SFC64(int(torch.randint(2**62, ())))
-        draws = source.random_raw(-(-images * each // WORDS)).view(np.int16)
-        numbers = torch.from_numpy(draws)[start * each :][:count].view(input.shape)
+        draws = source.random_raw(-(-images * per_image // WORDS)).view(np.int16)
+        numbers = torch.from_numpy(draws)[start * per_image :][:count].view(input.shape)
         kept = numbers >= dropped - DROPOUT_LEVELS // 2  # the numbers are signed
         return input * (kept.to(input.dtype) * (DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped)))
 
@@ -86,8 +87,8 @@ class QuickDropout(nn.Dropout):
 class OneTokenCrossAttention:
     """Attention processor for a context of one token.
 
-    The softmax over a single key is 1, so every position receives the same vector: the
-    projected value. Queries and keys cannot matter and are not computed. Exact.
+    The softmax over a single key is 1, so every position receives the projected value. Queries
+    and keys have no influence and are not computed.
     """
 
     def __call__(
@@ -98,7 +99,7 @@ class OneTokenCrossAttention:
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return the projected value (B, 1, inner), which the caller's residual sum broadcasts."""
+        """The projected value, (B, 1, inner), which the residual connection broadcasts."""
         value = attn.to_v(encoder_hidden_states)
         return attn.to_out[1](attn.to_out[0](value))
 
@@ -109,13 +110,13 @@ class DeCoDiffUNet(ModelMixin, ConfigMixin):
     Source: the LDM UNet of the released DeCo-Diff code, as ``UNet2DConditionModel``.
 
     Args:
-        categories: Category names; their order is the order of the embedding's rows.
+        categories: Category names in the order of the embedding's rows.
         sample_size: Side of the square latents; a multiple of 4.
-        latent_mean: Per channel, what :meth:`standardise` subtracts; null for nothing.
-        latent_std: Per channel, what :meth:`standardise` divides by; null for nothing.
+        latent_mean: Channel means for :meth:`standardise`; null for 0.
+        latent_std: Channel standard deviations for :meth:`standardise`; null for 1.
 
     Raises:
-        ConfigurationError: The sizes do not fit together, or a category name appears twice.
+        ConfigurationError: The sizes are inconsistent, or a category name occurs twice.
     """
 
     @register_to_config
@@ -145,7 +146,7 @@ class DeCoDiffUNet(ModelMixin, ConfigMixin):
             up_block_types=("CrossAttnUpBlock2D",) * 3,
             block_out_channels=widths,
             layers_per_block=2,
-            # diffusers' name notwithstanding, this is the number of heads per level.
+            # Despite its name, this is the number of heads per level.
             attention_head_dim=tuple(width // head_width for width in widths),
             cross_attention_dim=context_dim,
             transformer_layers_per_block=1,
@@ -173,7 +174,7 @@ class DeCoDiffUNet(ModelMixin, ConfigMixin):
         return tuple(self.config.categories)
 
     def category_ids(self, names: Sequence[str]) -> torch.Tensor:
-        """Rows of the embedding, int64 (N,), of N category names.
+        """Ids (rows of the embedding) of N categories, int64 (N,).
 
         Raises:
             ModelError: A category is unknown.
@@ -187,7 +188,7 @@ class DeCoDiffUNet(ModelMixin, ConfigMixin):
         return torch.tensor([known[name] for name in names])
 
     def standardise(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents (B, C, h, w) in the unit that the network is trained in."""
+        """Standardise latents (B, C, h, w) by the channel statistics of the training."""
         mean, std = self._channel_statistics(latents)
         return (latents - mean) / std
 
@@ -203,10 +204,10 @@ class DeCoDiffUNet(ModelMixin, ConfigMixin):
         return mean.reshape(1, -1, 1, 1), std.reshape(1, -1, 1, 1)
 
     def use_plain_attention(self) -> None:
-        """Self-attention as two matrix products and a softmax, instead of torch's fused kernel.
+        """Use matrix products and a softmax for self-attention instead of torch's fused kernel.
 
-        The same function; in bfloat16 on a CPU it is the faster one, forward and backward, as
-        long as the memory between its steps is kept (docs/performance.md).
+        It is faster in bfloat16 on a CPU, forward and backward, if freed memory is kept
+        (docs/performance.md).
         """
         plain = AttnProcessor()
         processors = {
@@ -225,7 +226,7 @@ class DeCoDiffUNet(ModelMixin, ConfigMixin):
 
         Args:
             sample: z_t, float (B, C, s, s).
-            timestep: int64 (B,) or one int, in 0…T-1.
+            timestep: int64 (B,) or an int, within 0…T-1.
             category_ids: int64 (B,), indices into :attr:`categories`.
 
         Returns:
@@ -238,10 +239,10 @@ class DeCoDiffUNet(ModelMixin, ConfigMixin):
 def build_unet(
     preset: str, categories: Sequence[str], latent_size: int, channels: int, dropout: float
 ) -> DeCoDiffUNet:
-    """A network with random weights, of a size known by name.
+    """A network of a preset size with random weights.
 
     Raises:
-        ConfigurationError: The preset is unknown or does not fit the latent size.
+        ConfigurationError: The preset is unknown, or the latent size is not supported.
     """
     if preset not in PRESETS:
         raise ConfigurationError(
@@ -276,7 +277,7 @@ def _check_sizes(
             f"latents of side {sample_size} cannot be halved twice; use a multiple of 4"
         )
     head_width = base_channels // max(num_heads, 1)
-    # Some channels may be left over (XL has 12 heads of 26), but not enough for one more head.
+    # Channels may remain (XL has 12 heads of 26 channels), but fewer than another head needs.
     if base_channels % norm_groups or not head_width or base_channels // head_width != num_heads:
         raise ConfigurationError(
             f"base_channels={base_channels} with num_heads={num_heads} does not work: channels "

@@ -1,4 +1,4 @@
-"""Where an autoencoder's weights are, and which weights they are; importing this costs no torch."""
+"""Locates an autoencoder's weights and computes their digest; does not import torch."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class AutoencoderConfig:
-    """Which autoencoder makes the latents.
+    """The autoencoder that encodes images.
 
     Attributes:
-        source: ``"embedded"`` for the weights that come with the package,
-            a local folder, or a hub id. It must be an ``AutoencoderTiny`` or ``AutoencoderKL`` in
-            safetensors.
-        subfolder: Folder inside the source, such as ``vae`` of a Stable Diffusion repository.
-        revision: Hub revision; a commit hash makes a run repeatable.
+        source: ``"embedded"`` for the weights in the package, a local folder, or a hub id; an
+            ``AutoencoderTiny`` or ``AutoencoderKL`` in safetensors.
+        subfolder: Folder in the source, such as ``vae`` of a Stable Diffusion repository.
+        revision: Hub revision; use a commit hash for reproducible runs.
     """
 
     source: Text = EMBEDDED
@@ -37,13 +36,13 @@ class AutoencoderConfig:
 
 
 def locate(config: AutoencoderConfig) -> Path:
-    """Folder with the configuration and the weights, downloaded from the hub if need be.
+    """The folder of configuration and weights; downloaded from the hub if necessary.
 
     Returns:
-        A folder that holds ``config.json`` and ``diffusion_pytorch_model.safetensors``.
+        A folder with ``config.json`` and ``diffusion_pytorch_model.safetensors``.
 
     Raises:
-        ConfigurationError: They are not there and cannot be had.
+        ConfigurationError: They are missing and cannot be downloaded.
     """
     if config.source == EMBEDDED:
         root = Path(str(resources.files("decodiff_pipeline") / "weights" / config.source))
@@ -64,36 +63,36 @@ def digest(config: AutoencoderConfig) -> str:
     """SHA-256 over the autoencoder's configuration and weights, in hexadecimal.
 
     Raises:
-        ConfigurationError: As :func:`locate`.
+        ConfigurationError: See :func:`locate`.
     """
     folder = locate(config)
-    total = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name in (CONFIG_FILE, WEIGHTS_FILE):
-        total.update(bytes.fromhex(file_sha256(folder / name)))
-    return total.hexdigest()
+        sha256.update(bytes.fromhex(file_sha256(folder / name)))
+    return sha256.hexdigest()
 
 
 def _from_hub(config: AutoencoderConfig) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     prefix = f"{config.subfolder}/" if config.subfolder else ""
-    wanted: dict[str, Any] = {
+    download: dict[str, Any] = {
         "repo_id": config.source,
         "revision": config.revision,
         "allow_patterns": [prefix + CONFIG_FILE, prefix + WEIGHTS_FILE],
     }
     try:
-        folder = Path(snapshot_download(**wanted, local_files_only=True))
+        folder = Path(snapshot_download(**download, local_files_only=True))
         if (folder / prefix / WEIGHTS_FILE).is_file():
             return folder
     except (OSError, ValueError):
         pass  # not downloaded yet
     try:
-        # Asked first because the download itself retries for most of a minute without a network.
+        # Fails fast without a network, where the download retries for most of a minute.
         HfApi().model_info(config.source, revision=config.revision, timeout=5)
-        return Path(snapshot_download(**wanted))
+        return Path(snapshot_download(**download))
     except Exception as error:
-        command = " ".join(["hf download", config.source, *wanted["allow_patterns"]])
+        command = " ".join(["hf download", config.source, *download["allow_patterns"]])
         raise ConfigurationError(
             f"autoencoder.source {config.source!r} is neither {EMBEDDED!r} nor a "
             f"folder, and the hub gave no such weights ({type(error).__name__}); run `{command}` "
