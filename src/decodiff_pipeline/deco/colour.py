@@ -163,7 +163,8 @@ def scaled_to_eight_bit(
     if maximum > largest:
         raise ImageError(
             f"{name} has 16-bit values up to {maximum}, above {largest}, the largest of {bits} "
-            "bits (data.bit_depth): check the camera's settings, or set data.bit_depth and train again."
+            "bits (data.bit_depth): check the camera's settings, or set data.bit_depth and train "
+            "again."
         )
     return ((values.astype(np.uint32) * 255 + largest // 2) // largest).astype(np.uint8)
 
