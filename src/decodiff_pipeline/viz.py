@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from decodiff_pipeline import commands
+from decodiff_pipeline.errors import DecodiffError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "`python -m pip install 'decodiff-pipeline[viz]'`"
         )
     threading.Thread(target=_open_when_up, args=(options.port,), daemon=True).start()
-    run_server(host=HOST, port=options.port, env=options.env, project_path=str(Path.cwd()))
+    try:
+        run_server(host=HOST, port=options.port, env=options.env, project_path=str(Path.cwd()))
+    except (DecodiffError, RuntimeError) as error:  # the latter where this folder is no project
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
