@@ -104,7 +104,7 @@ def test_what_is_written_passes_validation_and_has_reasons(
     manifest = build_manifest(images, data)
     report, _ = validate(manifest, images, data, geometry, ValidationConfig())
     assert report["success"], report["checks"]
-    assert "layout mvtec: knows 40 of 40 image files, category bolt" in caplog.messages
+    assert "layout mvtec: matches 40 of 40 image files, category bolt" in caplog.messages
     assert "next: kedro run --env 0815" in caplog.messages
 
 
@@ -117,7 +117,7 @@ def test_an_environment_that_is_there_is_left_alone_unless_told(
     folder.mkdir(parents=True)
     (folder / "credentials.yml").write_text("mine: 1\n")
     (folder / "globals.yml").write_text("dataset: old\n")
-    with pytest.raises(ConfigurationError, match="conf/parts is there already"):
+    with pytest.raises(ConfigurationError, match="conf/parts exists already"):
         run(raw, tiny_autoencoder, dataset="parts")
     assert (folder / "globals.yml").read_text() == "dataset: old\n"
     run(raw, tiny_autoencoder, dataset="parts", overwrite=True, minutes=1)
@@ -152,7 +152,7 @@ def test_where_the_images_are_is_found_out(tmp_path: Path) -> None:
     assert (inside.acquired, inside.dataset, inside.name) == (True, "parts", "mine")
     outside = target(RecommendConfig(source=str(tmp_path / "elsewhere")), raw, conf)
     assert (outside.acquired, outside.dataset, outside.name) == (False, "elsewhere", "elsewhere")
-    for source, said in (("nowhere", "does not exist"), ("file", "is no folder")):
+    for source, said in (("nowhere", "does not exist"), ("file", "is not a folder")):
         with pytest.raises(DataError, match=said):
             target(RecommendConfig(source=str(tmp_path / source)), raw, conf)
     with pytest.raises(ConfigurationError, match=r"recommend\.source=path/to/folder"):
@@ -185,13 +185,13 @@ def test_the_layout_is_found_by_trying_all(
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ([], "holds no image"),
-        (["notes.txt"], "holds no image"),
-        (["good/0.png"], "holds one image, good/0.png"),
+        ([], "contains no image"),
+        (["notes.txt"], "contains no image"),
+        (["good/0.png"], "contains one image, good/0.png"),
         (["0.png", "1.png"], "put the good ones into .*/good"),
         (["ok/0.png", "ok/1.png"], "put the good ones into .*/good.*rename it"),
         (["train/good/0.png", "test/good/0.png"], "move them into"),
-        (["dent/0.png", "scratch/0.png"], "in no layout that is known"),
+        (["dent/0.png", "scratch/0.png"], "in no known layout"),
     ],
 )
 def test_what_is_no_data_set_is_refused_in_one_sentence(

@@ -307,7 +307,7 @@ def test_the_command_ends_with_a_sentence(
 ) -> None:
     target = tmp_path / "onnx"
     command = ["--model", str(tiny_model), "--to", str(target)]
-    with pytest.raises(SystemExit, match=r"error: .* holds no image"):
+    with pytest.raises(SystemExit, match=r"error: .* contains no image"):
         main([*command, "--images", str(tmp_path)])
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(SystemExit, match=r"error: not installed, .*onnxscript.*\[onnx\]"):

@@ -47,7 +47,7 @@ def test_scores_of_another_model_are_left_out_and_counted(
     with caplog.at_level(logging.WARNING):
         rows = RecentSource(tmp_path).rows(None, scores_of="ours")
     assert rows["score"].tolist() == [0.1]
-    assert "2 of 3 lines are left out" in caplog.text
+    assert "2 of 3 lines are skipped" in caplog.text
 
 
 def test_images_count_where_all_were_kept_and_are_still_there(tmp_path: Path, make) -> None:

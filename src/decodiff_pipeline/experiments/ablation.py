@@ -1,4 +1,4 @@
-"""Train and score the variants of an ablation, each network and each forward pass once."""
+"""Trains and evaluates the variants of an ablation, with each network and forward pass once."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # raised when the same parameters come to mean something else
+FORMAT = 1  # to be increased when the same parameters give other results
 DATA_COLUMNS = ("path", "sha256", "category", "split", "label", "mask_path", "mask_pixels")
-HOW_TO_CACHE = {"batch_size", "shard_size"}
-# What is done to the discrepancies after they were computed: variants that differ in nothing else
-# share one pass over the test images. A parameter not named here gets a pass of its own.
+HOW_TO_CACHE = {"batch_size", "shard_size"}  # parameters without an effect on the latents
+# Scoring parameters that apply to computed discrepancies. Variants that differ only in these share
+# one forward pass over the test images.
 AFTERWARDS: dict[str, Any] = {
     "batch_size": True,
     "fit": True,
@@ -64,24 +64,22 @@ AFTERWARDS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class AblationData:
-    """What all variants have in common."""
+    """Inputs that all variants share."""
 
     manifest: pd.DataFrame  # the validated manifest
     images: ImageFolder  # the raw images
     cache: LatentCache  # latents of the train and val images
-    geometry: PreprocessConfig  # how images are fitted into squares
-    autoencoder: AutoencoderConfig  # which autoencoder made the latents
-    latents: LatentCacheConfig  # how the cache was filled
-    # protocol, limit of AUPRO and batch size; every variant has its own reverse steps, so
-    # ``num_inference_steps`` is not looked at
+    geometry: PreprocessConfig
+    autoencoder: AutoencoderConfig  # autoencoder of the latents
+    latents: LatentCacheConfig  # parameters of the cache
+    # ``num_inference_steps`` is ignored, because each variant has its own
     evaluation: EvaluationConfig
 
     def scored(self) -> pd.DataFrame:
-        """The test images whose label is certain.
+        """The good and defective test images.
 
         Raises:
-            DataError: There is nothing to tell variants apart by, or a category has no training
-                image.
+            DataError: One of the two labels is missing, or a category has no training image.
         """
         good = self.manifest["label"] == "good"
         trained = set(self.manifest[good & (self.manifest["split"] == "train")]["category"])
@@ -95,21 +93,21 @@ class AblationData:
         untrained = sorted(set(rows["category"]) - trained)
         if untrained:
             raise DataError(
-                f"category {untrained[0]!r} has test images but no good train image; leave it out "
+                f"category {untrained[0]!r} has test images but no good train image; exclude it "
                 "with data.categories or data.exclude"
             )
         return rows.sort_values("category", kind="stable")
 
     def network_identity(self, training: TrainingConfig) -> dict[str, Any]:
-        """Everything that decides a network's weights.
+        """Everything that determines a network's weights.
 
         Raises:
-            ConfigurationError: There is nothing at ``training.init_from``.
+            ConfigurationError: ``training.init_from`` does not exist.
         """
-        seen = self.manifest[self.manifest["split"].isin(["train", "val"])]
+        training_rows = self.manifest[self.manifest["split"].isin(["train", "val"])]
         return {
             "format": FORMAT,
-            "images_sha256": _table_digest(seen),
+            "images_sha256": _table_digest(training_rows),
             "autoencoder_sha256": weights.digest(self.autoencoder),
             "preprocessing": self.geometry.facts(),
             "latents": self.latents.model_dump(mode="json", exclude=HOW_TO_CACHE),
@@ -120,7 +118,7 @@ class AblationData:
         }
 
     def result_identity(self, job: Job) -> dict[str, Any]:
-        """Everything that decides a variant's figures."""
+        """Everything that determines a variant's metrics."""
         return self.network_identity(job.training) | {
             "test_images_sha256": _table_digest(self.manifest[self.manifest["split"] == "test"]),
             "scoring": job.scoring.model_dump(mode="json", exclude={"batch_size"}),
@@ -128,11 +126,11 @@ class AblationData:
         }
 
     def _evaluation_identity(self) -> dict[str, Any]:
-        """Without the default resolution, as before there was another."""
-        facts = {"protocol", "aupro_limit"}
+        """Without the resolution if it is the default, so that older keys stay valid."""
+        fields = {"protocol", "aupro_limit"}
         if self.evaluation.resolution != "model":
-            facts.add("resolution")
-        return self.evaluation.model_dump(mode="json", include=facts)
+            fields.add("resolution")
+        return self.evaluation.model_dump(mode="json", include=fields)
 
 
 def run_ablation(
@@ -142,39 +140,36 @@ def run_ablation(
     training: TrainingConfig,
     scoring: ScoringConfig,
 ) -> list[tuple[PlannedVariant, list[dict[str, Any]]]]:
-    """Do what is not done yet.
+    """Train and evaluate the variants whose results are not in the store.
 
-    A run that was interrupted goes on at the training step it was at, and one with nothing left
-    to do trains and scores nothing.
+    An interrupted run resumes at its last checkpoint.
 
     Returns:
-        The base and then the variants, each with its figures for each seed (none where it is
-        skipped): ``{"mean": {metric: value}, "categories": {name: {metric: value}}}``.
+        The base and then the variants, each with its metrics per seed (none if skipped):
+        ``{"mean": {metric: value}, "categories": {name: {metric: value}}}``.
 
     Raises:
-        ConfigurationError: A variant is not valid or does not suit the preprocessing; nothing was
-            begun then.
-        DataError: The test images cannot tell variants apart, or there are no good val images to
-            fit the scoring on.
+        ConfigurationError: A variant is invalid or does not match the preprocessing. This is
+            checked before any training.
+        DataError: The test split lacks a label, or there are no good val images for the fit of
+            the scoring.
     """
     rows = data.scored()
     planned = plan(config, training, scoring, has_posterior=_has_posterior(data.autoencoder))
-    wanted = [job for variant in planned if variant.skipped is None for job in variant.jobs]
-    for job in wanted:
+    requested = [job for variant in planned if variant.skipped is None for job in variant.jobs]
+    for job in requested:
         require_places(job.scoring.discrepancy, data.geometry)
         job.training.corruption.sizes_for(data.geometry.image_size // LATENT_STRIDE)
-    if any(job.scoring.looks_at_images for job in wanted):
+    if any(job.scoring.looks_at_images for job in requested):
         images_to_fit(data.manifest, set(rows["category"]))
-    jobs = {_key(data.result_identity(job)): job for job in wanted}
+    jobs = {_key(data.result_identity(job)): job for job in requested}
     missing = {key: job for key, job in jobs.items() if store.result(key) is None}
-    logger.info(
-        "ablation: %d results are needed, %d of them are not there yet", len(jobs), len(missing)
-    )
+    logger.info("ablation: %d of %d results have to be computed", len(missing), len(jobs))
     base = {_key(data.network_identity(job.training)) for job in planned[0].jobs}
     networks = _grouped(missing, lambda job: _key(data.network_identity(job.training)))
-    for number, (network, own) in enumerate(networks.items(), start=1):
+    for number, (network, network_jobs) in enumerate(networks.items(), start=1):
         logger.info("ablation: network %d of %d", number, len(networks))
-        _compute(data, store, network, own, rows)
+        _compute(data, store, network, network_jobs, rows)
         if network not in base and not config.keep_networks:
             store.remove_network(network)
     return [(variant, _results(variant, data, store)) for variant in planned]
@@ -185,8 +180,8 @@ def _results(
 ) -> list[dict[str, Any]]:
     if variant.skipped is not None:
         return []
-    found = [store.result(_key(data.result_identity(job))) for job in variant.jobs]
-    return [result for result in found if result is not None]
+    results = [store.result(_key(data.result_identity(job))) for job in variant.jobs]
+    return [result for result in results if result is not None]
 
 
 def _compute(
@@ -196,7 +191,7 @@ def _compute(
     jobs: dict[str, Job],
     rows: pd.DataFrame,
 ) -> None:
-    """Train one network and score it in all the ways that are asked for."""
+    """Train one network and evaluate it with the scoring of each job."""
     from decodiff_pipeline.deco.autoencoder import load_autoencoder
     from decodiff_pipeline.experiments.discrepancy_cache import (
         cache_discrepancies,
@@ -217,12 +212,12 @@ def _compute(
         latents=data.latents,
         config=training.model_copy(update={"keep_checkpoints": 1}),
     ).run()
-    for passed in _grouped(jobs, _pass_key).values():
-        # Anew for each pass: a model in bfloat16 leaves nothing else of its parts.
+    for pass_jobs in _grouped(jobs, _pass_key).values():
+        # Loaded for each pass, because a bfloat16 model converts its parts in place.
         autoencoder, unet = load_autoencoder(data.autoencoder), trained_network(checkpoints)
         with store.scratch() as folder:
             cached = None
-            for key, job in passed.items():
+            for key, job in pass_jobs.items():
                 model = _model(data, autoencoder, unet, job.scoring)
                 if cached is None:
                     cached = cache_discrepancies(
@@ -264,7 +259,7 @@ def _table_digest(rows: pd.DataFrame) -> str:
 
 
 def _key(identity: Any) -> str:
-    """A file name for an identity."""
+    """A file name derived from an identity."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 

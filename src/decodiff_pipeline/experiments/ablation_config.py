@@ -1,4 +1,4 @@
-"""Which variants of the method are compared; importing this costs no torch."""
+"""Parameters of the ablation and its planned variants; does not import torch."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from decodiff_pipeline.training.config import TrainingConfig
     from decodiff_pipeline.training.scoring import ScoringConfig
 
-# A length given in one unit takes the place of one given in another.
+# Alternative units of the length of training; a variant that sets one unsets the others.
 LENGTHS = ("epochs", "steps", "max_minutes")
-UNKNOWN_KEY = {"extra_forbidden", "unexpected_keyword_argument"}  # of a model, of a dataclass
+UNKNOWN_KEY = {"extra_forbidden", "unexpected_keyword_argument"}  # pydantic's error types
 STRICT = ConfigDict(extra="forbid", frozen=True)
 Parameters = TypeVar("Parameters", bound=BaseModel)
 
 
 class Variant(BaseModel):
-    """One way of doing it: what differs from the base configuration.
+    """A variant: its differences from the base configuration.
 
     Attributes:
         name: Name in the table and the plot.
-        training: Parameters of ``training`` that differ; a variant with any is trained anew.
+        training: Parameters of ``training`` that differ; a variant with any has its own network.
         scoring: Parameters of ``scoring`` that differ.
     """
 
@@ -39,11 +39,11 @@ class Variant(BaseModel):
 
 
 class Study(BaseModel):
-    """One question, and the variants that answer it.
+    """A group of variants that are compared with each other.
 
     Attributes:
         name: Name in the table and the plot.
-        variants: What is compared. One that equals the base configuration costs nothing more.
+        variants: The variants. One that equals the base configuration is not computed again.
     """
 
     model_config = STRICT
@@ -58,16 +58,16 @@ class Study(BaseModel):
 
 
 class AblationConfig(BaseModel):
-    """What the ablation compares, and how much it may cost.
+    """The variants of the ablation and their training length.
 
     Attributes:
-        training: Parameters of ``training`` that differ in every network of the ablation, the
-            base's too: its length above all.
-        seeds: Every variant is trained and scored once for each; with several, mean and standard
-            deviation are reported. They take the place of ``training.seed``.
-        keep_networks: Keep the networks of variants that are finished, each four times the size
-            of its weights. The base's always stays, as most variants use it.
-        studies: What is compared, study by study.
+        training: Parameters of ``training`` that differ in all networks of the ablation, also the
+            base's, such as the number of steps.
+        seeds: Training seeds, instead of ``training.seed``. Every variant is trained and evaluated
+            once per seed; with several, mean and standard deviation are reported.
+        keep_networks: Whether to keep the checkpoints of finished variants, each four times the
+            size of its weights. Those of the base are always kept.
+        studies: The groups of variants.
     """
 
     model_config = STRICT
@@ -85,19 +85,19 @@ class AblationConfig(BaseModel):
 
 
 class Job(NamedTuple):
-    """One network scored in one way."""
+    """The complete parameters of a variant with one seed."""
 
-    training: TrainingConfig  # how it is trained, seed and length included
-    scoring: ScoringConfig  # how it is scored
+    training: TrainingConfig  # with seed and length
+    scoring: ScoringConfig
 
 
 class PlannedVariant(NamedTuple):
-    """A variant with nothing left open."""
+    """A variant with its jobs."""
 
     study: str  # name of its study; empty for the base
-    variant: Variant  # what was asked for
-    jobs: tuple[Job, ...]  # one for each seed
-    skipped: str | None = None  # why it is not done, if it is not
+    variant: Variant
+    jobs: tuple[Job, ...]  # one per seed
+    skipped: str | None = None  # the reason, if it is skipped
 
 
 def plan(
@@ -107,25 +107,24 @@ def plan(
     *,
     has_posterior: bool,
 ) -> list[PlannedVariant]:
-    """Work out every variant before any is begun.
+    """Resolve and validate the parameters of all variants.
 
-    Of what the scoring fits on val images, only the clip limits are kept (unless a variant asks
-    for more): a weight or an image score chosen anew for each variant would hide what the variant
-    changes.
+    The scoring fits only its clip limits (unless a variant sets ``fit``), because a fusion weight
+    or image score that is fitted to each variant would hide the variant's effect.
 
     Returns:
         The base, then the variants in their order.
 
     Raises:
-        ConfigurationError: A variant's value is out of range; the message names the variant.
+        ConfigurationError: A variant's value is invalid; the message names the variant.
     """
     base = _resolved(training, config.training, "ablation.training")
     if scoring.fit != "none":
         scoring = scoring.model_copy(update={"fit": "limits"})
-    wanted = [("", Variant(name="base"))]
-    wanted += [(study.name, variant) for study in config.studies for variant in study.variants]
+    variants = [("", Variant(name="base"))]
+    variants += [(study.name, variant) for study in config.studies for variant in study.variants]
     planned = []
-    for study, variant in wanted:
+    for study, variant in variants:
         where = f"ablation study {study!r}, variant {variant.name!r}"
         trained = _resolved(base, variant.training, f"{where}: training")
         scored = _resolved(scoring, variant.scoring, f"{where}: scoring")
@@ -133,13 +132,13 @@ def plan(
         skipped = None
         if "sample_posterior" in variant.training and not has_posterior:
             skipped = "the autoencoder has no posterior to sample from"
-        jobs = tuple(Job(each, scored) for each in seeded)
+        jobs = tuple(Job(with_seed, scored) for with_seed in seeded)
         planned.append(PlannedVariant(study, variant, jobs, skipped))
     return planned
 
 
 def _resolved(base: Parameters, overrides: Mapping[str, Any], where: str) -> Parameters:
-    """The base with some parameters replaced, checked as if they stood in its YAML file."""
+    """The base with overrides, validated like the parameters of a YAML file."""
     merged = base.model_dump()
     if any(name in overrides for name in LENGTHS):
         merged |= {name: None for name in LENGTHS if name in merged}
@@ -170,5 +169,5 @@ def _no_repetition(names: list[Any], where: str) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ConfigurationError(
-            f"ablation: {where} has {repeated[0]!r} twice; give each a name or number of its own"
+            f"ablation: {where} has {repeated[0]!r} twice; names and seeds must be unique"
         )

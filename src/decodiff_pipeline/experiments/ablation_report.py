@@ -1,4 +1,4 @@
-"""The outcome of an ablation as numbers, as a table and as a plot."""
+"""Summary, Markdown table and plot of an ablation."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 PLOTTED = ("image_auroc", "pixel_ap", "pixel_aupro")
 NOTE = (
-    "Measured on test images, to learn about the method: choosing parameters by these figures "
-    "would make the figures of the evaluation mean less."
+    "Measured on test images, to study the method: choosing parameters by these metrics would "
+    "bias the metrics of the evaluation."
 )
 WIDTH, BAR, HEADER = 3.4, 0.26, 0.75  # inches
 
@@ -27,17 +27,16 @@ WIDTH, BAR, HEADER = 3.4, 0.26, 0.75  # inches
 def summarise(
     outcome: Sequence[tuple[PlannedVariant, list[dict[str, Any]]]], seeds: Sequence[int]
 ) -> dict[str, Any]:
-    """Mean, spread over seeds and change against the base, for every variant.
+    """Mean, standard deviation over seeds and change from the base, for every variant.
 
     Args:
-        outcome: As :func:`decodiff_pipeline.experiments.ablation.run_ablation` returns it, the base
-            first.
+        outcome: See :func:`decodiff_pipeline.experiments.ablation.run_ablation`.
 
     Returns:
-        ``seeds``, ``note``, ``base`` (mean figures) and ``rows``, one for each variant: ``study``,
+        ``seeds``, ``note``, ``base`` (mean metrics) and ``rows``, one per variant: ``study``,
         ``variant``, ``is_base``, ``skipped`` (the reason, or None), ``training`` and ``scoring``
-        (what differs), ``metrics`` (each with ``mean``, ``std`` over seeds, ``change``: the mean
-        difference to the base at the same seed) and ``categories`` (mean over seeds).
+        (the differences), ``metrics`` (each with ``mean``, ``std`` over seeds, ``change``: the mean
+        difference from the base at the same seed) and ``categories`` (mean over seeds).
     """
     base, base_results = outcome[0]
     rows = [
@@ -64,7 +63,7 @@ def summarise(
 
 
 def render_table(ablation: Mapping[str, Any]) -> str:
-    """Markdown: for each study a table of its variants, in brackets the change to the base."""
+    """Markdown with a table of variants per study; the change from the base is in brackets."""
     shown = measured({"mean": ablation["base"]})
     categories = sorted({name for row in ablation["rows"] for name in row["categories"]})
     several = len(ablation["seeds"]) > 1
@@ -83,7 +82,7 @@ def render_table(ablation: Mapping[str, Any]) -> str:
 
 
 def draw(ablation: Mapping[str, Any]) -> Figure:
-    """A row of panels for each study: the mean of each variant, its spread and its categories."""
+    """A row of panels per study with mean, standard deviation and categories of each variant."""
     from matplotlib.figure import Figure
 
     metrics = [name for name in PLOTTED if ablation["base"].get(name) is not None]
@@ -109,13 +108,13 @@ def draw(ablation: Mapping[str, Any]) -> Figure:
 
 def _panel(axis: Any, rows: Sequence[Mapping[str, Any]], metric: str, base: float) -> None:
     axis.axvline(base, color="0.6", linewidth=1, linestyle="--")
-    for place, row in enumerate(rows):
-        own = [values.get(metric) for values in row["categories"].values()]
-        found = [value for value in own if value is not None]
-        axis.plot(found, [place] * len(found), "|", color="0.6", markersize=7)
-        figures = row["metrics"][metric]
-        if figures["mean"] is not None:
-            axis.errorbar(figures["mean"], place, xerr=figures["std"], fmt="o", color="#2b7bba",
+    for y, row in enumerate(rows):
+        values = [category.get(metric) for category in row["categories"].values()]
+        values = [value for value in values if value is not None]
+        axis.plot(values, [y] * len(values), "|", color="0.6", markersize=7)
+        statistics = row["metrics"][metric]
+        if statistics["mean"] is not None:
+            axis.errorbar(statistics["mean"], y, xerr=statistics["std"], fmt="o", color="#2b7bba",
                           markersize=5, capsize=2)  # fmt: skip
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.tick_params(labelsize=8, labelbottom=True)
@@ -127,11 +126,11 @@ def _statistics(values: list[float | None], base: list[float | None]) -> dict[st
     pairs = [(v, b) for v, b in zip(values, base, strict=False) if v is not None and b is not None]
     if not pairs:
         return {"mean": None, "std": None, "change": None}
-    found = np.array(pairs)
+    variant, reference = np.array(pairs).T
     return {
-        "mean": float(found[:, 0].mean()),
-        "std": float(found[:, 0].std(ddof=1)) if len(found) > 1 else None,
-        "change": float((found[:, 0] - found[:, 1]).mean()),
+        "mean": float(variant.mean()),
+        "std": float(variant.std(ddof=1)) if len(variant) > 1 else None,
+        "change": float((variant - reference).mean()),
     }
 
 
@@ -147,8 +146,8 @@ def _by_category(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, fl
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    found = [value for value in values if value is not None]
-    return sum(found) / len(found) if found else None
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _studies(ablation: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -160,10 +159,10 @@ def _studies(ablation: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 def _legend(seeds: Sequence[int]) -> str:
     if len(seeds) == 1:
-        return f"Mean over categories, one seed ({seeds[0]}); in brackets the change to the base."
+        return f"Mean over categories, one seed ({seeds[0]}); in brackets the change from the base."
     return (
         f"Mean over categories ± standard deviation over {len(seeds)} seeds; in brackets the mean "
-        "change to the base at the same seed."
+        "change from the base at the same seed."
     )
 
 
@@ -186,19 +185,19 @@ def _each_category(
     pairs = [(c, name) for c in categories for name in PLOTTED[:2] if name in shown]
     lines = [["variant", *(f"{category} {METRICS[name]}" for category, name in pairs)]]
     for row in rows:
-        found = row["categories"]
-        lines.append([_label(row), *(number(found.get(c, {}).get(name)) for c, name in pairs)])
+        values = row["categories"]
+        lines.append([_label(row), *(number(values.get(c, {}).get(name)) for c, name in pairs)])
     return _table(lines)
 
 
 def _cells(row: Mapping[str, Any], shown: Sequence[str], several: bool) -> list[str]:
     cells = []
     for name in shown:
-        figures = row["metrics"][name]
-        text = number(figures["mean"])
-        if several and figures["std"] is not None:
-            text += f" ± {figures['std']:.3f}"
-        if figures["change"] is not None and not row["is_base"]:
-            text += f" ({figures['change']:+.3f})"
+        statistics = row["metrics"][name]
+        text = number(statistics["mean"])
+        if several and statistics["std"] is not None:
+            text += f" ± {statistics['std']:.3f}"
+        if statistics["change"] is not None and not row["is_base"]:
+            text += f" ({statistics['change']:+.3f})"
         cells.append(text)
     return cells

@@ -1,4 +1,4 @@
-"""What an ablation has finished, on disk, so that it is never done twice."""
+"""Stores the results and networks of an ablation on disk, so that none is computed twice."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 class AblationStore:
-    """A handle on a folder: cheap to make.
+    """A handle on the store's folder.
 
-    ``results/<key>.json`` has the figures of one network scored in one way, ``networks/<key>`` a
-    network's checkpoints. A key is a digest of everything that decides the content, so that
-    variants which come to the same share one, and a changed parameter finds nothing.
+    ``results/<key>.json`` has the metrics of one network with one scoring, ``networks/<key>`` a
+    network's checkpoints. A key is a digest of everything that determines the content, so that
+    equivalent variants share an entry and a changed parameter has a new one.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
 
     def result(self, key: str) -> dict[str, Any] | None:
-        """The figures under a key, or None where there are none yet.
+        """The metrics of a key, or None if there are none yet.
 
         Raises:
             CheckpointError: The file is damaged.
@@ -44,10 +44,10 @@ class AblationStore:
             ) from error
 
     def save_result(self, key: str, metrics: dict[str, Any], identity: dict[str, Any]) -> None:
-        """Write figures, with what they are of for whoever looks into the folder.
+        """Write metrics, with their identity as documentation.
 
         Raises:
-            CheckpointError: The file system refuses.
+            CheckpointError: The file cannot be written.
         """
         file = self._result(key)
         try:
@@ -56,12 +56,12 @@ class AblationStore:
                 temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
         except OSError as error:
             raise CheckpointError(
-                f"the result {file} cannot be written ({error.strerror or error}); make room on "
-                "the disk and run again: finished variants are kept"
+                f"the result {file} cannot be written ({error.strerror or error}); free disk "
+                "space and run again: finished variants are kept"
             ) from error
 
     def network(self, key: str) -> CheckpointStore:
-        """Where a network's training keeps its state."""
+        """The checkpoints of a network."""
         return CheckpointStore(self.path / "networks" / key)
 
     def remove_network(self, key: str) -> None:
@@ -70,7 +70,7 @@ class AblationStore:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """An empty folder that is gone afterwards; also what a killed run left of it."""
+        """An empty temporary folder; also removes that of a killed run."""
         folder = self.path / "scratch"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

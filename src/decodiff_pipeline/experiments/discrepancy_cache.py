@@ -1,4 +1,4 @@
-"""Discrepancies of the test images on disk, so that many ways of scoring share one pass."""
+"""Caches the discrepancies of the test images on disk, for several scorings of one pass."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ COUNTS = ("n_good", "n_defective", "n_masks")
 
 @dataclass(frozen=True)
 class CachedDiscrepancies:
-    """What a model's forward pass found in some images, before anything is made of it."""
+    """The discrepancies of N images with M squares."""
 
-    rows: pd.DataFrame  # the images' manifest rows, categories together
+    rows: pd.DataFrame  # manifest rows, sorted by category
     sizes: list[tuple[int, int]]  # width and height of each image in pixels
-    starts: np.ndarray  # int64 (N + 1,): the first square of each image, and how many there are
+    starts: np.ndarray  # int64 (N + 1,): index of the first square of each image, and M
     pixel: np.ndarray  # pixel discrepancies of all squares, float32 (M, H, W), memory-mapped
     latent: np.ndarray  # latent discrepancies, float32 (M, h, w), memory-mapped
 
@@ -48,16 +48,16 @@ class CachedDiscrepancies:
 def cache_discrepancies(
     model: DeCoDiffPipeline, rows: pd.DataFrame, images: ImageFolder, folder: Path, batch_size: int
 ) -> CachedDiscrepancies:
-    """Run a model over images, in constant memory.
+    """Compute the discrepancies of images, in constant memory.
 
     Args:
-        model: Autoencoder and network; its scoring is not looked at.
-        rows: Manifest rows of the images, of categories the model knows, categories together.
-        folder: Where the discrepancies go.
+        model: Its scoring is not used.
+        rows: Manifest rows of categories of the model, sorted by category.
+        folder: Folder for the discrepancies.
 
     Raises:
         ImageError: An image cannot be read.
-        ModelError: The model's output is no number.
+        ModelError: The model's output is NaN or infinite.
     """
     geometry, regions = model.preprocessing, model.regions
 
@@ -78,7 +78,7 @@ def cache_discrepancies(
             sizes += [image.size for image in found.images]
             counts += [len(image.squares) for image in found.images]
             shapes = {"pixel": found.pixel.shape[1:], "latent": found.latent.shape[1:]}
-            # Plain writes: a full disk is an error then, where a memory map is a crash.
+            # Not through a memory map, which would crash the process on a full disk.
             pixel.write(np.ascontiguousarray(found.pixel, "<f4").data)
             latent.write(np.ascontiguousarray(found.latent, "<f4").data)
     loaded = (
@@ -95,32 +95,31 @@ def measure_from_cache(
     folder: Path,
     config: EvaluationConfig,
 ) -> dict[str, Any]:
-    """Score cached discrepancies as a model would have scored the images, and judge the scores.
+    """Compute scores and metrics from cached discrepancies.
 
     Args:
-        model: Whose limits, reference, fusion and image score are used.
+        model: Its limits, normalisation, fusion and image score are used.
         cached: From a model with the same network and reverse steps.
-        folder: Where the maps are while they are judged.
+        folder: Temporary folder for the maps.
 
     Returns:
-        ``mean`` and ``categories``, with the keys of :data:`METRICS`; categories also count their
-        images.
+        ``mean`` and ``categories`` with the keys of :data:`METRICS`; for categories also `COUNTS`.
     """
     store = PredictionStore(folder / "predictions")
-    found = _found(model, cached, config.batch_size)
     about = {"preprocessing": model.preprocessing.facts(), "regions": model.config.get("regions")}
-    store.write(about, labelled_inside(cached.rows, images, model.regions), found)
-    judged = plain_metrics(store, images, config)
+    rows = labelled_inside(cached.rows, images, model.regions)
+    store.write(about, rows, _predictions(model, cached, config.batch_size))
+    evaluated = plain_metrics(store, images, config)
     return {
-        "mean": {name: judged["mean"][name] for name in METRICS},
+        "mean": {name: evaluated["mean"][name] for name in METRICS},
         "categories": {
             category: {name: metrics.get(name) for name in (*METRICS, *COUNTS)}
-            for category, metrics in judged["categories"].items()
+            for category, metrics in evaluated["categories"].items()
         },
     }
 
 
-def _found(
+def _predictions(
     model: DeCoDiffPipeline, cached: CachedDiscrepancies, batch_size: int
 ) -> Iterator[Found]:
     ids = model.unet.category_ids(list(cached.rows["category"]))

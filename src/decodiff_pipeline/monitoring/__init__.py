@@ -1,1 +1,1 @@
-"""Are recent images still like those that the model was made for?"""
+"""Drift monitoring: compares recent images with the model's reference images."""

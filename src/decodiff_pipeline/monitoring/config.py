@@ -1,4 +1,4 @@
-"""Parameters of the monitoring and of the reference it compares with."""
+"""Parameters of the drift monitoring and of its reference."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from decodiff_pipeline.text import Text
 
 
 class ReferenceConfig(BaseModel):
-    """What is kept of good images beside the model.
+    """The reference of the drift monitoring, made from good images.
 
     Attributes:
-        components: Principal axes of the latents that are compared one by one.
-        max_images: Most held-out images a category whose values are kept, and most training
-            images that the axes are fitted to.
-        batch_size: Images computed at once.
+        components: Number of principal components of the latents that are compared.
+        max_images: Largest number of held-out images per category in the reference, and of
+            training images per category for the principal components.
+        batch_size: Images per batch.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -25,25 +25,25 @@ class ReferenceConfig(BaseModel):
 
 
 class MonitoringConfig(BaseModel):
-    """Which images are compared with the reference, and when that is an alarm.
+    """The recent images, and the conditions of a drift alarm.
 
     Attributes:
-        source: Folder of images, table (CSV or parquet), or request log (JSON lines, or a folder
-            of them); the catalog reads it.
-        model: Folder with ``pipeline`` and ``monitoring_reference.json``; the catalog reads it.
+        source: Folder of images, table (CSV or parquet), or request log (JSON Lines file, or a
+            folder of them).
+        model: Folder with ``pipeline`` and ``monitoring_reference.json``.
         category: Category of all images; ``None`` for the table's column, or the first folder of
             a path.
         last_days: Days of a request log before its newest line; ``None`` for all.
-        false_alarm_rate: Chance that a run in which nothing changed ends in an alarm.
-        min_distance: Least Kolmogorov-Smirnov distance of an alarm, however certain it is. Mixing
-            a share of other images in moves the distance by no more than that share.
-        min_images: Fewer recent images of a category are too few to say anything.
-        min_reference: The same for the reference.
-        max_images: Most images a category that are looked at, drawn at random.
-        unusual_images: Most unusual images that the report shows.
-        batch_size: Images computed at once.
-        seed: Seed of the draw.
-        fail_on_drift: Whether an alarm ends the run with an exit code that is not 0.
+        false_alarm_rate: Probability of an alarm in a run without drift (family-wise error rate).
+        min_distance: Smallest Kolmogorov-Smirnov distance of an alarm. Replacing a share of the
+            images changes the distance by at most that share.
+        min_images: Smallest number of recent images of a category that is tested.
+        min_reference: Smallest number of reference images of a category that is tested.
+        max_images: Largest number of images per category, sampled at random.
+        unusual_images: Number of the most unusual images in the report.
+        batch_size: Images per batch.
+        seed: Seed of the sampling.
+        fail_on_drift: Whether an alarm ends the run with a non-zero exit code.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,4 +1,4 @@
-"""Do recent values come from where the reference came from? Two-sample tests, and how large."""
+"""Two-sample tests and effect sizes of drift."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ NORMAL_IQR = 1.349  # interquartile range of the standard normal distribution
 
 @dataclass(frozen=True)
 class Comparison:
-    """Recent values against reference values."""
+    """Comparison of recent values with reference values."""
 
-    # Kolmogorov-Smirnov's, within 0…1: the largest share of images by which the two distributions
-    # differ. Mixing a share s of other images into a sample moves it by at most s.
+    # Kolmogorov-Smirnov distance, within 0…1: the largest difference of the two distribution
+    # functions. Replacing a share s of a sample changes it by at most s.
     distance: float
-    p_value: float  # two-sided; how often samples of one distribution are that far apart
+    p_value: float  # of the two-sided Kolmogorov-Smirnov test
     psi: float  # population stability index over deciles of the reference
-    psi_expected: float  # what it is on average where nothing changed: (bins - 1)(1/n + 1/m)
-    # difference of the medians, in robust standard deviations of the reference; ``None`` where
-    # those are 0
+    psi_expected: float  # its mean without drift: (bins - 1)(1/n + 1/m)
+    # difference of the medians in robust standard deviations of the reference; ``None`` if the
+    # standard deviation is 0
     shift: float | None
     medians: tuple[float, float]  # of the reference and of the recent values
 
@@ -39,8 +39,8 @@ def compare(reference: np.ndarray, recent: np.ndarray) -> Comparison | None:
         recent: Float (m,), finite.
 
     Returns:
-        ``None`` where either is empty or all values of both are one number. That depends on the
-        two taken together alone, so that leaving such a test out keeps the level of the others.
+        ``None`` if a sample is empty or all values of both samples are equal. This depends only on
+        the pooled sample, so that skipping the test keeps the level of the other tests.
     """
     from scipy.stats import ks_2samp
 
@@ -65,21 +65,21 @@ def compare(reference: np.ndarray, recent: np.ndarray) -> Comparison | None:
 def population_stability(reference: np.ndarray, recent: np.ndarray) -> tuple[float, int]:
     """Population stability index: Σ (q - p) ln(q / p) over 10 bins of equal reference counts.
 
-    Half an image is added to each bin, so that an empty one does not make it infinite.
+    Each count is increased by 0.5, so that an empty bin does not make the index infinite.
 
     Args:
         reference: Float (n,).
         recent: Float (m,).
 
     Returns:
-        The index, and how many bins there were: equal quantiles of the reference fall together.
+        The index and the number of bins, which is smaller if quantiles of the reference are equal.
     """
     cuts = np.unique(np.quantile(reference, np.linspace(0, 1, BINS + 1)[1:-1]))
-    if len(cuts) == 1:  # (nearly) one number: below, at and above it
+    if len(cuts) == 1:  # (almost) constant: bins below, at and above the value
         cuts = np.array([cuts[0], np.nextafter(cuts[0], np.inf)])
     shares = []
     for values in (reference, recent):
-        # side "right": a value on a cut belongs above it, in both samples alike
+        # side "right": a value on an edge belongs to the upper bin, in both samples
         counts = np.bincount(np.searchsorted(cuts, values, side="right"), minlength=len(cuts) + 1)
         shares.append((counts + 0.5) / (len(values) + 0.5 * len(counts)))
     before, after = shares
@@ -89,8 +89,8 @@ def population_stability(reference: np.ndarray, recent: np.ndarray) -> tuple[flo
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """Adjusted p-values of Holm's step-down procedure, float (n,) within 0…1.
 
-    Rejecting those up to a level makes any false rejection at all no likelier than that level,
-    however the tests depend on each other.
+    Rejecting the hypotheses with values up to a level limits the family-wise error rate to that
+    level, for any dependence of the tests.
 
     Source: Holm, A simple sequentially rejective multiple test procedure, Scand. J. Stat. 6 (1979).
     """
@@ -103,7 +103,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def robust_spread(values: np.ndarray) -> float:
-    """Interquartile range as a standard deviation of the normal distribution; 0 for no values."""
+    """Standard deviation estimated from the interquartile range (normal); 0 without values."""
     if not len(values):
         return 0.0
     low, high = np.quantile(values, [0.25, 0.75])

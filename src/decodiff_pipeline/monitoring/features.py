@@ -1,4 +1,4 @@
-"""The numbers of an image that are compared: its score, its place in latent space, its quality."""
+"""The monitored features of an image: anomaly score, latent coordinates and image quality."""
 
 from __future__ import annotations
 
@@ -26,53 +26,53 @@ LABELS = {
     **QUALITY,
 }
 GRID = 4  # parts of an image along each side
-DIGITS = 6  # significant ones that are kept
+DIGITS = 6  # significant digits in the JSON file
 
 
 @dataclass(frozen=True)
 class LatentSpace:
-    """Principal axes of the descriptors of good training images, whitened."""
+    """Whitened principal axes of the descriptors of good training images."""
 
     mean: np.ndarray  # Float (D,)
     axes: np.ndarray  # Float (K, D), each divided by the standard deviation along it
-    rest: float  # root mean square of what the axes leave of a training image; above 0
+    rest: float  # root mean square of the training images' PCA residuals; above 0
 
     @classmethod
     def fit(cls, descriptors: np.ndarray, components: int) -> LatentSpace:
-        """Fit to descriptors (N, D) of at least two images."""
+        """Fit a PCA to descriptors, float (N, D) with N ≥ 2."""
         from sklearn.decomposition import PCA
 
         count = min(components, len(descriptors) - 1, descriptors.shape[1])
         pca = PCA(count, svd_solver="full").fit(descriptors)
         deviations = np.sqrt(np.maximum(pca.explained_variance_, np.finfo(np.float32).tiny))
         centred = descriptors - pca.mean_
-        left = centred - centred @ pca.components_.T @ pca.components_
-        rest = float(np.sqrt(np.mean(left**2)))
+        residuals = centred - centred @ pca.components_.T @ pca.components_
+        rest = float(np.sqrt(np.mean(residuals**2)))
         return cls(pca.mean_, pca.components_ / deviations[:, None], rest or 1.0)
 
     def place(self, descriptors: np.ndarray) -> dict[str, np.ndarray]:
-        """Coordinates and distances of images; a training image is about √K and 1 away.
+        """Project images onto the axes.
 
         Args:
             descriptors: Float (N, D).
 
         Returns:
-            ``latent_1`` … ``latent_K``, coordinates; ``latent_distance``, their norm;
-            ``latent_residual``, the root mean square of what the axes leave, in units of
-            `rest`. Float (N,) each.
+            Float (N,) each: ``latent_1`` … ``latent_K``, the whitened coordinates;
+            ``latent_distance``, their norm (about √K for training images); ``latent_residual``,
+            the root mean square of the PCA residual in units of `rest` (about 1).
         """
         centred = descriptors - self.mean
         coordinates = centred @ self.axes.T
-        # The axes are orthogonal, so dividing by the squared length undoes the whitening.
-        undone = self.axes / np.sum(self.axes**2, axis=1, keepdims=True)
-        left = centred - coordinates @ undone
+        # The axes are orthogonal, so dividing by the squared length inverts the whitening.
+        inverse = self.axes / np.sum(self.axes**2, axis=1, keepdims=True)
+        residuals = centred - coordinates @ inverse
         return {f"latent_{k + 1}": column for k, column in enumerate(coordinates.T)} | {
             "latent_distance": np.linalg.norm(coordinates, axis=1),
-            "latent_residual": np.sqrt(np.mean(left**2, axis=1)) / self.rest,
+            "latent_residual": np.sqrt(np.mean(residuals**2, axis=1)) / self.rest,
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Convert to JSON values."""
         return {
             "mean": rounded(self.mean),
             "axes": [rounded(axis) for axis in self.axes],
@@ -86,14 +86,14 @@ class LatentSpace:
 
 
 def rounded(values: Sequence[float] | np.ndarray) -> list[float]:
-    """Numbers as a JSON file need hold them."""
+    """Round to `DIGITS` significant digits."""
     return [float(f"{value:.{DIGITS}g}") for value in values]
 
 
 def stretched(image: Image.Image, side: int, region: Region | None = None) -> np.ndarray:
-    """The whole image stretched to a square, uint8 (side, side, 3): a crop's rest may drift too.
+    """The whole image as a square, uint8 (side, side, 3), because drift may occur outside a crop.
 
-    What lies outside of a region may not.
+    The area outside of a region is filled if the region is configured so.
     """
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.deco.preprocess import to_square
@@ -104,17 +104,17 @@ def stretched(image: Image.Image, side: int, region: Region | None = None) -> np
 
 
 def describe(model: Any, squares: Sequence[np.ndarray]) -> np.ndarray:
-    """Means and standard deviations of the latents' channels over 4 x 4 parts of the image.
+    """Means and standard deviations of the latent channels in a 4 x 4 grid.
 
     Args:
         model: A `decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`.
-        squares: As `stretched` returns them, of the model's input size.
+        squares: Images of the model's input size; see `stretched`.
 
     Returns:
         float64 (N, 2 C 16) for latents of C channels.
 
     Raises:
-        ModelError: A latent is no number.
+        ModelError: A latent is NaN or infinite.
     """
     from decodiff_pipeline.deco.autoencoder import encode
     from decodiff_pipeline.deco.preprocess import to_tensor
@@ -122,14 +122,14 @@ def describe(model: Any, squares: Sequence[np.ndarray]) -> np.ndarray:
     latents = encode(model.vae, to_tensor(squares))[0].cpu().numpy().astype(np.float64)
     if not np.isfinite(latents).all():
         raise ModelError(
-            "the autoencoder gives NaN or infinity for an image; its weights are damaged: train "
+            "the autoencoder returns NaN or infinity for an image; its weights are damaged: train "
             "again"
         )
     return pooled(latents)
 
 
 def pooled(latents: np.ndarray) -> np.ndarray:
-    """Descriptors (N, 2 C 16) of latents (N, C, h, w); sides below 4 have fewer parts."""
+    """Descriptors (N, 2 C 16) of latents (N, C, h, w); fewer parts if a side is below 4."""
     rows, columns = (min(GRID, side) for side in latents.shape[2:])
     parts = [
         part
@@ -143,20 +143,20 @@ def pooled(latents: np.ndarray) -> np.ndarray:
 
 
 def label(feature: str) -> str:
-    """What a person calls a feature."""
+    """The display name of a feature."""
     return LABELS.get(feature) or feature.replace("latent_", "latent axis ")
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """What is kept of an image once it is read."""
+    """The measurements of an image that remain in memory."""
 
-    quality: dict[str, float]  # as `image_quality` returns it
-    square: np.ndarray  # as `stretched` returns it
+    quality: dict[str, float]  # see `image_quality`
+    square: np.ndarray  # see `stretched`
 
     @classmethod
     def of(cls, image: Image.Image, side: int, region: Region | None = None) -> Photograph:
-        """Measure an image, or what of it counts, and stretch it to a square of some side."""
+        """Measure an image, or its region, and stretch it to a square."""
         return cls(image_quality(image, region), stretched(image, side, region))
 
 
@@ -166,16 +166,16 @@ def features(
     descriptors: np.ndarray,
     quality: Sequence[dict[str, float]],
 ) -> pd.DataFrame:
-    """The numbers of images of one category.
+    """The features of images of one category.
 
     Args:
-        space: The category's.
-        scores: Of the images; NaN where one is not to be had.
-        descriptors: As `describe` returns them.
-        quality: As `image_quality` returns it.
+        space: Latent space of the category.
+        scores: Anomaly scores; NaN if unknown.
+        descriptors: See `describe`.
+        quality: See `image_quality`.
 
     Returns:
-        A row for each image; columns ``score``, those of `LatentSpace.place` and of
+        A row for each image with the columns ``score`` and those of `LatentSpace.place` and
         `image_quality`.
     """
     table = pd.concat([pd.DataFrame(space.place(descriptors)), pd.DataFrame(quality)], axis=1)

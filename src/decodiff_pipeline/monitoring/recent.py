@@ -1,4 +1,4 @@
-"""Measuring recent images the way those of the reference were."""
+"""Measures the features of recent images."""
 
 from __future__ import annotations
 
@@ -35,49 +35,50 @@ def measure_recent(
     config: MonitoringConfig,
     max_pixels: int = MAX_PIXELS,
 ) -> pd.DataFrame:
-    """Measure recent images; one that cannot be read, or is of an unknown category, is a row too.
+    """Measure recent images.
 
     Args:
-        reference: As `make_reference` returned it.
-        config: Category, most images, batch size.
+        reference: See `make_reference`.
+        config: Category, number of images, batch size.
 
     Returns:
-        Columns ``category``, ``path``, ``error`` (empty where all is well), ``known`` (whether the
-        reference has the category) and the features, NaN where they are not to be had.
+        A row for each image, also for unreadable ones and unknown categories: ``category``,
+        ``path``, ``error`` (empty if readable), ``known`` (whether the reference has the category)
+        and the features, NaN if not measured.
 
     Raises:
-        DataError: There is no image, none of a known category, or the reference is another
-            model's.
+        DataError: There is no image, none of a known category, or the reference belongs to another
+            model.
     """
     require_same_model(reference, model)
     rows = source.rows(
         config.category, scores_of=reference_sha256(reference), last_days=config.last_days
     )
     known = _known(rows, reference, source)
-    drawn = [
+    samples = [
         group.sample(min(len(group), config.max_images), random_state=config.seed).sort_index()
         for _, group in rows[known].groupby("category", sort=True)
     ]
-    chosen = pd.concat(drawn).assign(known=True, error="")
-    # A row without a picture has its score from the table.
-    parts = [rows[~known].assign(known=False, error=""), chosen[chosen["path"] == ""]]
-    pictured = chosen[chosen["path"] != ""].drop(columns="score").reset_index(drop=True)
-    measured, errors = _measured(model, pictured, source, reference, config, max_pixels)
-    pictured.loc[list(errors), "error"] = list(errors.values())
-    for name, found in measured.items():
+    sampled = pd.concat(samples).assign(known=True, error="")
+    # A row without an image has only its score from the table.
+    parts = [rows[~known].assign(known=False, error=""), sampled[sampled["path"] == ""]]
+    images = sampled[sampled["path"] != ""].drop(columns="score").reset_index(drop=True)
+    measured, errors = _measure(model, images, source, reference, config, max_pixels)
+    images.loc[list(errors), "error"] = list(errors.values())
+    for name, group in measured.items():
         space = LatentSpace.from_dict(reference["categories"][name]["space"])
         table = features(
             space,
-            [one.score for one in found],
-            np.stack([one.descriptor for one in found]),
-            [one.quality for one in found],
+            [image.score for image in group],
+            np.stack([image.descriptor for image in group]),
+            [image.quality for image in group],
         )
-        parts.append(pictured.loc[[one.row for one in found]].reset_index(drop=True).join(table))
-    return pd.concat([*parts, pictured.loc[list(errors)]], ignore_index=True)
+        parts.append(images.loc[[image.row for image in group]].reset_index(drop=True).join(table))
+    return pd.concat([*parts, images.loc[list(errors)]], ignore_index=True)
 
 
 def _known(rows: pd.DataFrame, reference: Mapping[str, Any], source: RecentSource) -> pd.Series:
-    """Which rows are of a category of the reference; categories get the reference's spelling."""
+    """Whether the reference has a row's category; sets the reference's spelling of categories."""
     spelling = {nfc(name): name for name in reference["categories"]}
     rows["category"] = [spelling.get(nfc(name), name) for name in rows["category"]]
     known = rows["category"].isin(reference["categories"])
@@ -91,15 +92,15 @@ def _known(rows: pd.DataFrame, reference: Mapping[str, Any], source: RecentSourc
 
 
 class _Measured(NamedTuple):
-    """What was found in an image."""
+    """Measurements of an image."""
 
-    row: int
+    row: int  # index in the table of images
     score: float
     descriptor: np.ndarray
     quality: dict[str, float]
 
 
-def _measured(
+def _measure(
     model: Any,
     rows: pd.DataFrame,
     source: RecentSource,
@@ -107,29 +108,28 @@ def _measured(
     config: MonitoringConfig,
     max_pixels: int,
 ) -> tuple[dict[str, list[_Measured]], dict[int, str]]:
-    """What is found in the images of each category, and why others cannot be read, by row."""
+    """Measurements of the images by category, and the errors of unreadable images by row."""
     geometry, side, depths = model.preprocessing, model.image_size, model.bit_depths
     regions = model.regions
-    found: dict[str, list[_Measured]] = {}
+    measured: dict[str, list[_Measured]] = {}
     errors: dict[int, str] = {}
 
     def read(row: Any) -> ModelInput | ImageError:
         try:
             image = source.read(row.path, depths.get(row.category, FULL_DEPTH), max_pixels)
-            given = model_input(image, row.path, row.category, geometry)
+            squares = model_input(image, row.path, row.category, geometry)
         except ImageError as error:
             return error
-        return replace(
-            given, about=(row.Index, Photograph.of(image, side, regions.get(row.category)))
-        )
+        photograph = Photograph.of(image, side, regions.get(row.category))
+        return replace(squares, about=(row.Index, photograph))
 
     def readable(inputs: Iterable[ModelInput | ImageError]) -> Iterator[ModelInput]:
-        for number, one in enumerate(inputs):
-            if isinstance(one, ModelInput):
-                yield one
+        for number, result in enumerate(inputs):
+            if isinstance(result, ModelInput):
+                yield result
             else:
-                logger.warning("left out: %s", one)
-                errors[number] = str(one)
+                logger.warning("skipped: %s", result)
+                errors[number] = str(result)
                 bar.update()
 
     steps = reference["model"]["num_inference_steps"]
@@ -139,9 +139,12 @@ def _measured(
     ):
         batches = predict(model, readable(inputs), bar, batch_size=config.batch_size, steps=steps)
         for batch in batches:
-            abouts = [one.image.about for one in batch]
-            descriptors = describe(model, [photograph.square for _, photograph in abouts])
-            for one, (row, photograph), descriptor in zip(batch, abouts, descriptors, strict=True):
-                known = found.setdefault(one.image.category, [])
-                known.append(_Measured(row, float(one.score), descriptor, photograph.quality))
-    return found, errors
+            photographs = [prediction.image.about for prediction in batch]
+            descriptors = describe(model, [photograph.square for _, photograph in photographs])
+            for prediction, (row, photograph), descriptor in zip(
+                batch, photographs, descriptors, strict=True
+            ):
+                measured.setdefault(prediction.image.category, []).append(
+                    _Measured(row, float(prediction.score), descriptor, photograph.quality)
+                )
+    return measured, errors

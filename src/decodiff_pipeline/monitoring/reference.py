@@ -1,4 +1,4 @@
-"""What good images that training did not see are like, kept beside the model."""
+"""The reference of the drift monitoring: features of good held-out images."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from decodiff_pipeline.evaluation.predictions import PredictionStore
     from decodiff_pipeline.monitoring.config import ReferenceConfig
 
-MIN_IMAGES = 2  # that axes can be fitted to
-# What makes scores of one model those of another, in `scoring.describe`.
+MIN_IMAGES = 2  # of a PCA
+# Entries of `scoring.describe` that determine the scores of a model.
 IDENTITY = ("network_sha256", "discrepancy", "num_inference_steps")
-REGIONS = "regions"  # the same, of a model that has any
+REGIONS = "regions"  # a further entry, of a model with regions
 
 Result = TypeVar("Result")
 
@@ -51,10 +51,10 @@ class ReferenceFile:
         self.path = path
 
     def load(self) -> dict[str, Any]:
-        """The reference as `make_reference` returned it.
+        """Read the reference; see `make_reference`.
 
         Raises:
-            DataError: There is none, or it is damaged.
+            DataError: The file is missing or damaged.
         """
         cure = f"`{kedro_run('evaluation')}` writes it, beside the model"
         if not self.path.is_file():
@@ -76,64 +76,62 @@ def make_reference(
     predictions: PredictionStore,
     config: ReferenceConfig,
 ) -> dict[str, Any]:
-    """Measure good val and calibration images, each category in the latent space of its own.
+    """Measure the features of good val and calibration images of each category.
 
-    The latent space is fitted to training images, so that the images measured in it are as new to
-    it as recent ones will be. Scores are the calibration images' alone, since the model's own
-    units are fitted to the val images.
+    The latent space of a category is fitted to its training images, so that the reference images
+    are unseen data, as recent images are. Only calibration images have scores, because the scoring
+    is fitted to the val images.
 
     Args:
-        predictions: The calibration images' scores.
-        config: How much is kept.
+        predictions: Has the scores of the calibration images.
+        config: Sizes of the reference.
 
     Returns:
-        JSON-ready: ``model``, what tells it from others; ``categories``, each with ``space`` and
-        ``values``, a list of numbers for each feature.
+        JSON values: ``model`` (see `IDENTITY`) and ``categories``, each with ``space`` and
+        ``values`` (feature → list of numbers).
 
     Raises:
         ImageError: An image cannot be read.
-        ModelError: The model gives no number for an image.
+        ModelError: A latent is NaN or infinite.
     """
-    about = predictions.about()
     index = predictions.index()
-    known = index[index["split"] == CALIBRATION].set_index("path")[SCORE]
+    calibration_scores = index[index["split"] == CALIBRATION].set_index("path")[SCORE]
     good = manifest[manifest["label"] == "good"]
     categories = {}
     for name, rows in good.groupby("category", sort=True):
-        training = _some(rows[rows["split"] == TRAIN], config.max_images)
-        held_out = _some(rows[rows["split"].isin([VAL, CALIBRATION])], config.max_images)
+        training = _sample(rows[rows["split"] == TRAIN], config.max_images)
+        held_out = _sample(rows[rows["split"].isin([VAL, CALIBRATION])], config.max_images)
         if len(training) < MIN_IMAGES or held_out.empty:
             continue
         size, region = config.batch_size, model.regions.get(str(name))
-        seen = _batches(
-            partial(stretched, region=region), training, images, model, size, f"latents of {name}"
-        )
+        read = partial(stretched, region=region)
+        squares = _batches(read, training, images, model, size, f"latents of {name}")
         space = LatentSpace.fit(
-            np.concatenate([describe(model, batch) for batch in seen]), config.components
+            np.concatenate([describe(model, batch) for batch in squares]), config.components
         )
         descriptors, quality = [], []
-        read = partial(Photograph.of, region=region)
-        for batch in _batches(read, held_out, images, model, size, f"reference of {name}"):
-            descriptors.append(describe(model, [one.square for one in batch]))
-            quality += [one.quality for one in batch]
-        scores = held_out["path"].map(known).tolist()
+        measure = partial(Photograph.of, region=region)
+        for batch in _batches(measure, held_out, images, model, size, f"reference of {name}"):
+            descriptors.append(describe(model, [photograph.square for photograph in batch]))
+            quality += [photograph.quality for photograph in batch]
+        scores = held_out["path"].map(calibration_scores).tolist()
         values = features(space, scores, np.concatenate(descriptors), quality)
         categories[str(name)] = {
             "space": space.to_dict(),
             "values": {column: rounded(values[column].dropna().to_numpy()) for column in values},
         }
-    return {"model": _of_model(about), "categories": categories}
+    return {"model": _select_identity(predictions.about()), "categories": categories}
 
 
 def require_same_model(reference: Mapping[str, Any], model: Any) -> None:
-    """Refuse to compare scores of one model with those of another.
+    """Check that a reference belongs to a model, because scores of two models are not comparable.
 
     Raises:
-        DataError: The reference is another model's.
+        DataError: The reference belongs to another model.
     """
-    found = _identity(model, reference["model"]["num_inference_steps"])
-    known = reference["model"]
-    different = [key for key in (*IDENTITY, REGIONS) if found.get(key) != known.get(key)]
+    expected = reference["model"]
+    actual = _identity(model, expected["num_inference_steps"])
+    different = [key for key in (*IDENTITY, REGIONS) if actual.get(key) != expected.get(key)]
     if different:
         raise DataError(
             f"the monitoring reference belongs to another model (its {different[0]} differs); "
@@ -142,34 +140,33 @@ def require_same_model(reference: Mapping[str, Any], model: Any) -> None:
 
 
 def scores_sha256(model: Any) -> str:
-    """What a request log keeps of a served model, to tell its scores from another model's."""
+    """SHA-256 of everything that determines a model's scores, for the request log."""
     return sha256_of(_identity(model, None))
 
 
 def reference_sha256(reference: Mapping[str, Any]) -> str:
-    """The same, of the model that a reference belongs to."""
-    return sha256_of(_of_model(reference["model"]))
+    """`scores_sha256` of the model that a reference belongs to."""
+    return sha256_of(_select_identity(reference["model"]))
 
 
 def _identity(model: Any, steps: int | None) -> dict[str, Any]:
     from decodiff_pipeline.evaluation.config import EvaluationConfig
     from decodiff_pipeline.evaluation.scoring import describe as describe_model
 
-    nothing = pd.DataFrame({"path": [], "sha256": []})
-    about = describe_model(model, nothing, EvaluationConfig(num_inference_steps=steps))
-    found: dict[str, Any] = json.loads(json.dumps(_of_model(about)))
-    return found
+    no_images = pd.DataFrame({"path": [], "sha256": []})
+    about = describe_model(model, no_images, EvaluationConfig(num_inference_steps=steps))
+    identity: dict[str, Any] = json.loads(json.dumps(_select_identity(about)))
+    return identity
 
 
-def _of_model(about: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes scores of one model those of another; regions where it has any."""
+def _select_identity(about: Mapping[str, Any]) -> dict[str, Any]:
     keys = [*IDENTITY, REGIONS] if REGIONS in about else IDENTITY
     return {key: about.get(key) for key in keys}
 
 
-def _some(rows: pd.DataFrame, most: int) -> pd.DataFrame:
-    """The rows whose content sorts first: as good as drawn at random, and always the same."""
-    return rows.sort_values(["sha256", "path"]).iloc[:most]
+def _sample(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The first rows by SHA-256: a reproducible pseudo-random sample."""
+    return rows.sort_values(["sha256", "path"]).iloc[:count]
 
 
 def _batches(
@@ -180,7 +177,7 @@ def _batches(
     size: int,
     name: str,
 ) -> Iterator[list[Result]]:
-    """What is made of images and the model's input size, read ahead while the caller computes."""
+    """Batches of ``read(image, model.image_size)``, read ahead in threads."""
 
     def read_one(path: str) -> Result:
         return read(images.read(path), model.image_size)

@@ -1,4 +1,4 @@
-"""Recent images: a folder of them, a table of paths or of scores alone, or a request log."""
+"""Sources of recent images: a folder, a table of paths or scores, or a request log."""
 
 from __future__ import annotations
 
@@ -25,49 +25,49 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".jsonl"
-ALL = "all"  # of `images_kept`: no image was left out for what the model said of it
+ALL = "all"  # value of `images_kept`: images were stored whatever the decision
 COLUMNS = "category, and path or score"
 LOG_COLUMNS = ("category", "decision", "path", "score", "time", "scores_sha256", "images_kept")
 
 
 def log_files(path: Path) -> list[Path]:
-    """The log's files, oldest first: the file itself, or those in a folder; none for no log."""
+    """The files of a request log, the oldest first; empty if the path is not a request log."""
     if path.is_dir():
         return sorted(file for file in path.glob(f"*{SUFFIX}") if not is_left_out(file.name))
     return [path] if path.suffix.lower() == SUFFIX else []
 
 
 def read_log(path: Path, scores_of: str | None, last_days: float | None) -> pd.DataFrame:
-    """Read a request log, without what would mislead.
+    """Read the usable lines of a request log.
 
-    Left out: images of no category; and, with a warning that counts them, lines that are no JSON
-    and scores that another model gave. A line keeps its image where one is there and all images
-    were to be kept: of the defective ones alone, everything would differ from the reference.
+    Skipped are images without a category and, with a warning, lines that are not JSON and scores
+    of other models. A line has a path only if the log stored all images: images that were stored
+    because they are defective differ from the reference in any case.
 
     Args:
         path: The file or folder.
-        scores_of: The model whose scores count, as `reference.reference_sha256` tells it; ``None``
-            for whatever is there. Lines that say nothing of it count in a file where none does.
+        scores_of: `reference.reference_sha256` of the model whose scores are used; ``None`` for
+            all. In a log without this field, all lines are used.
         last_days: See `MonitoringConfig`.
 
     Returns:
-        Columns ``category``, ``path`` and ``score`` (missing where there is none); the index is
-        the number of the line in its file, from 0.
+        Columns ``category``, ``path`` and ``score`` (either may be missing); the index is the line
+        number in its file, from 0.
 
     Raises:
-        DataError: Nothing is left.
+        DataError: No line is usable.
     """
     rows = _recent(_lines(path), path, last_days)
     rows = rows[rows["decision"] != UNKNOWN].copy()
     if rows.empty:
         raise DataError(
-            f"monitoring.source {path} holds no image of a category that the model knows; name "
-            "another log, or set monitoring.last_days higher"
+            f"monitoring.source {path} contains no image of a category of the model; use another "
+            "log, or increase monitoring.last_days"
         )
-    where = path if path.is_dir() else path.parent
-    kept = rows["images_kept"].isna() | (rows["images_kept"] == ALL)
-    there = rows["path"].map(lambda name: isinstance(name, str) and (where / name).is_file())
-    rows["path"] = rows["path"].where(kept & there)
+    folder = path if path.is_dir() else path.parent
+    stored = rows["images_kept"].isna() | (rows["images_kept"] == ALL)
+    exists = rows["path"].map(lambda name: isinstance(name, str) and (folder / name).is_file())
+    rows["path"] = rows["path"].where(stored & exists)
     others = pd.Series(False, index=rows.index)
     if scores_of is not None and rows["scores_sha256"].notna().any():
         others = (rows["scores_sha256"] != scores_of) & rows["path"].isna()
@@ -79,7 +79,8 @@ def read_log(path: Path, scores_of: str | None, last_days: float | None) -> pd.D
         )
     if others.any():
         logger.warning(
-            "%s: %d of %d lines are left out, which another model than the reference's scored",
+            "%s: %d of %d lines are skipped, because another model than the reference's scored "
+            "them",
             path,
             others.sum(),
             len(rows),
@@ -93,9 +94,9 @@ def _lines(path: Path) -> pd.DataFrame:
     damaged = 0
     for file in log_files(path):
         try:
-            with file.open(encoding="utf-8", errors="replace") as opened:
-                for number, text in enumerate(opened):
-                    line = _parsed(text)
+            with file.open(encoding="utf-8", errors="replace") as stream:
+                for number, text in enumerate(stream):
+                    line = _parse_line(text)
                     damaged += line is None
                     if line:
                         lines.append({name: line.get(name) for name in LOG_COLUMNS})
@@ -110,12 +111,12 @@ def _lines(path: Path) -> pd.DataFrame:
             "DECODIFF_REQUEST_LOG names, or lines with category, and path or score"
         )
     if damaged:
-        logger.warning("%s: %d lines are not JSON and are left out", path, damaged)
+        logger.warning("%s: %d lines are not JSON and are skipped", path, damaged)
     return pd.DataFrame(lines, index=numbers, columns=list(LOG_COLUMNS), dtype=object)
 
 
-def _parsed(text: str) -> dict[str, Any] | None:
-    """The line; empty for an empty one, ``None`` for one that is no JSON object."""
+def _parse_line(text: str) -> dict[str, Any] | None:
+    """The JSON object of a line; {} for a blank line, ``None`` for anything else."""
     if not text.strip():
         return {}
     try:
@@ -132,21 +133,21 @@ def _recent(rows: pd.DataFrame, path: Path, last_days: float | None) -> pd.DataF
     if times.isna().any():
         raise DataError(
             f"monitoring.source {path}: {times.isna().sum()} lines have no time, which "
-            "monitoring.last_days needs; leave it out, or remove those lines"
+            "monitoring.last_days needs; unset it, or remove those lines"
         )
     return rows[times >= times.max() - pd.Timedelta(days=last_days)].copy()
 
 
 class RecentSource:
-    """A handle on a folder, a table or a log: cheap to make, reads one image at a time.
+    """A handle on a folder, a table or a request log; images are read on demand.
 
-    In a folder, the first folder of an image's path is its category. A table (CSV or parquet) has
-    ``category`` and ``path`` (relative to the table's folder), ``score``, or both. A row without a
-    path is known by its score alone. A file ``*.jsonl``, or a folder with such files directly in
-    it, is the log of a served model.
+    In a folder, the first part of an image's relative path is its category. A table (CSV or
+    parquet) has the columns ``category`` and ``path`` (relative to the table's folder), ``score``,
+    or both. Of a row without a path only the score is used. A file ``*.jsonl``, or a folder that
+    directly contains such files, is the request log of a served model.
 
     Args:
-        path: The folder, table or log. It may itself be a link; nothing below it may.
+        path: The folder, table or log. It may be a symbolic link; paths inside it may not.
     """
 
     def __init__(self, path: Path) -> None:
@@ -159,31 +160,32 @@ class RecentSource:
         scores_of: str | None = None,
         last_days: float | None = None,
     ) -> pd.DataFrame:
-        """List what there is; no image is opened.
+        """List the images without opening them.
 
         Args:
-            category: Of all of it; ``None`` for what the table or the folders say.
-            scores_of: Of a request log: see `read_log`.
+            category: Category of all images; ``None`` for that of the table or folder.
+            scores_of: See `read_log`; for request logs only.
+            last_days: See `MonitoringConfig`; for request logs only.
 
         Returns:
-            Columns ``category``, ``path`` (empty where there is none) and ``score`` (NaN where
-            there is none).
+            Columns ``category``, ``path`` (empty if there is none) and ``score`` (NaN if there is
+            none).
 
         Raises:
-            DataError: There is nothing, or something has no category.
+            DataError: The source is missing or empty, or an image has no category.
         """
         if not self.path.exists():
             raise DataError(
-                f"monitoring.source {self.path} does not exist; name a folder of images with one "
-                f"folder a category, a CSV or parquet file with the columns {COLUMNS}, or a "
+                f"monitoring.source {self.path} does not exist; give a folder of images with one "
+                f"folder per category, a CSV or parquet file with the columns {COLUMNS}, or a "
                 "request log"
             )
         if log_files(self.path):
             rows = self._checked(read_log(self.path, scores_of, last_days), category)
         elif last_days is not None:
             raise DataError(
-                f"monitoring.last_days is set, but monitoring.source {self.path} is no request "
-                "log, so nothing says how old an image is; set it to null"
+                f"monitoring.last_days is set, but monitoring.source {self.path} is not a request "
+                "log, and only a request log has times; set it to null"
             )
         elif self.path.is_dir():
             rows = self._folder(category)
@@ -192,7 +194,7 @@ class RecentSource:
         if rows.empty:
             raise DataError(
                 f"monitoring.source {self.path} is empty; put recent images "
-                f"({', '.join(sorted(SUFFIXES))}) there, or name another source"
+                f"({', '.join(sorted(SUFFIXES))}) there, or use another source"
             )
         return rows
 
@@ -206,8 +208,8 @@ class RecentSource:
         loose = [path for path in paths if "/" not in path]
         if category is None and loose:
             raise DataError(
-                f"{self.path / loose[0]} lies in no folder that would name its category; put it "
-                "into one, or set monitoring.category"
+                f"{self.path / loose[0]} is not in a category folder; move it into one, or set "
+                "monitoring.category"
             )
         names = [category if category is not None else path.split("/")[0] for path in paths]
         return pd.DataFrame({"category": names, "path": paths, "score": np.nan})
@@ -236,7 +238,7 @@ class RecentSource:
         return rows.assign(category=rows["category"].astype(str)).reset_index(drop=True)
 
     def _read_table(self) -> pd.DataFrame:
-        """The table as text, but for the scores; the index is the number of the line less one."""
+        """The table, as text except for the scores; the index is the line number minus one."""
         table = without_system(read_table(self.path, ("category", "path", "score")))
         rows = pd.DataFrame([row for _, row in table.rows], columns=list(table.columns))
         rows.index = pd.Index([line - 1 for line, _ in table.rows])

@@ -1,1 +1,1 @@
-"""An environment for a folder of images: parameters, each with the reason for its value."""
+"""Writes a Kedro environment for a folder of images, with a reason for every parameter."""

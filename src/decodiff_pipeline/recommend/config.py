@@ -1,4 +1,4 @@
-"""Parameters of the recommendation, and what they mean on the disk."""
+"""Parameters of the recommendation, and the folders that they select."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ KEPT = frozenset({"base", "local"})  # Kedro's own environments
 
 
 class RecommendConfig(BaseModel):
-    """Which images an environment is written for (`conf/base/parameters_recommend.yml`).
+    """The images for which an environment is written (`conf/base/parameters_recommend.yml`).
 
     Attributes:
-        source: Folder of the images, anywhere.
-        dataset: Folder in ``data/01_raw``, in place of ``source``.
+        source: Any folder of images.
+        dataset: Folder in ``data/01_raw``, instead of ``source``.
         name: Name of the environment, ``conf/<name>``; ``None`` for the folder's name.
-        overwrite: Whether files of an environment that is there are replaced.
-        minutes: Minutes that training should take on this machine.
+        overwrite: Whether to replace the files of an existing environment.
+        minutes: Intended training time on this machine in minutes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,13 +47,13 @@ class RecommendConfig(BaseModel):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if self.source is not None and self.dataset is not None:
-            raise ValueError("give one of recommend.source and recommend.dataset, not both")
+            raise ValueError("give either recommend.source or recommend.dataset, not both")
         return self
 
 
 @dataclass(frozen=True)
 class BaseParameters:
-    """The parameters as they are; ``least`` is the good train images that a category needs."""
+    """The current parameters; ``least`` is the smallest number of good train images a category."""
 
     data: DataConfig
     geometry: PreprocessConfig
@@ -68,32 +68,36 @@ class BaseParameters:
 
 @dataclass(frozen=True)
 class Target:
-    """Where images are read and an environment is written."""
+    """The folder of the images and the environment to write."""
 
     root: Path  # folder of the images
-    dataset: str  # what the data set is called: its folder in ``data/01_raw``
+    dataset: str  # name of the data set: its folder in ``data/01_raw``
     name: str  # of the environment
     folder: Path  # ``conf/<name>``
-    acquired: bool  # whether the images lie in ``data/01_raw`` already
+    acquired: bool  # whether the images are already in ``data/01_raw``
 
 
 def target(config: RecommendConfig, raw: Path, conf: Path) -> Target:
-    """Checks where the images are and whether the environment may be written.
+    """Check the folder of the images and whether the environment may be written.
+
+    Args:
+        raw: ``data/01_raw``.
+        conf: Folder of the environments.
 
     Raises:
-        ConfigurationError: No folder is named, the name will not do, or the environment exists.
+        ConfigurationError: No folder is given, the name is invalid, or the environment exists.
         DataError: The folder does not exist.
     """
     if config.source is None and config.dataset is None:
         raise ConfigurationError(
-            "recommend names no images: give --params recommend.source=path/to/folder, or "
+            "recommend has no images: give --params recommend.source=path/to/folder, or "
             "recommend.dataset=name for data/01_raw/name"
         )
     root = raw / config.dataset if config.dataset is not None else Path(str(config.source))
     key = "recommend.source" if config.dataset is None else "recommend.dataset"
     if not root.is_dir():
-        kind = "is no folder" if root.exists() else "does not exist"
-        raise DataError(f"{key} {root} {kind}: name the folder that the images are in")
+        problem = "is not a folder" if root.exists() else "does not exist"
+        raise DataError(f"{key} {root} {problem}: give the folder of the images")
     root = root.resolve()
     acquired = root.parent == raw.resolve()
     name = config.name if config.name is not None else root.name
@@ -105,7 +109,7 @@ def target(config: RecommendConfig, raw: Path, conf: Path) -> Target:
     folder = conf / name
     if folder.exists() and not config.overwrite:
         raise ConfigurationError(
-            f"conf/{name} is there already: give recommend.overwrite=true to replace its "
+            f"conf/{name} exists already: give recommend.overwrite=true to replace its "
             "parameters, or another recommend.name"
         )
     return Target(root, root.name if acquired else name, name, folder, acquired)

@@ -1,4 +1,4 @@
-"""The files of a recommended environment, with a reason behind every value that was chosen."""
+"""Renders the YAML files of a recommended environment, with reasons as comments."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ HEADER = """\
 
 
 def write_files(folder: Path, files: Mapping[str, str]) -> None:
-    """Writes files into ``conf/<name>``.
+    """Write files into ``conf/<name>``.
 
     Raises:
-        ConfigurationError: The file system refuses.
+        ConfigurationError: A file cannot be written.
     """
     try:
         for name, content in files.items():
@@ -53,7 +53,7 @@ def dataset_file(dataset: str) -> str:
 def data_file(data: DataConfig, why: str) -> str:
     """``parameters_data.yml``, with the reason for the layout."""
     values = data.model_dump(mode="json", exclude_unset=True)
-    counts = "val and calibration of few images are counted, not left to chance"
+    counts = "exact numbers of val and calibration images, also for small data sets"
     return _render({"data": values}, {"data.layout": why, "data.split_version": counts})
 
 
@@ -95,12 +95,12 @@ def training_file(
         scoring = base.scoring.model_dump(mode="json", exclude_unset=True)
         discrepancy = dict(scoring.get("discrepancy") or {}) | {"normalisation": "none"}
         groups["scoring"] = scoring | {"discrepancy": discrepancy}
-        why["scoring.discrepancy.normalisation"] = "places mean nothing among tiles"
+        why["scoring.discrepancy.normalisation"] = "not possible by position with tiles"
     return _render(groups, why)
 
 
 def _render(groups: Mapping[str, Any], reasons: Mapping[str, str]) -> str:
-    """YAML of top-level keys; ``reasons`` are comments by dotted name."""
+    """YAML with ``reasons`` (dotted name → text) as comments."""
     return HEADER + "".join(f"{line}\n" for line in _lines(groups, reasons, "", ""))
 
 

@@ -1,4 +1,4 @@
-"""Which layout a folder of images has, and what it lacks."""
+"""Detects the layout of a folder of images, and what the data set lacks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PARTS = frozenset({"train", "test", "validation", "ground_truth"})
-PREFERRED = "mvtec"  # where several know the same files
-PLAIN = "folder"  # the one that people's own folders are nearest to
+PREFERRED = "mvtec"  # if several layouts match the same files
+PLAIN = "folder"  # the layout whose error is shown if none matches
 
 
 @dataclass(frozen=True)
@@ -26,26 +26,26 @@ class Fit:
     """How well a layout fits a folder."""
 
     layout: str
-    known: int  # image files that it knows, as an image or as a mask
-    good: int  # good ones among them
-    why: str  # what speaks for or against it
+    known: int  # image files that are an image or a mask in this layout
+    good: int  # good images among them
+    why: str  # explanation
 
 
 def find_layout(root: Path) -> tuple[Fit, list[Fit]]:
-    """Tries every layout; returns the one that knows most of the image files, and all in order.
+    """Try every layout; returns the one that matches most image files, and all in that order.
 
     Raises:
-        DataError: There is no image or one alone, or no layout knows a good one.
+        DataError: There are fewer than two images, or no layout finds a good one.
     """
     files = [path.relative_to(root).as_posix() for path in find_files(root).images]
     if not files:
         raise DataError(
-            f"{root} holds no image (.png, .jpg, .bmp, .tif or .webp): put good images into "
+            f"{root} contains no image (.png, .jpg, .bmp, .tif or .webp): put good images into "
             f"{root}/good"
         )
     if len(files) == 1:
         raise DataError(
-            f"{root} holds one image, {files[0]}: put at least 20 good ones of each category there"
+            f"{root} contains one image, {files[0]}: add at least 20 good ones of each category"
         )
     parts = sorted(PARTS & {same_name(name) for name in subfolders(root)})
     if {"train", "test"} & {*parts}:
@@ -55,10 +55,10 @@ def find_layout(root: Path) -> tuple[Fit, list[Fit]]:
         )
     fits = sorted((_fit(name, root, files) for name in layout_names()), key=_order)
     if not fits[0].good:
-        refused = (one.why for one in fits if one.layout == PLAIN and "rename" in one.why)
-        hint = next((f"; {why}" for why in refused), "")
+        errors = (fit.why for fit in fits if fit.layout == PLAIN and "rename" in fit.why)
+        hint = next((f"; {why}" for why in errors), "")
         raise DataError(
-            f"{root} holds {len(files)} images, but in no layout that is known "
+            f"{root} contains {len(files)} images, but in no known layout "
             f"({', '.join(layout_names())}): put the good ones into {root}/good and each kind of "
             f"defect into a folder beside it{hint}"
         )
@@ -73,35 +73,35 @@ def _fit(name: str, root: Path, files: list[str]) -> Fit:
     layout = get_layout(name)
     try:
         categories = layout.categories(root)
-        records = [one for category in categories for one in layout.records(root, category)]
+        records = [row for category in categories for row in layout.records(root, category)]
     except (DataError, ImageError) as error:
         return Fit(name, 0, 0, str(error))
     present = set(files)
-    known = {one.path for one in records} | {one.mask_path for one in records if one.mask_path}
-    good = sum(one.label == GOOD and one.path in present for one in records)
+    known = {row.path for row in records} | {row.mask_path for row in records if row.mask_path}
+    good = sum(row.label == GOOD and row.path in present for row in records)
     if not records:
         return Fit(name, 0, 0, "finds no category")
     count = len(known & present)
-    shown = ", ".join(categories[:3]) + (", …" if len(categories) > 3 else "")  # noqa: PLR2004
-    return Fit(name, count, good, f"knows {count} of {len(files)} image files, category {shown}")
+    names = ", ".join(categories[:3]) + (", …" if len(categories) > 3 else "")  # noqa: PLR2004
+    return Fit(name, count, good, f"matches {count} of {len(files)} image files, category {names}")
 
 
 def missing(manifest: pd.DataFrame, least: int) -> list[str]:
-    """What a data set lacks, a sentence each."""
-    lacks = []
-    broken = int((manifest["error"] != "").sum())
-    if broken:
-        lacks.append(f"{broken} images cannot be read; the data validation names them")
+    """What a data set lacks, as sentences; ``least`` good train images are needed a category."""
+    sentences = []
+    unreadable = int((manifest["error"] != "").sum())
+    if unreadable:
+        sentences.append(f"{unreadable} images cannot be read; the data validation lists them")
     for category, rows in manifest.groupby("category", sort=True):
         train = int(((rows["split"] == "train") & (rows["label"] == GOOD)).sum())
         defects = rows[rows["label"] == DEFECTIVE]
         if train < least:
-            lacks.append(
+            sentences.append(
                 f"{category} has {train} good images to train on and needs {least}: add some, or "
                 "lower validation.min_train_images"
             )
         if defects.empty:
-            lacks.append(f"{category} has no defective images: how well it does is not measured")
+            sentences.append(f"{category} has no defective images: detection is not measured")
         elif defects["mask_path"].isna().all():
-            lacks.append(f"{category} has no masks: how well defects are located is not measured")
-    return lacks
+            sentences.append(f"{category} has no masks: localisation is not measured")
+    return sentences

@@ -1,4 +1,4 @@
-"""Examines a folder of images and writes an environment for it."""
+"""Analyses a folder of images and writes an environment for it."""
 
 from __future__ import annotations
 
@@ -55,26 +55,29 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOOKED_AT = 64  # good images of each category whose orientation and detail are estimated
-CATEGORIES = 8  # whose visibility is measured
+SAMPLED = 64  # good images per category for orientation and detail
+CATEGORIES = 8  # largest number of categories whose visibility is measured
 CHECKED = {"images": 4, "sizes": (0.25, 0.5, 1.0, 2.0), "pictures": 0}
-STEPS = 4  # timed; the first is not counted
-CELL = 8  # pixels of the model's input; the masks' sizes in the image do not depend on it
+STEPS = 4  # timed steps; the first is a warm-up
+CELL = 8  # pixels of the model's input; does not affect the masks' sizes in image pixels
 
 
 def recommend(target: Target, base: BaseParameters, minutes: float) -> list[str]:
-    """Writes an environment for a folder of images, and returns the commands to give next.
+    """Write an environment for a folder of images; returns the commands to run next.
+
+    Args:
+        minutes: Intended training time on this machine.
 
     Raises:
         ConfigurationError: The environment cannot be written, or the autoencoder is missing.
-        DataError: The images lie in no layout that is known, or there is no good one.
+        DataError: The images have no known layout, or there is no good one.
     """
     layout, fits = find_layout(target.root)
     logger.info("layout %s: %s", layout.layout, layout.why)
-    others = [f"{one.layout} knows {one.known}" for one in fits if one is not layout]
+    others = [f"{fit.layout} matches {fit.known}" for fit in fits if fit is not layout]
     logger.info("the other layouts: %s", ", ".join(others))
-    chosen = {"layout": layout.layout, "categories": None, "exclude": (), "split_version": 2}
-    data = base.data.model_copy(update=chosen)
+    values = {"layout": layout.layout, "categories": None, "exclude": (), "split_version": 2}
+    data = base.data.model_copy(update=values)
     images = ImageFolder(target.root)
     manifest = build_manifest(images, data)
     images = images.of(manifest)
@@ -96,11 +99,11 @@ def recommend(target: Target, base: BaseParameters, minutes: float) -> list[str]
     write_files(target.folder, files)
     for name in files:
         logger.info("written: conf/%s/%s", target.name, name)
-    return _next(target)
+    return _next_commands(target)
 
 
 def measure_images(manifest: pd.DataFrame, images: ImageFolder, base: BaseParameters) -> Facts:
-    """What is known of the good images, and of the sizes of the masks.
+    """Measure sizes, detail and orientation of the good images, and sizes of the masks.
 
     Raises:
         DataError: There is no good image that can be read.
@@ -108,13 +111,13 @@ def measure_images(manifest: pd.DataFrame, images: ImageFolder, base: BaseParame
     readable = manifest[manifest["error"] == ""]
     good = readable[readable["label"] == GOOD]
     if good.empty:
-        raise DataError(f"{images.path} has no good image that can be read: put some there")
+        raise DataError(f"{images.path} has no readable good image: add some")
     flips, detail, sides = [], [], []
     for _, rows in readable.groupby("category", sort=True):
-        known = rows[rows["label"] == GOOD].sort_values("sha256").drop_duplicates("sha256")
-        looked_at = [images.read(path) for path in known["path"].head(LOOKED_AT)]
-        flips.append(flip_ratios(looked_at))
-        detail += [detail_kept(image) for image in looked_at]
+        unique = rows[rows["label"] == GOOD].sort_values("sha256").drop_duplicates("sha256")
+        sample = [images.read(path) for path in unique["path"].head(SAMPLED)]
+        flips.append(flip_ratios(sample))
+        detail += [detail_kept(image) for image in sample]
         masked = rows[rows["mask_error"] == ""]
         sizes = mask_sizes(masked, images, base.geometry, CELL, base.visibility.masks)
         sides += [sizes["side"]["q10"]] if sizes else []
@@ -134,13 +137,13 @@ def _autoencoder(
     base: BaseParameters,
     preset: str,
 ) -> Choice:
-    """The configured autoencoder, with what it keeps of the images."""
+    """The configured autoencoder, with its measured quality as the reason."""
     names = sorted(manifest["category"].unique())[:CATEGORIES]
     rows = manifest[manifest["category"].isin(names) & (manifest["error"] == "")]
-    # A mask that cannot be read is for the data validation to report.
+    # The data validation reports unreadable masks.
     rows = rows.assign(mask_path=rows["mask_path"].where(rows["mask_error"] == "", None))
     config = base.visibility.model_copy(update=CHECKED)
-    report, found = check_visibility(
+    report, measured = check_visibility(
         rows, images, geometry=geometry, autoencoder=load_autoencoder(base.autoencoder),
         name=base.autoencoder.source, config=config,
         preset=preset, reverse_steps=base.scoring.num_inference_steps,
@@ -149,19 +152,20 @@ def _autoencoder(
         logger.info("%s", sentence)
     for sentence in report["warnings"]:
         logger.warning("%s", sentence)
-    figures = [one.figures for one in found.values() if one.figures.get("psnr") is not None]
-    if not figures:
-        return Choice(base.autoencoder, "not measured, for want of good val images")
-    kept = [one["saturation_kept"] for one in figures if one["saturation_kept"] is not None]
+    figures = [values.figures for values in measured.values()]
+    psnr = [values["psnr"] for values in figures if values.get("psnr") is not None]
+    if not psnr:
+        return Choice(base.autoencoder, "not measured, because there are no good val images")
+    kept = [v["saturation_kept"] for v in figures if v.get("saturation_kept") is not None]
     colour = f"keeps {100 * min(kept):.0f} % of the saturation" if kept else "images are grey"
-    own = "see the warnings: fit one of your own (docs/autoencoder.md)"
-    reason = f"PSNR {min(one['psnr'] for one in figures):.1f} dB, {colour}"
-    reason += f"; {own}" if report["warnings"] else ""
+    reason = f"PSNR {min(psnr):.1f} dB, {colour}"
+    if report["warnings"]:
+        reason += "; see the warnings: fit one to these images (docs/autoencoder.md)"
     return Choice(base.autoencoder, reason)
 
 
 class _Job(BaseModel):
-    """What the processes that take some steps are told."""
+    """Input of the worker processes that time training steps."""
 
     training: TrainingConfig
     channels: int
@@ -174,10 +178,10 @@ def seconds_per_step(
     autoencoder: AutoencoderConfig,
     compute: ComputeConfig,
 ) -> float:
-    """Median time of an optimiser step on random latents, in the processes of a training.
+    """Median time of an optimiser step on random latents, with the processes of a training.
 
     Raises:
-        ConfigurationError: The autoencoder's weights cannot be had.
+        ConfigurationError: The autoencoder's weights are missing.
     """
     from decodiff_pipeline.training.run import training_workers
 
@@ -193,7 +197,7 @@ def seconds_per_step(
 
 
 def time_steps(content: str, group: Group) -> float:
-    """Median seconds of a step of this process, after a first one."""
+    """Median seconds per step of this process, without the first step."""
     from decodiff_pipeline.training.state import TrainingState
 
     job = _Job.model_validate_json(content)
@@ -214,7 +218,7 @@ def time_steps(content: str, group: Group) -> float:
     return median([busy_seconds(step) for _ in range(STEPS)][1:])
 
 
-def _next(target: Target) -> list[str]:
+def _next_commands(target: Target) -> list[str]:
     run = f"kedro run --env {target.name}"
     if target.acquired:
         return [run]

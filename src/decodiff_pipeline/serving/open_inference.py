@@ -150,7 +150,7 @@ def _frame(inputs: Any) -> pd.DataFrame:
             )
         columns[name] = data
     if "image" not in columns or len({len(data) for data in columns.values()}) > 1:
-        raise ModelError(f"send images, and a category for each of them or none: {EXAMPLE}")
+        raise ModelError(f"send an image, and a category for each of them or none: {EXAMPLE}")
     return pd.DataFrame(columns)
 
 

@@ -1,1 +1,1 @@
-"""What the configured size and autoencoder leave of an image, measured before any training."""
+"""Measures before training which defects remain visible to the autoencoder at the input size."""

@@ -8,28 +8,28 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class VisibilityConfig(BaseModel):
-    """What is measured, and from which figures on there is a warning.
+    """The measurements of the visibility check, and the limits of its warnings.
 
     Attributes:
-        images: Good val images of each category that are looked at, at most.
+        images: Largest number of good val images per category.
         sizes: Sides of the synthetic defects in latent cells, ascending (1 is 8 pixels of the
             model's input for the usual autoencoders).
-        contrasts: Contrasts of the synthetic defects in grey levels of 255.
-        colour_contrast: Strength of the defects of equal brightness and other colour, in levels
-            of the channel that changes most; they are drawn where images have colour.
-        contrast: The one of ``contrasts`` that the answer in the terminal is about.
-        min_snr: Signal-to-noise ratio from which on a defect counts as visible.
-        min_share: Share of a defect's difference that must survive as well.
-        min_psnr: Mean PSNR in dB below which a warning says so.
-        min_saturation: Share of saturation kept below which a warning says so, where images have
-            colour.
-        min_colour: Levels between the channels of an image's most colourful hundredth from which
-            on it has colour.
-        max_cut_off: Share of an image that may lie outside of what the model sees.
-        masks: Masks of each category whose sizes are measured, at most.
-        pictures: Images of each category that the report shows.
-        batch_size: Images encoded at once.
-        html: Where the report goes, for the message that points there.
+        contrasts: Contrasts of the synthetic defects in grey levels (0…255).
+        colour_contrast: Contrast of the synthetic defects that change only the colour, in levels
+            of the channel that changes most; for images with colour.
+        contrast: One of ``contrasts``, for the message in the terminal.
+        min_snr: Smallest signal-to-noise ratio of a visible defect.
+        min_share: Smallest share of the reconstructed difference of a visible defect.
+        min_psnr: Mean PSNR in dB below which there is a warning.
+        min_saturation: Share of the saturation kept below which there is a warning, for images
+            with colour.
+        min_colour: Smallest difference between the channels of an image's most colourful 1 % of
+            the pixels with which it counts as a colour image, in levels (0…255).
+        max_cut_off: Largest share of an image outside the model's input without a warning.
+        masks: Largest number of masks per category whose sizes are measured.
+        pictures: Images of each category in the report.
+        batch_size: Images per batch.
+        html: Path of the report, for messages.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

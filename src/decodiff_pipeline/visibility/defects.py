@@ -1,4 +1,4 @@
-"""Synthetic defects of known size and contrast, and what an autoencoder leaves of them."""
+"""Synthetic defects of known size and contrast, and their survival of encoding and decoding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Box = tuple[slice, slice]
 
-# More red, less green, the same luma.
+# More red and less green at the same luma.
 COLOUR_SHIFT = np.array([1.0, -LUMA[0] / LUMA[1], 0.0])
 HALF = 0.5
 QUANTISATION = 1 / 12  # variance of rounding to whole grey levels
@@ -24,22 +24,22 @@ QUANTISATION = 1 / 12  # variance of rounding to whole grey levels
 
 @dataclass(frozen=True)
 class Kind:
-    """What a synthetic defect is like, whatever its size."""
+    """Contrast of a synthetic defect."""
 
-    contrast: int  # in levels of 255: of all channels, or of red where it is ``colour``
-    colour: bool = False  # whether the brightness stays and the colour changes
+    contrast: int  # in levels (0…255): of all channels, or of red if ``colour``
+    colour: bool = False  # the colour changes and the brightness does not
 
     @property
     def name(self) -> str:
-        """Such as ``grey_32`` or ``colour_64``."""
+        """A name such as ``grey_32`` or ``colour_64``."""
         return f"{'colour' if self.colour else 'grey'}_{self.contrast}"
 
     def drawn(self, region: np.ndarray) -> np.ndarray:
-        """The region with the defect on all of it.
+        """A region covered by the defect.
 
-        The defect is lighter or darker, redder or greener, whichever is less in the way of black
-        and white. One of colour is weaker where a channel would leave 0…255: it would change the
-        brightness there.
+        The sign (lighter or darker, redder or greener) is the one with more room within 0…255. A
+        colour defect is weaker where a channel would be clipped, because clipping would change the
+        brightness.
 
         Args:
             region: uint8 (h, w, 3).
@@ -54,87 +54,89 @@ class Kind:
         shifts = []
         for direction in (COLOUR_SHIFT, -COLOUR_SHIFT):
             room = np.where(direction > 0, 255 - pixels, pixels)[..., direction != 0]
-            most = (room / abs(direction[direction != 0])).min(axis=2)
-            shifts.append(np.minimum(most, self.contrast)[..., None] * direction)
-        shift = max(shifts, key=lambda one: float(abs(one).mean()))
+            limit = (room / abs(direction[direction != 0])).min(axis=2)
+            shifts.append(np.minimum(limit, self.contrast)[..., None] * direction)
+        shift = max(shifts, key=lambda candidate: float(abs(candidate).mean()))
         return np.rint(pixels + shift).clip(0, 255).astype(np.uint8)
 
     def full_norm(self, side: int) -> float:
-        """Euclidean norm of a defect of this side that nothing has weakened."""
+        """Euclidean norm of a defect with this side at full contrast."""
         length = float(np.linalg.norm(COLOUR_SHIFT)) if self.colour else sqrt(3)
         return self.contrast * side * length
 
 
 @dataclass(frozen=True)
 class Survival:
-    """What is left of the defects of one kind and size."""
+    """Survival of the defects of one kind and size; see `survival`."""
 
-    share: float  # Σₖ⟨Δₖ, Dₖ⟩ / Σₖ⟨Dₖ, Dₖ⟩, about 0…1; negative where the wrong way round
-    snr: float  # meanₖ⟨Δₖ, Dₖ⟩/‖Dₖ‖ over the root of meanₖ(⟨eₖ, Dₖ⟩/‖Dₖ‖)² + 1/12
-    count: int  # defects that it is measured on
+    share: float  # reconstructed share of the difference, about 0…1; negative if inverted
+    snr: float  # signal-to-noise ratio of a matched filter
+    count: int  # number of defects measured
 
 
 def places(identity: str, box: Box, side: int, count: int) -> list[Box] | None:
-    """Where the defects of one image go: each in a field of its own, drawn by the identity.
+    """Random positions of the defects of one image, each in its own cell of a grid.
 
     Args:
-        identity: What tells the image from others, such as its SHA-256.
+        identity: Seed of the positions, such as the image's SHA-256.
         box: The part of the square that shows the image.
+        side: Side of a defect in pixels.
+        count: Number of defects.
 
     Returns:
-        Rows and columns of each; None where the fields are too small.
+        Rows and columns of each; None if a cell is smaller than a defect.
     """
-    fields = ceil(sqrt(count))
-    lengths = [(part.stop - part.start) // fields for part in box]
+    cells = ceil(sqrt(count))
+    lengths = [(part.stop - part.start) // cells for part in box]
     if side > min(lengths):
         return None
     digest = hashlib.sha256(f"visibility:{identity}:{side}".encode()).digest()
     random = np.random.default_rng(int.from_bytes(digest[:16], "big"))
-    found = []
-    # In another order for each image: no kind of defect is always in the same corner.
-    for number in random.permutation(fields**2)[:count].tolist():
+    boxes = []
+    # Permuted for each image, so that a kind of defect is not always in the same cell.
+    for number in random.permutation(cells**2)[:count].tolist():
         starts = [
             part.start + index * length + int(random.integers(length - side + 1))
-            for part, index, length in zip(box, divmod(number, fields), lengths, strict=True)
+            for part, index, length in zip(box, divmod(number, cells), lengths, strict=True)
         ]
-        down, across = (slice(start, start + side) for start in starts)
-        found.append((down, across))
-    return found
+        rows, columns = (slice(start, start + side) for start in starts)
+        boxes.append((rows, columns))
+    return boxes
 
 
 def survival(
     kind: Kind, side: int, samples: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
 ) -> Survival | None:
-    """How much of some defects survives encoding and decoding, beside the noise of good images.
+    """Survival of defects in the reconstruction, relative to the noise of good images.
 
-    With x the good image, x' the one with the defect, R what encoding and decoding make of an
-    image, and all of it within the defect's pixels k: the defect's difference is D = x' - x, what
-    is left of it Δ = R(x') - R(x), and the reconstruction noise of the good image e = R(x) - x.
-    The share that survives is the part of Δ along D; the signal-to-noise ratio is the response of
-    a filter matched to D to what is left, over the root mean square of its response to the noise:
+    Notation: x is the good image, x' the image with the defect, R(·) the reconstruction, all
+    within the pixels of defect k. D = x' - x is the defect's difference, Δ = R(x') - R(x) its
+    reconstruction and e = R(x) - x the reconstruction error of the good image. The share is the
+    component of Δ along D. The signal-to-noise ratio is the response of a filter matched to D to
+    Δ, over the root mean square of its response to e:
 
         share = Σₖ⟨Δₖ, Dₖ⟩ / Σₖ⟨Dₖ, Dₖ⟩
         snr = meanₖ(⟨Δₖ, Dₖ⟩/‖Dₖ‖) / √(meanₖ(⟨eₖ, Dₖ⟩/‖Dₖ‖)² + 1/12)
 
-    where 1/12 is the variance of rounding to whole grey levels. A detector that compares
-    reconstructions sees no more of a defect than Δ.
+    where 1/12 is the variance of rounding to integer grey levels. A detector that compares
+    reconstructions cannot see more of a defect than Δ.
 
     Args:
-        samples: D, Δ and e of each, float (side, side, 3) in grey levels.
+        samples: D, Δ and e of each defect, float (side, side, 3) in grey levels.
 
     Returns:
-        None where no defect could be drawn at half of its strength at least, as a colour on black.
+        None if no defect has at least half of its full contrast, such as a colour on black.
     """
     full = kind.full_norm(side)
     strong = [parts for parts in samples if np.linalg.norm(parts[0]) >= HALF * full]
     if not strong:
         return None
-    norms = np.array([np.linalg.norm(drawn) for drawn, _, _ in strong])
-    left = np.array([np.vdot(kept, drawn) for drawn, kept, _ in strong])
-    noise = np.array([np.vdot(error, drawn) for drawn, _, error in strong]) / norms
+    norms = np.array([np.linalg.norm(defect) for defect, _, _ in strong])
+    response = np.array([np.vdot(delta, defect) for defect, delta, _ in strong])
+    noise = np.array([np.vdot(error, defect) for defect, _, error in strong]) / norms
     return Survival(
-        share=float(left.sum() / (norms**2).sum()),
-        snr=float((left / norms).mean() / np.sqrt((noise**2).mean() + QUANTISATION)),
+        share=float(response.sum() / (norms**2).sum()),
+        snr=float((response / norms).mean() / np.sqrt((noise**2).mean() + QUANTISATION)),
         count=len(strong),
     )
 
@@ -154,15 +156,15 @@ def samples(
     spoiled_again: np.ndarray,
     where: Sequence[Box],
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """D, Δ and e of each defect of one image.
+    """D, Δ and e of each defect of one image; see `survival`.
 
     Args:
-        good: The image, (S, S, 3) in grey levels; so with the next three.
-        spoiled: With its defects.
-        good_again: What encoding and decoding make of the first.
-        spoiled_again: What they make of the second.
-        where: Of the defects.
+        good: x, (S, S, 3) in grey levels, as the next three.
+        spoiled: x'.
+        good_again: R(x).
+        spoiled_again: R(x').
+        where: Rows and columns of the defects.
     """
     for box in where:
-        first, second = good[box].astype(np.float64), spoiled[box].astype(np.float64)
-        yield second - first, spoiled_again[box] - good_again[box], good_again[box] - first
+        image, defective = good[box].astype(np.float64), spoiled[box].astype(np.float64)
+        yield defective - image, spoiled_again[box] - good_again[box], good_again[box] - image

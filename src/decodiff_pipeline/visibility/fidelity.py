@@ -1,4 +1,4 @@
-"""What encoding and decoding keep of images, and the time that they take."""
+"""Quality of the autoencoder's reconstructions, and the time per image."""
 
 from __future__ import annotations
 
@@ -21,50 +21,54 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.deco.autoencoder import Autoencoder
 
-FLAT = 1e-3  # mean squared gradient, in squared levels, of an image without any structure
-EXACT = 100.0  # dB, where the true figure is infinite
+FLAT = 1e-3  # gradient energy of an image without structure, in squared levels
+EXACT = 100.0  # dB, instead of an infinite PSNR
 TIMED_BATCH = 4
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How faithful one reconstruction is."""
+    """Quality of one reconstruction."""
 
     psnr: float  # peak signal-to-noise ratio over all channels, in dB; at most 100
-    # See :func:`~decodiff_pipeline.metrics.reconstruction.saturation_kept`; None of an image
+    # See :func:`~decodiff_pipeline.metrics.reconstruction.saturation_kept`; None for an image
     # without colour.
     saturation_kept: float | None
-    # Energy of the luma's gradient over that of the image; None of an image without any structure.
+    # Gradient energy of the luma, relative to the image; None for an image without structure.
     sharpness_kept: float | None
 
 
 def fidelity(square: np.ndarray, again: np.ndarray, min_colour: int) -> Fidelity:
-    """Compares an image with its reconstruction.
+    """Compare an image with its reconstruction.
 
     Args:
-        again: Float (S, S, 3) in grey levels, as :func:`reconstruct` gives it.
-        min_colour: Levels between the channels of the most colourful hundredth of the pixels from
-            which on an image has colour.
+        square: uint8 (S, S, 3).
+        again: Float (S, S, 3) in grey levels; see :func:`reconstruct`.
+        min_colour: See :class:`.config.VisibilityConfig`.
     """
     pair = (square.astype(np.float64), again)
-    first, second = (torch.from_numpy(one / 127.5 - 1)[None].movedim(3, 1) for one in pair)
-    coloured = has_colour(first, min_colour)[0]
-    before, after = (_gradient_energy(one @ np.array(LUMA)) for one in pair)
+    image, output = (torch.from_numpy(pixels / 127.5 - 1)[None].movedim(3, 1) for pixels in pair)
+    coloured = has_colour(image, min_colour)[0]
+    before, after = (gradient_energy(pixels @ np.array(LUMA)) for pixels in pair)
     return Fidelity(
-        psnr=min(float(psnr(first, second)[0]), EXACT),
-        saturation_kept=float(saturation_kept(first, second)[0]) if coloured else None,
+        psnr=min(float(psnr(image, output)[0]), EXACT),
+        saturation_kept=float(saturation_kept(image, output)[0]) if coloured else None,
         sharpness_kept=after / before if before > FLAT else None,
     )
 
 
-def _gradient_energy(luma: np.ndarray) -> float:
-    return float(np.square(np.diff(luma, axis=0)).mean() + np.square(np.diff(luma, axis=1)).mean())
+def gradient_energy(grey: np.ndarray) -> float:
+    """Sum of the mean squared differences of neighbouring pixels along both axes, (H, W)."""
+    return float(sum(np.square(np.diff(grey, axis=axis)).mean() for axis in (0, 1)))
 
 
 def reconstruct(
     autoencoder: Autoencoder, squares: Sequence[np.ndarray], batch_size: int
 ) -> np.ndarray:
-    """What encoding and decoding make of images.
+    """Encode and decode images.
+
+    Args:
+        squares: uint8 (S, S, 3) each.
 
     Returns:
         float64 (N, S, S, 3) within 0…255, not rounded.
@@ -81,15 +85,15 @@ def reconstruct(
 def timings(
     autoencoder: Autoencoder, image_size: int, preset: str, reverse_steps: int
 ) -> dict[str, float]:
-    """Seconds that one square takes on this machine, in a batch of 4.
+    """Seconds per square on this machine, measured with a batch of 4.
 
     Args:
-        preset: Size of the network; its weights are of no account and it is not initialised.
-        reverse_steps: Forward passes of the network for an image.
+        preset: Size of the network. Its weights are constant, because they do not affect the time.
+        reverse_steps: Forward passes of the network per image.
 
     Returns:
-        ``encode``, ``decode``, ``network`` (one forward pass), and ``image``, which is encode +
-        2 decode + reverse steps · network, as scoring does it.
+        ``encode``, ``decode``, ``network`` (one forward pass), and ``image`` = encode + 2 decode +
+        reverse steps · network, as in scoring.
     """
     device, side = autoencoder.device, image_size // reduction(autoencoder)
     channels = autoencoder.config.latent_channels
@@ -108,7 +112,7 @@ def timings(
         "decode": lambda: decode(autoencoder, latents),
         "network": lambda: unet(latents, 5, categories),
     }
-    with torch.no_grad():  # of two runs the faster one: the first sets up what the second uses
+    with torch.no_grad():  # minimum of two runs; the first is a warm-up
         seconds = {
             name: min(busy_seconds(work), busy_seconds(work)) / TIMED_BATCH
             for name, work in works.items()
@@ -118,10 +122,10 @@ def timings(
 
 
 def busy_seconds(work: Callable[[], object]) -> float:
-    """How long some work with torch takes on a machine that does nothing else.
+    """Time of a torch computation in seconds, corrected for other load on the CPU.
 
-    On a processor that others use as well, the time that it worked for this process counts,
-    divided by torch's threads, where that is less than the time that went by.
+    On the CPU, the result is the smaller one of the wall-clock time and the process's CPU time
+    divided by the number of torch threads.
     """
     started, busy = time.perf_counter(), time.process_time()
     work()

@@ -1,4 +1,4 @@
-"""The visibility check: what the model could see of each category, before it is trained."""
+"""The visibility check: measures reconstructions, synthetic defects and masks of a category."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from decodiff_pipeline.visibility.defects import Box
 
 QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
-SPECKLE = 4  # pixels; smaller regions of a mask are the edges that a lossy file leaves
+SPECKLE = 4  # pixels; smaller regions of a mask are compression artefacts
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image and what encoding and decoding make of it, both (S, S, 3)."""
+    """An image and its reconstruction, both (S, S, 3)."""
 
     caption: str
     before: np.ndarray  # uint8
@@ -50,19 +50,18 @@ class Picture:
 
 @dataclass(frozen=True)
 class Visibility:
-    """What was found out about one category."""
+    """Measurements of one category."""
 
     # ``images``, ``psnr``, ``psnr_min``, ``saturation_kept``, ``sharpness_kept`` (means over
-    # images), ``width``, ``height`` (medians, pixels), ``seen`` (share of an image that is in the
-    # model's squares), and for each kind of defect ``visible_grey_32``, the side in pixels of the
-    # original image from which on defects are visible; None where nothing is known, as of colour in
-    # grey images, or visible
+    # images), ``width``, ``height`` (medians, pixels), ``seen`` (share of an image inside the
+    # model's squares), and for each kind of defect ``visible_grey_32`` etc., the smallest visible
+    # side in pixels of the original image. None if not measured or if no defect is visible.
     figures: dict[str, Any]
     # A row for each kind and size: ``kind``, ``contrast``, ``colour``, ``cells``, ``model_pixels``,
     # ``width`` and ``height`` in pixels of the original image, ``share``, ``snr``, ``count``,
     # ``visible``
     defects: list[dict[str, Any]]
-    masks: dict[str, Any]  # sizes of the masks' regions; empty where there are no masks
+    masks: dict[str, Any]  # sizes of the masks' regions; empty without masks
     pictures: list[Picture] = field(default_factory=list)  # for the report
 
 
@@ -73,7 +72,7 @@ def measure_category(
     autoencoder: Autoencoder,
     config: VisibilityConfig,
 ) -> Visibility:
-    """Measures one category on some of its good val images; nothing is fitted to labels.
+    """Measure one category on good val images; nothing is fitted to labels.
 
     Encodes and decodes ``images`` · (1 + number of ``sizes``) squares.
 
@@ -82,62 +81,61 @@ def measure_category(
     """
     cell = reduction(autoencoder)
     good = rows[(rows["split"] == "val") & (rows["label"] == GOOD)]
-    chosen = good.drop_duplicates("sha256").sort_values("sha256").head(config.images)
-    sizes = list(zip(chosen["width"], chosen["height"], strict=True))
+    sample = good.drop_duplicates("sha256").sort_values("sha256").head(config.images)
+    sizes = list(zip(sample["width"], sample["height"], strict=True))
     masks = mask_sizes(rows, images, geometry, cell, config.masks)
     if not sizes:
         return Visibility({"images": 0}, [], masks)
     squares = [
         plain_square(images.read(path), geometry, sha256)
-        for path, sha256 in zip(chosen["path"], chosen["sha256"], strict=True)
+        for path, sha256 in zip(sample["path"], sample["sha256"], strict=True)
     ]
     again = reconstruct(autoencoder, squares, config.batch_size)
     kinds = [Kind(contrast) for contrast in config.contrasts]
     if has_colour(to_tensor(squares), config.min_colour).any():
         kinds.append(Kind(config.colour_contrast, colour=True))
-    inputs = _Inputs(squares, again, list(chosen["sha256"]), [_box(s, geometry) for s in sizes])
+    inputs = _Inputs(squares, again, list(sample["sha256"]), [_box(s, geometry) for s in sizes])
     scale = np.median([model_scale(size, geometry) for size in sizes], axis=0)
-    defects, drawn = _defects(inputs, kinds, scale, cell, autoencoder, config)
-    shown = [
-        Picture(path, square, back)
-        for path, square, back in zip(chosen["path"], squares, again, strict=True)
+    defects, defect_pictures = _defects(inputs, kinds, scale, cell, autoencoder, config)
+    pictures = [
+        Picture(path, square, reconstruction)
+        for path, square, reconstruction in zip(sample["path"], squares, again, strict=True)
     ]
     figures = {
         **_fidelity(squares, again, config.min_colour),
-        "width": float(np.median(chosen["width"])),
-        "height": float(np.median(chosen["height"])),
+        "width": float(np.median(sample["width"])),
+        "height": float(np.median(sample["height"])),
         "seen": _mean([_seen(size, geometry) for size in sizes]),
         **{f"visible_{kind.name}": smallest_visible(defects, kind.name) for kind in kinds},
     }
-    return Visibility(figures, defects, masks, [*shown[: config.pictures], *drawn])
+    return Visibility(figures, defects, masks, [*pictures[: config.pictures], *defect_pictures])
 
 
 def _fidelity(squares: list[np.ndarray], again: np.ndarray, min_colour: int) -> dict[str, Any]:
-    found = [fidelity(*pair, min_colour) for pair in zip(squares, again, strict=True)]
+    values = [fidelity(*pair, min_colour) for pair in zip(squares, again, strict=True)]
     return {
         "images": len(squares),
-        "psnr": _mean([one.psnr for one in found]),
-        "psnr_min": round(min(one.psnr for one in found), 3),
-        "saturation_kept": _mean([one.saturation_kept for one in found]),
-        "sharpness_kept": _mean([one.sharpness_kept for one in found]),
+        "psnr": _mean([value.psnr for value in values]),
+        "psnr_min": round(min(value.psnr for value in values), 3),
+        "saturation_kept": _mean([value.saturation_kept for value in values]),
+        "sharpness_kept": _mean([value.sharpness_kept for value in values]),
     }
 
 
 def smallest_visible(defects: Sequence[dict[str, Any]], kind: str) -> float | None:
-    """Side in pixels of the original from which on all defects of a kind are visible, or None.
+    """Side of `smallest_row` in pixels of the original image, or None.
 
-    The side is the square root of width times height, for the two may be scaled differently.
+    The side is the square root of width times height, whose scales may differ.
     """
     row = smallest_row(defects, kind)
     return None if row is None else round(float(np.sqrt(row["width"] * row["height"])), 1)
 
 
 def smallest_row(defects: Sequence[dict[str, Any]], kind: str) -> dict[str, Any] | None:
-    """The row of the smallest defect of a kind that is visible with all larger ones."""
+    """The row of the smallest defect of a kind such that it and all larger ones are visible."""
     smallest = None
-    for row in sorted(
-        (one for one in defects if one["kind"] == kind), key=itemgetter("cells"), reverse=True
-    ):
+    rows = [row for row in defects if row["kind"] == kind]
+    for row in sorted(rows, key=itemgetter("cells"), reverse=True):
         if not row["visible"]:
             break
         smallest = row
@@ -145,7 +143,7 @@ def smallest_row(defects: Sequence[dict[str, Any]], kind: str) -> dict[str, Any]
 
 
 def model_scale(size: tuple[int, int], geometry: PreprocessConfig) -> tuple[float, float]:
-    """Pixels of the model's input for one pixel of an image, across and down."""
+    """Pixels of the model's input per pixel of the image, in x and y."""
     down, across = plan(size, geometry)
     return across.scaled / across.length, down.scaled / down.length
 
@@ -166,26 +164,28 @@ def _defects(
     autoencoder: Autoencoder,
     config: VisibilityConfig,
 ) -> tuple[list[dict[str, Any]], list[Picture]]:
-    """A row for each kind and size, and pictures of those of a latent cell and more."""
+    """A row for each kind and size, and pictures of the sizes of at least one latent cell."""
     table: list[dict[str, Any]] = []
     pictures: list[Picture] = []
     for cells in config.sizes:
         side = max(1, round(cells * cell))
-        where = [
+        positions = [
             places(identity, box, side, len(kinds))
             for identity, box in zip(inputs.identities, inputs.boxes, strict=True)
         ]
-        usable = [(number, boxes) for number, boxes in enumerate(where) if boxes is not None]
+        usable = [(number, boxes) for number, boxes in enumerate(positions) if boxes is not None]
         if not usable:
             continue
         spoiled = [with_defects(inputs.squares[n], kinds, boxes) for n, boxes in usable]
-        left = reconstruct(autoencoder, spoiled, config.batch_size)
-        parts = [
-            list(samples(inputs.squares[n], image, inputs.again[n], back, boxes))
-            for (n, boxes), image, back in zip(usable, spoiled, left, strict=True)
+        spoiled_again = reconstruct(autoencoder, spoiled, config.batch_size)
+        image_samples = [
+            list(samples(inputs.squares[n], image, inputs.again[n], reconstruction, boxes))
+            for (n, boxes), image, reconstruction in zip(
+                usable, spoiled, spoiled_again, strict=True
+            )
         ]
-        for position, kind in enumerate(kinds):
-            result = survival(kind, side, [one[position] for one in parts])
+        for index, kind in enumerate(kinds):
+            result = survival(kind, side, [of_image[index] for of_image in image_samples])
             if result is not None:
                 visible = result.snr >= config.min_snr and result.share >= config.min_share
                 table.append(
@@ -197,7 +197,7 @@ def _defects(
                 )  # fmt: skip
         if cells >= 1:
             caption = f"with synthetic defects of {side} pixels of the model's input"
-            pictures.append(Picture(caption, spoiled[0], left[0]))
+            pictures.append(Picture(caption, spoiled[0], spoiled_again[0]))
     return table, pictures
 
 
@@ -207,13 +207,13 @@ def mask_sizes(
     """Sizes of the connected regions of a category's masks.
 
     Args:
-        cell: Pixels of the model's input for each latent cell.
-        limit: Masks read at most, evenly spread over the category.
+        cell: Side of a latent cell in pixels of the model's input.
+        limit: Largest number of masks, evenly sampled from the category.
 
     Returns:
         ``masks`` and ``regions`` (counts), and quantiles ``q10``, ``median`` and ``q90`` of
-        ``side`` (square root of the area) and ``width`` (of the thickest place), in pixels of the
-        original image, ``side_cells`` and ``width_cells`` in latent cells; {} without masks.
+        ``side`` (square root of the area) and ``width`` (at the thickest point) in pixels of the
+        original image, and of ``side_cells`` and ``width_cells`` in latent cells; {} without masks.
     """
     masked = rows[(rows["label"] == DEFECTIVE) & rows["mask_path"].notna()]
     masked = masked.iloc[:: max(1, -(-len(masked) // limit))] if limit else masked.head(0)
@@ -245,11 +245,11 @@ def mask_sizes(
 
 
 def _box(size: tuple[int, int], geometry: PreprocessConfig) -> Box:
-    """The part of the square that shows the image and no padding."""
+    """The part of the square that shows the image, without padding."""
     if geometry.fit == "letterbox":
         return plan(size, geometry).shown
-    whole = slice(0, geometry.image_size)
-    return whole, whole
+    side = slice(0, geometry.image_size)
+    return side, side
 
 
 def _seen(size: tuple[int, int], geometry: PreprocessConfig) -> float:

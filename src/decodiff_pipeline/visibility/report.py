@@ -1,4 +1,4 @@
-"""The visibility check as plain data, as log messages, and as one self-contained HTML page."""
+"""The visibility check of all categories, as JSON values, log messages and an HTML page."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-AMPLIFIED = 4  # times the difference in the pictures
-LEAST_SIDE = 192  # pixels of a picture in the page; smaller squares are enlarged
+AMPLIFIED = 4  # factor of the difference in the pictures
+LEAST_SIDE = 192  # smallest side of a picture in pixels; smaller squares are enlarged
 PICTURE_BYTES = 40_000
 
 
 def report_visibility(
     manifest: pd.DataFrame, images: ImageFolder, *, page: str, **settings: Any
 ) -> tuple[dict[str, Any], str]:
-    """Measures every category and logs what cannot be seen.
+    """Run :func:`check_visibility`, log its messages and render its page.
 
     Args:
-        page: Where the warnings point to.
-        settings: The keyword arguments of :func:`check_visibility`.
+        page: Path of the page, for the warnings.
+        settings: Keyword arguments of :func:`check_visibility`.
 
     Returns:
-        The report as plain data, and as one HTML page.
+        The report as JSON values and as an HTML page.
     """
-    report, found = check_visibility(manifest, images, **settings)
+    report, measured = check_visibility(manifest, images, **settings)
     for sentence in report["answers"]:
         logger.info("visibility: %s", sentence)
     for sentence in report["warnings"]:
         logger.warning("%s. See %s.", sentence, page)
-    return report, render(report, found, settings["config"])
+    return report, render(report, measured, settings["config"])
 
 
 def check_visibility(
@@ -65,28 +65,29 @@ def check_visibility(
     preset: str,
     reverse_steps: int,
 ) -> tuple[dict[str, Any], dict[str, Visibility]]:
-    """Measures every category and says what cannot be seen.
+    """Measure every category, and log the time per square.
 
     Args:
-        autoencoder: In eval mode; it is moved to the GPU where there is one.
+        autoencoder: In eval mode; it is moved to the configured device.
         name: Name of the autoencoder in the report.
-        preset: Size of the network, for the time that an image takes, as its reverse steps are.
+        preset: Size of the network, for the time per square.
+        reverse_steps: Reverse steps, for the time per square.
 
     Returns:
-        ``settings`` (pairs of texts), ``visibility`` (category → figures), ``defects`` (category →
-        rows), ``masks`` (category → sizes, where there are masks), ``answers`` (a sentence a
-        category) and ``warnings``; and the :class:`~.measure.Visibility` of each category, with
-        pictures. Times are logged alone: DVC is to see the same report from the same inputs.
+        The report: ``settings`` (pairs of texts), ``visibility`` (category → figures), ``defects``
+        (category → rows), ``masks`` (category → sizes, if there are masks), ``answers`` (a
+        sentence per category) and ``warnings``. It contains no times, so that it is reproducible.
+        And the :class:`~.measure.Visibility` of each category, with pictures.
     """
     keep_freed_memory()
     device = resolve_device()
     model = autoencoder.to(device, memory_format=torch.channels_last)
     logger.info(
         "visibility: on this machine a square takes %(image).3g s (encoding %(encode).2g, decoding "
-        "%(decode).2g, one of its passes of the network %(network).2g)",
+        "%(decode).2g, one forward pass of the network %(network).2g)",
         timings(model, geometry.image_size, preset, reverse_steps),
     )
-    found = {
+    measured = {
         str(category): measure_category(rows, images, geometry, model, config)
         for category, rows in manifest.groupby("category", sort=True)
     }
@@ -99,38 +100,43 @@ def check_visibility(
     }
     report = {
         "settings": [list(pair) for pair in settings.items()],
-        "visibility": {name: one.figures for name, one in found.items()},
-        "defects": {name: one.defects for name, one in found.items()},
-        "masks": {name: one.masks for name, one in found.items() if one.masks},
-        "answers": [answer(name, one, geometry, config) for name, one in found.items()],
+        "visibility": {name: category.figures for name, category in measured.items()},
+        "defects": {name: category.defects for name, category in measured.items()},
+        "masks": {name: category.masks for name, category in measured.items() if category.masks},
+        "answers": [
+            answer(name, category, geometry, config) for name, category in measured.items()
+        ],
         "warnings": [
-            sentence for name, one in found.items() for sentence in warnings(name, one, config)
+            sentence
+            for name, category in measured.items()
+            for sentence in warnings(name, category, config)
         ],
     }
-    return report, found
+    return report, measured
 
 
 def render(
-    report: Mapping[str, Any], found: Mapping[str, Visibility], config: VisibilityConfig
+    report: Mapping[str, Any], measured: Mapping[str, Visibility], config: VisibilityConfig
 ) -> str:
-    """Renders what :func:`check_visibility` returns as HTML, values escaped, pictures embedded."""
+    """Render the results of :func:`check_visibility` as a self-contained HTML page."""
     return render_page(
         "visibility.html.j2",
         **report,
         limits=config,
         amplified=AMPLIFIED,
-        tables={name: _table(one) for name, one in found.items()},
-        pictures={name: [_row(p) for p in one.pictures] for name, one in found.items()},
+        tables={name: _table(category.defects) for name, category in measured.items()},
+        pictures={
+            name: [_row(picture) for picture in category.pictures]
+            for name, category in measured.items()
+        },
     )
 
 
-def _table(found: Visibility) -> dict[str, Any]:
-    """Kinds of defects against sizes."""
-    kinds = list(
-        dict.fromkeys((row["kind"], row["contrast"], row["colour"]) for row in found.defects)
-    )
-    sizes = {row["cells"]: row for row in found.defects}
-    cells = {(row["kind"], row["cells"]): row for row in found.defects}
+def _table(defects: list[dict[str, Any]]) -> dict[str, Any]:
+    """Kinds of defects (rows) by sizes (columns)."""
+    kinds = list(dict.fromkeys((row["kind"], row["contrast"], row["colour"]) for row in defects))
+    sizes = {row["cells"]: row for row in defects}
+    cells = {(row["kind"], row["cells"]): row for row in defects}
     return {"kinds": kinds, "sizes": [sizes[key] for key in sorted(sizes)], "cells": cells}
 
 
