@@ -1,4 +1,4 @@
-"""The pipelines that ``kedro run --pipelines`` knows."""
+"""Registers the pipelines of ``kedro run --pipelines``."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ STAGES = (
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Every pipeline by the name of its folder; the default runs the six stages.
+    """All pipelines by folder name, and ``__default__`` with the six stages.
 
-    Kedro imports only the folder of the pipeline that was asked for, so that the others cost
-    nothing at start-up.
+    Kedro imports only the folder of the requested pipeline, which keeps the start-up short.
     """
     pipelines = find_pipelines(raise_errors=True)
     if set(STAGES) <= set(pipelines):

@@ -94,9 +94,9 @@ def test_an_evaluation_judges_within_the_region(
     assert pca.metrics["plate"]["pixel_ap"] is not None
 
     page = render_report(ReportInput(found.metrics, thresholds, store.index(), store, plate.images))
-    assert "Only a region counts, 75.0 % of each image" in page
+    assert "Only a region is scored, 75.0 % of each image" in page
     assert page.count('class="counted"') == len(store.index().query("split == 'test'"))
-    assert "White dashes: the region that counts" in page
+    assert "White dashes: the scored region" in page
 
 
 def _draw(world: World, row: dict[str, Any], columns: slice) -> None:

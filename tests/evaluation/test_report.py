@@ -71,7 +71,7 @@ def test_the_page_is_whole_and_loads_nothing(plate: World) -> None:
     assert all(f'id="{anchor}"' in html for anchor in anchors)
     assert "url(" not in html
     assert 'name="viewport"' in html
-    assert "least that so few images allow" in page.text  # 5 images, 5 %
+    assert "lowest rate that so few images allow" in page.text  # 5 images, 5 %
     assert not re.search(r"[a-z%]\.[A-Z][a-z]", page.text)  # a space after each sentence
     assert re.search(r"<title>raw: evaluation, \d{4}-\d\d-\d\d</title>", html)
 
@@ -186,7 +186,7 @@ def test_a_threshold_by_costs_is_called_fitted_on_labels(plate: World) -> None:
     text = " ".join(Page(evaluated(plate, costs=costs)[1]).text.split())
     assert "fitted on labels: the least cost with 5 good calibration" in text
     assert "a miss at 20, a false alarm at 1 and 2.0 % of the images defective" in text
-    assert "that nothing else has seen" not in text
+    assert "that are used for nothing else" not in text
     assert "fitted on labels" not in evaluated(plate)[1]
 
 

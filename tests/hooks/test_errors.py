@@ -33,7 +33,7 @@ def last_lines(result: subprocess.CompletedProcess[str]) -> list[str]:
             [
                 "there is no parameter 'training.learning_rte'; did you mean 'learning_rate'?",
                 "there is no parameter 'training.inner.colour'; known are: size",
-                "training.fail is null; write the name null in quotes",
+                "training.fail is null; quote the name null",
                 "training.sizes is 3; write a list, sizes: [3] (--params '….sizes=[a,b]')",
             ],
         ),
@@ -41,7 +41,7 @@ def last_lines(result: subprocess.CompletedProcess[str]) -> list[str]:
             "training: {learning_rate: fast, fail: [a]}",
             [
                 "training.learning_rate is 'fast'; ",
-                "write one value, in quotes where it has brackets",
+                "write one value, and quote it if it contains brackets",
             ],
         ),
         ("training: 5", ["training: "]),

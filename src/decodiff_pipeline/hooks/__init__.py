@@ -1,4 +1,4 @@
-"""Kedro hooks: MLflow tracking, a look ahead, errors in one sentence, a summary at the end."""
+"""Kedro hooks: MLflow tracking, checks before a run, error messages, summary of a run."""
 
 from decodiff_pipeline.hooks.errors import ErrorHooks
 from decodiff_pipeline.hooks.preflight import PreflightHooks

@@ -1,4 +1,4 @@
-"""Errors as one sentence that says what to do, instead of a screen of traceback."""
+"""Prints errors that a user can fix as one sentence instead of a traceback."""
 
 from __future__ import annotations
 
@@ -30,23 +30,22 @@ if TYPE_CHECKING:
 TRACEBACK_VARIABLE = "DECODIFF_TRACEBACK"
 VALIDATION_LOGGER = "kedro.validation.parameter_validator"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-# The message of a node's error is printed at the end. Kedro's advice to go on at a node would judge
-# the old validation report again after the images were corrected: the same command is enough.
+# Log messages from these levels on are hidden: the error of a node is printed at the end, and
+# Kedro's advice to resume from a node would use the old validation report after a fix of the data.
 HIDDEN_LEVELS = {
     "kedro.pipeline.node": logging.ERROR,
     "kedro.runner.sequential_runner": logging.WARNING,
 }
 UNKNOWN_PIPELINE = "Failed to find the pipeline named"
-UNKNOWN_KEY = {"extra_forbidden", "unexpected_keyword_argument"}  # of a model, of a dataclass
+UNKNOWN_KEY = {"extra_forbidden", "unexpected_keyword_argument"}  # pydantic's error types
 
 
 class ErrorHooks:
-    """Show errors that a user can act on as one sentence; the exit code stays 1.
+    """Print errors that a user can fix as one sentence; the exit code stays 1.
 
-    Kedro lets a node's exception end the process, and ``sys.excepthook`` prints it: here that hook
-    is replaced for the errors this package raises on purpose, for wrong parameters and for a full
-    disk. All other errors keep their traceback, and ``DECODIFF_TRACEBACK=1`` brings it back for
-    all.
+    An exception of a node ends the process, and ``sys.excepthook`` prints it. This class replaces
+    that hook for `DecodiffError`, invalid parameters and a full disk. Other errors keep their
+    traceback; with ``DECODIFF_TRACEBACK=1`` all errors do.
     """
 
     def __init__(self) -> None:
@@ -56,13 +55,13 @@ class ErrorHooks:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Replace the exception hook: parameters are validated right after this."""
+        """Replace the exception hook; Kedro validates the parameters after this hook."""
         self._project = Path(context.project_path)
         use_environment(context.env, context.config_loader.runtime_params)
         self._parameters = ParameterErrors(context)
         if os.environ.get(TRACEBACK_VARIABLE):
             return
-        # What it logs stands in the error that it raises.
+        # Its log messages repeat the error that it raises.
         logging.getLogger(VALIDATION_LOGGER).setLevel(logging.CRITICAL)
         if not self._installed:
             self._installed = True
@@ -73,10 +72,10 @@ class ErrorHooks:
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Name the pipeline to run first where an input is missing that another one writes.
+        """Check that the input files exist that other pipelines write.
 
         Raises:
-            DataError: A file the pipeline reads does not exist yet.
+            DataError: A file is missing; the message names the pipeline that writes it.
         """
         for name in sorted(pipeline.inputs()):
             config = catalog.config_resolver.resolve_pattern(name)
@@ -106,10 +105,10 @@ class ErrorHooks:
             if isinstance(cause, DecodiffError):
                 return [str(cause)]
             if isinstance(cause, OSError) and cause.errno in DISK_FULL:
-                where = self._relative(cause.filename) if cause.filename else str(error)
+                file = self._relative(cause.filename) if cause.filename else str(error)
                 return [
-                    f"the disk is full ({where}); free some space and give the same command "
-                    "again: what was finished is kept"
+                    f"the disk is full ({file}); free some space and run the same command again: "
+                    "finished work is kept"
                 ]
         configuration = type(error).__module__.startswith(("yaml", "omegaconf"))
         configuration |= type(error).__name__ == "MissingConfigException"
@@ -129,7 +128,7 @@ def _is_shown(record: logging.LogRecord) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """What an error was raised from; not what was being handled, which may have nothing to do."""
+    """An error and its explicit causes, without errors that were merely being handled."""
     while error is not None:
         yield error
         error = error.__cause__
@@ -139,36 +138,37 @@ def _pipeline_that_writes(dataset: str) -> str | None:
     """The smallest registered pipeline with this output."""
     from kedro.framework.project import pipelines
 
-    pipelines.set_requested(None)  # until now only the pipelines asked for were looked at
+    pipelines.set_requested(None)  # loads all pipelines, not only the requested ones
     writers = [(len(p.nodes), name) for name, p in pipelines.items() if dataset in p.all_outputs()]
     return min(writers)[1] if writers else None
 
 
 class ParameterErrors:
-    """Says what Kedro's parameter validation refused, as a sentence for each wrong key.
+    """Explains an error of Kedro's parameter validation, with a sentence for each invalid key.
 
-    Kedro's own error holds pydantic's as text of five lines each. Here the parameters that it
-    names are validated again.
+    Kedro's error contains pydantic's messages only as text of five lines each, so the parameters
+    that it names are validated again.
     """
 
     def __init__(self, context: KedroContext) -> None:
         self._context = context
 
     def sentences(self, error: BaseException) -> list[str]:
-        """Explain an error of Kedro's parameter validation."""
+        """The sentences; the error's own text if it names no known parameter."""
         from kedro.framework.project import pipelines
         from kedro.validation import TypeExtractor
 
-        # Of the pipelines that were asked for.
         models = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()
-        named = dict.fromkeys(re.findall(r"^- Parameter '([^']+)'", str(error), re.MULTILINE))
-        found = [
-            line for name in named if name in models for line in self._refused(name, models[name])
+        names = dict.fromkeys(re.findall(r"^- Parameter '([^']+)'", str(error), re.MULTILINE))
+        sentences = [
+            sentence
+            for name in names
+            if name in models
+            for sentence in self._validation_errors(name, models[name])
         ]
-        return found or [str(error)]
+        return sentences or [str(error)]
 
-    def _refused(self, parameter: str, model: Any) -> Iterator[str]:
-        """What a parameter's class says of its value."""
+    def _validation_errors(self, parameter: str, model: Any) -> Iterator[str]:
         try:
             TypeAdapter(model).validate_python(self._value(parameter))
         except ValidationError as error:
@@ -196,47 +196,47 @@ class ParameterErrors:
         message = detail["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
         message = _cure(path[-1], detail) or message
-        if not detail["loc"]:  # a rule over several keys names them itself
+        if not detail["loc"]:  # a rule for several keys, whose message names them
             return f"{where}: {key}: {message}"
         given = "null" if detail["input"] is None else repr(detail["input"])
         return f"{where}: {key} is {given}; {message}"
 
     def _where(self, path: Sequence[str]) -> str:
-        """The file that sets a key: ``--params``, the environment's or the base one."""
+        """``--params``, or the file that sets a key or, if none does, the closest parent key."""
         loader: Any = self._context.config_loader
-        if _holds(loader.runtime_params or {}, path):
+        if _has_key(loader.runtime_params or {}, path):
             return "--params"
         root = Path(loader.conf_source)
         environments = [loader.env or loader.default_run_env, loader.base_env]
-        for wanted in (path, path[:-1], path[:1]):
+        for key in (path, path[:-1], path[:1]):
             for environment in environments:
                 for file in config_files(loader, "parameters", environment):
-                    if _holds(read_mapping(file), wanted):
+                    if _has_key(read_mapping(file), key):
                         return file.relative_to(root.parent).as_posix()
         return "parameters"
 
 
 def _cure(name: str, detail: Mapping[str, Any]) -> str:
-    """What to write in place of a value of the wrong kind; empty where the message says it."""
+    """How to fix a value of the wrong type; empty if pydantic's message is clear."""
     value = detail["input"]
     if detail["type"] in {"tuple_type", "list_type"}:
         return f"write a list, {name}: [{value}] (--params '….{name}=[a,b]')"
     if detail["type"] == "string_type" and value is None:
-        return "write the name null in quotes, 'null', or YAML reads it as no value"
+        return "quote the name null, 'null', because YAML reads it as no value"
     if detail["type"] == "string_type":
-        return "write one value, in quotes where it has brackets, braces or ': ' in it"
+        return "write one value, and quote it if it contains brackets, braces or ': '"
     return ""
 
 
 def _field_names(model: Any, path: Sequence[str]) -> list[str]:
-    """Names that a (nested) pydantic model or dataclass takes; empty where it is neither."""
+    """Field names of a (nested) pydantic model or dataclass; empty for other types."""
     for name in path:
         field = getattr(model, "__pydantic_fields__", {}).get(name)
         model = None if field is None else field.annotation
     return list(getattr(model, "__pydantic_fields__", {}))
 
 
-def _holds(tree: Any, path: Sequence[str]) -> bool:
+def _has_key(tree: Any, path: Sequence[str]) -> bool:
     for key in path:
         if not isinstance(tree, dict) or key not in tree:
             return False

@@ -1,4 +1,4 @@
-"""What of a run goes to MLflow: data sets that the catalog marks, parameters, and its data."""
+"""Collects what a run logs to MLflow: marked data sets, parameters and the manifest's digest."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 DIGEST_LENGTH = 36  # MLflow's limit; the tag data_digest has all 64 characters
 KINDS = ("metrics", "history", "artifact", "table", "digest")
 
-Marked = tuple[list[str], Path]  # kinds of a data set, and where it is
+Marked = tuple[list[str], Path]  # kinds and path of a data set
 
 
 def marked_for_mlflow(pipeline: Pipeline, catalog: DataCatalog) -> dict[str, Marked]:
     """Kinds and path of the data sets whose catalog entry has ``metadata.mlflow``.
 
     Raises:
-        ConfigurationError: A kind is unknown; before the run, not after hours of it.
+        ConfigurationError: A kind is unknown.
     """
     marked = {}
     for name in pipeline.datasets():
@@ -51,20 +51,20 @@ def marked_for_mlflow(pipeline: Pipeline, catalog: DataCatalog) -> dict[str, Mar
 
 
 def parameters(pipeline: Pipeline, catalog: DataCatalog) -> dict[str, Any]:
-    """Nested plain values of the parameters that the pipeline's nodes read."""
+    """The parameters that the pipeline's nodes read, as nested JSON values."""
     values: dict[str, Any] = {}
     for name in sorted(pipeline.inputs()):
         dataset = catalog.get(name) if name.startswith("param") else None
         if dataset is None:
             continue
         if name == "parameters":
-            values.update({key: _plain(value) for key, value in dataset.load().items()})
+            values.update({key: _json_value(value) for key, value in dataset.load().items()})
         elif name.startswith("params:"):
-            values[name.removeprefix("params:")] = _plain(dataset.load())
+            values[name.removeprefix("params:")] = _json_value(dataset.load())
     return values
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -73,7 +73,7 @@ def _plain(value: Any) -> Any:
 
 
 def send(tracker: Tracker, kind: str, data: Any, path: Path, name: str) -> None:
-    """Log a data set as one of `KINDS` but ``digest``."""
+    """Log a data set as one of `KINDS` except ``digest``."""
     if kind == "metrics":
         tracker.log_metrics(data, name)
     elif kind == "history":
@@ -85,7 +85,7 @@ def send(tracker: Tracker, kind: str, data: Any, path: Path, name: str) -> None:
 
 
 def _rows(data: Any, path: Path) -> Iterable[Mapping[str, Any]]:
-    """Rows of a history: the saved list, or the lines of the JSON lines file it went to."""
+    """Rows of a history: the saved list, or the lines of its JSON Lines file."""
     if isinstance(data, list):
         return data
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -95,19 +95,20 @@ def _rows(data: Any, path: Path) -> Iterable[Mapping[str, Any]]:
 def describe_manifest(
     manifest: pd.DataFrame, *, name: str, path: Path, project: Path, context: str
 ) -> tuple[str, dict[str, Any]]:
-    """A manifest by its digest, its place in the project and the number of its images.
+    """A manifest as an MLflow dataset: digest, path and numbers of images.
 
     Args:
         manifest: A row for each image.
-        name: Of the data set.
-        path: Where the manifest is; outside the project only the file's name is told.
+        name: Name of the data set.
+        path: File of the manifest; only its name is logged if it is outside the project.
+        project: Project folder.
         context: ``training`` or ``evaluation``.
 
     Returns:
-        Its full digest, and the data of a record of kind ``input``.
+        The full digest, and the data of a record of kind ``input``.
     """
     digest = data_digest(manifest)
-    place = path.relative_to(project).as_posix() if path.is_relative_to(project) else path.name
+    uri = path.relative_to(project).as_posix() if path.is_relative_to(project) else path.name
     images: dict[str, Any] = {}
     groups = manifest[["category", "split", "label"]].astype(str)
     for (category, split, label), count in Counter(groups.itertuples(index=False)).items():
@@ -117,7 +118,7 @@ def describe_manifest(
         "name": name,
         "digest": digest[:DIGEST_LENGTH],
         "source_type": "local",
-        "source": json.dumps({"uri": place}),
+        "source": json.dumps({"uri": uri}),
         "schema": json.dumps({"mlflow_colspec": columns}),
         "profile": json.dumps({"num_rows": len(manifest), "images": images}),
     }

@@ -1,4 +1,4 @@
-"""What a run in MLflow is called, says and belongs to once it is over."""
+"""Name, description and parent run of an MLflow run, set from its outcome."""
 
 from __future__ import annotations
 
@@ -12,46 +12,45 @@ NAME, DESCRIPTION = "mlflow.runName", "mlflow.note.content"
 DEFAULT = "__default__"
 SHOWN = frozenset({"metrics", "registration", "promotion", "rollback", "monitoring"})
 ENDED = {"FAILED": "failed", "KILLED": "stopped"}
-LONGEST = 200  # characters of a name; MLflow's databases take 250
-FIGURES = {"image_auroc": "image AUROC", "pixel_ap": "pixel AP"}
-STAGE = "DVC_STAGE"  # what DVC sets for the command of a stage
+LONGEST = 200  # characters of a name; MLflow's limit is 250
+STAGE = "DVC_STAGE"  # environment variable that DVC sets for the command of a stage
 KEY = "dvc_process"
 PARENT = "mlflow.parentRunId"
 
 
 def run_name(pipelines: list[str], dataset: str) -> str:
-    """A run's name while it lasts: pipelines and data set."""
-    shown = "+".join("all stages" if name == DEFAULT else name for name in pipelines)
-    return f"{shown} {dataset}"
+    """Name of a running run: pipelines and data set."""
+    names = "+".join("all stages" if name == DEFAULT else name for name in pipelines)
+    return f"{names} {dataset}"
 
 
 def tags(name: str, status: str, saved: Mapping[str, Any]) -> dict[str, str]:
-    """Name and description of a run that is over, as MLflow's tags.
+    """Name and description of a finished run, as MLflow tags.
 
     Args:
-        name: As `run_name` made it.
+        name: See `run_name`.
         status: ``FINISHED``, ``FAILED`` or ``KILLED``.
-        saved: What the run saved, by the name of the data set.
+        saved: Saved data sets by name.
     """
     if status != "FINISHED":
         return {NAME: f"{name}: {ENDED[status]}"}
     sentences = parts = _sentences(saved)
     text = []
     if "metrics" in saved:
-        from decodiff_pipeline.reporting.summary import render_table
+        from decodiff_pipeline.reporting.summary import NAMES, render_table
 
         text.append(f"```\n{render_table(saved['metrics'])}\n```")
         mean = saved["metrics"].get("mean") or {}
-        found = {label: mean.get(key) for key, label in FIGURES.items()}
-        figures = [f"{label} {value:.3f}" for label, value in found.items() if value is not None]
-        parts = [*figures, *sentences]
+        values = {label: mean.get(key) for key, label in NAMES.items()}
+        metrics = [f"{label} {value:.3f}" for label, value in values.items() if value is not None]
+        parts = [*metrics, *sentences]
     named = {NAME: f"{name}: {', '.join(parts) or 'done'}"[:LONGEST]}
     text += sentences
     return named | ({DESCRIPTION: "\n\n".join(text)} if text else {})
 
 
 def _sentences(saved: Mapping[str, Any]) -> list[str]:
-    """The outcome of a registration, promotion, rollback or monitoring."""
+    """The outcome of a registration, promotion, rollback or monitoring run."""
     sentences = []
     if "registration" in saved:
         registered = saved["registration"]
@@ -69,17 +68,19 @@ def _sentences(saved: Mapping[str, Any]) -> list[str]:
 
 
 def parent_tags(client: Any, experiment_id: str, run_id: str, dataset: str) -> dict[str, str]:
-    """The tag that puts a run under the run of its `dvc repro`, which the first stage makes.
+    """The tag that makes a run a child of the run of its `dvc repro`.
+
+    The first stage creates the parent run.
 
     Returns:
-        No tag where DVC did not start this process.
+        No tag if DVC did not start this process.
     """
     key = _dvc_process()
     if key is None:
         return {}
-    found = client.search_runs([experiment_id], f"tags.{KEY} = '{key}'")
-    if found:
-        parent = found[0].info.run_id
+    parents = client.search_runs([experiment_id], f"tags.{KEY} = '{key}'")
+    if parents:
+        parent = parents[0].info.run_id
     else:
         started = client.get_run(run_id).info.start_time
         tags = {KEY: key, "dataset": dataset, "pipeline": "dvc"}
@@ -89,7 +90,7 @@ def parent_tags(client: Any, experiment_id: str, run_id: str, dataset: str) -> d
 
 
 def _dvc_process() -> str | None:
-    """The `dvc` that started this process: its nearest ancestor that is no command of a stage."""
+    """ID of the `dvc` process that started this one: the nearest ancestor without `DVC_STAGE`."""
     if STAGE not in os.environ:
         return None
     import psutil

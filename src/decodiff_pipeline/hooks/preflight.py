@@ -1,4 +1,4 @@
-"""What a run will need late is looked for before it starts."""
+"""Checks before a run for inputs and parameters that are used late in it."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ MANIFEST = "validated_manifest"
 
 
 class PreflightHooks:
-    """Stop within seconds where weights or a revision is missing or parameters do not agree."""
+    """Stop within seconds if weights or a revision are missing or parameters contradict."""
 
     _regions: tuple[dict[str, RegionConfig], PreprocessConfig] | None = None
 
     @hook_impl
     def after_node_run(self, outputs: dict[str, Any]) -> None:
-        """Compare the regions with the images as soon as these are known.
+        """Check the regions as soon as the manifest is available.
 
         Raises:
-            ConfigurationError: A region does not suit the images of its category.
+            ConfigurationError: A region does not match the images of its category.
         """
         if MANIFEST in outputs and self._regions is not None:
             regions, geometry = self._regions
@@ -46,14 +46,14 @@ class PreflightHooks:
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Locate the weights, downloading them if the hub has to be asked; look up the revision.
+        """Set the device of the run, and check weights, regions, revisions and parameters.
 
-        The device of ``compute`` becomes that of everything in the run.
+        The autoencoder's weights are downloaded if they are on the Hugging Face Hub.
 
         Raises:
-            ConfigurationError: One of them is not there, or scoring does not suit preprocessing,
-                or a region the images.
-            ModelError: The weights that training is to start from cannot be had or do not fit.
+            ConfigurationError: Weights or a revision are missing, or scoring and preprocessing or
+                a region and the images do not match.
+            ModelError: The initial weights of the training are missing or do not match.
         """
         if COMPUTE in catalog:
             compute = ComputeConfig.model_validate(catalog.load(COMPUTE))

@@ -1,4 +1,4 @@
-"""How a process is stopped from outside: Ctrl-C, SIGTERM, a terminal that closes, sys.exit."""
+"""Ends a run when the process is stopped: by Ctrl-C, SIGTERM, SIGHUP or sys.exit."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from types import FrameType
 
 STOPPING = (signal.SIGTERM, signal.SIGHUP)
-DISTURBING = (*STOPPING, signal.SIGINT)
+DEFERRED = (*STOPPING, signal.SIGINT)
 
 
 class RunEnd:
-    """Sees to it that a run ends as something, for Kedro calls no hook in these cases."""
+    """Calls a function when the process is stopped, because Kedro then calls no hook.
+
+    Args:
+        end: Ends the run.
+    """
 
     def __init__(self, end: Callable[[], None]) -> None:
         self._end = end
@@ -26,33 +30,33 @@ class RunEnd:
         self._previous: dict[int, Any] = {}
 
     def watch(self) -> None:
-        """From now on; call it after MLflow is imported, to run before its exit handlers."""
+        """Install the handlers; call it after importing MLflow, to run before its exit handlers."""
         self._process = os.getpid()
         atexit.register(self._end)
         if threading.current_thread() is threading.main_thread():
             for number in STOPPING:
-                if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+                if signal.getsignal(number) != signal.SIG_IGN:  # ignored under nohup
                     self._previous[number] = signal.signal(number, self._on_signal)
 
     def is_own_process(self) -> bool:
-        """Whether this is the process that watches, not a forked worker of it."""
+        """Whether this is the process that called `watch`, not a forked worker."""
         return os.getpid() == self._process
 
     @contextmanager
     def undisturbed(self, *, exiting: bool) -> Iterator[None]:
-        """Stop watching, and let the block end before another signal is heard.
+        """Remove the handlers, and defer signals until the block ends.
 
         Args:
-            exiting: The process ends anyway, so signals are forgotten then.
+            exiting: The process is ending, so deferred signals are dropped.
         """
         atexit.unregister(self._end)
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        heard: list[int] = []
+        received: list[int] = []
         before = {
-            number: signal.signal(number, lambda number, _: heard.append(number))
-            for number in DISTURBING
+            number: signal.signal(number, lambda number, _: received.append(number))
+            for number in DEFERRED
         }
         try:
             yield
@@ -60,11 +64,11 @@ class RunEnd:
             for number, handler in (before | self._previous).items():
                 signal.signal(number, handler)
             self._previous = {}
-        if heard and not exiting:
-            os.kill(os.getpid(), heard[0])
+        if received and not exiting:
+            os.kill(os.getpid(), received[0])
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> NoReturn:
-        if not self.is_own_process():  # a forked worker inherits the handler, not the run
+        if not self.is_own_process():  # a forked worker inherits the handler
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         # Unwinds the stack, so that nodes stop their children; the exit handler ends the run.

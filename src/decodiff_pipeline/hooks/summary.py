@@ -1,4 +1,4 @@
-"""What to look at when a run is over, and how to open it."""
+"""Prints a summary at the end of a run."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 
 
 class SummaryHooks:
-    """Print metrics, the verdict on drift, and the way to the report, MLflow run and model.
+    """Print metrics, the result of the monitoring, and how to open report, MLflow run and model.
 
-    Only what the run has written is shown, so a run of the data validation alone prints nothing.
+    Only outputs of the run are listed.
     """
 
     def __init__(self, tracking: TrackingHooks) -> None:
@@ -39,16 +39,16 @@ class SummaryHooks:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Remember where the project is."""
+        """Store the project folder."""
         self._project = Path(context.project_path)
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Print the summary; the run is over and done, so nothing here may make it fail."""
+        """Print the summary."""
         try:
             blocks = self._blocks(pipeline.all_outputs(), catalog)
             blocks += self._unrecorded(pipeline.all_outputs(), catalog)
-        except Exception as error:
+        except Exception as error:  # the run has succeeded
             logger.warning("the summary cannot be shown: %s", error)
             return
         if blocks:
@@ -83,32 +83,32 @@ class SummaryHooks:
         return blocks
 
     def _unrecorded(self, written: set[str], catalog: DataCatalog) -> list[str]:
-        """A sentence where this run has left ``dvc.lock`` behind."""
+        """The command that records this run's outputs, if ``dvc.lock`` is out of date."""
         lock = stages_file(self._project, environment()).with_name(LOCK_FILE)
         if IN_STAGE in os.environ or not lock.is_file():
             return []
         entries = (catalog.config_resolver.resolve_pattern(name) for name in written)
-        places = {Path(entry.get("filepath") or entry.get("path") or "") for entry in entries}
-        others = [
+        outputs = {Path(entry.get("filepath") or entry.get("path") or "") for entry in entries}
+        changed = [
             path
             for path in unrecorded(self._project, environment())
-            if self._project / path in places
+            if self._project / path in outputs
         ]
-        if not others:
+        if not changed:
             return []
-        named = f" --env {environment()}" if self._project != lock.parent else ""
-        given = ", ".join(f"{name}={value}" for name, value in overrides().items())
-        first = f"write {given} into conf/{environment() or 'base'} first, then " if given else ""
+        env = f" --env {environment()}" if self._project != lock.parent else ""
+        params = ", ".join(f"{name}={value}" for name, value in overrides().items())
+        first = f"write {params} into conf/{environment() or 'base'} first, then " if params else ""
         return [
             f"DVC:        {lock.relative_to(self._project)} is of an earlier run than "
-            f"{', '.join(others[:2])}{' and others' if others[2:] else ''};\n{'':<12}"
-            f"{first}python -m decodiff_pipeline.record{named}"
+            f"{', '.join(changed[:2])}{' and others' if changed[2:] else ''};\n{'':<12}"
+            f"{first}python -m decodiff_pipeline.record{env}"
         ]
 
     def _page(self, label: str, name: str, catalog: DataCatalog) -> str:
         path = Path(catalog.config_resolver.resolve_pattern(name)["filepath"])
-        shown = path.relative_to(self._project) if path.is_relative_to(self._project) else path
-        return _entry(label, str(shown), f"python -m webbrowser -t {path.as_uri()}")
+        relative = path.relative_to(self._project) if path.is_relative_to(self._project) else path
+        return _entry(label, str(relative), f"python -m webbrowser -t {path.as_uri()}")
 
     def _run(self) -> list[str]:
         tracker = self._tracking.tracker
@@ -125,7 +125,7 @@ class SummaryHooks:
 def _model(registration: dict[str, Any]) -> str:
     name = f"{registration['name']} version {registration['version']}"
     if not registration["new"]:
-        name += " (the same model as before: no new version)"
+        name += " (the model has not changed: no new version)"
     store = _store(registration["tracking_uri"])
     return _entry("model", name, f"{store} {registration['serve']}")
 
@@ -139,10 +139,10 @@ def _entry(label: str, value: str, command: str) -> str:
 
 
 def _activation() -> list[str]:
-    """The line to type first where this environment's tools are not on the PATH."""
+    """The command that activates this Python environment, if it is not active."""
     tools = Path(sys.executable).parent
-    found = shutil.which("mlflow")
-    if found is not None and Path(found).parent.samefile(tools):
+    mlflow = shutil.which("mlflow")
+    if mlflow is not None and Path(mlflow).parent.samefile(tools):
         return []
     if not (tools / "activate").exists():
         return []

@@ -1,4 +1,4 @@
-"""Kedro runs as MLflow runs, without a dependency of any node on MLflow."""
+"""Tracks Kedro runs as MLflow runs; nodes do not depend on MLflow."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ TRACKED = frozenset(
     }
 )
 TRAINING = frozenset({"__default__", "ablation", "autoencoder", "retrain", "train", "training"})
-DVC_EXPERIMENT = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")  # tags: the same in small letters
+DVC_EXPERIMENT = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")  # also tags, in lower case
 SWITCH = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
-SAMPLES = 3  # of 10 s each, averaged for one point of the charts
-PATIENCE = 20.0  # seconds to wait for MLflow's thread, which may be waiting for a server
+SAMPLES = 3  # samples of 10 s averaged per logged value
+PATIENCE = 20.0  # seconds to wait for MLflow's thread, which may wait for a server
 
 
 class TrackingHooks:
-    """Start an MLflow run for a tracked pipeline, log to it, and end it whatever happens.
+    """Start an MLflow run for a tracked pipeline, log to it, and end it in any case.
 
-    A data set is logged when it is saved if its catalog entry says so: ``metadata: {mlflow:
-    metrics}`` (numbers of a JSON file), ``artifact`` (the file or folder), ``history`` (JSON
-    lines with a ``step``), ``table``, or a list of these. A ``digest`` is the run's data set, named
-    when the manifest is first saved or loaded. ``MLFLOW_RUN_ID`` is set while the run lasts, so
-    that a project's own nodes can log to it.
+    A data set is logged when it is saved if its catalog entry has ``metadata: {mlflow: KIND}`` with
+    ``metrics`` (numbers of a JSON file), ``artifact`` (the file or folder), ``history`` (JSON Lines
+    with a ``step``), ``table``, or a list of these. With ``digest`` it is logged as the run's data
+    set when it is first saved or loaded. ``MLFLOW_RUN_ID`` is set during the run, so that nodes of
+    a project can log to it.
     """
 
     def __init__(self) -> None:
@@ -77,18 +77,18 @@ class TrackingHooks:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Remember where the project is and which data set it works on."""
+        """Store the project folder, the environment and the name of the data set."""
         self._project = Path(context.project_path)
         self._env = context.env or "base"
         self._dataset = self._project.name
-        with contextlib.suppress(Exception):  # a project may do without globals
+        with contextlib.suppress(Exception):  # a project may have no globals
             self._dataset = str(context.config_loader["globals"]["dataset"])
 
     @hook_impl
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """Start the run; only here is MLflow imported."""
+        """Start the run; MLflow is imported here, not at start-up."""
         self.tracker = None
         self._names = run_params.get("pipeline_names") or ["__default__"]
         if TRACKED.isdisjoint(self._names):
@@ -98,11 +98,11 @@ class TrackingHooks:
         prepare_environment()
         import mlflow
 
-        # Under `dvc exp run --temp` the project is a throw-away copy, and DVC_ROOT the real one.
+        # Under `dvc exp run --temp` the project is a temporary copy of DVC_ROOT.
         home = Path(os.environ.get("DVC_ROOT") or self._project)
         uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri(self._project)
         unsent = home / journal.FOLDER
-        _tell_of_earlier_runs(unsent)
+        _warn_of_unsent_runs(unsent)
         self.tracker = Tracker(
             uri,
             self._dataset,
@@ -120,14 +120,14 @@ class TrackingHooks:
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
-        """Log what the catalog marks for MLflow."""
+        """Log a data set that the catalog marks for MLflow."""
         if dataset_name in outcome.SHOWN:
             self._saved[dataset_name] = data
         self._log(dataset_name, data, logged_data.KINDS)
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
-        """Name the data that a run works with, where it does not make them."""
+        """Log the run's data set if the run loads the manifest."""
         self._log(dataset_name, data, ("digest",))
 
     def _log(self, name: str, data: Any, wanted: Iterable[str]) -> None:
@@ -141,7 +141,7 @@ class TrackingHooks:
                     tracker.log_data(partial(self._describe, data, path))
                 else:
                     logged_data.send(tracker, kind, data, path, name)
-            except Exception as error:  # what was saved is worth more than its copy in MLflow
+            except Exception as error:  # the run continues without the copy in MLflow
                 logger.warning("%s was not sent to MLflow: %s", name, first_line(error))
 
     @hook_impl
@@ -156,7 +156,7 @@ class TrackingHooks:
 
     def _tags(self, run_params: Mapping[str, Any]) -> dict[str, str]:
         git = git_state(self._project)
-        untrained = TRAINING.isdisjoint(self._names)  # what a training makes is in no lock yet
+        untrained = TRAINING.isdisjoint(self._names)  # dvc.lock does not contain a new training
         tags = {
             "pipeline": "+".join(self._names),
             "env": self._env,
@@ -179,13 +179,13 @@ class TrackingHooks:
         )
 
     def _active_tracker(self) -> Tracker | None:
-        """The tracker, unless its run is over or this is a forked worker of the run."""
+        """The tracker, unless its run has ended or this is a forked worker."""
         if self.tracker is None or self.tracker.finished or not self._run_end.is_own_process():
             return None
         return self.tracker
 
     def _exiting(self) -> None:
-        # Kedro tells no hook of what another hook raises before the first node.
+        # Kedro does not report an error of another hook before the first node.
         error = getattr(sys, "last_value", None)
         if isinstance(error, Exception):
             self.on_pipeline_error(error)
@@ -202,22 +202,22 @@ class TrackingHooks:
             self._set_environment(**self._environment)
 
     def _last_tags(self, tracker: Tracker, status: str) -> dict[str, str]:
-        """What the run is called and where it belongs, now that its outcome is known."""
-        name, found = outcome.run_name(self._names, self._dataset), {}
+        """Name, description and parent run, which depend on the outcome."""
+        name, tags = outcome.run_name(self._names, self._dataset), {}
         try:
-            found = outcome.tags(name, status, self._saved)
+            tags = outcome.tags(name, status, self._saved)
             run, experiment = tracker.run_id, tracker.experiment_id
-            if run and experiment and status != "KILLED":  # which is to end at once
+            if run and experiment and status != "KILLED":  # a killed run must end quickly
                 from mlflow import MlflowClient
 
                 client = MlflowClient(tracker.tracking_uri)
-                found |= outcome.parent_tags(client, experiment, run, self._dataset)
-        except Exception as error:  # a run without a good name is a run
+                tags |= outcome.parent_tags(client, experiment, run, self._dataset)
+        except Exception as error:  # these tags are not essential
             logger.info("the run's name in MLflow is not set: %s", first_line(error))
-        return found
+        return tags
 
     def _set_environment(self, **values: str | None) -> None:
-        """Set or (``None``) remove variables, remembering what they were."""
+        """Set or (``None``) remove variables, and store their previous values."""
         self._environment = {key: os.environ.get(key) for key in values}
         for key, value in values.items():
             if value is None:
@@ -226,18 +226,17 @@ class TrackingHooks:
                 os.environ[key] = value
 
 
-def _tell_of_earlier_runs(unsent: Path) -> None:
-    """Say once a run which command sends what earlier runs could not."""
+def _warn_of_unsent_runs(unsent: Path) -> None:
     count = sum(journal.is_abandoned(path) for path in journal.journals(unsent))
     if count:
         logger.warning("MLflow has not all of %d earlier runs; `%s` sends the rest", count, UPLOAD)
 
 
 class SystemMetrics:
-    """MLflow's monitor on the run of a tracker; none where MLflow does not answer.
+    """MLflow's system metrics of a run; not logged if MLflow is unreachable.
 
     Args:
-        tracker: Of the run, which is started.
+        tracker: Tracker of a started run.
     """
 
     def __init__(self, tracker: Tracker) -> None:
@@ -246,7 +245,7 @@ class SystemMetrics:
         self._ending: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin, unless ``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING`` is ``false``."""
+        """Start, unless ``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING`` is ``false``."""
         off = os.environ.get(SWITCH, "").lower() in {"false", "0"}
         if off or self._tracker.run_id is None:
             return
@@ -262,12 +261,12 @@ class SystemMetrics:
             logger.warning("system metrics are not logged: %s", first_line(error))
             return
         monitor.start()
-        # Started now, because no thread can be started while the interpreter ends.
+        # Started now, because no thread can be started while the interpreter exits.
         self._ending = threading.Thread(target=self._end, args=[monitor], daemon=True)
         self._ending.start()
 
     def stop(self) -> None:
-        """End MLflow's thread, or leave it to itself where a server does not answer."""
+        """Stop MLflow's thread, or abandon it after `PATIENCE` if the server does not answer."""
         self._over.set()
         if self._ending is not None:
             self._ending.join(PATIENCE)
