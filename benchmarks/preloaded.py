@@ -18,6 +18,7 @@ import gc
 import importlib
 import inspect
 import json
+import logging
 import os
 import pkgutil
 import runpy
@@ -188,6 +189,8 @@ def run(descriptors: list[int], words: list[str], folder: str, variables: dict[s
     os.chdir(folder)
     sys.argv = words
     sys.path.insert(0, folder)
+    if words[0] in ("dvc", "mlflow"):  # Kedro's set-up would print tracebacks that DVC keeps
+        logging.getLogger().handlers.clear()
     code: Any = 0
     try:
         runpy.run_module(words[0], run_name="__main__", alter_sys=True)
