@@ -167,6 +167,30 @@ def scored_map(maps: Maps, pixel: Maps, latent: Maps, config: ImageScoreConfig) 
     return {"map": maps, "pixel": pixel, "latent": latent}[config.score_from]
 
 
+def square_maps(
+    pixel: torch.Tensor,
+    latent: torch.Tensor,
+    config: DiscrepancyConfig,
+    scores: Sequence[ImageScoreConfig],
+    inside: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Anomaly maps of M squares, and the maps that their scores are computed from.
+
+    Args:
+        pixel: Pixel discrepancies, float (M, H, W).
+        latent: Latent discrepancies, float (M, h, w).
+        scores: Image score of each square's image.
+        inside: Pixels inside of the regions, bool (M, H, W); ``None`` for all.
+
+    Returns:
+        Both float32 (M, H, W) within 0…1.
+    """
+    pixel, latent = smoothed(pixel, latent, config, inside)
+    maps = anomaly_maps(pixel, latent, config)
+    scored = [scored_map(*parts) for parts in zip(maps, pixel, latent, scores, strict=True)]
+    return maps.cpu().numpy(), torch.stack(scored).cpu().numpy()
+
+
 def image_scores(
     maps: np.ndarray,
     config: ImageScoreConfig,
