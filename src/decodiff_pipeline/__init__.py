@@ -47,10 +47,10 @@ def _let_idle_threads_sleep() -> None:
 
 
 def _let_arrow_return_memory() -> None:
-    """Sets the allocator of Arrow's tables, unless the user has set one.
+    """Set ARROW_DEFAULT_MEMORY_POOL=system, unless the user has set it.
 
-    Arrow's own keeps what a table leaves when it is freed; the one of the C library lets everything
-    else use it. The variable is read once, when pyarrow is loaded.
+    Arrow's default allocator keeps the memory of freed tables for itself; the C library's makes it
+    available to the whole process. pyarrow reads the variable once, when it is imported.
     """
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 

@@ -117,11 +117,11 @@ def _measure(
     def read(row: Any) -> ModelInput | ImageError:
         try:
             image = source.read(row.path, depths.get(row.category, FULL_DEPTH), max_pixels)
-            squares = model_input(image, row.path, row.category, geometry)
+            inputs = model_input(image, row.path, row.category, geometry)
         except ImageError as error:
             return error
         photograph = Photograph.of(image, side, regions.get(row.category))
-        return replace(squares, about=(row.Index, photograph))
+        return replace(inputs, about=(row.Index, photograph))
 
     def readable(inputs: Iterable[ModelInput | ImageError]) -> Iterator[ModelInput]:
         for number, result in enumerate(inputs):

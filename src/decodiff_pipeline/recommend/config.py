@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from decodiff_pipeline.training.scoring import ScoringConfig
     from decodiff_pipeline.visibility.config import VisibilityConfig
 
-KEPT = frozenset({"base", "local"})  # Kedro's own environments
+RESERVED = frozenset({"base", "local"})  # Kedro's own environments
 
 
 class RecommendConfig(BaseModel):
@@ -101,7 +101,7 @@ def target(config: RecommendConfig, raw: Path, conf: Path) -> Target:
     root = root.resolve()
     acquired = root.parent == raw.resolve()
     name = config.name if config.name is not None else root.name
-    if not NAME.fullmatch(name) or name in KEPT:
+    if not NAME.fullmatch(name) or name in RESERVED:
         raise ConfigurationError(
             f"{name!r} cannot be the name of an environment: give recommend.name with letters, "
             "digits, '.', '_' and '-', other than base and local"
