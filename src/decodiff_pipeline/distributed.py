@@ -1,11 +1,12 @@
-"""One process of several that do a stage together.
+"""Entry point of the worker processes of a stage, on one machine or several nodes.
+
+On each node, in a project folder that all nodes share, a scheduler starts (docs/scaling.md):
 
     python -m decodiff_pipeline.distributed --nnodes 4 --nproc-per-node 8 --rdzv-backend c10d \\
         --rdzv-endpoint HEAD:29400 training --env mvtec
 
-is what a scheduler starts on each node, in a project folder that all nodes share (docs/scaling.md).
-It starts the processes of the node by torchrun, whose options these are.
-`decodiff_pipeline.compute.launch` starts it with a job file for the processes of one machine.
+The options before the stage are those of torchrun, which starts this module once per process. On
+one machine, `decodiff_pipeline.compute.launch` starts it with a job file.
 """
 
 from __future__ import annotations
@@ -47,41 +48,41 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.compute.group import Group
 
-LOOKS_EVERY = 1.0  # seconds
-COMPUTE = "params:compute"
-CONNECT_SECONDS, ANSWER_SECONDS = 2.0, 10.0  # of a rendezvous
-CLOCK_SECONDS = 60.0  # by which clocks of nodes may differ
-SAME_EVERYWHERE = ("torch", "diffusers", "numpy", "decodiff-pipeline")
+POLL_SECONDS = 1.0  # interval of checks for the launcher
+COMPUTE = "params:compute"  # input of the nodes whose work can be shared
+CONNECT_SECONDS, ANSWER_SECONDS = 2.0, 10.0  # timeouts of the check of the rendezvous port
+CLOCK_SECONDS = 60.0  # maximum difference of the clocks of two nodes
+SAME_VERSIONS = ("torch", "diffusers", "numpy", "decodiff-pipeline")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do this process's part of a stage or a job; returns the exit status."""
+    """Start the processes of this node, or run as one of them; returns the exit status."""
     if "RANK" not in os.environ:
         return _start_node(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m decodiff_pipeline.distributed …")
     parser.add_argument("stage", nargs="?", help="a pipeline, such as training")
     parser.add_argument("--env", help="the Kedro environment, as for kedro run")
     parser.add_argument("--params", default="", help="as for kedro run")
-    parser.add_argument("--job", type=Path, help="in place of a stage: a file of compute.launch")
+    parser.add_argument("--job", type=Path, help="instead of a stage: a file of compute.launch")
     options = parser.parse_args(arguments)
     if (options.stage is None) == (options.job is None):
         parser.error("give the name of a pipeline, such as training")
     if options.job is not None:
-        return _do_job(options.job)
+        return _run_job(options.job)
     rank = int(os.environ["RANK"])
-    _log(rank, "" if rank == 0 else f"rank {rank}: ")
-    _end_with(os.getppid())
+    _configure_logging(rank, "" if rank == 0 else f"rank {rank}: ")
+    _exit_with_launcher(os.getppid())
     try:
-        _do_stage(options.stage, options.env, options.params)
+        _run_stage(options.stage, options.env, options.params)
     except Exception as error:
-        found = explained(_report(error, rank), int(os.environ["WORLD_SIZE"]))
-        sys.stderr.write(f"Error: {found}\n")
+        with_rank = explained(_report(error, rank), int(os.environ["WORLD_SIZE"]))
+        sys.stderr.write(f"Error: {with_rank}\n")
         return 1
     return 0
 
 
 def _start_node(arguments: Sequence[str]) -> int:
-    """Start the processes of this node by torchrun; returns the exit status."""
+    """Start the processes of this node with torchrun; returns the exit status."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
@@ -97,23 +98,25 @@ def _start_node(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"Error: {error}\n")
         return 1
     except SignalException as error:
-        sys.stderr.write(f"Error: {error.sigval.name} has ended this node's processes\n")
+        sys.stderr.write(f"Error: {error.sigval.name} ended the processes of this node\n")
         return 1
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in sorted(error.failures.items())}
         sys.stderr.write(
-            f"Error: processes of this node ended, with exit codes {codes} by rank; the lines "
-            "above say why; started again on all nodes, they go on where they stopped\n"
+            f"Error: processes of this node failed; exit codes by rank: {codes}; the lines above "
+            "have the reason; give the same command on all nodes: they go on where they stopped\n"
         )
         return 1
     return 0
 
 
 def _require_rendezvous(endpoint: str) -> None:
-    """Refuse a port on which another program answers: torchrun would wait for it for ever.
+    """Check that the rendezvous port is free or used by torchrun.
+
+    If another program listens on the port, torchrun waits without a timeout.
 
     Raises:
-        ConfigurationError: It is so.
+        ConfigurationError: Another program listens on the port.
     """
     from torch.distributed import TCPStore
 
@@ -121,16 +124,16 @@ def _require_rendezvous(endpoint: str) -> None:
     try:
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
     except (OSError, ValueError):
-        return  # nobody is there yet
+        return  # this node is the first
     answered = threading.Event()
 
-    def ask() -> None:
+    def connect() -> None:
         with suppress(Exception):
             limit = timedelta(seconds=ANSWER_SECONDS)
             TCPStore(host, int(port), is_master=False, timeout=limit, wait_for_workers=False)
             answered.set()
 
-    threading.Thread(target=ask, daemon=True).start()
+    threading.Thread(target=connect, daemon=True).start()
     if not answered.wait(ANSWER_SECONDS):
         raise ConfigurationError(
             f"port {port} of {host} is taken by another program; give all nodes another one, "
@@ -138,15 +141,15 @@ def _require_rendezvous(endpoint: str) -> None:
         )
 
 
-def _do_job(file: Path) -> int:
-    """Call what a job file names; the result, or what went wrong, lies beside it then."""
+def _run_job(file: Path) -> int:
+    """Run the job of a job file; writes its result or error report beside the file."""
     job, rank = json.loads(file.read_text()), int(os.environ["RANK"])
-    _end_with(job["launcher"] or os.getppid())
-    _log(rank)
-    _keep_warnings(file.parent / WARNINGS.format(rank))
+    _exit_with_launcher(job["launcher"] or os.getppid())
+    _configure_logging(rank)
+    _write_warnings(file.parent / WARNINGS.format(rank))
     if job["threads"]:
-        os.environ["OMP_NUM_THREADS"] = str(job["threads"])  # read when torch is loaded
-    if job["launcher"]:  # one machine: no name has to be resolved to find the way to the others
+        os.environ["OMP_NUM_THREADS"] = str(job["threads"])  # torch reads it at import
+    if job["launcher"]:  # one machine: gloo need not resolve the host name
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     try:
         _use_device(job["device"])
@@ -160,12 +163,12 @@ def _do_job(file: Path) -> int:
     return 0
 
 
-def _do_stage(stage: str, env: str | None, params: str) -> None:
-    """Run the nodes of a pipeline that divide their work; `kedro run` makes its reports then.
+def _run_stage(stage: str, env: str | None, params: str) -> None:
+    """Run the nodes of a pipeline whose work can be shared. `kedro run` runs the others later.
 
     Raises:
-        ConfigurationError: There is no such pipeline, it has no such node, or the nodes differ in
-            what they have installed or in the folder that they see.
+        ConfigurationError: The pipeline does not exist or has no such node, or versions, clocks or
+            project folders of the nodes differ.
     """
     from kedro.framework.cli.utils import _split_params
     from kedro.framework.project import pipelines
@@ -185,69 +188,68 @@ def _do_stage(stage: str, env: str | None, params: str) -> None:
         nodes = [] if pipeline is None else [n for n in pipeline.nodes if COMPUTE in n.inputs]
         if not nodes:
             raise ConfigurationError(
-                f"{stage!r} is no pipeline that several processes share; give latent_caching "
-                "or training"
+                f"several processes cannot share the pipeline {stage!r}; give latent_caching or "
+                "training"
             )
-        if int(os.environ["RANK"]):  # the first process says which node runs
+        if int(os.environ["RANK"]):  # rank 0 logs which node runs
             logging.getLogger("kedro").setLevel(logging.WARNING)
         compute = ComputeConfig.model_validate(catalog.load(COMPUTE))
         prefer_device(compute.device)
         prefer_compiled(compute.compile)
         _use_device(resolve_device())
         with joined() as group:
-            _require_same(group)
+            _require_same_versions(group)
             _require_shared(group, project / "data")
             for node in nodes:
                 node.run({name: catalog.load(name) for name in node.inputs})
 
 
-def _require_same(group: Group) -> None:
+def _require_same_versions(group: Group) -> None:
     group.barrier()
     clocks = group.gather(time.time())
-    own = {name: version(name) for name in SAME_EVERYWHERE} | {"Python": platform.python_version()}
-    every = group.gather(own)
-    for rank, other in enumerate(every):
-        differing = [
+    installed = {name: version(name) for name in SAME_VERSIONS}
+    versions = group.gather(installed | {"Python": platform.python_version()})
+    for rank, other in enumerate(versions):
+        differences = [
             f"{name} {value} and {other[name]}"
-            for name, value in every[0].items()
+            for name, value in versions[0].items()
             if value != other[name]
         ]
-        if differing:
+        if differences:
             raise ConfigurationError(
-                f"ranks 0 and {rank} have different versions: {', '.join(differing)}; install the "
-                "same requirements.lock on all nodes"
+                f"ranks 0 and {rank} have different versions: {', '.join(differences)}; install "
+                "the same requirements.lock on all nodes"
             )
         if abs(clocks[rank] - clocks[0]) > CLOCK_SECONDS:
             raise ConfigurationError(
                 f"the clocks of ranks 0 and {rank} differ by {abs(clocks[rank] - clocks[0]):.0f} "
-                "seconds; set those of all nodes by NTP"
+                "seconds; synchronise the clocks of all nodes by NTP"
             )
 
 
 def _require_shared(group: Group, folder: Path) -> None:
-    name = group.broadcast(uuid.uuid4().hex)
-    mark = folder / f".{name}"
+    file = folder / f".{group.broadcast(uuid.uuid4().hex)}"
     if group.first:
         folder.mkdir(exist_ok=True)
-        mark.touch()
+        file.touch()
     group.barrier()
-    seen = group.gather(mark.exists())
+    exists = group.gather(file.exists())
     if group.first:
-        mark.unlink()
-    if not all(seen):
-        ranks = [rank for rank, sees in enumerate(seen) if not sees]
+        file.unlink()
+    if not all(exists):
+        ranks = [rank for rank, file_exists in enumerate(exists) if not file_exists]
         raise ConfigurationError(
             f"ranks {ranks} do not see what rank 0 writes to {folder}; start all nodes in one "
             "project folder on a shared file system"
         )
 
 
-def _end_with(launcher: int) -> None:
-    """End this process when the launcher does, however that ends."""
+def _exit_with_launcher(launcher: int) -> None:
+    """Kill this process when the launcher has ended, even if the launcher was killed."""
 
     def watch() -> None:
         while os.getppid() == launcher:
-            time.sleep(LOOKS_EVERY)
+            time.sleep(POLL_SECONDS)
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -262,7 +264,7 @@ def _use_device(device: str) -> None:
     prefer_device(device)
 
 
-def _log(rank: int, prefix: str = "") -> None:
+def _configure_logging(rank: int, prefix: str = "") -> None:
     logging.basicConfig(
         format=f"%(asctime)s %(levelname)-7s {prefix}%(message)s", datefmt="%H:%M:%S"
     )
@@ -270,16 +272,16 @@ def _log(rank: int, prefix: str = "") -> None:
     logging.getLogger("decodiff_pipeline").setLevel(level)
 
 
-def _keep_warnings(file: Path) -> None:
-    """Write warnings to a file too, for the process that has started this one to log."""
+def _write_warnings(file: Path) -> None:
+    """Write warnings also to a file, from which the launching process logs them."""
 
-    class Lines(logging.Formatter):
+    class JSONLines(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
             return json.dumps([record.name, record.levelno, record.getMessage()])
 
     handler = logging.FileHandler(file)
     handler.setLevel(logging.WARNING)
-    handler.setFormatter(Lines())
+    handler.setFormatter(JSONLines())
     logging.getLogger("decodiff_pipeline").addHandler(handler)
 
 

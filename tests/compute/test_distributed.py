@@ -43,13 +43,13 @@ def test_other_versions_and_clocks_are_refused_with_the_difference() -> None:
     def late(value: Any) -> Any:
         return value - 3600 if isinstance(value, float) else value
 
-    distributed._require_same(Pair(lambda value: value))
+    distributed._require_same_versions(Pair(lambda value: value))
     with pytest.raises(
         ConfigurationError, match=r"versions: torch \S+ and 99\.0; install the same"
     ):
-        distributed._require_same(Pair(newer))
+        distributed._require_same_versions(Pair(newer))
     with pytest.raises(ConfigurationError, match=r"ranks 0 and 1 differ by 3600 sec.*NTP"):
-        distributed._require_same(Pair(late))
+        distributed._require_same_versions(Pair(late))
 
 
 def test_a_folder_that_one_node_does_not_see_is_refused(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""How much of a machine a stage uses: the device, worker processes, and threads of each."""
+"""Device, worker processes and threads of a stage."""

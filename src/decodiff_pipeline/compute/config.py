@@ -1,4 +1,4 @@
-"""The parameters `compute`, and what they come to on this machine."""
+"""The parameters `compute`, and how a stage is divided among processes on this machine."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ Count = Annotated[int, Field(ge=1)] | Literal["auto"]
 
 
 class ComputeConfig(BaseModel):
-    """How much of the machine a run uses.
+    """Device, processes and threads of a run.
 
     Attributes:
-        device: What computes; ``auto`` is the GPU where CUDA has one, else the processor.
+        device: Device of the networks; ``auto`` is the GPU if CUDA is available, else the CPU.
         processes: Worker processes that share the work of a stage. ``auto`` is one per GPU; on
-            the processor one per core where the work is long enough and the network small. 1
-            computes in the process of ``kedro run`` itself.
-        threads: Threads of each process. ``auto`` divides the cores among several processes, and
-            leaves it to torch where there is one.
-        compile: Compile the networks of training and scoring with ``torch.compile``: minutes at
-            the start, and faster steps on a GPU.
+            the CPU it is one per core if the work is long enough and the network is small, else
+            one. With 1 the stage runs in the process of ``kedro run``.
+        threads: Threads of each process. ``auto`` divides the cores among several processes; one
+            process uses torch's default.
+        compile: Whether to compile the networks of training and scoring with ``torch.compile``,
+            which takes minutes at the start and speeds up steps on a GPU.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,12 +47,12 @@ ONE_PROCESS = ComputeConfig(processes=1)
 
 
 class Workers(NamedTuple):
-    """What a stage runs on.
+    """Device, processes and threads of a stage.
 
     Attributes:
-        device: As :func:`~decodiff_pipeline.deco.device.resolve_device` names it.
-        processes: How many.
-        threads: Of each process; None for as many as torch takes.
+        device: Return value of :func:`~decodiff_pipeline.deco.device.resolve_device`.
+        processes: Number of processes.
+        threads: Threads of each process; None for torch's default.
     """
 
     device: str
@@ -61,26 +61,25 @@ class Workers(NamedTuple):
 
 
 def plan(config: ComputeConfig, *, most: int, worth: bool = True, what: str = "images") -> Workers:
-    """Decide how a stage is divided.
+    """Plan the processes and threads of a stage.
 
     Args:
-        most: The largest number of processes that all have something to do.
-        worth: Whether several processes are faster on the processor: starting them takes some
-            seconds, and a large network uses all cores by itself.
-        what: Unit of ``most``, for the message.
+        most: Number of parts into which the work can be divided.
+        worth: Whether ``auto`` starts several processes on the CPU. Starting them takes some
+            seconds, and a large network uses all cores in one process.
+        what: Unit of ``most`` in the error message.
 
     Raises:
-        ConfigurationError: There is no such device, or there are more processes than cores, GPUs
-            or parts of the work.
+        ConfigurationError: The device does not exist, or there are more processes than cores,
+            GPUs or parts of the work.
     """
     device = resolve_device(config.device)
-    units, places = ("core", available_cores()) if device == "cpu" else ("GPU", _gpus(device))
+    unit, units = ("core", available_cores()) if device == "cpu" else ("GPU", _gpus(device))
     if config.processes == "auto":
-        processes = min(places, most) if worth or device != "cpu" else 1
-        processes = max(1, processes)
+        processes = max(1, min(units, most)) if worth or device != "cpu" else 1
     else:
         processes = config.processes
-        limit, cause = min((places, f"{units}s for this run"), (most, what))
+        limit, cause = min((units, f"{unit}s for this run"), (most, what))
         if processes > max(1, limit):
             msg = (
                 f"compute.processes is {processes}, but there are {limit} {cause}; set it to at "
@@ -94,14 +93,15 @@ def plan(config: ComputeConfig, *, most: int, worth: bool = True, what: str = "i
 
 
 def plan_images(config: ComputeConfig, images: int, *, small: bool = True) -> Workers:
-    """Decide how work on independent images is divided.
+    """Plan the processes and threads of a stage on independent images.
 
-    ``auto`` takes at most a process for every 256 images: fewer are done in the time that a
-    process takes to start. A number of processes is obeyed as far as there are images.
+    ``auto`` starts at most one process per 256 images: one process computes fewer images in the
+    time that another takes to start. An explicit number is reduced to the number of images.
 
     Args:
-        small: Whether the network is small; a large one uses all cores by itself, and would lie
-            in memory several times.
+        images: Number of images.
+        small: Whether the network is small. A large one uses all cores in one process, and each
+            further process needs the memory of another copy.
     """
     if config.processes == "auto":
         return plan(config, most=max(1, images // IMAGES_PER_PROCESS), worth=small)
@@ -111,7 +111,7 @@ def plan_images(config: ComputeConfig, images: int, *, small: bool = True) -> Wo
 
 @contextmanager
 def use_threads(number: int | None) -> Iterator[None]:
-    """Within the block torch computes with so many threads; None for as many as it takes."""
+    """Set the number of torch's threads within the block; None keeps it."""
     import torch
 
     before = torch.get_num_threads()
@@ -123,14 +123,14 @@ def use_threads(number: int | None) -> Iterator[None]:
 
 
 def available_cores() -> int:
-    """Cores that this process may use: its CPU affinity, within the quota of its cgroup."""
+    """Cores that this process may use: the lower of its CPU affinity and its cgroup's quota."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, int(min(cores, _cgroup_quota())))
 
 
 def _cgroup_quota() -> float:
-    """Cores' worth of time that the cgroup grants; infinity without a limit."""
+    """CPU quota of the cgroup in cores; infinity without a limit."""
     try:
         if (CGROUP / "cpu.max").is_file():
             quota, period = (CGROUP / "cpu.max").read_text().split()

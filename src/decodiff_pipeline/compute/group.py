@@ -1,4 +1,4 @@
-"""The processes that compute together, as one of them sees it."""
+"""A process group: rank, size and collective operations of processes that share a stage."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ if TYPE_CHECKING:
 
     import torch
 
-# A process that dies is noticed by the launcher, not by waiting for it.
+# Of collective operations. The launcher, not this timeout, ends the group when a process dies.
 TIMEOUT = timedelta(hours=6)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Some processes with numbers 0…size-1.
+    """A group of processes with ranks 0…size-1.
 
-    Every process must make the same calls in the same order. Values are passed as JSON, which is
-    exact for floats; tuples come back as lists.
+    All processes must make the same calls in the same order. Values are sent as JSON: floats are
+    exact, tuples become lists.
     """
 
-    rank: int = 0  # number of this process
+    rank: int = 0  # of this process
     size: int = 1  # number of processes
 
     @property
     def first(self) -> bool:
-        """Whether this process writes the files and talks to the user."""
+        """Whether this process has rank 0, which writes shared files and logs."""
         return self.rank == 0
 
     def broadcast(self, value: Any = None) -> Any:
-        """What process 0 gives; the argument of the others is ignored."""
+        """The value of rank 0, on all processes; the arguments of the others are ignored."""
         return self.gather(value if self.first else None)[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """What each process gives, in the order of their ranks, on all of them."""
+        """The values of all processes by rank, on all processes."""
         if self.size == 1:
             return [value]
         import torch
@@ -56,65 +56,67 @@ class Group:
             for part, length in zip(parts, lengths, strict=True)
         ]
 
-    def concatenated(self, own: torch.Tensor, count: int) -> torch.Tensor:
-        """The parts of a tensor that each process has of ``count`` rows, as :meth:`part` says.
+    def concatenated(self, rows: torch.Tensor, count: int) -> torch.Tensor:
+        """Concatenate the rows of all processes, on all processes.
 
         Args:
-            own: The part of this process, with the same shape behind the first dimension and the
-                same device on all; its rows beyond the part are not looked at.
+            rows: The rows of :meth:`part`; further rows are ignored. Device and shape after the
+                first dimension are the same on all processes.
+            count: Number of rows of all processes.
         """
         if self.size == 1:
-            return own
+            return rows
         import torch
 
         parts = [Group(rank, self.size).part(count) for rank in range(self.size)]
         lengths = [part.stop - part.start for part in parts]
-        padded = own.new_zeros(max(lengths), *own.shape[1:])
-        padded[: lengths[self.rank]] = own[: lengths[self.rank]]
-        every = self.gather_tensor(padded)
-        return torch.cat([each[:length] for each, length in zip(every, lengths, strict=True)])
+        padded = rows.new_zeros(max(lengths), *rows.shape[1:])
+        padded[: lengths[self.rank]] = rows[: lengths[self.rank]]
+        gathered = zip(self.gather_tensor(padded), lengths, strict=True)
+        return torch.cat([tensor[:length] for tensor, length in gathered])
 
-    def gather_tensor(self, own: torch.Tensor) -> list[torch.Tensor]:
-        """A tensor of one shape, dtype and device from each process, by rank."""
+    def gather_tensor(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """The tensors of all processes by rank; shape, dtype and device must be equal."""
         if self.size == 1:
-            return [own]
+            return [tensor]
         import torch
         from torch import distributed
 
-        every = [torch.empty_like(own) for _ in range(self.size)]
-        distributed.all_gather(every, own)
-        return every
+        tensors = [torch.empty_like(tensor) for _ in range(self.size)]
+        distributed.all_gather(tensors, tensor)
+        return tensors
 
     def barrier(self) -> None:
-        """Wait until every process has come here."""
+        """Wait for all processes."""
         self.gather(None)
 
     def part(self, count: int) -> slice:
-        """The part of some items that is this process's: in order, as even as possible."""
-        start, stop = (number * count // self.size for number in (self.rank, self.rank + 1))
+        """The items of this process: consecutive, equally many for each process to within one."""
+        start, stop = (rank * count // self.size for rank in (self.rank, self.rank + 1))
         return slice(start, stop)
 
     def shards(self, count: int, batch: int, size: int) -> list[tuple[int, slice]]:
         """Numbers and items of the shards that this process writes.
 
-        Each process has as many batches, and a batch holds the same items for any number of
-        processes: what is computed of an item may depend on its batch in the last bit.
+        Batches are divided evenly, and a batch has the same items for any number of processes,
+        because the last bit of a result may depend on the other items of the batch.
 
         Args:
-            count: Items of all processes.
-            batch: Items of a batch.
-            size: Most items of a shard.
+            count: Number of items of all processes.
+            batch: Items per batch.
+            size: Maximum items per shard.
         """
         batch = min(batch, size)
-        number, found = 0, []
+        step = size // batch * batch
+        number, shards = 0, []
         for rank in range(self.size):
-            own = Group(rank, self.size).part(-(-count // batch))
-            stop = min(own.stop * batch, count)
-            for start in range(own.start * batch, stop, size // batch * batch):
+            batches = Group(rank, self.size).part(-(-count // batch))
+            stop = min(batches.stop * batch, count)
+            for start in range(batches.start * batch, stop, step):
                 if rank == self.rank:
-                    found.append((number, slice(start, min(start + size // batch * batch, stop))))
+                    shards.append((number, slice(start, min(start + step, stop))))
                 number += 1
-        return found
+        return shards
 
 
 ALONE = Group()
@@ -122,21 +124,21 @@ _current: list[Group] = []
 
 
 def current_group() -> Group | None:
-    """The group that this process has joined, if any."""
+    """The group that this process joined, if any."""
     return _current[-1] if _current else None
 
 
 @contextmanager
 def joined() -> Iterator[Group]:
-    """Join the group that the environment names, as a launcher has set it (RANK, WORLD_SIZE…)."""
+    """Join the group of the environment variables that a launcher set (RANK, WORLD_SIZE, …)."""
     import torch
     from torch import distributed
 
-    # The tensors of the GPU through nccl; what else is said, through gloo.
+    # nccl transfers tensors on the GPU, gloo those on the CPU.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(backend, timeout=TIMEOUT)
     _current.append(Group(distributed.get_rank(), distributed.get_world_size()))
     yield _current[-1]
-    # Not after an error: the others may never come.
+    # Not after an error: it would wait for processes that may have failed.
     _current.pop()
     distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Starts worker processes through the launcher of torch.distributed, and ends all of them."""
+"""Starts worker processes with the launcher of torch.distributed and collects their results."""
 
 from __future__ import annotations
 
@@ -31,31 +31,35 @@ logger = logging.getLogger(__name__)
 ENTRY = "decodiff_pipeline.distributed"
 JOB, RESULT, ERROR = "job.json", "result-{}.json", "error-{}.json"
 WARNINGS = "warnings-{}.jsonl"
-# The launcher replaces the handlers of the signals it is told; Kedro's run needs its own.
+# The launcher replaces the handlers of at least one signal; Kedro needs those of the others.
 UNUSED_SIGNAL = signal.SIGUSR2
-ENDING = (signal.SIGTERM, signal.SIGHUP)
+TERMINATION_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 SHUTDOWN_SECONDS = "5"
 TORCH_LOGGERS = ("multiprocessing.api", "agent.server.api")
 
 
 def launch(work: str, job: BaseModel, workers: Workers) -> list[Any]:
-    """Do a job in several processes of this machine, and wait for them.
+    """Run a function in several processes of this machine and wait for the results.
 
     Each process calls ``work`` with the job as JSON and its
-    :class:`~decodiff_pipeline.compute.group.Group`. Process 0 has the terminal. When one process
-    fails or this one is interrupted, all are ended. Within a group that a scheduler has started,
-    this process does its own part of the job. Warnings of all processes are logged in the end.
+    :class:`~decodiff_pipeline.compute.group.Group`. Rank 0 writes to the terminal; the warnings
+    of the other ranks are logged at the end. If a process fails or this process is interrupted,
+    all processes are terminated. If this process is itself a member of a group that a scheduler
+    started, it starts no processes and calls ``work`` for its own part.
 
     Args:
-        work: ``module:function``, which takes the job and the group and returns a JSON value.
-        job: What is to be done; paths in it are absolute or relative to the working folder.
+        work: ``module:function`` of a function that takes the job and the group and returns a
+            JSON value.
+        job: Arguments of the work; its paths are absolute or relative to the working directory.
+        workers: Device, processes and threads.
 
     Returns:
-        What each process returned, by rank.
+        The return value of each process, by rank.
 
     Raises:
-        DecodiffError: What a process raised, naming its rank.
-        ComputeError: A process was killed, or failed in an unexpected way.
+        DecodiffError: The error of a process, with its rank in the message.
+        OSError: The same for an error of the operating system, such as a full disk.
+        ComputeError: A process was killed or raised another exception.
     """
     group = current_group()
     if group is not None:
@@ -73,7 +77,7 @@ def launch(work: str, job: BaseModel, workers: Workers) -> list[Any]:
         try:
             agent("-m", ENTRY, "--job", str(folder / JOB))
         except ChildFailedError as error:
-            raise _cause(error.failures, folder, workers.processes) from None
+            raise _error_of_group(error.failures, folder, workers.processes) from None
         finally:
             _log_warnings(folder, workers.processes)
         return [
@@ -83,23 +87,23 @@ def launch(work: str, job: BaseModel, workers: Workers) -> list[Any]:
 
 
 def call(work: str, job: str, group: Group) -> Any:
-    """Call the function that ``module:function`` names."""
+    """Import ``module:function`` and call it."""
     module, function = work.split(":")
     return getattr(import_module(module), function)(job, group)
 
 
 def _log_warnings(folder: Path, processes: int) -> None:
-    """Log what the processes but the first have warned of, the same once."""
-    said = set()
+    """Log the warnings of all ranks but 0, each message once."""
+    logged = set()
     for rank in range(processes):
         file = folder / WARNINGS.format(rank)
         for line in file.read_text().splitlines() if file.is_file() else ():
-            with suppress(ValueError):  # a killed process may have left half a line
+            with suppress(ValueError):  # a killed process may leave a truncated line
                 name, level, message = json.loads(line)
-                if rank and message not in said:
-                    where = f"(rank {rank} of {processes} processes)"
-                    logging.getLogger(name).log(level, "%s %s", message, where)
-                said.add(message)
+                if rank and message not in logged:
+                    origin = f"(rank {rank} of {processes} processes)"
+                    logging.getLogger(name).log(level, "%s %s", message, origin)
+                logged.add(message)
 
 
 def _launch_config(processes: int, folder: Path) -> Any:
@@ -125,19 +129,19 @@ def _launch_config(processes: int, folder: Path) -> Any:
 
 
 def hide_torch_errors() -> None:
-    """Leave out what torch's launcher logs of a failure: it stands in the error that is raised."""
+    """Silence the errors that torch's launcher logs; the raised error has the same content."""
     for name in TORCH_LOGGERS:
         logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
 
 
 @contextmanager
 def _signals_unwind() -> Iterator[None]:
-    """Within the block a signal that would end this process at once raises SystemExit instead."""
+    """Raise SystemExit within the block for signals that terminate the process by default."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (*ENDING, UNUSED_SIGNAL)}
-    for number in ENDING:
+    before = {number: signal.getsignal(number) for number in (*TERMINATION_SIGNALS, UNUSED_SIGNAL)}
+    for number in TERMINATION_SIGNALS:
         if before[number] == signal.SIG_DFL:
             signal.signal(number, _exit)
     try:
@@ -151,35 +155,37 @@ def _exit(number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def _cause(failures: Any, folder: Path, processes: int) -> Exception:
-    """The error that says best why the processes ended."""
+def _error_of_group(failures: Any, folder: Path, processes: int) -> Exception:
+    """The error of a failed group: a kill, else the first expected error, else the first error."""
     for rank, failure in sorted(failures.items()):
-        # Those that the launcher ends itself get SIGTERM.
+        # SIGTERM comes from the launcher, which terminates the other processes after a failure.
         if failure.exitcode < 0 and -failure.exitcode != signal.SIGTERM:
             name = signal.Signals(-failure.exitcode).name
             return errors.ComputeError(
                 f"rank {rank} of {processes} processes was ended by {name}, as the system does "
-                "where memory runs out; give the same command again: it goes on where it stopped, "
-                "and with --params compute.processes=1 it needs less memory"
+                "when memory runs out; give the same command again to continue where it stopped; "
+                "--params compute.processes=1 needs less memory"
             )
     reports = [json.loads(file.read_text()) for file in sorted(folder.glob(ERROR.format("*")))]
     reports.sort(key=lambda report: (not report["expected"], report["time"]))
     if not reports:
         codes = {rank: failure.exitcode for rank, failure in sorted(failures.items())}
-        return errors.ComputeError(f"processes ended without a message, with exit codes {codes}")
+        return errors.ComputeError(
+            f"processes ended without an error message; exit codes by rank: {codes}"
+        )
     return explained(reports[0], processes)
 
 
 def explained(report: dict[str, Any], processes: int) -> Exception:
-    """The error that a process's report describes, naming its rank."""
-    where = f"(rank {report['rank']} of {processes} processes)"
+    """The exception of a process's error report, with the rank in its message."""
+    origin = f"(rank {report['rank']} of {processes} processes)"
     if report["expected"]:
-        return getattr(errors, report["type"])(f"{report['message']} {where}")
+        return getattr(errors, report["type"])(f"{report['message']} {origin}")
     if report["errno"] is not None:
-        return OSError(report["errno"], f"{report['message']} {where}", report["filename"])
+        return OSError(report["errno"], f"{report['message']} {origin}", report["filename"])
     logger.error("%s", report["traceback"])
-    cure = "the lines above say where"
+    cure = "the lines above have the traceback"
     if report["memory"]:
-        cure = "memory ran out: set compute.processes or the stage's batch_size to less"
-    line = (report["message"].splitlines() or [""])[0]
-    return errors.ComputeError(f"{report['type']}: {line} {where}; {cure}")
+        cure = "memory ran out: set compute.processes or the stage's batch_size to a lower value"
+    first_line = (report["message"].splitlines() or [""])[0]
+    return errors.ComputeError(f"{report['type']}: {first_line} {origin}; {cure}")

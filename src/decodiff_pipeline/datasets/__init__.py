@@ -1,7 +1,7 @@
-"""Catalog datasets that Kedro does not have.
+"""Catalog datasets of this project.
 
-Those that only some pipelines need are imported from their modules, so that the others' stages in
-dvc.yaml do not depend on what they import.
+The package exports the datasets of most pipelines. The others are imported from their modules, so
+that a stage in dvc.yaml depends only on the modules that it uses.
 """
 
 from decodiff_pipeline.datasets.folders import DiffusersDataset, HandleDataset

@@ -1,4 +1,4 @@
-"""Lines that are appended to a file, as a catalog dataset."""
+"""Catalog dataset of an append-only JSON Lines file."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ if TYPE_CHECKING:
 
 
 class AppendedLinesDataset(AbstractDataset[Any, Any]):
-    """JSON lines that are only added to, whoever else does so meanwhile."""
+    """An append-only JSON Lines file. Several processes may append at the same time."""
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        """Name the file.
+        """Set the file.
 
         Args:
-            filepath: The file; it and its folder are made where they are missing.
+            filepath: File path; the file and its folder are created on the first save.
         """
         self._filepath = Path(filepath)
         self.metadata = metadata
 
     def load(self) -> list[Any]:
-        """Every line in the order it was added.
+        """Parse all lines, oldest first.
 
         Raises:
-            DatasetError: A line is no JSON.
+            DatasetError: A line is not JSON.
         """
         lines = self._filepath.read_text(encoding="utf-8").splitlines()
         try:
             return [json.loads(line) for line in lines if line.strip()]
         except ValueError as error:
             raise DatasetError(
-                f"{self._filepath} has a line that is not JSON ({error}); move it elsewhere"
+                f"{self._filepath} has a line that is not JSON ({error}); move the file elsewhere"
             ) from error
 
     def save(self, data: Any) -> None:
-        """Append in one write, and wait until it is on the disk.
+        """Append to the file in one write under a file lock, and sync it to disk.
 
         Args:
-            data: A list of what becomes a line each, or what becomes one line.
+            data: A JSON value for one line, or a list with a JSON value per line.
 
         Raises:
-            OSError: The disk does not take it; the file is as it was.
+            OSError: The write failed; the file is unchanged.
         """
         lines = data if isinstance(data, list) else [data]
         if not lines:

@@ -1,4 +1,4 @@
-"""The champion's files as a catalog dataset, for a training that starts from its weights."""
+"""Catalog dataset of the champion's files, for training that starts from its weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CURE = "or start from random weights with --params training.init_from=scratch"
 
 
 class ChampionModelDataset(AbstractDataset[NoReturn, "ChampionModel"]):
-    """Looks up the champion and copies its files, when a training asks for them.
+    """Loads a handle that downloads the champion when training requests it.
 
     Example:
         .. code-block:: yaml
@@ -34,37 +34,40 @@ class ChampionModelDataset(AbstractDataset[NoReturn, "ChampionModel"]):
     def __init__(
         self, *, filepath: str, model_name: str, metadata: dict[str, Any] | None = None
     ) -> None:
-        """Name the folder and the model.
+        """Set the folder and the registered model.
 
         Args:
-            filepath: Folder of the copy; the next champion's takes its place.
-            model_name: The model in the registry whose champion is meant.
+            filepath: Folder of the downloaded files; a new champion replaces its content.
+            model_name: Name of the registered model.
         """
         self._filepath = Path(filepath)
         self._model_name = model_name
         self.metadata = metadata
 
     def load(self) -> ChampionModel:
-        """Make the handle, without looking anywhere."""
+        """Create the handle, without access to the registry."""
         return ChampionModel(self._filepath, self._model_name)
 
     def save(self, data: NoReturn) -> NoReturn:
-        """Refuse: a model becomes the champion by its promotion.
+        """Not supported: the promotion pipeline sets the champion.
 
         Raises:
             DatasetError: Always.
         """
-        raise DatasetError(f"the champion is only read; {kedro_run('promotion')} makes one")
+        raise DatasetError(
+            f"champion_model is read-only; set the champion with {kedro_run('promotion')}"
+        )
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath), "model_name": self._model_name}
 
 
 class ChampionModel:
-    """The champion of a model in the registry.
+    """The champion of a registered model.
 
     Args:
-        folder: Where its copy is kept.
+        folder: Folder of the downloaded files.
+        model: Name of the registered model.
     """
 
     def __init__(self, folder: Path, model: str) -> None:
@@ -72,13 +75,14 @@ class ChampionModel:
         self.model = model
 
     def fetch(self) -> Champion | None:
-        """Copy the champion's files, unless the copy at hand is theirs.
+        """Download the champion's files, unless the folder already has them.
 
         Returns:
-            ``None`` where the model has no champion, or was never registered.
+            ``None`` if the model has no champion or is not registered.
 
         Raises:
-            ModelError: MLflow does not answer, or the files are not those that were registered.
+            ModelError: MLflow does not respond, the version has no tag ``model_sha256``, or the
+                SHA-256 of its files differs from the tag.
         """
         version = self._version()
         if version is None:
@@ -87,10 +91,10 @@ class ChampionModel:
         if registered is None:
             raise ModelError(
                 f"{version.uri}, the champion, has no tag model_sha256 to compare its files with; "
-                f"promote a version that {kedro_run('registration')} made, {CURE}"
+                f"promote a version registered by {kedro_run('registration')}, {CURE}"
             )
-        if self._copied() != registered:
-            self._copy(version, registered)
+        if self._downloaded_sha256() != registered:
+            self._download(version, registered)
         return Champion(self.model, version.number, registered, logged_folder(self._folder))
 
     def _version(self) -> Version | None:
@@ -105,33 +109,32 @@ class ChampionModel:
                 f"for the champion of {self.model} ({first_line(error)}); check MLflow, {CURE}"
             ) from error
 
-    def _copied(self) -> str | None:
-        """SHA-256 of the copy at hand."""
+    def _downloaded_sha256(self) -> str | None:
         try:
             return folder_sha256(logged_folder(self._folder))
         except (ModelError, OSError):
             return None
 
-    def _copy(self, version: Version, registered: str) -> None:
+    def _download(self, version: Version, registered: str) -> None:
         import mlflow
 
         from decodiff_pipeline.data.atomic import replacing_folder
 
         with replacing_folder(self._folder) as temporary:
             try:
-                # Of the logged model neither code nor the example, which nobody asks for here.
+                # Only the artifacts: code and input example of the logged model are not needed.
                 mlflow.artifacts.download_artifacts(
                     artifact_uri=f"{version.uri}/artifacts", dst_path=str(temporary)
                 )
-                found = folder_sha256(logged_folder(temporary))
+                actual = folder_sha256(logged_folder(temporary))
             except Exception as error:
                 raise ModelError(
                     f"the files of {version.uri}, the champion, cannot be read "
                     f"({first_line(error)}); check MLflow's artifact store, {CURE}"
                 ) from error
-            if found != registered:
+            if actual != registered:
                 raise ModelError(
                     f"the files of {version.uri}, the champion, are not those that were registered "
-                    f"(SHA-256 {found[:12]}… instead of {registered[:12]}…); restore them, go back "
-                    f"with {kedro_run('rollback')}, {CURE}"
+                    f"(SHA-256 {actual[:12]}… instead of {registered[:12]}…); restore the files, "
+                    f"roll back with {kedro_run('rollback')}, {CURE}"
                 )

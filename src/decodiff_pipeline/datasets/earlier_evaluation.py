@@ -1,4 +1,4 @@
-"""The evaluation of the champion, or of a Git revision, as a catalog dataset."""
+"""Catalog dataset of the champion's evaluation, or of the evaluation in a Git revision."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-CHAMPION = "champion"  # the model that the registry gives this alias
+CHAMPION = "champion"  # value of evaluation.compare_with, and alias in the model registry
 
 
 class EarlierEvaluationDataset(AbstractDataset[NoReturn, "EarlierEvaluations"]):
-    """Looks up what an evaluation is compared with, when a node says what that is.
+    """Loads a handle that finds the evaluation that ``evaluation.compare_with`` names.
 
     Example:
         .. code-block:: yaml
@@ -43,12 +43,12 @@ class EarlierEvaluationDataset(AbstractDataset[NoReturn, "EarlierEvaluations"]):
         model_name: str,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Name the files, which are found by these names in a revision and in an MLflow run.
+        """Set the files: by path in a Git revision, by file name in the artifacts of an MLflow run.
 
         Args:
-            filepath: The evaluation's record of its images (Parquet).
-            metrics: Its metrics (JSON), relative to the same project.
-            model_name: The model in the registry whose champion is meant.
+            filepath: Evaluation record with a row per image (Parquet).
+            metrics: Metrics (JSON).
+            model_name: Name of the registered model.
         """
         self._record = Path(filepath)
         self._metrics = Path(metrics)
@@ -56,17 +56,17 @@ class EarlierEvaluationDataset(AbstractDataset[NoReturn, "EarlierEvaluations"]):
         self.metadata = metadata
 
     def load(self) -> EarlierEvaluations:
-        """Make the handle, without looking anywhere."""
+        """Create the handle, without access to Git or MLflow."""
         return EarlierEvaluations(self._record, self._metrics, self._model_name)
 
     def save(self, data: NoReturn) -> NoReturn:
-        """Refuse: an evaluation writes its own record.
+        """Not supported: an evaluation is saved to ``evaluation_record`` and ``metrics``.
 
         Raises:
             DatasetError: Always.
         """
         raise DatasetError(
-            "earlier evaluations are only read; save to evaluation_record and metrics"
+            "earlier_evaluations is read-only; save to evaluation_record and metrics"
         )
 
     def _describe(self) -> dict[str, Any]:
@@ -74,11 +74,12 @@ class EarlierEvaluationDataset(AbstractDataset[NoReturn, "EarlierEvaluations"]):
 
 
 class EarlierEvaluations:
-    """Finds earlier evaluations of the same data set.
+    """Reads earlier evaluations from MLflow or Git.
 
     Args:
-        record: Path of the record.
-        metrics: Path of the metrics; both in the project, absolute or relative to its root.
+        record: Path of the evaluation record in the project.
+        metrics: Path of the metrics in the project.
+        model_name: Name of the registered model.
     """
 
     def __init__(self, record: Path, metrics: Path, model_name: str) -> None:
@@ -87,22 +88,22 @@ class EarlierEvaluations:
         self._model_name = model_name
 
     def check(self, compare_with: str | None) -> None:
-        """Notice a misspelt revision before any work; the champion may well not exist yet.
+        """Check that the revision exists. A missing champion is not an error.
 
         Raises:
-            ConfigurationError: Git knows no such revision.
+            ConfigurationError: Git has no such revision.
         """
         if compare_with not in (None, CHAMPION):
             self._commit(str(compare_with))
 
     def load(self, compare_with: str | None) -> EarlierEvaluation | None:
-        """Read an earlier evaluation, or say why there is none.
+        """Read an earlier evaluation; its field ``missing`` gives the reason for a missing file.
 
         Args:
             compare_with: ``champion``, a Git revision, or ``None`` for no comparison.
 
         Raises:
-            ConfigurationError: Git knows no such revision.
+            ConfigurationError: Git has no such revision.
         """
         if compare_with is None:
             return None
@@ -115,7 +116,12 @@ class EarlierEvaluations:
         name = commit[:7] if commit.startswith(revision) else f"{revision} ({commit[:7]})"
 
         def read(path: Path) -> bytes:
-            return _file_of_revision(self._root(), self._relative(path), commit)
+            import dvc.api  # reads files that Git tracks as well
+
+            root = self._root()
+            relative = path.absolute().resolve().relative_to(root.resolve()).as_posix()
+            with dvc.api.open(relative, repo=str(root), rev=commit, mode="rb") as file:
+                return file.read()
 
         return _read_evaluation(name, read, self._record, self._metrics)
 
@@ -147,8 +153,8 @@ class EarlierEvaluations:
         return _read_evaluation(name, read, self._record, self._metrics)
 
     def _commit(self, revision: str) -> str:
-        verified = ("rev-parse", "--verify", "--quiet", "--end-of-options")
-        commit = git_output(self._root(), *verified, f"{revision}^{{commit}}")
+        rev_parse = ("rev-parse", "--verify", "--quiet", "--end-of-options")
+        commit = git_output(self._root(), *rev_parse, f"{revision}^{{commit}}")
         if not commit:
             raise ConfigurationError(
                 f"evaluation.compare_with is {revision!r}, and Git knows no such revision in "
@@ -157,38 +163,27 @@ class EarlierEvaluations:
         return commit
 
     def _root(self) -> Path:
-        """The repository's root; the folder itself where there is no repository."""
+        """Root of the Git repository; without one, the closest existing folder of the record."""
         folder = next(parent for parent in self._record.absolute().parents if parent.is_dir())
         return Path(git_output(folder, "rev-parse", "--show-toplevel") or folder)
-
-    def _relative(self, path: Path) -> str:
-        return path.absolute().resolve().relative_to(self._root().resolve()).as_posix()
 
 
 def _read_evaluation(
     name: str, read: Callable[[Path], bytes], record_path: Path, metrics_path: Path
 ) -> EarlierEvaluation:
-    """What can be read of an evaluation, and a sentence on what cannot."""
+    """Read both files; `missing` names those that cannot be read."""
     import pandas as pd
 
     record: pd.DataFrame | None = None
     metrics: dict[str, Any] | None = None
-    lacking = []
+    unreadable = []
     try:
         metrics = json.loads(read(metrics_path))
     except Exception as error:
-        lacking.append(f"no {metrics_path.name} ({type(error).__name__})")
+        unreadable.append(f"no {metrics_path.name} ({type(error).__name__})")
     try:
         record = pd.read_parquet(io.BytesIO(read(record_path)))
     except Exception as error:
-        lacking.append(f"no {record_path.name} ({type(error).__name__})")
-    missing = f"{name} has {' and '.join(lacking)}" if lacking else None
+        unreadable.append(f"no {record_path.name} ({type(error).__name__})")
+    missing = f"{name} has {' and '.join(unreadable)}" if unreadable else None
     return EarlierEvaluation(name, record, metrics, missing)
-
-
-def _file_of_revision(root: Path, path: str, commit: str) -> bytes:
-    """A file as a commit has it, whether Git or DVC keeps its content."""
-    import dvc.api
-
-    with dvc.api.open(path, repo=str(root), rev=commit, mode="rb") as file:
-        return file.read()

@@ -1,4 +1,4 @@
-"""Folders as catalog datasets: a diffusers model, and a folder that is too big to pass by value."""
+"""Catalog datasets of folders: a diffusers model, and a folder that nodes use through a handle."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ if TYPE_CHECKING:
 
 
 class DiffusersDataset(AbstractDataset[Any, Any]):
-    """A diffusers model or pipeline, saved with ``save_pretrained`` in safetensors.
+    """A diffusers model or pipeline, saved with ``save_pretrained`` as safetensors.
 
-    Saving replaces the folder as a whole: a run that is killed meanwhile leaves the old one.
+    Saving replaces the folder atomically: if the run is killed, the old folder stays.
     """
 
     def __init__(
         self, *, model: str, filepath: str, metadata: dict[str, Any] | None = None
     ) -> None:
-        """Name the folder and the class.
+        """Set the folder and the class.
 
         Args:
             model: Import path of a class with ``from_pretrained``.
+            filepath: Folder of the model.
         """
         self._model = model
         self._filepath = Path(filepath)
@@ -39,7 +40,7 @@ class DiffusersDataset(AbstractDataset[Any, Any]):
         """Load the model.
 
         Raises:
-            ModelError: There is none, or its files are damaged.
+            ModelError: The folder does not exist, or its files are damaged.
         """
         module, name = self._model.rsplit(".", 1)
         if not self._filepath.is_dir():
@@ -49,10 +50,10 @@ class DiffusersDataset(AbstractDataset[Any, Any]):
         return load_pretrained(getattr(import_module(module), name), self._filepath)
 
     def save(self, data: Any) -> None:
-        """Write the model beside the old one, then put it in its place.
+        """Replace the folder by the model.
 
         Args:
-            data: The model, or the folder itself, whose model stays as it is then.
+            data: The model, or the path of this folder to keep the saved model.
         """
         if data == self._filepath:
             return
@@ -62,7 +63,7 @@ class DiffusersDataset(AbstractDataset[Any, Any]):
             data.save_pretrained(str(temporary))
 
     def preview(self) -> JSONPreview:
-        """Configuration of the model, for Kedro-Viz."""
+        """The model's configuration file, for Kedro-Viz."""
         pipeline = self._filepath / "model_index.json"
         file = pipeline if pipeline.is_file() else self._filepath / "config.json"
         return file.read_text(encoding="utf-8")
@@ -75,11 +76,11 @@ class DiffusersDataset(AbstractDataset[Any, Any]):
 
 
 class HandleDataset(AbstractDataset[Any, Any]):
-    """A folder that nodes read and write through a handle.
+    """A folder that nodes read and write through a handle, because it is too large for memory.
 
-    Loading builds the handle. Saving stores nothing, since the node already did so through the
-    handle; it checks that the node worked in the folder that the catalog names. Two entries may
-    name one folder: an input to write through, and the output that later nodes wait for.
+    Loading creates the handle. The node writes through the handle, so saving only checks that the
+    node used the folder of the catalog. Two catalog entries may share a folder: one is the input
+    through which a node writes, the other the output that later nodes depend on.
 
     Example:
         .. code-block:: yaml
@@ -93,33 +94,34 @@ class HandleDataset(AbstractDataset[Any, Any]):
     def __init__(
         self, *, handle: str, filepath: str, metadata: dict[str, Any] | None = None
     ) -> None:
-        """Name the folder and the class of its handle.
+        """Set the folder and the class of its handle.
 
         Args:
-            handle: Import path of a class that is built from a ``pathlib.Path`` and keeps it as
-                ``path``; or ``pathlib.Path`` itself.
+            handle: Import path of a class whose constructor takes a ``pathlib.Path`` and which has
+                the attribute ``path``; or ``pathlib.Path`` itself.
+            filepath: The folder.
         """
         self._handle = handle
         self._filepath = Path(filepath)
         self.metadata = metadata
 
     def load(self) -> Any:
-        """Build the handle, without looking at the disk."""
+        """Create the handle, without access to the disk."""
         module, name = self._handle.rsplit(".", 1)
         return getattr(import_module(module), name)(self._filepath)
 
     def save(self, data: Any) -> None:
-        """Check that the handle is on this folder.
+        """Check that the handle uses this folder.
 
         Raises:
-            DatasetError: It is on another one.
+            DatasetError: The handle uses another folder.
         """
         path = Path(getattr(data, "path", data))
         if path.resolve() != self._filepath.resolve():
             raise DatasetError(f"the node wrote to {path}, but the catalog says {self._filepath}")
 
     def preview(self, nrows: int = 20) -> TablePreview:
-        """Rows of the handle's ``index()``, or files of the folder, for Kedro-Viz."""
+        """Rows of the handle's ``index()``, else the files of the folder, for Kedro-Viz."""
         handle = self.load()
         if hasattr(handle, "index"):
             return handle.index().head(nrows).to_dict(orient="split")

@@ -1,4 +1,4 @@
-"""Plots that Kedro-Viz shows: rows that `dvc plots` draws, and folders of pictures."""
+"""Catalog datasets with plots in Kedro-Viz: rows for `dvc plots`, and folders of images."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 
 class PlotRowsDataset(JSONDataset):
-    """A JSON file of rows; ``metadata.dvc.plots`` names their columns ``x`` and ``y``."""
+    """A JSON list of rows; ``metadata.dvc.plots`` names the columns of ``x`` and ``y``."""
 
     def preview(self) -> PlotlyPreview:
-        """A line over ``x`` for each value of the other columns; of texts in ``y``, their counts.
+        """A line over ``x`` per combination of the other columns; if ``y`` is text, a histogram.
 
         Returns:
-            Plotly's ``data`` and ``layout``.
+            ``data`` and ``layout`` of a Plotly figure.
         """
-        hint = self.metadata["dvc"]["plots"]
-        x, y = hint["x"], hint["y"]
+        options = self.metadata["dvc"]["plots"]
+        x, y = options["x"], options["y"]
         rows = [row for row in self.load() if row.get(x) is not None and row.get(y) is not None]
         counted = any(isinstance(row[y], str) for row in rows)
         traces: dict[str, dict[str, Any]] = {}
         for row in rows:
-            others = row[y] if counted else ", ".join(row[key] for key in row if key not in {x, y})
-            trace = traces.setdefault(others, {"name": others, "x": [], "y": []})
+            name = row[y] if counted else ", ".join(row[key] for key in row if key not in {x, y})
+            trace = traces.setdefault(name, {"name": name, "x": [], "y": []})
             trace["x"].append(row[x])
             trace["y"].append(row[y])
         for trace in traces.values():
@@ -38,7 +38,7 @@ class PlotRowsDataset(JSONDataset):
                 del trace["y"]
             trace.update({"type": "histogram"} if counted else {"type": "scatter", "mode": "lines"})
         layout = {
-            "title": {"text": hint.get("title", "")},
+            "title": {"text": options.get("title", "")},
             "xaxis": {"title": {"text": x}},
             "yaxis": {"title": {"text": "images" if counted else y}},
             "legend": {"title": {"text": y if counted else ""}},
@@ -48,9 +48,9 @@ class PlotRowsDataset(JSONDataset):
 
 
 class FiguresDataset(partitions.PartitionedDataset):
-    """Kedro's folder of pictures."""
+    """A folder of image files."""
 
     def preview(self) -> ImagePreview:
-        """The first picture, in base64."""
-        pictures = Path(self._path).rglob(f"*{self._filename_suffix}")
-        return b64encode(min(pictures).read_bytes()).decode()
+        """The first image, base64-encoded."""
+        images = Path(self._path).rglob(f"*{self._filename_suffix}")
+        return b64encode(min(images).read_bytes()).decode()

@@ -1,4 +1,4 @@
-"""The code and data that a run works with, as a catalog dataset."""
+"""Catalog dataset of a run's provenance: versions of code, data, parameters and model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from decodiff_pipeline.tracking.tracker import active_run_id
 
 
 class ProvenanceDataset(AbstractDataset[NoReturn, dict[str, Any]]):
-    """Code, ``--params``, ``dvc.lock``, run and version; each of them may be ``None``."""
+    """Git state, ``--params``, ``dvc.lock``, MLflow run and model version of the current run."""
 
     def __init__(
         self,
@@ -26,17 +26,22 @@ class ProvenanceDataset(AbstractDataset[NoReturn, dict[str, Any]]):
         model: str | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Name where the last registration and the model are.
+        """Set the files that identify the model version.
 
         Args:
-            registration: What the registration wrote last.
-            model: Folder of the pipeline.
+            registration: Path of ``registration.json``, the output of the last registration.
+            model: Folder of the model.
         """
         self._registration, self._model = registration, model
         self.metadata = metadata
 
     def load(self) -> dict[str, Any]:
-        """Ask Git, compare ``dvc.lock``, and name the MLflow run."""
+        """Read the provenance from Git, ``dvc.lock`` and MLflow.
+
+        Returns:
+            ``git_commit``, ``git_dirty``, ``parameter_overrides``, ``dvc_revision``,
+            ``mlflow_run_id`` and ``registered_version``; unknown ones are ``None``.
+        """
         git = git_state(Path.cwd())
         return {
             "git_commit": git.commit,
@@ -48,7 +53,7 @@ class ProvenanceDataset(AbstractDataset[NoReturn, dict[str, Any]]):
         }
 
     def _version(self) -> str | None:
-        """The version that the model is registered as, if it is."""
+        """Name and version of the last registration; ``None`` if it is of another model."""
         if self._registration is None or self._model is None:
             return None
         try:
@@ -60,12 +65,12 @@ class ProvenanceDataset(AbstractDataset[NoReturn, dict[str, Any]]):
         return None
 
     def save(self, data: NoReturn) -> NoReturn:
-        """Refuse.
+        """Not supported.
 
         Raises:
             DatasetError: Always.
         """
-        raise DatasetError("Git and DVC say what the provenance is; it cannot be saved")
+        raise DatasetError("provenance is read-only: it comes from Git, DVC and MLflow")
 
     def _describe(self) -> dict[str, Any]:
         return {"registration": self._registration, "model": self._model}

@@ -1,4 +1,4 @@
-"""Where earlier catalogs name the dataset; it moved to `datasets.earlier_evaluation`."""
+"""Import path in catalogs of earlier versions; the dataset is in `datasets.earlier_evaluation`."""
 
 from decodiff_pipeline.datasets.earlier_evaluation import (
     EarlierEvaluationDataset as ReferenceEvaluationDataset,

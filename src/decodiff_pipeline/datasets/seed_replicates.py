@@ -1,4 +1,4 @@
-"""Seed replicates, runs of one configuration with other seeds, as a catalog dataset."""
+"""Catalog dataset of seed replicates: MLflow runs of the same configuration with other seeds."""
 
 from __future__ import annotations
 
@@ -17,108 +17,108 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SEED = "training.seed"
-# Seeds of what only training draws: with another one a run is the same experiment again.
+# Seeds of the random numbers of training.
 SEEDS = (SEED, "latent_cache.augmentation.seed")
-# These change nothing in what is learnt or measured.
-INDIFFERENT = (
+# Parameters without effect on weights and metrics.
+WITHOUT_EFFECT = (
     "training.resume",
     "training.progress_bar",
     "training.log_every",
     "training.checkpoint_every",
     "training.keep_checkpoints",
 )
-FREE = frozenset((*SEEDS, *INDIFFERENT))
-COMPARED = ("training", "scoring", "preprocessing", "autoencoder", "latent_cache")
-MEASURED_BY = (
+IGNORED = frozenset((*SEEDS, *WITHOUT_EFFECT))
+COMPARED_GROUPS = ("training", "scoring", "preprocessing", "autoencoder", "latent_cache")
+MEASUREMENT = (
     "evaluation.protocol",
     "evaluation.resolution",
     "evaluation.aupro_limit",
     "evaluation.num_inference_steps",
 )
-MOST_RUNS = 200  # newest first
+MAX_RUNS = 200  # the newest finished runs of the experiment
 
 
 class SeedReplicatesDataset(AbstractDataset[NoReturn, dict[int, dict[str, Any]]]):
-    """Metrics of the finished MLflow runs that differ from this one by their seeds alone.
+    """Metrics of the finished MLflow runs that differ from the current run only in their seeds.
 
-    Of this run MLflow has the parameters already (its hook logs them first), so runs are compared
-    by what was logged. A run is a seed replicate if it is of the same experiment, ``training.*`` is
-    the same but for seeds and what changes no result, the other groups in `COMPARED` and the way of
-    measuring are the same where both runs have them, and so is the data's digest. Without a tracked
-    run, or without an answer from MLflow, there are none.
+    The comparison uses logged parameters; those of the current run are logged when it starts. A
+    seed replicate is in the same experiment and has the same ``training.*`` except for `IGNORED`.
+    The other groups in `COMPARED_GROUPS`, the parameters in `MEASUREMENT` and the data digest are
+    equal where both runs have them. Without an active MLflow run, or if MLflow does not respond,
+    the result is empty.
     """
 
     def __init__(self, *, filename: str, metadata: dict[str, Any] | None = None) -> None:
-        """Name the artifact.
+        """Set the artifact.
 
         Args:
-            filename: The metrics of a run among its artifacts (JSON).
+            filename: Name of the metrics file (JSON) in a run's artifacts.
         """
         self._filename = filename
         self.metadata = metadata
 
     def load(self) -> dict[int, dict[str, Any]]:
-        """Metrics by seed; of runs with one seed the newest."""
+        """Metrics of seed replicates: ``training.seed`` → metrics of the newest run."""
         run_id = active_run_id()
         if not run_id:
             return {}
         try:
             return self._seed_replicates(run_id)
-        except Exception as error:  # a spread is worth less than the evaluation it stands beside
-            logger.info("metrics get no spread over seeds: MLflow answers %s", type(error).__name__)
+        except Exception as error:  # the evaluation goes on without the spread over seeds
+            logger.info("no spread of metrics over seeds: MLflow raised %s", type(error).__name__)
             return {}
 
     def _seed_replicates(self, run_id: str) -> dict[int, dict[str, Any]]:
         from mlflow import MlflowClient
 
         client = MlflowClient()
-        own = client.get_run(run_id)
-        found: dict[int, dict[str, Any]] = {}
+        current = client.get_run(run_id)
+        metrics: dict[int, dict[str, Any]] = {}
         for run in client.search_runs(
-            [own.info.experiment_id],
+            [current.info.experiment_id],
             filter_string="attributes.status = 'FINISHED'",
-            max_results=MOST_RUNS,
+            max_results=MAX_RUNS,
             order_by=["attributes.start_time DESC"],
         ):
             seed = run.data.params.get(SEED)
-            if seed is None or int(seed) in found or not are_seed_replicates(run, own):
+            if seed is None or int(seed) in metrics or not are_seed_replicates(run, current):
                 continue
             if self._filename in {file.path for file in client.list_artifacts(run.info.run_id)}:
-                found[int(seed)] = json.loads(artifact_bytes(run.info.run_id, self._filename))
-        return found
+                metrics[int(seed)] = json.loads(artifact_bytes(run.info.run_id, self._filename))
+        return metrics
 
     def save(self, data: NoReturn) -> NoReturn:
-        """Refuse: runs are logged by the tracking hook.
+        """Not supported: the tracking hook logs runs.
 
         Raises:
             DatasetError: Always.
         """
-        raise DatasetError("runs are only read; the tracking hook writes them")
+        raise DatasetError("seed_replicates is read-only; the tracking hook logs runs to MLflow")
 
     def _describe(self) -> dict[str, Any]:
         return {"filename": self._filename}
 
 
-def are_seed_replicates(run: Run, own: Run) -> bool:
-    """Whether two runs differ by their seeds alone."""
-    if run.info.run_id == own.info.run_id:
+def are_seed_replicates(first: Run, second: Run) -> bool:
+    """Whether two different runs differ only in their seeds."""
+    if first.info.run_id == second.info.run_id:
         return False
-    digests = {other.data.tags.get("data_digest") for other in (run, own)} - {None}
+    digests = {run.data.tags.get("data_digest") for run in (first, second)} - {None}
     if len(digests) > 1:
         return False
-    theirs, ours = run.data.params, own.data.params
-    if _of_training(theirs) != _of_training(ours):
+    a, b = first.data.params, second.data.params
+    if _training_parameters(a) != _training_parameters(b):
         return False
     return all(
-        theirs[key] == ours[key]
-        for key in theirs.keys() & ours.keys()
-        if key in MEASURED_BY or (key.split(".")[0] in COMPARED and key not in FREE)
+        a[key] == b[key]
+        for key in a.keys() & b.keys()
+        if key in MEASUREMENT or (key.split(".")[0] in COMPARED_GROUPS and key not in IGNORED)
     )
 
 
-def _of_training(parameters: dict[str, str]) -> dict[str, str]:
+def _training_parameters(parameters: dict[str, str]) -> dict[str, str]:
     return {
         key: value
         for key, value in parameters.items()
-        if key.startswith("training.") and key not in FREE
+        if key.startswith("training.") and key not in IGNORED
     }

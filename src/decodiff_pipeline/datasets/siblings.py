@@ -1,4 +1,4 @@
-"""Where catalogs of earlier versions name the dataset; it moved to `datasets.seed_replicates`."""
+"""Import path in catalogs of earlier versions; the dataset is in `datasets.seed_replicates`."""
 
 from decodiff_pipeline.datasets.seed_replicates import SeedReplicatesDataset as SiblingRunsDataset
 

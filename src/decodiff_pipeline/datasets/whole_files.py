@@ -1,4 +1,4 @@
-"""Kedro's datasets of single files: a run that is killed leaves the old file or the new one."""
+"""Kedro's file datasets with atomic saves: a killed run leaves the old or the new file."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from kedro_datasets._typing import HTMLPreview, TablePreview
 
 
-class _Whole:
-    """Saves under a temporary name, and renames; files elsewhere than on a disk as Kedro does."""
+class _AtomicSave:
+    """Saves to a temporary file and renames it. Remote and versioned files are saved by Kedro."""
 
     def save(self: Any, data: Any) -> None:
         if self._protocol != "file" or self._version is not None:
@@ -30,24 +30,24 @@ class _Whole:
             self._filepath = path
 
 
-class JSONDataset(_Whole, json.JSONDataset):
+class JSONDataset(_AtomicSave, json.JSONDataset):
     """A JSON file."""
 
 
-class TextDataset(_Whole, text.TextDataset):
+class TextDataset(_AtomicSave, text.TextDataset):
     """A text file, such as a Markdown or HTML page."""
 
     def preview(self) -> HTMLPreview:
-        """The page for Kedro-Viz; other text as it is."""
+        """The HTML page, or other text as preformatted HTML, for Kedro-Viz."""
         text = self.load()
         return text if self._filepath.suffix == ".html" else f"<pre>{escape(text)}</pre>"
 
 
-class ParquetDataset(_Whole, pandas.ParquetDataset):
-    """A table."""
+class ParquetDataset(_AtomicSave, pandas.ParquetDataset):
+    """A Parquet table."""
 
     def preview(self, nrows: int = 20) -> TablePreview:
-        """The first rows, for Kedro-Viz; of a list its length."""
+        """The first rows, with the lengths of array cells, for Kedro-Viz."""
         import numpy as np
 
         table = super().preview(nrows)

@@ -1,4 +1,4 @@
-"""Repeats the paper's questions on a chosen data set: what does each part of the method give?"""
+"""The ablation pipeline: measures the effect of each part of the method on a data set."""
 
 from decodiff_pipeline.pipelines.ablation.pipeline import create_pipeline
 

@@ -34,25 +34,26 @@ def compare_variants(
     evaluation: EvaluationConfig,
     config: AblationConfig,
 ) -> dict[str, Any]:
-    """Train and score every variant that is not finished yet.
+    """Train and evaluate each variant for each seed; finished runs in the store are not repeated.
 
     Returns:
-        See `decodiff_pipeline.experiments.ablation_report.summarise`.
+        Mean, standard deviation over seeds and change from the base of every metric and variant;
+        see `experiments.ablation_report.summarise`.
+
+    Raises:
+        ConfigurationError: A variant is invalid.
+        DataError: The test images lack good or defective images, or no good val image exists.
     """
     from decodiff_pipeline.experiments.ablation import AblationData, run_ablation
     from decodiff_pipeline.experiments.ablation_report import summarise
 
-    seen = images.of(manifest)
-    data = AblationData(manifest, seen, cache, geometry, autoencoder, latents, evaluation)
+    images = images.of(manifest)
+    data = AblationData(manifest, images, cache, geometry, autoencoder, latents, evaluation)
     return summarise(run_ablation(data, store, config, training, scoring), config.seeds)
 
 
 def report_ablation(ablation: dict[str, Any]) -> tuple[str, Any]:
-    """The figures as one table, which the log shows too, and one plot.
-
-    Returns:
-        Markdown, and a matplotlib figure.
-    """
+    """Render the results as a table in Markdown, which is also logged, and a matplotlib figure."""
     from decodiff_pipeline.experiments.ablation_report import draw, render_table
 
     table = render_table(ablation)

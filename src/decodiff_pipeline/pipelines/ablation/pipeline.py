@@ -8,7 +8,7 @@ from decodiff_pipeline.pipelines.ablation.nodes import compare_variants, report_
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Latent cache and raw images in; figures of all variants, one table and one plot out."""
+    """Latent cache and raw images in; metrics of all variants, a table and a plot out."""
     return pipeline(
         [
             node(

@@ -1,4 +1,4 @@
-"""Fit an autoencoder on one's own good images, or the one that the package embeds."""
+"""The autoencoder pipeline: trains an autoencoder, such as the one in the package."""
 
 from decodiff_pipeline.pipelines.autoencoder.pipeline import create_pipeline
 

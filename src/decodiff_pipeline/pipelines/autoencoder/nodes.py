@@ -1,7 +1,7 @@
-"""Nodes of the pipeline ``autoencoder``: glue between the catalog and the training loop.
+"""Nodes of the autoencoder pipeline.
 
-Kedro resolves a node's annotations to find its typed parameters, so those of the two nodes name
-nothing that would need torch: a model is ``Any`` there.
+Models are annotated as ``Any``: Kedro resolves the annotations of nodes at start-up, and the real
+types would import torch.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ if TYPE_CHECKING:
 def fit_autoencoder(
     manifest: pd.DataFrame, images: ImageFolder, config: AutoencoderTrainingConfig
 ) -> tuple[Any, list[dict[str, float]]]:
-    """Fits an autoencoder from random weights on the sources that the parameters name.
+    """Train an ``AutoencoderTiny`` on the image sources ``autoencoder_training.sources``.
 
     Args:
-        manifest: One row per image; the good ones of split ``train`` are the source "manifest".
+        manifest: Manifest with a row per image; the source "manifest" uses the good train images.
 
     Returns:
-        The ``AutoencoderTiny``, and its training log, a row per ``log_every`` steps.
+        The autoencoder, and the training log with a row per ``log_every`` steps.
 
     Raises:
-        ConfigurationError: The permissive images are not there.
-        DataError: The manifest has no good training images.
+        ConfigurationError: The permissive images are not installed.
+        DataError: The manifest has no good train images.
+        ModelError: The training diverged.
     """
     from tqdm import tqdm
 
@@ -61,15 +62,14 @@ def measure_autoencoder(
     scoring: ScoringConfig,
     config: VisibilityConfig,
 ) -> tuple[dict[str, Any], str]:
-    """Measures what the fitted autoencoder keeps of good val images, which the fit never saw.
+    """Measure how well the trained autoencoder reconstructs good val images.
 
     Args:
-        model: From :func:`fit_autoencoder`.
-        training: Size of the network, for the time that an image takes.
-        scoring: Its reverse steps, for the same.
+        training: Gives the preset of the network, for the time per image.
+        scoring: Gives the number of reverse steps, for the time per image.
 
     Returns:
-        The report as plain data, and as one HTML page.
+        The report as a JSON value, and as an HTML page.
     """
     from decodiff_pipeline.visibility.report import report_visibility
 
@@ -95,9 +95,9 @@ def _sources(
         ProceduralImages,
     )
 
-    makers: dict[str, Callable[[], ImageSource]] = {
+    sources: dict[str, Callable[[], ImageSource]] = {
         "manifest": lambda: ManifestImages(manifest, images),
         "procedural": lambda: ProceduralImages(config.seed, size=max(256, config.image_size)),
         "permissive": PermissiveImages,
     }
-    return {name: makers[name]() for name in config.sources}
+    return {name: sources[name]() for name in config.sources}

@@ -1,16 +1,14 @@
-"""The pipeline ``autoencoder``: fit, then measure on images that the fit never saw."""
+"""The autoencoder pipeline."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from kedro.pipeline import Pipeline, node
 
 from decodiff_pipeline.pipelines.autoencoder.nodes import fit_autoencoder, measure_autoencoder
 
 
-def create_pipeline(**_: Any) -> Pipeline:
-    """Reads the validated manifest and the raw images; writes weights, log, figures and a page."""
+def create_pipeline(**_: object) -> Pipeline:
+    """Validated manifest and raw images in; weights, training log, metrics and a report out."""
     return Pipeline(
         [
             node(

@@ -1,4 +1,4 @@
-"""From a trained model to predictions, thresholds, metrics, figures and a report."""
+"""The evaluation pipeline: predictions, thresholds, metrics, figures and report of a model."""
 
 from __future__ import annotations
 

@@ -24,11 +24,11 @@ def score_images(
     config: EvaluationConfig,
     compute: ComputeConfig,
 ) -> PredictionStore:
-    """Score the calibration and test images."""
+    """Score the calibration and test images; returns the store."""
     from decodiff_pipeline.evaluation import scoring
 
-    seen = images.of(manifest, model.bit_depths)
-    scoring.score_images(_on_device(model), manifest, seen, store, config, compute)
+    images = images.of(manifest, model.bit_depths)
+    scoring.score_images(_on_device(model), manifest, images, store, config, compute)
     return store
 
 
@@ -40,15 +40,17 @@ def score_baseline(
     config: EvaluationConfig,
     compute: ComputeConfig,
 ) -> PredictionStore:
-    """Score the test images by the reconstruction error of the model's autoencoder alone."""
+    """Score the test images by the reconstruction error of the model's autoencoder.
+
+    Calibration images are not scored, because a baseline has no threshold.
+    """
     from decodiff_pipeline.evaluation import scoring
     from decodiff_pipeline.evaluation.autoencoder_baseline import AutoencoderBaseline
 
     baseline = AutoencoderBaseline.of(_on_device(model))
-    seen = images.of(manifest, model.bit_depths)
-    # Of the test images alone: a baseline has no threshold that calibration would serve.
+    images = images.of(manifest, model.bit_depths)
     test = manifest[manifest["split"] == "test"]
-    scoring.score_images(baseline, test, seen, store, config, compute)
+    scoring.score_images(baseline, test, images, store, config, compute)
     return store
 
 
@@ -60,12 +62,12 @@ def review_training_images(
     config: EvaluationConfig,
     compute: ComputeConfig,
 ) -> dict[str, Any]:
-    """See `evaluation.training_review.review_training_images`."""
+    """List the good train images with the highest scores: category → images."""
     from decodiff_pipeline.evaluation import training_review
 
-    seen = images.of(manifest, model.bit_depths)
+    images = images.of(manifest, model.bit_depths)
     return training_review.review_training_images(
-        _on_device(model), manifest, seen, predictions, config, compute
+        _on_device(model), manifest, images, predictions, config, compute
     )
 
 
@@ -76,17 +78,17 @@ def make_monitoring_reference(
     predictions: PredictionStore,
     config: ReferenceConfig,
 ) -> dict[str, Any]:
-    """See `monitoring.reference.make_reference`."""
+    """Measure the features of good val and calibration images with which monitoring compares."""
     from decodiff_pipeline.monitoring.reference import make_reference
 
-    seen = images.of(manifest, model.bit_depths)
-    return make_reference(_on_device(model), manifest, seen, predictions, config)
+    images = images.of(manifest, model.bit_depths)
+    return make_reference(_on_device(model), manifest, images, predictions, config)
 
 
 def measure_synthetic_localisation(
     model: Any, manifest: pd.DataFrame, images: ImageFolder, config: EvaluationConfig
 ) -> dict[str, Any]:
-    """See `evaluation.synthetic_localisation.measure_synthetic_localisation`."""
+    """Pixel metrics on synthetic defects, for categories without masks: category → metrics."""
     from decodiff_pipeline.evaluation import synthetic_localisation
 
     return synthetic_localisation.measure_synthetic_localisation(
@@ -95,7 +97,7 @@ def measure_synthetic_localisation(
 
 
 def fit_thresholds(predictions: PredictionStore, config: EvaluationConfig) -> dict[str, Any]:
-    """See `evaluation.thresholds.fit_thresholds`."""
+    """Fit image and pixel thresholds of each category to the scores of its calibration images."""
     from decodiff_pipeline.evaluation import thresholds
 
     return thresholds.fit_thresholds(predictions, config.false_positive_rate, config.costs)
@@ -108,7 +110,7 @@ def measure_baselines(
     predictions: PredictionStore,
     config: EvaluationConfig,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """See `evaluation.baselines.measure_baselines`."""
+    """Metrics of the PCA and autoencoder baselines, and a table of their scores per test image."""
     from decodiff_pipeline.evaluation import baselines
 
     return baselines.measure_baselines(manifest, images.of(manifest), geometry, predictions, config)
@@ -127,11 +129,18 @@ def compute_metrics(
     training: TrainingConfig,
     scoring: ScoringConfig,
 ) -> tuple[dict[str, Any], dict[str, Any], pd.DataFrame]:
-    """All metrics of all categories with their intervals, curves, and a row for each image."""
+    """Metrics of all categories with confidence intervals, their curves, and a row per image.
+
+    Args:
+        replicates: Metrics of seed replicates: seed → ``metrics.json``.
+        training: Gives the seed of this run.
+        scoring: Not used here. The tracking hook logs the parameters that nodes take as inputs,
+            and seed replicates are found by these.
+    """
     from decodiff_pipeline.evaluation.assessment import assess
     from decodiff_pipeline.metrics.summary import spread
 
-    found = assess(
+    assessment = assess(
         predictions,
         manifest,
         images.of(manifest),
@@ -141,17 +150,19 @@ def compute_metrics(
         synthetic=synthetic,
         pca_scores=dict(zip(baseline_scores["path"], baseline_scores["pca_score"], strict=True)),
     )
-    seeds = spread(replicates, found.metrics, training.seed)
-    return found.metrics | ({"seeds": seeds} if seeds else {}), found.curves, found.record
+    metrics = assessment.metrics
+    seeds = spread(replicates, metrics, training.seed)
+    return metrics | ({"seeds": seeds} if seeds else {}), assessment.curves, assessment.record
 
 
 def compare_models(
     record: pd.DataFrame, metrics: dict[str, Any], references: Any, config: EvaluationConfig
 ) -> dict[str, Any]:
-    """Whether the model is better than the champion, or than that of a revision.
+    """Compare the metrics with those of the champion or of a Git revision.
 
     Args:
         references: A `datasets.earlier_evaluation.EarlierEvaluations`.
+        config: Gives ``compare_with``.
     """
     from decodiff_pipeline.evaluation.comparison import compare
 
@@ -170,10 +181,10 @@ def draw_report(
     provenance: dict[str, Any],
     config: EvaluationConfig,
 ) -> tuple[dict[str, Any], str]:
-    """Pictures of telling images, and everything that was found as one HTML page.
+    """Draw the figures of each category, and render the results as an HTML page.
 
     Raises:
-        DataError: The metrics were measured by another protocol or at another resolution.
+        DataError: The protocol or resolution of the metrics differs from the parameters.
     """
     from decodiff_pipeline.evaluation.protocols import labelled, require_same_protocol
     from decodiff_pipeline.reporting import figures, report
@@ -181,7 +192,7 @@ def draw_report(
     images = images.of(manifest)
     require_same_protocol(metrics, "metrics", config.protocol, config.resolution)
     index = labelled(predictions.index(), images, predictions.geometry(), config.protocol)
-    given = report.ReportInput(
+    report_input = report.ReportInput(
         metrics,
         thresholds,
         index,
@@ -194,7 +205,7 @@ def draw_report(
         gallery_images=config.gallery_images,
     )
     drawn = figures.draw_figures(index, predictions, images, thresholds, config)
-    return drawn, report.render_report(given)
+    return drawn, report.render_report(report_input)
 
 
 def summarise(
@@ -204,7 +215,7 @@ def summarise(
     manifest: pd.DataFrame,
     provenance: dict[str, Any],
 ) -> tuple[str, pd.DataFrame]:
-    """The results as a comment for a pull request, and as a table."""
+    """The metrics as a Markdown comment for a pull request, and as a table."""
     from decodiff_pipeline.reporting.markdown import render_summary
     from decodiff_pipeline.reporting.tables import metrics_table
 
@@ -213,21 +224,21 @@ def summarise(
 
 
 def summarise_run(metrics: dict[str, Any], provenance: dict[str, Any]) -> dict[str, Any]:
-    """The key figures and the MLflow run, in a file that no stage depends on: its id is random.
+    """MLflow run id, names of ``--params`` overrides and key metrics.
 
-    What ``--params`` gave is named beside it, since no file has it.
+    No DVC stage may depend on this output, because the run id differs between equal runs.
     """
     from decodiff_pipeline.reporting.tables import key_figures
 
-    given = provenance.get("parameter_overrides")
-    named = {"parameter_overrides": given} if given else {}
-    return {"mlflow_run_id": provenance["mlflow_run_id"], **named, **key_figures(metrics)}
+    names = provenance.get("parameter_overrides")
+    overrides = {"parameter_overrides": names} if names else {}
+    return {"mlflow_run_id": provenance["mlflow_run_id"], **overrides, **key_figures(metrics)}
 
 
 def tabulate(
     record: pd.DataFrame, curves: dict[str, Any], thresholds: dict[str, Any]
 ) -> tuple[Any, ...]:
-    """The test images as a table, and the rows that `dvc plots` draws."""
+    """The scores table of the test images, and the rows of each plot of `dvc plots`."""
     from decodiff_pipeline.reporting import tables
 
     return (

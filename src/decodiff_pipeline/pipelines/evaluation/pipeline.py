@@ -17,7 +17,7 @@ PLOTS = ("image_roc", "image_pr", "pixel_roc", "pixel_pr", "pro", "scores", "con
 
 def create_pipeline(**_: object) -> Pipeline:
     """Model and images in; predictions, thresholds, metrics, figures and a report out."""
-    return pipeline([*_scoring(), *_measuring(), *_showing()])
+    return pipeline([*_scoring(), *_metrics(), *_reports()])
 
 
 def _scoring() -> list[Node]:
@@ -33,32 +33,32 @@ def _scoring() -> list[Node]:
     ]
 
 
-def _measuring() -> list[Node]:
-    inputs = [*DATA, "params:preprocessing", "baseline_predictions", CONFIG]
+def _metrics() -> list[Node]:
+    baseline_inputs = [*DATA, "params:preprocessing", "baseline_predictions", CONFIG]
     baselines = ["baseline_metrics", "baseline_scores"]
-    found = ["thresholds", *baselines, "synthetic_metrics", "seed_replicates"]
-    trained = ["params:training", "params:scoring"]
-    measured = ["metrics", "curves", "evaluation_record"]
+    results = ["thresholds", *baselines, "synthetic_metrics", "seed_replicates"]
+    parameters = [CONFIG, "params:training", "params:scoring"]
+    metrics = ["metrics", "curves", "evaluation_record"]
     return [
         _node(nodes.fit_thresholds, ["predictions", CONFIG], "thresholds"),
-        _node(nodes.measure_baselines, inputs, baselines),
-        _node(nodes.compute_metrics, ["predictions", *DATA, *found, CONFIG, *trained], measured),
+        _node(nodes.measure_baselines, baseline_inputs, baselines),
+        _node(nodes.compute_metrics, ["predictions", *DATA, *results, *parameters], metrics),
     ]
 
 
-def _showing() -> list[Node]:
-    compared = ["evaluation_record", "metrics", "earlier_evaluations", CONFIG]
+def _reports() -> list[Node]:
+    comparison = ["evaluation_record", "metrics", "earlier_evaluations", CONFIG]
     results = ["metrics", "thresholds", "curves", "comparison", "training_review"]
-    shown = [*results, "predictions", *DATA, "provenance", CONFIG]
-    summarised = ["metrics", "comparison", "predictions", "validated_manifest", "provenance"]
-    tabulated = ["evaluation_record", "curves", "thresholds"]
+    report = [*results, "predictions", *DATA, "provenance", CONFIG]
+    summary = ["metrics", "comparison", "predictions", "validated_manifest", "provenance"]
+    table_inputs = ["evaluation_record", "curves", "thresholds"]
     tables = ["scores_table", *(f"plot_{name}" for name in PLOTS)]
     return [
-        _node(nodes.compare_models, compared, "comparison"),
-        _node(nodes.draw_report, shown, ["figures", "report"]),
-        _node(nodes.summarise, summarised, ["evaluation_summary", "metrics_table"]),
+        _node(nodes.compare_models, comparison, "comparison"),
+        _node(nodes.draw_report, report, ["figures", "report"]),
+        _node(nodes.summarise, summary, ["evaluation_summary", "metrics_table"]),
         _node(nodes.summarise_run, ["metrics", "provenance"], "evaluation_run"),
-        _node(nodes.tabulate, tabulated, tables),
+        _node(nodes.tabulate, table_inputs, tables),
     ]
 
 

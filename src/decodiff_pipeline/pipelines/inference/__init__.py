@@ -1,4 +1,4 @@
-"""From images to scores, decisions, anomaly maps and overlays, with a trained model."""
+"""The inference pipeline: scores, decisions, anomaly maps and overlays of new images."""
 
 from __future__ import annotations
 

@@ -25,7 +25,14 @@ def infer(
     compute: ComputeConfig = ONE_PROCESS,
     overrides: Path | None = None,
 ) -> pd.DataFrame:
-    """See `inference.run.infer`; thresholds that people set for this model take part."""
+    """Score new or changed images and decide on all images.
+
+    Args:
+        overrides: File of thresholds that were set in the app for this model.
+
+    Returns:
+        A row per image in the order of the source; columns as in `inference.results.COLUMNS`.
+    """
     from decodiff_pipeline.inference import run
 
     if overrides is not None:
@@ -36,14 +43,18 @@ def infer(
 
 
 def export_results(results: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The results for a spreadsheet, and their detections as COCO JSON."""
+    """The results for a CSV file, and the detections as COCO annotations."""
     from decodiff_pipeline.inference.results import as_coco
 
     return results, as_coco(results)
 
 
 def report_unreadable(results: pd.DataFrame) -> None:
-    """See `inference.results.require_readable`."""
+    """Fail if images could not be scored.
+
+    Raises:
+        DataError: With the number of images, and the error of the first.
+    """
     from decodiff_pipeline.inference.results import require_readable
 
     require_readable(results)

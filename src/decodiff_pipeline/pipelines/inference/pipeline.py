@@ -25,7 +25,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 ["inference_table", "inference_detections"],
                 name="export_results",
             ),
-            # Separate from `infer`, so that the results are on disk when it stops the run.
+            # A node of its own, so that the results are saved before it stops the run.
             node(report_unreadable, "inference_results", None, name="report_unreadable"),
         ]
     )

@@ -1,4 +1,4 @@
-"""Encode the good images once, so that training never runs the autoencoder."""
+"""The latent_caching pipeline: encodes the good images once, before training."""
 
 from decodiff_pipeline.pipelines.latent_caching.pipeline import create_pipeline
 

@@ -21,11 +21,7 @@ def cache_latents(
     config: LatentCacheConfig,
     compute: ComputeConfig,
 ) -> LatentCache:
-    """Encode those train and val images whose latents are not in the cache.
-
-    Returns:
-        The cache, now complete.
-    """
+    """Encode the good train and val images whose latents are missing; returns the cache."""
     fill_cache(
         store,
         manifest=manifest,

@@ -8,7 +8,7 @@ from decodiff_pipeline.pipelines.latent_caching.nodes import cache_latents
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Validated manifest and raw images in, latent cache out."""
+    """Validated manifest and raw images in; latent cache out."""
     return pipeline(
         [
             node(

@@ -1,4 +1,4 @@
-"""Compares recent images with the reference beside the model: has anything changed?"""
+"""The monitoring pipeline: tests recent images for drift from the model's reference."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def measure_recent(
     config: MonitoringConfig,
     data: DataConfig,
 ) -> pd.DataFrame:
-    """See `monitoring.recent.measure_recent`."""
+    """Measure the features of recent images; returns a row per image."""
     from decodiff_pipeline.deco.device import resolve_device
     from decodiff_pipeline.monitoring import recent
 
@@ -31,18 +31,18 @@ def measure_recent(
 def judge(
     reference: ReferenceFile, recent: pd.DataFrame, source: RecentSource, config: MonitoringConfig
 ) -> tuple[dict[str, Any], str]:
-    """Say whether anything has changed, for programs and for people."""
+    """Test the features for drift; returns the result as a JSON value and as an HTML page."""
     from decodiff_pipeline.monitoring import judgement
 
-    answer = judgement.judge(reference.load(), recent, config)
-    return answer, judgement.render_report(answer, source)
+    result = judgement.judge(reference.load(), recent, config)
+    return result, judgement.render_report(result, source)
 
 
 def fail_on_drift(monitoring: dict[str, Any], _report: str, config: MonitoringConfig) -> None:
-    """End the run with an error where something has changed, if that was asked for.
+    """Fail on drift if ``monitoring.fail_on_drift`` is set.
 
     Raises:
-        DriftDetected: Something has changed.
+        DriftDetected: The recent images differ from the reference.
     """
     if monitoring["retrain"] and config.fail_on_drift:
         raise DriftDetected(

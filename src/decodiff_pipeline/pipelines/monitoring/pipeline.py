@@ -10,20 +10,20 @@ PARAMETERS = "params:monitoring"
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Recent images, a model and its reference in; an answer and a report out."""
-    measured = ["monitored_model", "monitored_reference", "recent_images"]
-    judged = ["monitored_reference", "recent_features", "recent_images"]
-    found = ["monitoring", "monitoring_report"]
+    """Recent images, a model and its reference in; drift result and report out."""
+    model = ["monitored_model", "monitored_reference", "recent_images"]
+    features = ["monitored_reference", "recent_features", "recent_images"]
+    results = ["monitoring", "monitoring_report"]
     return pipeline(
         [
             node(
                 measure_recent,
-                [*measured, PARAMETERS, "params:data"],
+                [*model, PARAMETERS, "params:data"],
                 "recent_features",
                 name="measure_recent",
             ),
-            node(judge, [*judged, PARAMETERS], found, name="judge_drift"),
-            # Separate from `judge`, so that answer and report are on disk when it stops the run.
-            node(fail_on_drift, [*found, PARAMETERS], None, name="fail_on_drift"),
+            node(judge, [*features, PARAMETERS], results, name="judge_drift"),
+            # A node of its own, so that the results are saved before it stops the run.
+            node(fail_on_drift, [*results, PARAMETERS], None, name="fail_on_drift"),
         ]
     )

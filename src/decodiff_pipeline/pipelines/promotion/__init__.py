@@ -1,4 +1,4 @@
-"""The promotion pipeline: the newest version against the champion, moved or refused."""
+"""The promotion pipeline: makes the newest version champion if it passes its gates."""
 
 from decodiff_pipeline.pipelines.promotion.pipeline import create_pipeline
 

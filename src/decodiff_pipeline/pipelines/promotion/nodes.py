@@ -1,4 +1,4 @@
-"""Nodes of the promotion pipeline; see `decodiff_pipeline.registry.promotion`."""
+"""Nodes of the promotion pipeline."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ def judge_challenger(
     evaluation: EvaluationConfig,
     promotion: PromotionConfig,
 ) -> Any:
-    """Evaluate challenger and champion on the same test images; no alias is moved yet."""
+    """Evaluate challenger and champion on the same test images and check the gates.
+
+    Returns:
+        A judgement of `registry.promotion`; no alias is moved yet.
+
+    Raises:
+        ModelError: There is no challenger, or MLflow does not respond.
+        StoreError: The files of a version cannot be downloaded.
+    """
     from decodiff_pipeline.registry import promotion as registry
     from decodiff_pipeline.registry.version_evaluation import EvaluationContext
 
@@ -32,10 +40,12 @@ def judge_challenger(
 def move_champion(
     judgement: Any, provenance: dict[str, Any], promotion: PromotionConfig
 ) -> tuple[dict[str, Any], list[dict[str, Any]], str]:
-    """Move the alias if the gates are passed or overridden; finish a move that was cut off.
+    """Move the alias ``champion`` if the gates are passed or overridden.
+
+    First it completes the move of a run that was killed before the audit log had its line.
 
     Returns:
-        What was done, as JSON, as lines of the audit log, and as Markdown.
+        The outcome as a JSON value, the new lines of the audit log, and a summary in Markdown.
     """
     from decodiff_pipeline.registry import unlogged_move
     from decodiff_pipeline.registry.audit import render_markdown
@@ -49,10 +59,10 @@ def move_champion(
 
 
 def settle(done: dict[str, Any], promotion: PromotionConfig) -> None:
-    """Tell the registry that the audit log has the move; end with an error where a refusal is one.
+    """Mark the move as logged, after the audit log is saved.
 
     Raises:
-        PromotionRefused: The version was not promoted, and ``fail_on_refusal`` is set.
+        PromotionRefused: The version was not promoted and ``promotion.fail_on_refusal`` is set.
     """
     from decodiff_pipeline.registry import unlogged_move
     from decodiff_pipeline.registry.audit import headline

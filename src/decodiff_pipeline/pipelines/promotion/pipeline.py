@@ -1,27 +1,28 @@
-"""From a registered version to a champion, or to the reasons why it is none."""
+"""The promotion pipeline."""
 
 from __future__ import annotations
 
 from kedro.pipeline import Node, Pipeline
 
-from decodiff_pipeline.pipelines.promotion.nodes import (
-    judge_challenger,
-    move_champion,
-    settle,
-)
+from decodiff_pipeline.pipelines.promotion.nodes import judge_challenger, move_champion, settle
 
 PARAMETERS = "params:promotion"
-FOLDER = "promotion_store"
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """The promotion pipeline."""
-    judged_on = ["registration", "validated_manifest", "raw_images", FOLDER, "params:evaluation"]
+    """Registered version and test images in; champion, audit log and summary out."""
     return Pipeline(
         [
             Node(
                 judge_challenger,
-                [*judged_on, PARAMETERS],
+                [
+                    "registration",
+                    "validated_manifest",
+                    "raw_images",
+                    "promotion_store",
+                    "params:evaluation",
+                    PARAMETERS,
+                ],
                 "promotion_judgement",
                 name="judge_challenger",
             ),
@@ -31,7 +32,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 ["promotion", "promotion_log", "promotion_summary"],
                 name="move_champion",
             ),
-            # Apart from moving, so that everything is written by then.
+            # A node of its own, so that the audit log is saved before.
             Node(settle, ["promotion", PARAMETERS], None, name="settle_promotion"),
         ]
     )

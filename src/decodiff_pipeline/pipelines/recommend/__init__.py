@@ -1,4 +1,4 @@
-"""Write an environment for a folder of images."""
+"""The recommend pipeline: writes a Kedro environment for a folder of images."""
 
 from decodiff_pipeline.pipelines.recommend.pipeline import create_pipeline
 

@@ -33,18 +33,18 @@ def recommend(
     validation: ValidationConfig,
     compute: ComputeConfig,
 ) -> None:
-    """Writes ``conf/<name>`` for a folder of images, each value with its reason.
+    """Write ``conf/<name>`` for a folder of images, each value with its reason.
 
     Raises:
-        ConfigurationError: The name will not do, or the environment is there.
-        DataError: There are no images, or they lie in no layout that is known.
+        ConfigurationError: The name is invalid, or the environment exists.
+        DataError: There is no good image, or no layout fits.
     """
-    where = target(config, raw, conf)
+    environment = target(config, raw, conf)
     from decodiff_pipeline.recommend import run
 
     base = BaseParameters(
         data, geometry, autoencoder, latents, training, scoring, visibility,
         validation.min_train_images, compute,
     )  # fmt: skip
-    for command in run.recommend(where, base, config.minutes):
+    for command in run.recommend(environment, base, config.minutes):
         logger.info("next: %s", command)

@@ -8,7 +8,7 @@ from decodiff_pipeline.pipelines.recommend.nodes import recommend
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """A folder of images in; an environment out."""
+    """A folder of images in; a Kedro environment out, which the node writes."""
     return pipeline(
         [
             node(

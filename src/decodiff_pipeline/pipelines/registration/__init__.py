@@ -1,4 +1,4 @@
-"""The registration pipeline: a version in the model registry, with its identity and metrics."""
+"""The registration pipeline: registers the trained model as a version in the model registry."""
 
 from decodiff_pipeline.pipelines.registration.pipeline import create_pipeline
 

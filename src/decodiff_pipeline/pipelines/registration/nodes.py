@@ -1,4 +1,4 @@
-"""The node that registers a model."""
+"""Node of the registration pipeline."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ def register_model(
     provenance: dict[str, Any],
     registration: RegistrationConfig,
 ) -> dict[str, Any]:
-    """Register the trained pipeline as a version with its identity, thresholds and metrics.
+    """Register the trained model as a version with identity tags, thresholds and metrics.
 
     Returns:
-        Name, version, run, digests and the command that serves it; see
+        Name, version, MLflow run, digests and the command that serves it; see
         :func:`decodiff_pipeline.registry.registration.register`.
+
+    Raises:
+        ModelError: The logged model fails its check, or MLflow does not respond.
     """
     from decodiff_pipeline.registry.logged_model import TrainedModel
     from decodiff_pipeline.registry.registration import example_of, identity_tags, register

@@ -1,4 +1,4 @@
-"""From the trained model, its thresholds and its metrics to a registered version."""
+"""The registration pipeline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from decodiff_pipeline.pipelines.registration.nodes import register_model
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """The registration pipeline."""
+    """Model, thresholds, metrics and provenance in; registered version out."""
     return Pipeline(
         [
             Node(

@@ -1,4 +1,4 @@
-"""The retrain pipeline: everything, and the promotion behind its gates."""
+"""The retrain pipeline: all stages and the promotion in one run."""
 
 from decodiff_pipeline.pipelines.retrain.pipeline import create_pipeline
 

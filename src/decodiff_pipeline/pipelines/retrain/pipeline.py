@@ -1,4 +1,4 @@
-"""From raw images to a champion, or to the reasons why there is no new one, in one run."""
+"""The retrain pipeline."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from decodiff_pipeline.pipelines import (
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """The six stages and the promotion.
+    """The six stages and the promotion: raw images in, champion out.
 
-    Each node has a tag that names the pipeline of its stage, such as ``stage.training``, by which
-    ``deploy/airflow_dag.j2`` makes one task of each stage.
+    Each node has a tag with the pipeline of its stage, such as ``stage.training``.
+    ``deploy/airflow_dag.j2`` makes a task of each tag.
     """
     stages = (
         data_validation,

@@ -1,4 +1,4 @@
-"""The rollback pipeline: the champion before, within seconds."""
+"""The rollback pipeline: makes the previous champion the champion again."""
 
 from decodiff_pipeline.pipelines.rollback.pipeline import create_pipeline
 

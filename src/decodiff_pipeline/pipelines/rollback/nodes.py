@@ -1,4 +1,4 @@
-"""The node that makes the previous champion the champion again."""
+"""Nodes of the rollback pipeline."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from decodiff_pipeline.registry.config import RegistrationConfig, RollbackConfig
 def roll_back(
     provenance: dict[str, Any], registration: RegistrationConfig, rollback: RollbackConfig
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """See `decodiff_pipeline.registry.rollback.roll_back`.
+    """Make the version with the alias ``previous`` the champion.
 
-    A rollback that was killed is finished, and nothing else is done.
+    First it completes the move of a run that was killed before the audit log had its line. If
+    that move was a rollback, there is no further one.
 
     Returns:
-        What was done, as JSON and as lines of the audit log.
+        The outcome as a JSON value, and the new lines of the audit log.
+
+    Raises:
+        ConfigurationError: ``rollback.reason`` is missing.
+        ModelError: There is no previous champion, or MLflow does not respond.
     """
     from decodiff_pipeline.registry import rollback as registry
     from decodiff_pipeline.registry import unlogged_move
@@ -28,7 +33,7 @@ def roll_back(
 
 
 def settle(done: dict[str, Any]) -> None:
-    """Tell the registry that the audit log has the move."""
+    """Mark the move as logged, after the audit log is saved."""
     from decodiff_pipeline.registry import unlogged_move
 
     unlogged_move.settle(done["name"])

@@ -1,4 +1,4 @@
-"""From a bad champion to the one before."""
+"""The rollback pipeline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from decodiff_pipeline.pipelines.rollback.nodes import roll_back, settle
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """The rollback pipeline."""
+    """Parameters and provenance in; champion and audit log out."""
     return Pipeline(
         [
             Node(

@@ -1,4 +1,4 @@
-"""From raw images to a trained model: validation, caching, visibility and training in one run."""
+"""The train pipeline: data validation, latent caching, visibility and training in one run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from decodiff_pipeline.pipelines import data_validation, latent_caching, trainin
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Raw images in, a complete model out."""
+    """Raw images in; a trained model out."""
     stages = (data_validation, latent_caching, visibility, training)
     return sum((stage.create_pipeline() for stage in stages), Pipeline([]))

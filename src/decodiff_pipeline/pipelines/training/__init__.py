@@ -1,4 +1,4 @@
-"""Train the network on cached latents and put the whole model together."""
+"""The training pipeline: trains the network on cached latents and assembles the model."""
 
 from decodiff_pipeline.pipelines.training.pipeline import create_pipeline
 

@@ -35,24 +35,29 @@ def train_network(
     champions: Champions,
     compute: ComputeConfig,
 ) -> tuple[CheckpointStore, list[dict[str, Any]], dict[str, Any]]:
-    """Train on latents, going on where an interrupted run stopped.
+    """Train the network on latents; an interrupted training resumes.
 
     Args:
-        images: The raw images, read only where ``training.latents`` is ``on_the_fly``.
-        scoring: What `assemble_model` will fit, so that what it lacks is known before training.
-        champions: Where the champion is looked up, if ``training.init_from`` asks for it.
+        images: The raw images, read only if ``training.latents`` is ``on_the_fly``.
+        scoring: Parameters of `assemble_model`. Missing val images or regions are reported here,
+            before the training.
+        champions: Finds the champion if ``training.init_from`` is ``champion``.
 
     Returns:
-        The store with the finished run, the training log, and its last row with the totals and
-        where the training started.
+        The checkpoints, the training log, and the last row of the log with the totals and the
+        origin of the initial weights.
+
+    Raises:
+        DataError: No good val images to fit the scoring to.
+        DecodiffError: The training fails; see `training.run.train`.
     """
     from decodiff_pipeline.data.regions import load_regions
     from decodiff_pipeline.training.run import train
     from decodiff_pipeline.training.scoring import images_to_fit
 
     if scoring.looks_at_images:
-        trained = manifest[(manifest["split"] == "train") & (manifest["label"] == "good")]
-        images_to_fit(manifest, set(trained["category"]))
+        train_rows = manifest[(manifest["split"] == "train") & (manifest["label"] == "good")]
+        images_to_fit(manifest, set(train_rows["category"]))
     regions = load_regions(scoring.regions, manifest, geometry)
     log, summary = train(
         manifest,
@@ -80,15 +85,15 @@ def assemble_model(
     folder: Path,
     record: Path,
 ) -> tuple[Any, str]:
-    """Put autoencoder, network and scoring together; fit scoring and recognition of categories.
+    """Assemble autoencoder, network and scoring, and fit scoring and category recognition.
 
     Args:
-        folder: The model of the run before, which stays if it was made from the same.
-        record: What that one was made from.
+        folder: Folder of the model. It is kept if it was made from the same inputs.
+        record: Record of the model in the folder.
 
     Returns:
-        A :class:`decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`, or ``folder`` where it stays;
-        and the SHA-256 of its inputs.
+        A :class:`decodiff_pipeline.deco.pipeline.DeCoDiffPipeline`, or ``folder`` if it is kept;
+        and the SHA-256 of the inputs.
     """
     from decodiff_pipeline.deco.autoencoder import load_autoencoder
     from decodiff_pipeline.training.category_recognition import fit_recognition
@@ -99,19 +104,19 @@ def assemble_model(
     network = trained_network(checkpoints)
     inputs = inputs_sha256(network, manifest, geometry, autoencoder, config)
     if is_made(folder, record, inputs):
-        logger.info("%s was made from the same network, data and parameters: it stays", folder)
+        logger.info("%s was made from the same network, data and parameters: it is kept", folder)
         return folder, inputs
-    seen = images.of(manifest)
+    images = images.of(manifest)
     model = build_model(
         load_autoencoder(autoencoder),
         network,
         manifest=manifest,
-        images=seen,
+        images=images,
         geometry=geometry,
         config=config,
     )
     if config.false_refusals is not None:
-        fit_recognition(model, manifest, seen, config.false_refusals)
+        fit_recognition(model, manifest, images, config.false_refusals)
     return model, inputs
 
 
@@ -126,7 +131,10 @@ def record_model(
     training: TrainingConfig,
     scoring: ScoringConfig,
 ) -> dict[str, Any]:
-    """Code and parameters of the model; see `training.model_record.make_record`."""
+    """Digests, code version and parameters of the saved model, as a JSON value.
+
+    If the model was kept, so are code version and parameters of its record.
+    """
     from decodiff_pipeline.training.model_record import make_record
 
     parameters = {
@@ -140,9 +148,5 @@ def record_model(
 
 
 def loss_rows(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The training log for `dvc plots`, which takes rows with the same keys only.
-
-    Returns:
-        ``step`` and ``loss`` of each row that has one.
-    """
+    """Columns ``step`` and ``loss`` of the training log, for `dvc plots`."""
     return [{"step": row["step"], "loss": row["loss"]} for row in log if "loss" in row]

@@ -16,7 +16,7 @@ MODEL = ["params:preprocessing", "params:autoencoder", "params:scoring"]
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Latent cache in; checkpoints, training log and a complete model out."""
+    """Latent cache in; checkpoints, training log and model out."""
     return pipeline(
         [
             node(

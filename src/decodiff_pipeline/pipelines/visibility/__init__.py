@@ -1,4 +1,4 @@
-"""Say what the configured size and autoencoder cannot show, before anything is trained."""
+"""The visibility pipeline: measures which defects image size and autoencoder can show."""
 
 from decodiff_pipeline.pipelines.visibility.pipeline import create_pipeline
 

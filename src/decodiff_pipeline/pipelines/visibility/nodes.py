@@ -1,4 +1,4 @@
-"""Nodes of the visibility pipeline."""
+"""Node of the visibility pipeline."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ def check_visibility(
     scoring: ScoringConfig,
     config: VisibilityConfig,
 ) -> tuple[dict[str, Any], str]:
-    """Measures what the configured autoencoder keeps; see `report_visibility`."""
+    """Measure which defects remain visible after resizing and the autoencoder.
+
+    Args:
+        training: Gives the preset of the network, for the time per image.
+        scoring: Gives the number of reverse steps, for the time per image.
+
+    Returns:
+        The report as a JSON value, and as an HTML page.
+    """
     from decodiff_pipeline.deco.autoencoder import load_autoencoder
     from decodiff_pipeline.visibility.report import report_visibility
 

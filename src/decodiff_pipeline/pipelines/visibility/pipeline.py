@@ -8,7 +8,7 @@ from decodiff_pipeline.pipelines.visibility.nodes import check_visibility
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Validated manifest and raw images in; figures and a page out."""
+    """Validated manifest and raw images in; measurements and a report out."""
     return pipeline(
         [
             node(
@@ -23,7 +23,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "params:visibility",
                 ],
                 outputs=["visibility", "visibility_html"],
-                # Kedro runs what is ready by name: after cache_latents, before train_network.
+                # Kedro orders nodes that are ready by name: this one runs before train_network.
                 name="check_visibility",
             )
         ]
