@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +14,6 @@ from benchmarks.fuzz_server import fuzz, save_tiny_model, served
 from decodiff_pipeline.errors import ImageError
 from decodiff_pipeline.registry.logged_model import _signature
 from decodiff_pipeline.serving.request_images import image_bytes
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FILE = np.random.default_rng(0).integers(0, 256, 300, dtype=np.uint8).tobytes()
 TEXT = base64.b64encode(FILE).decode()
@@ -60,6 +61,21 @@ def test_every_form_of_a_request_holds_the_same_base64(body: dict[str, Any]) -> 
     schema = _signature().inputs
     table = _enforce_schema(infer_and_parse_data(body, schema), schema)
     assert image_bytes(table["image"]) == [FILE]
+
+
+def test_the_documented_curl_sends_a_large_image(tmp_path: Path) -> None:
+    """Linux refuses an argument of 128 KiB."""
+    image = FILE * 1000
+    page = Path(__file__).parents[2] / "docs" / "serving.md"
+    (command,) = re.findall(r"```bash\n([^`]*/invocations[^`]*)```", page.read_text("utf-8"))
+    command = re.sub(r"curl -s \S+", "cat; :", command)
+    (named,) = re.findall(r"\S+\.png", command)
+    (tmp_path / named.removeprefix("image=")).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / named.removeprefix("image=")).write_bytes(image)
+    sent = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=True)
+    (row,) = json.loads(sent.stdout)["dataframe_records"]
+    assert row["category"] == "mono"
+    assert image_bytes([row["image"]]) == [image]
 
 
 @pytest.mark.slow
