@@ -1,12 +1,12 @@
-"""One retraining as a scheduler starts it; GitHub, GitLab and cron run the same.
+"""The retraining command for schedulers such as GitHub, GitLab and cron.
 
     python -m decodiff_pipeline.retrain
     python -m decodiff_pipeline.retrain --commit --continue-from origin/retrained
     python -m decodiff_pipeline.retrain --env tiles --commit
 
-Data and artifacts come from the DVC remote, `dvc repro` makes anew what a change of data,
-parameters or code has made stale, the artifacts go back to the remote, and the newest version
-stands before the gates of the promotion. The result is a Markdown page for a pull request.
+It pulls data and artifacts from the DVC remote, runs `dvc repro` for the stages whose data,
+parameters or code have changed, pushes the artifacts, and runs the promotion of the newest version.
+It writes a Markdown page for a pull request.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from decodiff_pipeline.dvc_lock import LOCK_FILE, stages_file, stored_outputs
 from decodiff_pipeline.errors import ConfigurationError, DecodiffError, RetrainingFailed
 from decodiff_pipeline.kedro_project import Project, load_project
 from decodiff_pipeline.record import prepare, registered_version, run_tool, tag_version
+from decodiff_pipeline.registry.audit import headline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,35 +37,41 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REPORTS = "data/08_reporting"
-MAX_CHARACTERS = 60_000  # GitHub takes 65,536 in a pull request
+MAX_CHARACTERS = 60_000  # GitHub's limit for a pull request is 65,536
 
 
 @dataclass(frozen=True)
 class Files:
-    """Where an environment of a project keeps what a retraining reads and writes."""
+    """Files of a project's environment that a retraining reads and writes."""
 
-    stages: Path  # its ``dvc.yaml``
-    reports: Path  # folder of the reports; what of it Git does not ignore is committed
-    log: Path  # the audit log in it, which is only added to
-    promotion: Path  # outcome and gates, as JSON
-    promotion_page: Path  # the same as Markdown
+    stages: Path  # ``dvc.yaml``
+    reports: Path  # folder of the reports; files that Git does not ignore are committed
+    log: Path  # audit log in that folder, append-only
+    promotion: Path  # outcome and gates, JSON
+    promotion_page: Path  # outcome and gates, Markdown
     evaluation_page: Path  # Markdown
-    page: Path  # the two pages in one, which is written here
+    page: Path  # both pages, written by the retraining
 
     @classmethod
     def of(cls, project: Project) -> Files:
-        """Ask the catalog of a project."""
+        """The paths in a project's catalog."""
         names = ("promotion_log", "promotion", "promotion_summary", "evaluation_summary")
-        log, outcome, gates, metrics = (
+        log, promotion, promotion_page, evaluation_page = (
             project.root / project.catalog[name]["filepath"] for name in names
         )
-        stages = stages_file(project.root, project.environment)
-        page = outcome.with_name("retrain.md")
-        return cls(stages, outcome.parent, log, outcome, gates, metrics, page)
+        return cls(
+            stages=stages_file(project.root, project.environment),
+            reports=promotion.parent,
+            log=log,
+            promotion=promotion,
+            promotion_page=promotion_page,
+            evaluation_page=evaluation_page,
+            page=promotion.with_name("retrain.md"),
+        )
 
     @property
     def lock(self) -> Path:
-        """The ``dvc.lock`` of the environment."""
+        """``dvc.lock`` of the environment."""
         return self.stages.with_name(LOCK_FILE)
 
 
@@ -75,23 +82,23 @@ def retrain(
     commit: bool = False,
     continue_from: str | None = None,
 ) -> dict[str, Any]:
-    """Bring data, model and champion up to date.
+    """Update data, model and champion.
 
     Args:
-        environment: Kedro's; the project's own ``dvc.yaml`` without one.
-        commit: Commit ``dvc.lock`` and the reports that Git tracks, also those of a retraining
-            that fails half-way, so that the next one goes on where it stopped. If nothing has
-            changed, nothing is committed.
-        continue_from: A revision whose ``dvc.lock`` is newer than the one checked out, such as a
-            branch that is not merged yet. Left alone where it does not exist, is merged, or the
-            one checked out has changed since they parted. Its lines of the audit log are kept.
+        root: Project folder.
+        environment: Kedro environment; ``None`` for base and local.
+        commit: Commit ``dvc.lock`` and the reports that Git tracks, even if a stage fails, so that
+            the next retraining continues there. Without changes there is no commit.
+        continue_from: Revision with a newer ``dvc.lock``, such as an unmerged branch. It is ignored
+            if it does not exist, is merged, or if the current ``dvc.lock`` has changed since the
+            merge base. In the last case, its lines of the audit log are still added.
 
     Returns:
         The outcome of the promotion, as in ``promotion.json``.
 
     Raises:
-        ConfigurationError: Something is missing that a retraining needs; nothing was done yet.
-        RetrainingFailed: A step has failed; what it printed says why.
+        ConfigurationError: A requirement is missing; nothing has changed.
+        RetrainingFailed: A step failed and printed the reason.
     """
     _require(root, environment, commit)
     project = load_project(root, environment)
@@ -105,11 +112,11 @@ def retrain(
     try:
         run_tool(root, "dvc", "repro", stages)
         if registered_version(project)[1] is None:
-            # The lock is of another registry: of a laptop, or of a server that was replaced.
-            logger.info("the registry lacks the model that %s names: registering it", files.lock)
+            # The lock was written with another registry, such as a laptop's or an earlier server's.
+            logger.info("the registry lacks the model of %s: registering it", files.lock)
             run_tool(root, "dvc", "repro", "--force", "--single-item", f"{stages}:registration")
     finally:
-        # Hours of training are worth keeping even where a later stage has failed.
+        # Store the artifacts of completed stages, such as a long training, even after a failure.
         if remote:
             run_tool(root, "dvc", "push", stages, *raw)
         if commit:
@@ -119,48 +126,51 @@ def retrain(
 
 
 def _promote(project: Project, files: Files, commit: bool) -> dict[str, Any]:
-    """Run the promotion, and write its page whether it promotes or refuses."""
+    """Run the promotion and write its page, also after a refusal."""
     try:
         files.promotion.unlink(missing_ok=True)
-        named = ("--env", project.environment) if project.environment else ()
-        run_tool(project.root, "kedro", "run", *named, "--pipelines", "promotion")
+        options = ("--env", project.environment) if project.environment else ()
+        run_tool(project.root, "kedro", "run", *options, "--pipelines", "promotion")
     finally:
-        # A refusal that is an error (promotion.fail_on_refusal) is written before it is raised.
+        # With promotion.fail_on_refusal, the run writes the outcome before it fails.
         if files.promotion.exists():
             outcome = _report(files)
             if commit:
-                _commit(project.root, files, f"Retraining: {_headline(outcome)}")
+                _commit(project.root, files, f"Retraining: {headline(outcome)}")
     return outcome
 
 
 def _require(project: Path, environment: str | None, commit: bool) -> None:
-    """Look for what would be missed only after hours."""
+    """Check the requirements whose absence would fail only after the training."""
     for name in ("dvc.yaml", "pyproject.toml", ".dvc"):
         if not (project / name).exists():
-            msg = f"{project} has no {name}: name the project's folder, --project FOLDER"
+            msg = f"{project} has no {name}: give the project folder with --project FOLDER"
             raise ConfigurationError(msg)
     stages = stages_file(project, environment)
     if not stages.is_file():
         msg = (
-            f"there is no {stages.relative_to(project)}: "
+            f"{stages.relative_to(project)} does not exist: "
             f"python -m decodiff_pipeline.dvc_stages --env {environment} writes it"
         )
         raise ConfigurationError(msg)
     if not git_output(project, "rev-parse", "HEAD"):
-        msg = f"{project} is not a Git repository with a commit, or git is not on the path"
+        msg = f"{project} is not a Git repository with a commit, or git is not on the PATH"
         raise ConfigurationError(msg)
-    # What a retraining writes may have changed: one that was killed leaves that uncommitted.
-    own = (stages.with_name(LOCK_FILE).relative_to(project).as_posix(), REPORTS)
-    others = ("--untracked-files=no", "--", ".", *(f":(exclude){name}" for name in own))
+    # A killed retraining leaves the files that it writes uncommitted, so these may have changed.
+    written = (stages.with_name(LOCK_FILE).relative_to(project).as_posix(), REPORTS)
+    others = ("--untracked-files=no", "--", ".", *(f":(exclude){name}" for name in written))
     if commit and git_output(project, "status", "--porcelain", *others):
-        msg = f"{project} has uncommitted changes; commit or stash them, or leave out --commit"
+        msg = f"{project} has uncommitted changes; commit or stash them, or omit --commit"
         raise ConfigurationError(msg)
     if commit and not git_output(project, "var", "GIT_COMMITTER_IDENT"):
-        msg = "Git does not know who commits; set user.name and user.email, or leave out --commit"
+        msg = "Git has no committer identity; set user.name and user.email, or omit --commit"
         raise ConfigurationError(msg)
     lock = git_output(project, "rev-parse", "--git-path", "index.lock")
     if commit and lock is not None and (path := project / lock).exists():
-        msg = f"another git works in {project}, or was killed there: remove {path} in that case"
+        msg = (
+            f"another Git process works in {project}, or was killed: remove {path} if no Git "
+            "process is active"
+        )
         raise ConfigurationError(msg)
     from decodiff_pipeline.registry.versions import require_registry
 
@@ -168,45 +178,45 @@ def _require(project: Path, environment: str | None, commit: bool) -> None:
 
 
 def _take_lock(project: Path, revision: str, files: Files) -> None:
-    """Take what an earlier retraining has recorded and nobody has merged yet."""
+    """Take the results of an earlier retraining that are not merged yet."""
     lock = files.lock.relative_to(project).as_posix()
     if git_output(project, "rev-parse", "--verify", f"{revision}^{{commit}}") is None:
-        logger.info("%s does not exist yet: starting from %s as it is here", revision, lock)
+        logger.info("%s does not exist yet: starting from the current %s", revision, lock)
     elif git_output(project, "merge-base", "--is-ancestor", revision, "HEAD") is not None:
-        logger.info("%s is merged: starting from %s as it is here", revision, lock)
+        logger.info("%s is merged: starting from the current %s", revision, lock)
     else:
-        parted = git_output(project, "merge-base", revision, "HEAD") or ""
-        if git_output(project, "diff", "--quiet", parted, "HEAD", "--", lock) is None:
-            logger.info("%s here is newer than that of %s: starting from it", lock, revision)
+        merge_base = git_output(project, "merge-base", revision, "HEAD") or ""
+        if git_output(project, "diff", "--quiet", merge_base, "HEAD", "--", lock) is None:
+            logger.info("the current %s is newer than that of %s: starting from it", lock, revision)
         else:
-            _take_recorded(project, revision, files)
+            _check_out_lock_and_reports(project, revision, files)
             logger.info("starting from %s of %s", lock, revision)
-        _take_lines(project, revision, files.log)
+        _merge_audit_log(project, revision, files.log)
 
 
-def _take_recorded(project: Path, revision: str, files: Files) -> None:
-    """Check out the lock and the figures that belong to it, but not the audit log."""
-    recorded = [path.relative_to(project).as_posix() for path in (files.lock, files.reports)]
-    listed = git_output(project, "ls-tree", "-r", "-z", "--name-only", revision, "--", *recorded)
+def _check_out_lock_and_reports(project: Path, revision: str, files: Files) -> None:
+    """Check out ``dvc.lock`` and the reports of a revision, except the audit log."""
+    paths = [path.relative_to(project).as_posix() for path in (files.lock, files.reports)]
+    listing = git_output(project, "ls-tree", "-r", "-z", "--name-only", revision, "--", *paths)
     log = files.log.relative_to(project).as_posix()
-    there = [name for name in (listed or "").split("\0") if name and name != log]
-    if there:
-        run_tool(project, "git", "checkout", "--quiet", revision, "--", *there)
+    tracked = [name for name in (listing or "").split("\0") if name and name != log]
+    if tracked:
+        run_tool(project, "git", "checkout", "--quiet", revision, "--", *tracked)
 
 
-def _take_lines(project: Path, revision: str, log: Path) -> None:
-    """Add the lines of an audit log that the one here does not have."""
+def _merge_audit_log(project: Path, revision: str, log: Path) -> None:
+    """Add a revision's lines of the audit log, sorted by time."""
     name = log.relative_to(project).as_posix()
     theirs = (git_output(project, "show", f"{revision}:{name}") or "").splitlines()
     ours = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     if set(theirs) - set(ours):
-        lines = sorted(dict.fromkeys([*ours, *theirs]), key=_moment)
+        lines = sorted(dict.fromkeys([*ours, *theirs]), key=_timestamp)
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def _moment(line: str) -> str:
-    """When a line of the audit log was written; one without comes first."""
+def _timestamp(line: str) -> str:
+    """Time of a line of the audit log; empty, so that it sorts first, without one."""
     try:
         return str(json.loads(line)["at"])
     except (ValueError, KeyError, TypeError):
@@ -219,26 +229,27 @@ def _has_remote(project: Path) -> bool:
 
     try:
         with Repo(str(project)) as repo:
-            there = bool(repo.config["remote"])
+            has_remote = bool(repo.config["remote"])
     except DvcException as error:
         raise RetrainingFailed(f"DVC cannot read {project / '.dvc' / 'config'}: {error}") from error
-    if not there:
-        logger.warning("DVC has no remote: data and artifacts are those on this machine")
-    return there
+    if not has_remote:
+        logger.warning("DVC has no remote: using the data and artifacts on this machine")
+    return has_remote
 
 
 def _tracked_inputs(files: Files, project: Path) -> list[str]:
-    """The pointers of what the stages read and no stage makes, such as the raw images."""
+    """The ``.dvc`` files of the stages' inputs, such as the raw images."""
     stages = yaml.safe_load(files.stages.read_bytes())["stages"]
-    read = {path for stage in stages.values() for path in stage.get("deps", ())}
-    return sorted(f"{path}.dvc" for path in read if (project / f"{path}.dvc").is_file())
+    inputs = {path for stage in stages.values() for path in stage.get("deps", ())}
+    return sorted(f"{path}.dvc" for path in inputs if (project / f"{path}.dvc").is_file())
 
 
 def _restore(files: Files, project: Path, raw: list[str]) -> None:
-    """Raw data have to be in the remote; of artifacts, what is missing is made anew.
+    """Pull raw data, which must be in the remote, and check out the artifacts of the lock.
 
-    So is what lies here, is not what the lock names, and was never stored: it is left as it is,
-    such as an interrupted training, which the stage goes on with.
+    `dvc repro` recomputes artifacts that the remote lacks. Outputs that differ from the lock and
+    are not in the cache stay unchanged: they include an interrupted training, which its stage
+    continues.
     """
     from dvc.repo import Repo
 
@@ -252,12 +263,12 @@ def _restore(files: Files, project: Path, raw: list[str]) -> None:
         for path in stored:
             if not _checked_out(repo, [path]):
                 logger.warning(
-                    "%s stays as it is: it differs from the lock, and no cache has it", path
+                    "%s stays as it is: it differs from the lock, and DVC's cache lacks it", path
                 )
 
 
 def _checked_out(repo: Repo, paths: list[str]) -> bool:
-    """Check out paths at once, since every call reads the project again, or nothing of them."""
+    """Check out all paths in one call, because each call reads the project, or none of them."""
     from dvc.exceptions import DvcException
 
     try:
@@ -268,7 +279,7 @@ def _checked_out(repo: Repo, paths: list[str]) -> bool:
 
 
 def _report(files: Files) -> dict[str, Any]:
-    """Write the page, and return what it is about."""
+    """Write the page of both reports; returns the outcome of the promotion."""
     pages = [
         path.read_text(encoding="utf-8") for path in (files.promotion_page, files.evaluation_page)
     ]
@@ -277,14 +288,8 @@ def _report(files: Files) -> dict[str, Any]:
     return outcome
 
 
-def _headline(outcome: dict[str, Any]) -> str:
-    from decodiff_pipeline.registry.audit import headline
-
-    return headline(outcome)
-
-
 def _commit(project: Path, files: Files, message: str) -> None:
-    """Commit the lock and the reports that are not ignored, if they have changed."""
+    """Commit ``dvc.lock`` and the reports that Git does not ignore, if they have changed."""
     paths = [path for path in (files.lock, files.reports) if path.exists()]
     run_tool(project, "git", "add", "--", *map(str, paths))
     if git_output(project, "diff", "--cached", "--quiet") is None:
@@ -294,15 +299,15 @@ def _commit(project: Path, files: Files, message: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m decodiff_pipeline.retrain")
-    parser.description = "Restore with DVC, make anew what has changed, promote, store with DVC."
+    parser.description = "Pull with DVC, run the changed stages, push with DVC, promote."
     parser.add_argument("--env", default=commands.environment(), help="Kedro environment")
-    parser.add_argument("--project", type=Path, default=Path(), help="default: this folder")
+    parser.add_argument("--project", type=Path, default=Path(), help="default: current folder")
     parser.add_argument(
         "--commit", action="store_true", help="commit dvc.lock and the reports that Git tracks"
     )
     parser.add_argument(
         "--continue-from", metavar="REVISION",
-        help="take dvc.lock of this revision if it exists and is not merged",
+        help="start from the dvc.lock of this revision if it exists and is not merged",
     )  # fmt: skip
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
@@ -318,7 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DecodiffError as error:
         sys.stderr.write(f"Error: {error}\n")
         return 1
-    sys.stdout.write(f"{_headline(outcome)}\n")
+    sys.stdout.write(f"{headline(outcome)}\n")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""One process at a time moves the aliases of a model, on whatever machine it runs."""
+"""A lock for the aliases of a registered model, across processes and machines."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LEASE = 60.0  # seconds after which the lock of another machine counts as left behind
-PAUSE = 0.2
+LEASE = 60.0  # seconds after which the lock of a process on another machine expires
+PAUSE = 0.2  # seconds between attempts
 HOLDER, MACHINE, PROCESS = "holder", "machine", "process"  # tags of the lock
 EXISTS = "RESOURCE_ALREADY_EXISTS"
 
@@ -30,12 +30,12 @@ EXISTS = "RESOURCE_ALREADY_EXISTS"
 class AliasLock:
     """A lock in the registry: an empty registered model ``<name>.lock``.
 
-    The registry's database holds one model of a name, so of all processes that try to make it, one
-    succeeds; it removes it when it is done. This is exclusive on SQLite, PostgreSQL and through a
-    server, over any number of machines, as long as no holder is held up for longer than `LEASE`.
-    A process that was killed leaves its lock: one on the same machine takes it over at once, others
-    after `LEASE`. A holder that was only held up notices by `require`, which is asked before each
-    alias is moved; what remains is the time of that one request.
+    Names of registered models are unique in the registry's database. If several processes create
+    the model, one succeeds, and deletes it on release. The lock is exclusive with SQLite,
+    PostgreSQL and a server, on any number of machines, unless a holder stalls for longer than
+    `LEASE`. If the holder was killed, a process on the same machine takes the lock over at once,
+    a process on another machine after `LEASE`. A holder that stalled detects this by `require`,
+    which runs before each alias moves. A race remains only during that one request.
     """
 
     def __init__(self, client: MlflowClient, name: str) -> None:
@@ -53,15 +53,15 @@ class AliasLock:
             self._release()
 
     def require(self) -> None:
-        """Stop where the lock was taken over by another process.
+        """Check that this process still holds the lock.
 
         Raises:
-            ModelError: It was; no alias may be moved any more.
+            ModelError: Another process has taken the lock over, so no alias may move.
         """
         if self._token is not None and self._tags().get(HOLDER) != self._token:
             raise ModelError(
-                f"this process was held up for more than {LEASE:.0f} s and lost the lock "
-                f"{self._name}; look at the aliases, and run the command again"
+                f"this process stalled for more than {LEASE:.0f} s and lost the lock "
+                f"{self._name}; check the aliases, then run the command again"
             )
 
     def _acquire(self) -> None:
@@ -69,7 +69,7 @@ class AliasLock:
 
         token = uuid.uuid4().hex
         tags = {HOLDER: token, **holder()}
-        seen, since = "", time.monotonic()
+        other, since = "", time.monotonic()
         while True:
             try:
                 self._client.create_registered_model(
@@ -81,23 +81,23 @@ class AliasLock:
             else:
                 self._token = token
                 return
-            found = self._tags()
-            if found.get(HOLDER, "") != seen:
-                seen, since = found.get(HOLDER, ""), time.monotonic()
+            current = self._tags()
+            if current.get(HOLDER, "") != other:
+                other, since = current.get(HOLDER, ""), time.monotonic()
                 logger.info("waiting for another promotion or rollback (%s)", self._name)
-            if found and (is_dead(found) or time.monotonic() - since > LEASE):
-                self._remove(seen)
+            if current and (is_dead(current) or time.monotonic() - since > LEASE):
+                self._remove(other)
             time.sleep(PAUSE)
 
     def _release(self) -> None:
         token, self._token = self._token, None
         try:
             self._remove(str(token))
-        except Exception as error:  # others take it over
+        except Exception as error:  # other processes take the lock over
             logger.warning("the lock %s could not be removed: %s", self._name, first_line(error))
 
     def _remove(self, token: str) -> None:
-        """Remove the lock if it is still this one."""
+        """Delete the lock if the token is still its holder."""
         from mlflow.exceptions import MlflowException
 
         if self._tags().get(HOLDER) != token:
@@ -109,7 +109,7 @@ class AliasLock:
                 raise
 
     def _tags(self) -> dict[str, str]:
-        """Of the lock that is there; empty where there is none."""
+        """Tags of the current lock; empty if there is none."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -121,17 +121,17 @@ class AliasLock:
 
 
 def _machine() -> str:
-    """This machine, without its name; a container is one of its own."""
+    """Hash of the host name; a container has its own."""
     return hashlib.sha256(platform.node().encode()).hexdigest()[:12]
 
 
 def holder() -> dict[str, str]:
-    """This process, so that others see whether it is still there."""
+    """Tags by which other processes check whether this process is alive, see `is_dead`."""
     return {MACHINE: _machine(), PROCESS: str(os.getpid())}
 
 
 def is_dead(tags: Mapping[str, str]) -> bool:
-    """Whether the process of `holder` ran on this machine and does so no more."""
+    """Whether the process of `holder` ran on this machine and has ended."""
     if tags.get(MACHINE) != _machine() or not tags.get(PROCESS, "").isdigit():
         return False
     try:

@@ -1,4 +1,4 @@
-"""The audit log: who or what moved a model, when and why, as a line, as tags and as text."""
+"""The audit log of promotions and rollbacks, as JSON lines, as tags and as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from decodiff_pipeline.reporting.formatting import escaped, markdown_table, sign
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Name of the service, variable that only it sets, and what makes the address of the run.
+# Name of the CI service, variable that only it sets, and template of the run's URL.
 SERVICES = (
     (
         "github-actions",
@@ -24,33 +24,34 @@ SERVICES = (
     ("gitlab-ci", "GITLAB_CI", "{CI_JOB_URL}"),
 )
 HEADER = ("gate", "category", "metric", "challenger", "reference", "limit", "")
-LONGEST = 1000  # characters of an explanation in Markdown
+LONGEST = 1000  # characters of a text in Markdown
 
 
 def actor(environment: Mapping[str, str] = os.environ) -> dict[str, str | None]:
-    """Who or what started this, without the machine's name.
+    """The user and service that started this process, without the host name.
 
     Args:
-        environment: Variables; of CI services only the address of the run and who started it are
-            read.
+        environment: Environment variables.
 
     Returns:
-        ``user``, ``host`` (the service, or the system's kind such as ``linux``) and ``run_url``.
+        ``user``, ``host`` (the CI service, or the operating system such as ``linux``) and
+        ``run_url``.
     """
-    for name, variable, address in SERVICES:
+    for name, variable, template in SERVICES:
         if environment.get(variable):
             user = environment.get("GITHUB_ACTOR") or environment.get("GITLAB_USER_LOGIN")
-            return {"user": user or _user(), "host": name, "run_url": _filled(address, environment)}
+            url = _format_url(template, environment)
+            return {"user": user or _user(), "host": name, "run_url": url}
     return {"user": _user(), "host": platform.system().lower(), "run_url": None}
 
 
 def record(action: str, provenance: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
-    """A line of the audit log.
+    """Create a line of the audit log.
 
     Args:
         action: ``promotion`` or ``rollback``.
         provenance: Code, data and run; see `datasets.provenance.ProvenanceDataset`.
-        **facts: What was done; see `promotion.promote` and `rollback.roll_back`.
+        **facts: Further fields; see `promotion.promote` and `rollback.roll_back`.
     """
     return {
         "action": action,
@@ -62,10 +63,10 @@ def record(action: str, provenance: Mapping[str, Any], **facts: Any) -> dict[str
 
 
 def as_tags(line: Mapping[str, Any]) -> dict[str, str]:
-    """The tags that a version gets of what was done with it."""
+    """The version's tags that store a line."""
     action = line["action"]
-    wanted = ("outcome", "at", "reason", "from_version", "to_version", "mlflow_run_id")
-    tags = {f"{action}.{key}": line[key] for key in wanted if line.get(key) is not None}
+    keys = ("outcome", "at", "reason", "from_version", "to_version", "mlflow_run_id")
+    tags = {f"{action}.{key}": line[key] for key in keys if line.get(key) is not None}
     tags[f"{action}.by"] = json.dumps({k: v for k, v in line["by"].items() if v is not None})
     failed = [
         f"{gate['name']} ({gate['category']}, {gate['metric']}): {gate['explanation']}"
@@ -85,24 +86,24 @@ def _user() -> str | None:
         return None
 
 
-def _filled(address: str, environment: Mapping[str, str]) -> str | None:
+def _format_url(template: str, environment: Mapping[str, str]) -> str | None:
     try:
-        return address.format_map(environment)
+        return template.format_map(environment)
     except KeyError:
         return None
 
 
 def headline(line: Mapping[str, Any]) -> str:
-    """The outcome as a sentence."""
+    """The outcome of a line as a sentence."""
     old, new = line["from_version"], line["to_version"]
-    replaced = "the first champion" if old is None else f"champion in place of version {old}"
-    kept = "there is no champion" if old is None else f"version {old} stays champion"
+    promoted = "the first champion" if old is None else f"champion in place of version {old}"
+    unchanged = "there is no champion" if old is None else f"version {old} stays champion"
     failed = sum(not gate["passed"] for gate in line.get("gates", []))
     sentences = {
-        "promoted": f"version {new} is {replaced}",
-        "overridden": f"version {new} is {replaced}, {failed} failed gates overridden: "
+        "promoted": f"version {new} is {promoted}",
+        "overridden": f"version {new} is {promoted}, {failed} failed gates overridden: "
         f"{line['reason']}",
-        "refused": f"version {new} is refused by {failed} gates; {kept}",
+        "refused": f"version {new} is refused by {failed} gates; {unchanged}",
         "outdated": f"version {new} is not promoted: the champion moved meanwhile",
         "unchanged": f"version {new} is the champion already; nothing moved",
         "rolled back": f"version {new} is champion again in place of version {old}: "
@@ -112,23 +113,24 @@ def headline(line: Mapping[str, Any]) -> str:
 
 
 def render_table(line: Mapping[str, Any]) -> str:
-    """The outcome for a terminal: a line a gate, then what failed and the notes in full."""
+    """A line of the audit log for a terminal: a table of gates, explanations of failures, notes."""
     gates = line.get("gates", [])
     text = [headline(line)]
     if gates:
         text.append(text_table([HEADER, *map(_cells, gates)], right=False))
     for gate in gates:
         if not gate["passed"]:
-            place = f"{gate['name']}, {gate['category']}, {gate['metric']}"
-            text.append(f"failed: {place}: {gate['explanation']}")
+            label = f"{gate['name']}, {gate['category']}, {gate['metric']}"
+            text.append(f"failed: {label}: {gate['explanation']}")
     text += [f"note: {note}" for note in line.get("notes", [])]
     return "\n".join(text)
 
 
 def render_markdown(line: Mapping[str, Any]) -> str:
-    """The outcome with every gate and its explanation."""
-    who = " ".join(str(value) for value in line["by"].values() if value is not None)
-    text = [f"# {escaped(headline(line), LONGEST)}", "", f"{line['at']}, by {escaped(who)}", ""]
+    """A line of the audit log as Markdown, with every gate and its explanation."""
+    actor_text = " ".join(str(value) for value in line["by"].values() if value is not None)
+    text = [f"# {escaped(headline(line), LONGEST)}", ""]
+    text += [f"{line['at']}, by {escaped(actor_text)}", ""]
     text += [f"- {escaped(note, LONGEST)}" for note in line.get("notes", [])]
     if line.get("notes"):
         text.append("")
@@ -143,5 +145,5 @@ def render_markdown(line: Mapping[str, Any]) -> str:
 
 def _cells(gate: Mapping[str, Any]) -> list[str]:
     numbers = [significant(gate[key], 4) for key in ("value", "reference", "limit")]
-    mark = "passed" if gate["passed"] else "FAILED"
-    return [gate["name"], gate["category"], gate["metric"], *numbers, mark]
+    result = "passed" if gate["passed"] else "FAILED"
+    return [gate["name"], gate["category"], gate["metric"], *numbers, result]

@@ -1,4 +1,4 @@
-"""Parameters of the registration, the promotion and the rollback."""
+"""Parameters of registration, promotion and rollback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pydantic import (
 
 from decodiff_pipeline.text import Text, as_text
 
-# MLflow keeps these for versions: models:/name@latest, models:/name@v3.
+# MLflow reserves these aliases: models:/name@latest, models:/name@v3.
 RESERVED_ALIAS = re.compile(r"latest|[vV]\d+")
 
 ImageMetric = Literal["image_auroc", "image_ap", "image_f1max"]
@@ -36,13 +36,13 @@ class RegistrationConfig(BaseModel):
     """Parameters of the registration (``conf/*/parameters_registration.yml``).
 
     Attributes:
-        dataset: Name of the data set, kept as a tag of the version.
-        model_name: Name in the model registry; a new version is added to it.
-        alias: Alias that moves to the version just registered, for the promotion to find; ``null``
-            sets none. ``champion`` is the promotion's to give.
-        max_images: Most images that the served model takes in one request.
-        max_pixels: Most pixels (width times height) of one image in a request.
-        batch_size: Images the served model computes at once.
+        dataset: Name of the data set, stored as a tag of the version.
+        model_name: Name of the registered model to which a version is added.
+        alias: Alias that the registration sets to the new version and the promotion reads;
+            ``null`` sets none. Only the promotion sets ``champion``.
+        max_images: Largest number of images in one request to the served model.
+        max_pixels: Largest number of pixels (width times height) of one image in a request.
+        batch_size: Images per batch of the served model.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -72,16 +72,16 @@ class RegistrationConfig(BaseModel):
 
 
 class ComparisonGates(BaseModel):
-    """What is asked of a version beside another model, on the same test images.
+    """Limits for the comparison of a version with another model on the same test images.
 
     Attributes:
-        improvement: Least difference of the mean over the common categories, by metric; below 0
-            it is a loss that is put up with.
-        regression: Largest loss in any one category, by metric.
+        improvement: Smallest difference of the mean over the common categories, by metric; a
+            negative value allows a loss.
+        regression: Largest loss in a single category, by metric.
         by_category: ``regression`` of single categories: ``{category: {metric: loss}}``.
-        within_noise: What happens where the paired bootstrap cannot tell a difference from noise.
-            ``pass``: a loss beyond ``regression`` counts only where its interval excludes 0, and a
-            measured improvement is enough. ``refuse``: the interval's lower end must keep to
+        within_noise: How a difference within the paired bootstrap's interval is judged.
+            ``pass``: a loss beyond ``regression`` fails only if its interval excludes 0, and the
+            measured improvement counts. ``refuse``: the interval's lower limit must satisfy
             ``regression`` and ``improvement``.
     """
 
@@ -93,7 +93,7 @@ class ComparisonGates(BaseModel):
     within_noise: Literal["pass", "refuse"] = "pass"
 
     def metrics(self) -> set[str]:
-        """Every metric that is asked for."""
+        """Metrics that have a limit."""
         single = (set(limits) for limits in self.by_category.values())
         return set(self.improvement).union(self.regression, *single)
 
@@ -103,14 +103,14 @@ class ComparisonGates(BaseModel):
 
 
 class ServingGates(BaseModel):
-    """How the registered version must answer in a process of its own.
+    """Limits for the registered version served in a separate process.
 
     Attributes:
-        images: Real test images that the version answers, one a request.
+        images: Number of test images, one per request.
         tolerance: Largest difference from the scores of the evaluation.
-        latency_ms: Largest median time of one request in milliseconds; ``None`` for no limit.
+        latency_ms: Largest median time of a request in milliseconds; ``None`` for no limit.
         size_mb: Largest size of the logged model in 10⁶ bytes; ``None`` for no limit.
-        timeout_s: Seconds after which the process counts as hanging.
+        timeout_s: Time limit of the process in seconds.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -126,27 +126,27 @@ class PromotionConfig(BaseModel):
     """Parameters of the promotion (``conf/*/parameters_promotion.yml``).
 
     Attributes:
-        challenger: Alias or number of the version that is judged.
-        override_reason: Promotes in spite of failed gates, with this reason in the log.
+        challenger: Alias or number of the version to judge.
+        override_reason: Reason for promoting despite failed gates; stored in the audit log.
         fail_on_refusal: Whether a refusal ends the run with exit code 1.
-        floors: Least value by metric in every category. ``recall`` is the share of defective test
-            images at or above the threshold.
+        floors: Smallest value by metric in every category. ``recall`` is the share of defective
+            test images at or above the threshold.
         category_floors: ``floors`` of single categories: ``{category: {metric: value}}``.
-        champion: What is asked beside the champion.
-        baseline: What is asked beside the PCA; image metrics alone.
-        min_calibration_images: Least number of images that the threshold of a category is fitted
-            to.
-        false_positive_rate: Largest false-positive rate that the calibration images of a category
-            may be able to hold: n of them hold 1 / (n + 1) at best. ``None`` takes the rate that
-            the thresholds were fitted for (``evaluation.false_positive_rate``).
-        false_positive_significance: Chance that a version whose thresholds hold their nominal rate
-            is refused for its false positives, over all categories together.
+        champion: Limits for the comparison with the champion.
+        baseline: Limits for the comparison with the PCA baseline; image metrics only.
+        min_calibration_images: Smallest number of images to which a category's threshold is
+            fitted.
+        false_positive_rate: Largest allowed value of the smallest false-positive rate that a
+            category's n calibration images can guarantee, 1 / (n + 1). ``None`` takes the rate for
+            which the thresholds were fitted (``evaluation.false_positive_rate``).
+        false_positive_significance: Probability that a version whose thresholds have their nominal
+            rate is refused for its false positives, over all categories.
         may_lose: Categories of the champion that the version need not know.
-        unloadable_champion: ``refuse`` leaves a champion in place that cannot be loaded, since
-            nothing can be compared with it; ``judge_alone`` judges as at a first promotion.
-        resamples: Draws of the bootstrap.
-        confidence: Confidence level of the bootstrap's intervals.
-        serving: The serving check.
+        unloadable_champion: For a champion that cannot be loaded, and so cannot be compared:
+            ``refuse`` keeps it; ``judge_alone`` judges the version as at a first promotion.
+        resamples: Number of bootstrap resamples.
+        confidence: Confidence level of the bootstrap intervals.
+        serving: Limits of the serving check.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -175,26 +175,26 @@ class PromotionConfig(BaseModel):
     def _baseline_is_of_images(self) -> PromotionConfig:
         pixel = sorted(name for name in self.baseline.metrics() if name.startswith("pixel"))
         if pixel:
-            raise ValueError(f"baseline: {pixel[0]} is of pixels; name image metrics alone")
+            raise ValueError(f"baseline: {pixel[0]} is a pixel metric; name image metrics alone")
         return self
 
     def least(self, category: str) -> dict[FloorMetric, float]:
-        """Least value by metric in a category."""
+        """Smallest value by metric in a category."""
         return self.floors | self.category_floors.get(category, {})
 
     def needs_pixels(self) -> bool:
-        """Whether any gate is about pixels."""
+        """Whether any gate uses a pixel metric."""
         single = (set(limits) for limits in self.category_floors.values())
-        named = set(self.floors).union(self.champion.metrics(), *single)
-        return any(name.startswith("pixel") for name in named)
+        metrics = set(self.floors).union(self.champion.metrics(), *single)
+        return any(name.startswith("pixel") for name in metrics)
 
 
 class RollbackConfig(BaseModel):
     """Parameters of the rollback.
 
     Attributes:
-        reason: Why the champion goes; it is logged, and the version is not promoted again without
-            an override.
+        reason: Why the champion is withdrawn; stored in the audit log. The version is not promoted
+            again without an override.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,11 +1,11 @@
-"""Copies runs and versions from one MLflow store to another, such as from a laptop to a server.
+"""Copies runs and model versions from one MLflow store to another, such as a laptop to a server.
 
     MLFLOW_TRACKING_URI=https://mlflow.example.org \
         python -m decodiff_pipeline.registry.copy_store sqlite:///mlflow.db
 
-Runs keep names, times, parameters, metrics, tags, data and artifacts; versions keep numbers, tags,
-files and aliases. Runs get other ids: the tag ``copied_from`` has the one before. A copy that was
-cut off goes on, and what is there is left alone.
+Runs keep names, times, parameters, metrics, tags, data sets and artifacts; versions keep numbers,
+tags, files and aliases. A copied run has a new id; its tag ``copied_from`` is the original id. An
+interrupted copy can be continued: what the target already has is not copied again.
 """
 
 from __future__ import annotations
@@ -42,35 +42,35 @@ if TYPE_CHECKING:
 
 COPIED_FROM = "copied_from"
 PARENT = "mlflow.parentRunId"
-LOGGED = "models:/"  # of the source of a version, before the id of the logged model
-PAGE = 200
+LOGGED = "models:/"  # prefix of a version's source, before the id of the logged model
+PAGE = 200  # runs per request
 
 
 class StoreCopy:
-    """A copy in progress.
+    """Copies a store to another.
 
     Args:
-        source: URI of the store that is read.
-        target: URI of the store that is added to.
+        source: URI of the store to read.
+        target: URI of the store to write.
     """
 
     def __init__(self, source: str, target: str) -> None:
         prepare_environment()
         import mlflow
 
-        # What MLflow looks up by itself, such as the files of a version, it looks up there.
+        # MLflow resolves some URIs, such as those of a version's files, in the global store.
         mlflow.set_tracking_uri(target)
         self._source_uri, self._target_uri = source, target
         self._source = mlflow.MlflowClient(source, registry_uri=source)
         self._target = mlflow.MlflowClient(target, registry_uri=target)
-        self._runs: dict[str, str] = {}  # ids of the copies by those of the runs
+        self._runs: dict[str, str] = {}  # run id in the source → run id in the target
         self.copied = {"runs": 0, "versions": 0}
 
     def copy(self) -> None:
-        """Copy every run that is over, then every version, then the aliases.
+        """Copy every ended run, then the versions and aliases of every model.
 
         Raises:
-            ModelError: The target has other versions under the same numbers.
+            ModelError: The target has other versions with the same numbers.
         """
         for experiment in self._source.search_experiments():
             for run in self._runs_of(experiment.experiment_id):
@@ -96,18 +96,20 @@ class StoreCopy:
 
         if run.info.status == "RUNNING":
             return
-        place = self._experiment(experiment)
+        experiment_id = self._find_or_create_experiment(experiment)
         run_id = run.info.run_id
-        for found in self._target.search_runs([place], f"tags.{COPIED_FROM} = '{run_id}'"):
-            if found.info.end_time == run.info.end_time:
-                self._runs[run_id] = found.info.run_id
+        for copied in self._target.search_runs([experiment_id], f"tags.{COPIED_FROM} = '{run_id}'"):
+            if copied.info.end_time == run.info.end_time:
+                self._runs[run_id] = copied.info.run_id
                 return
-            self._target.delete_run(found.info.run_id)  # it was cut off
+            self._target.delete_run(copied.info.run_id)  # incomplete
         tags = {COPIED_FROM: run_id, "mlflow.user": run.data.tags.get("mlflow.user", "")}
-        made = self._target.create_run(place, run.info.start_time, tags, run.info.run_name)
-        copy = made.info.run_id
-        rest = [RunTag(*item) for item in run.data.tags.items() if item[0] not in (PARENT, *tags)]
-        self._target.log_batch(copy, tags=rest)
+        created = self._target.create_run(
+            experiment_id, run.info.start_time, tags, run.info.run_name
+        )
+        copy = created.info.run_id
+        others = [RunTag(*item) for item in run.data.tags.items() if item[0] not in (PARENT, *tags)]
+        self._target.log_batch(copy, tags=others)
         for part in batches([Param(*item) for item in run.data.params.items()], PARAMS_PER_BATCH):
             self._target.log_batch(copy, params=part)
         points = [
@@ -125,15 +127,15 @@ class StoreCopy:
         self._runs[run_id] = copy
         self.copied["runs"] += 1
 
-    def _experiment(self, name: str) -> str:
-        found = self._target.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
+    def _find_or_create_experiment(self, name: str) -> str:
+        experiment = self._target.get_experiment_by_name(name)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         return str(self._target.create_experiment(name, artifacts_beside(self._target_uri)))
 
     @contextmanager
     def _downloaded(self, uri: str) -> Iterator[str]:
-        """The artifacts at a URI of the source, in a folder that is removed after the block."""
+        """Download artifacts of the source to a temporary folder."""
         import mlflow
 
         with tempfile.TemporaryDirectory() as folder:
@@ -144,14 +146,14 @@ class StoreCopy:
     def _copy_model(self, model: RegisteredModel) -> None:
         from mlflow.exceptions import MlflowException
 
-        there = {str(v.version): v for v in self._versions(self._target, model.name)}
+        existing = {int(v.version): v for v in self._versions(self._target, model.name)}
         versions = {int(v.version): v for v in self._versions(self._source, model.name)}
         for number, version in versions.items():
-            other = there.get(str(number))
+            other = existing.get(number)
             if other is not None and other.tags.get(COPIED_FROM) != version.run_id:
                 raise ModelError(
                     f"{redact(self._target_uri)} has a version {number} of {model.name} that is no "
-                    "copy: rename that model there, or copy into an empty registry"
+                    "copy: rename that model, or copy to an empty registry"
                 )
         try:
             self._target.create_registered_model(model.name, description=model.description)
@@ -159,18 +161,18 @@ class StoreCopy:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         for number in range(1, max(versions, default=0) + 1):
-            if str(number) in there:
+            if number in existing:
                 continue
             if number in versions:
                 self._copy_version(versions[number])
-            elif number > max(map(int, there), default=0):  # so that later ones keep their numbers
+            elif number > max(existing, default=0):  # so that later versions keep their numbers
                 self._skip_number(model.name, number)
-        for alias, chosen in model.aliases.items():
-            self._target.set_registered_model_alias(model.name, alias, str(chosen))
+        for alias, aliased in model.aliases.items():
+            self._target.set_registered_model_alias(model.name, alias, str(aliased))
 
     def _skip_number(self, name: str, number: int) -> None:
-        """Use up the number of a version that was removed."""
-        run_id = next(iter(self._runs.values()))  # a server takes files of a run alone
+        """Use up the number of a version that was deleted in the source."""
+        run_id = next(iter(self._runs.values()))  # a server accepts only files of a run
         source = self._target.get_run(run_id).info.artifact_uri
         self._target.create_model_version(name, source, run_id)
         self._target.delete_model_version(name, str(number))
@@ -179,39 +181,39 @@ class StoreCopy:
         return list(client.search_model_versions(f"name = '{name}'"))
 
     def _copy_version(self, version: ModelVersion) -> None:
-        source, made_by = str(version.source), str(version.run_id)
+        source, source_run = str(version.source), str(version.run_id)
         model_id = source.removeprefix(LOGGED)
         if model_id == source:
             raise ModelError(
-                f"version {version.version} of {version.name} is no model that MLflow 3 has "
-                "logged; delete it, or register it again"
+                f"version {version.version} of {version.name} is not a model logged by MLflow 3; "
+                "delete it, or register it again"
             )
         logged = self._source.get_logged_model(model_id)
-        run_id = self._runs.get(made_by)
+        run_id = self._runs.get(source_run)
         experiment = self._source.get_experiment(logged.experiment_id)
-        made = self._target.create_logged_model(
-            self._experiment(experiment.name), logged.name, run_id, logged.tags, logged.params,
-            logged.model_type,
+        copy = self._target.create_logged_model(
+            self._find_or_create_experiment(experiment.name), logged.name, run_id, logged.tags,
+            logged.params, logged.model_type,
         )  # fmt: skip
         with self._downloaded(logged.artifact_location) as folder:
-            description = Path(folder, "MLmodel")
-            content = yaml.safe_load(description.read_bytes())
+            mlmodel = Path(folder, "MLmodel")
+            content = yaml.safe_load(mlmodel.read_bytes())
             content |= {
                 "run_id": run_id,
-                "model_id": made.model_id,
-                "artifact_path": made.artifact_location,
+                "model_id": copy.model_id,
+                "artifact_path": copy.artifact_location,
             }
-            description.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-            self._target.log_model_artifacts(made.model_id, folder)
-        self._target.finalize_logged_model(made.model_id, "READY")
+            mlmodel.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+            self._target.log_model_artifacts(copy.model_id, folder)
+        self._target.finalize_logged_model(copy.model_id, "READY")
         if run_id is not None:
-            points = [_metric(point, made.model_id) for point in logged.metrics or []]
+            points = [_metric(point, copy.model_id) for point in logged.metrics or []]
             for part in batches(points, METRICS_PER_BATCH):
                 self._target.log_batch(run_id, metrics=part)
         self._target.create_model_version(
-            version.name, f"{LOGGED}{made.model_id}", run_id,
-            {**version.tags, COPIED_FROM: made_by}, description=version.description,
-            model_id=made.model_id,
+            version.name, f"{LOGGED}{copy.model_id}", run_id,
+            {**version.tags, COPIED_FROM: source_run}, description=version.description,
+            model_id=copy.model_id,
         )  # fmt: skip
         self.copied["versions"] += 1
 
@@ -225,16 +227,17 @@ def _metric(point: Any, model_id: str | None = None) -> Any:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m decodiff_pipeline.registry.copy_store")
-    parser.description = "Copy MLflow's runs and versions to the store MLFLOW_TRACKING_URI names."
+    parser.description = "Copy MLflow's runs and model versions to the store MLFLOW_TRACKING_URI."
     parser.add_argument("source", nargs="?", default=None, help="default: mlflow.db of this folder")
     options = parser.parse_args(arguments)
     target = os.environ.get("MLFLOW_TRACKING_URI")
     source = options.source or default_uri(Path.cwd())
     if not target or target == source:
-        sys.stderr.write("Error: set MLFLOW_TRACKING_URI to the server that takes the copy\n")
+        sys.stderr.write("Error: set MLFLOW_TRACKING_URI to the server to copy to\n")
         return 1
-    if not _is_there(source):
-        sys.stderr.write(f"Error: there is no store at {redact(source)}; name it\n")
+    # MLflow creates an empty database if the file does not exist.
+    if source.startswith(SQLITE) and not Path(source.removeprefix(SQLITE)).is_file():
+        sys.stderr.write(f"Error: {redact(source)} does not exist; name the store to copy\n")
         return 1
     from mlflow.exceptions import MlflowException
 
@@ -243,16 +246,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with patience():
             copy.copy()
     except (DecodiffError, MlflowException, OSError) as error:
-        sys.stderr.write(f"Error: {first_line(error)}; run this again to go on\n")
+        sys.stderr.write(f"Error: {first_line(error)}; run the command again to continue\n")
         return 1
-    counted = ", ".join(f"{count} {what}" for what, count in copy.copied.items())
-    sys.stdout.write(f"{counted} copied from {redact(source)} to {redact(target)}\n")
+    counts = ", ".join(f"{count} {what}" for what, count in copy.copied.items())
+    sys.stdout.write(f"{counts} copied from {redact(source)} to {redact(target)}\n")
     return 0
-
-
-def _is_there(uri: str) -> bool:
-    """Whether a store exists, as far as a file: MLflow would make an empty one."""
-    return not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).is_file()
 
 
 if __name__ == "__main__":

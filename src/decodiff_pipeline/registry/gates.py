@@ -1,4 +1,4 @@
-"""The verdict on a new version as a list of gates: pure functions of numbers."""
+"""The gates of the promotion: pure functions of measured numbers."""
 
 from __future__ import annotations
 
@@ -26,37 +26,33 @@ if TYPE_CHECKING:
 
 MEAN = "mean"
 ALL = "all"
-FINAL = frozenset({"serving files", "serving answers"})  # no reason overrides these
+FINAL = frozenset({"serving files", "serving answers"})  # cannot be overridden
 
 
 @dataclass(frozen=True)
 class Gate:
-    """One question and its answer."""
+    """A condition on the challenger and its result."""
 
-    name: str  # the question
-    category: str  # one, ``"mean"`` over categories, or ``"all"`` for the model as a whole
-    metric: str  # what was measured
-    value: float | None  # of the challenger; ``None`` where it could not be measured
-    # what it is held against, such as the champion's value or the nominal rate
-    reference: float | None
-    limit: float | None  # what the challenger may at most, or must at least, come to
-    passed: bool  # the answer
-    explanation: str  # the answer as a sentence
-    interval: tuple[float, float] | None = None  # of the paired difference, where there is one
+    name: str
+    category: str  # a category, ``"mean"`` over categories, or ``"all"`` for the model
+    metric: str
+    value: float | None  # of the challenger; ``None`` if it cannot be measured
+    reference: float | None  # value to compare with, such as the champion's or the nominal rate
+    limit: float | None  # smallest or largest allowed value
+    passed: bool
+    explanation: str  # the result as a sentence
+    interval: tuple[float, float] | None = None  # of the paired difference, if there is one
 
 
 def judge(inputs: GateInputs, config: PromotionConfig) -> list[Gate]:
-    """Ask every question of the configuration.
+    """Evaluate every gate of the configuration.
 
-    A metric that the test images cannot give (no defects, no masks) stops nobody and its gate says
-    so; that nothing at all can be measured does.
-
-    Args:
-        inputs: Of one run, on the current test images.
+    A metric that cannot be measured on the test images (no defects, no masks) passes its gate,
+    with an explanation. If no metric can be measured, the gate ``evidence`` fails.
 
     Returns:
-        All gates; where the version does not answer or its files are not the registered ones,
-        nothing else is asked.
+        All gates. If the version does not answer, or its files differ from the registered ones,
+        only the gates before the measurements.
     """
     gates = [*_history(inputs, config), *_identity(inputs.serving)]
     if not all(gate.passed for gate in gates if gate.name in FINAL):
@@ -66,9 +62,9 @@ def judge(inputs: GateInputs, config: PromotionConfig) -> list[Gate]:
     gates += _threshold_fits(inputs, config)
     gates += _false_positives(inputs, config.false_positive_significance)
     if inputs.baseline is not None:
-        gates += _compared("PCA", inputs.baseline, config.baseline)
+        gates += _comparison("PCA", inputs.baseline, config.baseline)
     if inputs.champion is not None:
-        gates += _compared("champion", inputs.champion, config.champion)
+        gates += _comparison("champion", inputs.champion, config.champion)
     return gates
 
 
@@ -112,7 +108,7 @@ def _serving(serving: ServingResult, limits: ServingGates) -> Iterator[Gate]:
     ]
     for name, metric, value, limit, phrase in measured:
         if value is None:
-            yield _unmeasured(name, ALL, metric, None, limit)
+            yield _unmeasured(name, ALL, metric, limit)
             continue
         passed = limit is None or value <= limit
         bound = "no limit is set" if limit is None else f"at most {limit:g} are allowed"
@@ -127,7 +123,7 @@ def _floors(inputs: GateInputs, config: PromotionConfig) -> Iterator[Gate]:
         for metric, limit in config.least(category).items():
             value = metrics.get(metric)
             if value is None:
-                yield _unmeasured("minimum", category, metric, None, limit)
+                yield _unmeasured("minimum", category, metric, limit)
                 continue
             text = f"{value:.3f}; at least {limit:.3f} is asked"
             yield Gate("minimum", category, metric, value, None, limit, value >= limit, text)
@@ -145,7 +141,7 @@ def _threshold_fits(inputs: GateInputs, config: PromotionConfig) -> Iterator[Gat
         limit = config.false_positive_rate or fit.target
         if fit.nominal is None or limit is None:
             continue
-        passed = fit.nominal <= limit + 1e-9  # 1 / 20 is 0.05
+        passed = fit.nominal <= limit + 1e-9  # tolerates rounding, as of 1 / 20 and 0.05
         text = (
             f"{n} calibration images hold a false-positive rate of {fit.nominal:.3f} at best; "
             f"at most {limit:.3f} is asked"
@@ -161,53 +157,54 @@ def _threshold_fits(inputs: GateInputs, config: PromotionConfig) -> Iterator[Gat
 
 def _false_positives(inputs: GateInputs, significance: float) -> Iterator[Gate]:
     level = significance / max(1, len(inputs.false_positives))
-    for category, seen in sorted(inputs.false_positives.items()):
-        chance = chance_of_as_many(seen)
-        rate = seen.flagged / seen.good
+    for category, counts in sorted(inputs.false_positives.items()):
+        p_value = chance_of_as_many(counts)
+        rate = counts.flagged / counts.good
         text = (
-            f"{seen.flagged} of {seen.good} good images flagged, {seen.nominal:.3f} expected; "
-            f"probability of as many by chance {chance:.3g}, at least {level:.2g} is asked"
+            f"{counts.flagged} of {counts.good} good images flagged, {counts.nominal:.3f} "
+            f"expected; probability of as many by chance {p_value:.3g}, at least {level:.2g} is "
+            "asked"
         )
         yield Gate(
             "false-positive rate",
             category,
             "false_positive_rate",
             rate,
-            seen.nominal,
+            counts.nominal,
             level,
-            chance >= level,
+            p_value >= level,
             text,
         )
 
 
-def chance_of_as_many(seen: FalsePositives) -> float:
-    """Probability of at least as many flagged images where the nominal rate of the threshold holds.
+def chance_of_as_many(counts: FalsePositives) -> float:
+    """p-value of the false positives: probability of at least as many at the nominal rate.
 
-    The rate of a threshold just above the k-th smallest of n calibration scores is itself random,
-    Beta(n + 1 - k, k) for a continuous score, so the count is beta-binomial. A binomial test at
-    the nominal rate would refuse good thresholds that were fitted to few images.
+    The false-positive rate of a threshold just above the k-th smallest of n calibration scores is
+    itself random, Beta(n + 1 - k, k) for a continuous score, so the count is beta-binomial. A
+    binomial test at the nominal rate would refuse good thresholds that were fitted to few images.
 
     Args:
-        seen: Its ``nominal`` is (n + 1 - k) / (n + 1).
+        counts: Counts whose ``nominal`` is (n + 1 - k) / (n + 1).
 
     Source: Vovk, "Conditional validity of inductive conformal predictors", 2012.
     """
     from scipy import stats
 
-    total = seen.n_calibration + 1
-    above = round(seen.nominal * total)
+    total = counts.n_calibration + 1
+    above = round(counts.nominal * total)
     if not 0 < above < total:
-        return float(stats.binom.sf(seen.flagged - 1, seen.good, seen.nominal))
-    return float(stats.betabinom.sf(seen.flagged - 1, seen.good, above, total - above))
+        return float(stats.binom.sf(counts.flagged - 1, counts.good, counts.nominal))
+    return float(stats.betabinom.sf(counts.flagged - 1, counts.good, above, total - above))
 
 
-def _compared(other: str, found: ModelComparison, limits: ComparisonGates) -> Iterator[Gate]:
-    for category, pairs in sorted(found.categories.items()):
+def _comparison(other: str, comparison: ModelComparison, limits: ComparisonGates) -> Iterator[Gate]:
+    for category, pairs in sorted(comparison.categories.items()):
         for metric, allowed in limits.allowed(category).items():
             pair = pairs.get(metric)
             yield _loss(other, category, metric, pair, allowed, limits.within_noise)
     for metric, required in limits.improvement.items():
-        yield _gain(other, metric, found.mean.get(metric), required, limits.within_noise)
+        yield _gain(other, metric, comparison.mean.get(metric), required, limits.within_noise)
 
 
 def _loss(
@@ -220,14 +217,14 @@ def _loss(
 ) -> Gate:
     name = f"no loss against {other}"
     if pair is None:
-        return _unmeasured(name, category, metric, None, 0 - allowed)
+        return _unmeasured(name, category, metric, 0 - allowed)
     if noise == "pass":
         passed = pair.difference >= -allowed or pair.high >= 0
-        doubt = "within noise" if passed and pair.difference < -allowed else ""
+        note = ", within noise" if passed and pair.difference < -allowed else ""
     else:
         passed = pair.low >= -allowed
-        doubt = "" if passed or pair.difference < -allowed else "cannot be excluded"
-    text = f"{_described(pair)}; a loss of {allowed:.3f} is allowed{doubt and f', {doubt}'}"
+        note = "" if passed or pair.difference < -allowed else ", cannot be excluded"
+    text = f"{_describe(pair)}; a loss of {allowed:.3f} is allowed{note}"
     return _paired(name, category, metric, pair, 0 - allowed, passed, text)
 
 
@@ -236,14 +233,14 @@ def _gain(
 ) -> Gate:
     name = f"gain over {other}"
     if pair is None:
-        return _unmeasured(name, MEAN, metric, None, required)
+        return _unmeasured(name, MEAN, metric, required)
     decisive = pair.difference if noise == "pass" else pair.low
     what = "difference" if noise == "pass" else "lower end"
-    text = f"{_described(pair)}; the {what} must be at least {required:+.3f}"
+    text = f"{_describe(pair)}; the {what} must be at least {required:+.3f}"
     return _paired(name, MEAN, metric, pair, required, decisive >= required, text)
 
 
-def _described(pair: PairedDifference) -> str:
+def _describe(pair: PairedDifference) -> str:
     return (
         f"{pair.value:.3f} against {pair.other:.3f}, {pair.difference:+.3f} "
         f"[{pair.low:+.3f}, {pair.high:+.3f}]"
@@ -263,23 +260,21 @@ def _paired(
     return Gate(name, category, metric, pair.value, pair.other, limit, passed, text, interval)
 
 
-def _unmeasured(
-    name: str, category: str, metric: str, reference: float | None, limit: float | None
-) -> Gate:
+def _unmeasured(name: str, category: str, metric: str, limit: float | None) -> Gate:
     text = "not measured: the test images do not allow it"
-    return Gate(name, category, metric, None, reference, limit, True, text)
+    return Gate(name, category, metric, None, None, limit, True, text)
 
 
 def failed(gates: list[Gate]) -> list[Gate]:
-    """The gates that were not passed."""
+    """The gates that did not pass."""
     return [gate for gate in gates if not gate.passed]
 
 
 def can_be_overridden(gates: list[Gate]) -> bool:
-    """Whether a reason may stand in for the gates that were not passed."""
+    """Whether a reason may override the failed gates."""
     return not any(gate.name in FINAL for gate in failed(gates))
 
 
 def as_rows(gates: list[Gate]) -> list[dict[str, Any]]:
-    """The gates as JSON-ready rows."""
+    """The gates as JSON values."""
     return [asdict(gate) for gate in gates]

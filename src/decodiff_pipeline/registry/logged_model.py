@@ -1,4 +1,4 @@
-"""The trained pipeline as an MLflow model: logged from code, and checked by loading it again."""
+"""Logs the trained pipeline as an MLflow model from code, and checks it by loading it again."""
 
 from __future__ import annotations
 
@@ -42,22 +42,21 @@ REQUIREMENTS = (
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """Everything that makes up a version."""
+    """The content of a version."""
 
-    folder: Path  # the pipeline as ``save_pretrained`` wrote it
-    thresholds: Mapping[str, Any]  # as the evaluation writes them
-    metrics: Mapping[str, Any]  # as the evaluation writes them
-    tags: Mapping[str, str]  # what the model was made of, as :func:`identity_tags` returns it
+    folder: Path  # the pipeline, written by ``save_pretrained``
+    thresholds: Mapping[str, Any]  # from the evaluation
+    metrics: Mapping[str, Any]  # from the evaluation
+    tags: Mapping[str, str]  # from :func:`registration.identity_tags`
     example: tuple[bytes, str]  # an encoded image and its category
-    record: pd.DataFrame  # the evaluation's row for each image, which later models are compared by
-    # what the monitoring compares recent images with, as the evaluation writes it
-    reference: Mapping[str, Any] | None = None
-    # groups of parameters that it was trained and fitted with; empty if not known
+    record: pd.DataFrame  # the evaluation's row for each image, for comparison with later models
+    reference: Mapping[str, Any] | None = None  # of the monitoring, from the evaluation
+    # parameters of training and threshold fitting by group; empty if unknown
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def serving_tags(model: TrainedModel, config: RegistrationConfig) -> dict[str, str]:
-    """The `SERVING_TAGS`: what else than the model a version answers with."""
+    """The `SERVING_TAGS`: limits, code and monitoring reference that the served model uses."""
     values = (
         json.dumps(serving_config(config)),
         file_sha256(SERVED_MODEL),
@@ -67,14 +66,14 @@ def serving_tags(model: TrainedModel, config: RegistrationConfig) -> dict[str, s
 
 
 def serving_config(config: RegistrationConfig) -> dict[str, int]:
-    """The limits that are logged with the model."""
+    """The request limits and batch size that are logged with the model."""
     return config.model_dump(include={"max_images", "max_pixels", "batch_size"})
 
 
 def log_model(
     model: TrainedModel, config: RegistrationConfig, tags: Mapping[str, str], run_id: str
 ) -> ModelInfo:
-    """Log a model from code, with signature and example, to a run and its experiment."""
+    """Log a model from code, with signature and input example, to a run and its experiment."""
     import mlflow
     import pandas as pd
     from mlflow.models import Model
@@ -89,7 +88,7 @@ def log_model(
             reference.write_text(json.dumps(model.reference), encoding="utf-8")
             artifacts["monitoring_reference"] = str(reference)
         run = mlflow.get_run(run_id)
-        # Left to itself, Model.log puts the model into the experiment `Default`.
+        # By default, Model.log puts the model into the experiment `Default`.
         logged = mlflow.initialize_logged_model(
             config.model_name,
             source_run_id=run_id,
@@ -97,7 +96,7 @@ def log_model(
             params=run.data.params,
             experiment_id=run.info.experiment_id,
         )
-        # pyfunc.log_model is this call without `run_id`: it takes MLflow's thread-bound active run.
+        # pyfunc.log_model makes this call without `run_id`, with MLflow's active run of the thread.
         return Model.log(
             None,
             mlflow.pyfunc,
@@ -113,7 +112,7 @@ def log_model(
 
 
 def as_code(config: RegistrationConfig) -> dict[str, Any]:
-    """What every model is saved with, whatever its files: MLflow's "models from code"."""
+    """Arguments of MLflow's "models from code", which are the same for every trained model."""
     return {
         "python_model": str(SERVED_MODEL),
         "model_config": serving_config(config),
@@ -123,10 +122,10 @@ def as_code(config: RegistrationConfig) -> dict[str, Any]:
 
 
 def check_model(info: ModelInfo, model: TrainedModel) -> None:
-    """Load what was logged, compare it with what was sent, and let it answer its example.
+    """Load the logged model, compare its files with the original, and score its input example.
 
     Raises:
-        ModelError: It is not the same, or it does not answer with a score.
+        ModelError: The files differ, or the model does not return a finite score.
     """
     import mlflow
     import pandas as pd
@@ -163,7 +162,7 @@ def _signature() -> Any:
     )
 
     return ModelSignature(
-        # A binary column would be decoded by MLflow, which drops what is not base64.
+        # MLflow decodes a binary column as base64 and drops invalid characters without an error.
         inputs=Schema(
             [ColSpec(AnyType(), "image"), ColSpec(DataType.string, "category", required=False)]
         ),

@@ -1,4 +1,4 @@
-"""What the verdict on a new version follows from: the challenger beside others, in numbers."""
+"""Compares the challenger with other models: metrics, paired differences and false positives."""
 
 from __future__ import annotations
 
@@ -25,73 +25,71 @@ if TYPE_CHECKING:
     from decodiff_pipeline.serving.serving_check import ServingResult
 
 Samples = dict[str, Sample]
-RECALL = "recall"  # of defective test images, at the threshold that is served
+RECALL = "recall"  # of defective test images, at the served threshold
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """A difference of two models on the same images."""
+    """A metric of two models on the same images."""
 
     value: float  # of the challenger
     other: float  # of the other model
-    difference: float  # challenger less the other
-    low: float  # lower end of its bootstrap interval
-    high: float  # upper end of it
+    difference: float  # value minus other
+    low: float  # lower limit of the difference's bootstrap interval
+    high: float  # upper limit
 
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """The challenger beside another model: by category and metric, and by metric in the mean."""
+    """The paired differences of the challenger and another model."""
 
-    categories: Mapping[str, Mapping[str, PairedDifference]]
-    mean: Mapping[str, PairedDifference]
+    categories: Mapping[str, Mapping[str, PairedDifference]]  # category → metric → difference
+    mean: Mapping[str, PairedDifference]  # metric → difference of the mean over categories
 
 
 @dataclass(frozen=True)
 class FalsePositives:
-    """What the threshold of a category did on good test images."""
+    """False positives of a category's threshold on the test images."""
 
     flagged: int  # good test images at or above the threshold
     good: int  # good test images
-    nominal: float  # expected share of flagged ones, at most
-    n_calibration: int  # images that the threshold was fitted to
+    nominal: float  # nominal false-positive rate
+    n_calibration: int  # images to which the threshold was fitted
 
 
 @dataclass(frozen=True)
 class ThresholdFit:
-    """What the threshold of a category was fitted to."""
+    """Calibration of a category's threshold."""
 
-    n_calibration: int  # images that the threshold was fitted to
-    # expected share of good images at or above it, at most; ``None`` without one
-    nominal: float | None
-    target: float | None  # rate that was asked for; ``None`` where the version does not say
+    n_calibration: int  # images to which the threshold was fitted
+    nominal: float | None  # nominal false-positive rate; ``None`` without a threshold
+    target: float | None  # configured false-positive rate; ``None`` if not stored
 
 
 @dataclass(frozen=True)
 class GateInputs:
-    """Everything that the verdict follows from."""
+    """The measurements from which the gates are evaluated."""
 
-    serving: ServingResult  # from the fresh process
-    # of the challenger, by category
+    serving: ServingResult
+    # category → metric of the challenger
     metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
-    # of the challenger, by category
+    # category → calibration of the challenger's threshold
     thresholds: Mapping[str, ThresholdFit] = field(default_factory=dict)
-    # by category; where there is no threshold or no good image, absent
+    # by category; a category without a threshold or good test images is absent
     false_positives: Mapping[str, FalsePositives] = field(default_factory=dict)
-    baseline: ModelComparison | None = None  # the challenger beside the PCA
-    # the challenger beside the champion; ``None`` where there is none to compare with
-    champion: ModelComparison | None = None
-    champion_error: str | None = None  # why the champion there is cannot be loaded, as a sentence
+    baseline: ModelComparison | None = None  # with the PCA baseline
+    champion: ModelComparison | None = None  # with the champion; ``None`` without one
+    champion_error: str | None = None  # why the champion cannot be loaded
     lost: tuple[str, ...] = ()  # categories of the champion that the challenger does not know
-    rolled_back: str | None = None  # why this version was rolled back once
+    rolled_back: str | None = None  # reason of an earlier rollback of this version
 
 
 def samples_of(tests: pd.DataFrame, *, pixels: bool) -> Samples:
-    """The scored test images of each category, with their pixels where these are wanted.
+    """The scored test images of each category, in the order of their paths.
 
     Args:
-        tests: Rows of an evaluation's record.
-        pixels: Whether a gate is about pixels.
+        tests: Rows of an evaluation record.
+        pixels: Whether to include the pixel histograms.
     """
     samples = {}
     for category, rows in record.certain(tests).sort_values("path").groupby("category", sort=True):
@@ -107,12 +105,12 @@ def pca_samples(
     categories: set[str],
     regions: Mapping[str, Region],
 ) -> Samples:
-    """The same test images as the PCA scores them, in the same order.
+    """The test images scored by the PCA baseline, in the order of their paths.
 
     Args:
-        tests: Rows of an evaluation's record, which may hold these scores.
-        categories: Those that are judged; one with too few good images to fit is left out.
-        regions: Category → what of its images counts; all where it is not in there.
+        tests: Rows of an evaluation record, which may contain the scores of the baseline.
+        categories: Categories to score; one with too few good images to fit is omitted.
+        regions: Category → inspected region of its images; by default the whole image.
     """
     samples: Samples = {}
     if record.PCA_SCORE in tests:
@@ -121,19 +119,19 @@ def pca_samples(
             defective = (rows["label"] == "defective").to_numpy()
             samples[str(category)] = Sample(rows[record.PCA_SCORE].to_numpy(), defective)
         return samples
-    judged = manifest[manifest["category"].isin(categories)].sort_values("path")
-    judged = labelled_inside(judged, images, regions)
-    for category, rows in judged.groupby("category", sort=True):
-        found = error_maps(rows, images, regions.get(str(category)))
-        if found is not None:
-            measured, maps = found
-            defective = (measured["label"] == "defective").to_numpy()
+    selected = manifest[manifest["category"].isin(categories)].sort_values("path")
+    selected = labelled_inside(selected, images, regions)
+    for category, rows in selected.groupby("category", sort=True):
+        scored_maps = error_maps(rows, images, regions.get(str(category)))
+        if scored_maps is not None:
+            scored, maps = scored_maps
+            defective = (scored["label"] == "defective").to_numpy()
             samples[str(category)] = Sample(maps.max((1, 2)), defective)
     return samples
 
 
 def metrics_of(sample: Sample, config: EvaluationConfig) -> dict[str, float | None]:
-    """Image metrics, and those of pixels where the sample has them; ``None`` where unmeasurable."""
+    """Image metrics, ``None`` if undefined, and the defined pixel metrics of a sample's maps."""
     metrics = image_metrics(sample.scores, sample.defective)
     if sample.histograms is not None:
         pixels = binned_metrics(sample.histograms, limit=config.aupro_limit)
@@ -144,11 +142,11 @@ def metrics_of(sample: Sample, config: EvaluationConfig) -> dict[str, float | No
 def compare(
     ours: Samples, theirs: Samples, config: PromotionConfig, evaluation: EvaluationConfig
 ) -> ModelComparison:
-    """Paired differences in every category that both have, and of the mean over these.
+    """Paired differences in every common category, and of the mean over these categories.
 
     Args:
-        ours: Of the challenger.
-        theirs: Of the other model, the same images in the same order.
+        ours: Samples of the challenger.
+        theirs: Samples of the other model, with the same images in the same order.
     """
     common = sorted(set(ours) & set(theirs))
     options: dict[str, Any] = {
@@ -157,33 +155,34 @@ def compare(
         "limit": evaluation.aupro_limit,
     }
 
-    def paired(names: list[str]) -> dict[str, PairedDifference]:
-        one, other = ([side[name] for name in names] for side in (ours, theirs))
-        found = mean_paired_differences(one, other, **options)
-        means = [_mean([metrics_of(s, evaluation) for s in side]) for side in (one, other)]
+    def paired_differences(names: list[str]) -> dict[str, PairedDifference]:
+        pair = [[samples[name] for name in names] for samples in (ours, theirs)]
+        differences = mean_paired_differences(*pair, **options)
+        value, other = (_mean([metrics_of(s, evaluation) for s in samples]) for samples in pair)
         return {
             metric: PairedDifference(
-                means[0][metric], means[1][metric], each.difference, each.low, each.high
+                value[metric], other[metric], paired.difference, paired.low, paired.high
             )
-            for metric, each in found.items()
-            if each is not None
+            for metric, paired in differences.items()
+            if paired is not None
         }
 
     return ModelComparison(
-        {name: paired([name]) for name in common}, paired(common) if common else {}
+        {name: paired_differences([name]) for name in common},
+        paired_differences(common) if common else {},
     )
 
 
 def false_positives(
     tests: pd.DataFrame, thresholds: Mapping[str, Any]
 ) -> dict[str, FalsePositives]:
-    """What each category's threshold did on its good test images.
+    """Count the false positives of each category's threshold on its good test images.
 
     Args:
-        tests: Rows of an evaluation's record.
-        thresholds: As they were registered with the version.
+        tests: Rows of an evaluation record.
+        thresholds: Thresholds registered with the version.
     """
-    found = {}
+    counts = {}
     good = tests[tests["label"] == "good"]
     for category, rows in good.groupby("category", sort=True):
         entry = thresholds["categories"].get(category, {})
@@ -191,28 +190,28 @@ def false_positives(
         if entry.get("threshold") is None or nominal is None:
             continue
         flagged = int((rows["score"].to_numpy(np.float64) >= entry["threshold"]).sum())
-        found[str(category)] = FalsePositives(
+        counts[str(category)] = FalsePositives(
             flagged, len(rows), float(nominal), int(entry.get("n_calibration", 0))
         )
-    return found
+    return counts
 
 
 def recalls(tests: pd.DataFrame, thresholds: Mapping[str, Any]) -> dict[str, float]:
-    """Share of the defective test images that each category's threshold finds.
+    """Share of the defective test images at or above each category's threshold.
 
-    Arguments are as for `false_positives`. A category without a threshold or without defective
-    test images is absent.
+    The arguments are those of `false_positives`. A category without a threshold or defective test
+    images is absent.
     """
-    found = {}
+    shares = {}
     for category, rows in tests[tests["label"] == "defective"].groupby("category", sort=True):
         threshold = thresholds["categories"].get(category, {}).get("threshold")
         if threshold is not None:
-            found[str(category)] = float((rows["score"].to_numpy(np.float64) >= threshold).mean())
-    return found
+            shares[str(category)] = float((rows["score"].to_numpy(np.float64) >= threshold).mean())
+    return shares
 
 
 def threshold_fits(thresholds: Mapping[str, Any]) -> dict[str, ThresholdFit]:
-    """How many images each category's threshold was fitted to, and for which rate."""
+    """The calibration of each category's threshold."""
     return {
         category: ThresholdFit(
             int(entry.get("n_calibration", 0)),

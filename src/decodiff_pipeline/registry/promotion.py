@@ -1,4 +1,7 @@
-"""A new version against the champion: judged on the current test images, then moved or refused."""
+"""Judges a new version against the champion on the current test images, then promotes or refuses.
+
+`judge_challenger` measures and evaluates the gates; `promote` moves the aliases.
+"""
 
 from __future__ import annotations
 
@@ -25,27 +28,27 @@ REPEATED = ("promotion.outcome", "promotion.from_version")
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict that nothing was done about yet."""
+    """The evaluated gates of a challenger, before any alias moves."""
 
-    challenger: Version  # the version judged
-    champion: Version | None  # the champion when it was judged
-    gates: list[Gate]  # every question; none where the challenger is the champion already
-    notes: list[str]  # sentences that explain what the gates do not
-    data_digest: str  # of the data judged on
+    challenger: Version
+    champion: Version | None  # at the time of the judgement
+    gates: list[Gate]  # empty if the challenger is the champion
+    notes: list[str]  # further sentences for the audit log
+    data_digest: str  # of the current manifest
 
 
 def judge_challenger(
     name: str, context: EvaluationContext, registered: str | None = None
 ) -> Judgement:
-    """Score the challenger and the champion on the same test images, and ask every gate.
+    """Evaluate the challenger and the champion on the same test images, and every gate.
 
     Args:
-        registered: The version that was registered here last. Somebody else may have registered
-            another since, and it is said then that this is the one judged.
+        registered: Number of the version that this project registered last. If the challenger is
+            another version, a note says so.
 
     Raises:
         ModelError: There is no challenger, or MLflow cannot be reached.
-        StoreError: The files of a version cannot be fetched now.
+        StoreError: The files of a version cannot be downloaded now.
     """
     registry = Registry(name)
     challenger, champion = registry.version(context.config.challenger), registry.champion()
@@ -53,7 +56,7 @@ def judge_challenger(
     if champion is not None and champion.number == challenger.number:
         notes = [f"version {challenger.number} is the champion already; nothing is to be done"]
         return Judgement(challenger, champion, [], notes, digest)
-    notes = _of_data(challenger, champion, digest)
+    notes = _data_notes(challenger, champion, digest)
     if registered is not None and registered != challenger.number:
         notes.append(
             f"{context.config.challenger} is version {challenger.number}, and not version "
@@ -66,15 +69,16 @@ def judge_challenger(
 def promote(
     judgement: Judgement, config: PromotionConfig, provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Move ``champion`` if the gates are passed or overridden and nobody moved it meanwhile.
+    """Move ``champion`` if the gates passed or are overridden and the champion is still the same.
+
+    The caller writes the returned line to the audit log, then calls `unlogged_move.settle`.
 
     Returns:
-        The line of the audit log; `unlogged_move.settle` is called when it is written there.
-        ``outcome``: ``promoted``, ``overridden``, ``refused``,
+        The line of the audit log. Its ``outcome`` is ``promoted``, ``overridden``, ``refused``,
         ``outdated`` (the champion moved since the judgement) or ``unchanged``.
 
     Raises:
-        ModelError: MLflow cannot be reached; no alias was moved then, unless it says so.
+        ModelError: MLflow cannot be reached; no alias moved unless the message says so.
     """
     challenger = judgement.challenger
     registry = Registry(challenger.name)
@@ -98,24 +102,24 @@ def promote(
             champion=judgement.champion and _identity(judgement.champion),
         )
         if outcome in MOVED:
-            # Wherever this is cut off, there is a champion, and its tag says what was before.
+            # If the process is killed in between, the champion has a tag with its predecessor.
             registry.tag(challenger.number, {REPLACED: current or ""})
             unlogged_move.announce(registry, line, current)
             notes += registry.set_champion(challenger.number, current)
         if outcome != "unchanged":
-            moved = {ROLLED_BACK: ""} if outcome in MOVED else {}
-            registry.tag(challenger.number, audit.as_tags(line) | moved)
+            reset = {ROLLED_BACK: ""} if outcome in MOVED else {}
+            registry.tag(challenger.number, audit.as_tags(line) | reset)
     return line
 
 
 def is_logged(judgement: Judgement, line: Mapping[str, Any]) -> bool:
-    """Whether the audit log gets this line: not if nothing was decided, or the same as before.
+    """Whether to write a line to the audit log.
 
-    A refused version stands before the gates again at every retraining. If the same gates fail
-    beside the same champion, the log has it already.
+    A line without a decision is not written. Every retraining judges a refused version again, so a
+    refusal by the same gates beside the same champion is not written twice.
 
     Args:
-        judgement: From `judge_challenger`, with the tags that the challenger had then.
+        judgement: From `judge_challenger`, with the challenger's tags before this promotion.
     """
     if line["outcome"] != "refused":
         return bool(line["outcome"] != "unchanged")
@@ -125,7 +129,7 @@ def is_logged(judgement: Judgement, line: Mapping[str, Any]) -> bool:
 
 
 def _failed_names(tags: Mapping[str, str]) -> list[str]:
-    """The failed gates of a version's tags, without their numbers."""
+    """The names of the failed gates in a version's tags."""
     return [line.split(": ")[0] for line in tags.get("promotion.failed", "").splitlines()]
 
 
@@ -155,8 +159,8 @@ def _identity(version: Version) -> dict[str, str | None]:
     return {"version": version.number, **{key: version.tags.get(key) for key in IDENTITY}}
 
 
-def _of_data(challenger: Version, champion: Version | None, digest: str) -> list[str]:
-    """Where the data of now is not what a version was made from."""
+def _data_notes(challenger: Version, champion: Version | None, digest: str) -> list[str]:
+    """Notes on a missing champion, and on versions that were registered with other data."""
     notes = []
     if champion is None:
         notes.append("there is no champion yet: only what is asked without one counts")

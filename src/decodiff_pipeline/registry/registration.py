@@ -1,4 +1,4 @@
-"""A trained pipeline as a version in MLflow's model registry, checked before it gets there."""
+"""Registers a trained pipeline as a version in MLflow's model registry, after a check."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PARAMETERS_FILE = "parameters.json"
-SERVING_PORT = 5001  # 5000 is `mlflow ui`'s
+SERVING_PORT = 5001  # 5000 is the port of `mlflow ui`
 SERVER = "python -m decodiff_pipeline.serving.server"
-EXAMPLE_SIDE = 512
+EXAMPLE_SIDE = 512  # pixels
 
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """A version in the registry and the logged model it points to."""
+    """A version in the registry and its logged model."""
 
     name: str
     version: str
@@ -63,7 +63,7 @@ class RegisteredVersion:
 
     @property
     def uri(self) -> str:
-        """URI that MLflow loads and serves the version by."""
+        """URI of the version for MLflow."""
         return f"models:/{self.name}/{self.version}"
 
 
@@ -72,18 +72,18 @@ def register(
 ) -> dict[str, Any]:
     """Log a model, check that it answers, and register it as a new version.
 
-    If the newest version has the same files, thresholds and limits, no version is added: that
-    one is returned, and the metrics of this run are linked to it.
+    If the newest version has the same files, thresholds and limits, no version is added: the
+    newest version is returned, and the metrics of this run are linked to it.
 
     Args:
-        tracked_run: The run that registers; without one, a run is made.
+        tracked_run: Id of the run that registers; by default a new run.
 
     Returns:
         ``name``, ``version``, ``new``, ``alias``, ``run_id``, ``model_id``, ``model_uri``,
         ``sha256`` (of the pipeline's files), ``tags``, ``tracking_uri`` and ``serve`` (a command).
 
     Raises:
-        ModelError: The logged model does not answer or is not what was sent, or MLflow cannot be
+        ModelError: The logged model does not answer, its files differ, or MLflow cannot be
             reached.
     """
     prepare_environment()
@@ -94,24 +94,24 @@ def register(
     tags = {**model.tags, **serving_tags(model, config)}
     try:
         with patience(), _run(tracked_run) as run_id:
-            found = _same_version(client, config.model_name, tags)
-            if found is not None:
-                logger.info("%s is this very model already; no version was added", found.uri)
-            registered = found or _add_version(model, config, tags, run_id)
-            # Also of a version that is there: the run that added it may have been cut off.
-            moved = _point_alias(client, registered, config.alias)
-            _keep_evaluation(client, model, registered.run_id, new=found is None)
+            existing = _same_version(client, config.model_name, tags)
+            if existing is not None:
+                logger.info("%s is the same model; no version was added", existing.uri)
+            registered = existing or _add_version(model, config, tags, run_id)
+            # For an existing version too: the run that added it may have been interrupted.
+            moved = _set_alias(client, registered, config.alias)
+            _keep_evaluation(client, model, registered.run_id, new=existing is None)
             _link_metrics(client, registered.model_id, run_id, model.metrics)
     except (MlflowException, OSError) as error:
         uri = redact(mlflow.get_tracking_uri())
         raise ModelError(
-            f"the model could not be registered in MLflow at {uri} ({first_line(error)}); it is "
-            f"safe in {model.folder}: check MLflow, then run `{kedro_run('registration')}`"
+            f"the model could not be registered in MLflow at {uri} ({first_line(error)}); it "
+            f"remains in {model.folder}: check MLflow, then run `{kedro_run('registration')}`"
         ) from error
     return {
         "name": registered.name,
         "version": registered.version,
-        "new": found is None,
+        "new": existing is None,
         "alias": config.alias if moved else None,
         "run_id": run_id,
         "model_id": registered.model_id,
@@ -130,21 +130,20 @@ def identity_tags(
     record: Mapping[str, Any],
     provenance: Mapping[str, Any],
 ) -> dict[str, str]:
-    """Tags that say what a model was made of, as far as it is known.
+    """Tags that identify a model and its code, data and parameters, as far as known.
 
-    ``dvc_revision`` is none of them: ``dvc.lock`` is written later (`decodiff_pipeline.record`).
+    ``dvc_revision`` is set later by `decodiff_pipeline.record`, when ``dvc.lock`` is written.
 
     Args:
-        manifest: Of the data it was trained and evaluated on.
-        record: As `training.model_record.make_record` wrote it; of another model it counts for
-            nothing.
+        manifest: Manifest of the training and evaluation data.
+        record: From `training.model_record.make_record`; ignored if it belongs to another model.
 
     Raises:
-        ModelError: The folder holds no complete pipeline.
+        ModelError: The folder does not contain a complete pipeline.
     """
     sha256 = folder_sha256(folder)
     known = record if record.get("model_sha256") == sha256 else {}
-    names = [by.get("parameter_overrides") for by in (known, provenance)]
+    names = [source.get("parameter_overrides") for source in (known, provenance)]
     overrides = sorted({name for text in names if text for name in text.split(", ")})
     tags = {
         "model_sha256": sha256,
@@ -160,10 +159,10 @@ def identity_tags(
 
 
 def example_of(manifest: pd.DataFrame, images: ImageFolder) -> tuple[bytes, str]:
-    """A real image of the data set as the model's input example: a test image where there is one.
+    """An image of the data set as the model's input example, preferably a test image.
 
     Returns:
-        PNG of at most 512 pixels a side, and the category.
+        PNG of at most `EXAMPLE_SIDE` pixels per side, and its category.
     """
     order = manifest.assign(rank=(manifest["split"] != "test").astype(int))
     row = order.sort_values(["rank", "category", "path"]).iloc[0]
@@ -196,8 +195,8 @@ def _add_version(
     return RegisteredVersion(added.name, str(added.version), info.model_id, run_id)
 
 
-def _point_alias(client: MlflowClient, registered: RegisteredVersion, alias: str | None) -> bool:
-    """Move the alias to the version; returns whether it was elsewhere."""
+def _set_alias(client: MlflowClient, registered: RegisteredVersion, alias: str | None) -> bool:
+    """Set the alias to the version; returns whether it moved."""
     if alias is None:
         return False
     aliases = client.get_registered_model(registered.name).aliases
@@ -208,28 +207,28 @@ def _point_alias(client: MlflowClient, registered: RegisteredVersion, alias: str
 
 
 def _keep_evaluation(client: MlflowClient, model: TrainedModel, run_id: str, *, new: bool) -> None:
-    """Log what later models are compared by, since the evaluation may have been another run."""
-    if RECORD_FILE not in {found.path for found in client.list_artifacts(run_id)}:
+    """Log metrics, parameters and evaluation record to the version's run."""
+    if RECORD_FILE not in {file.path for file in client.list_artifacts(run_id)}:
         client.log_dict(run_id, dict(model.metrics), METRICS_FILE)
         client.log_dict(run_id, dict(model.parameters), PARAMETERS_FILE)
         log_record(client, run_id, model.record)
-    elif not new:  # that of the run may be of other data
+    elif not new:  # the run's record may be of other data
         keep_record(client, run_id, model.record)
 
 
 def _same_version(
     client: MlflowClient, name: str, tags: Mapping[str, str]
 ) -> RegisteredVersion | None:
-    """The newest version, if it is this model, served like this, and its files are there."""
+    """The newest version if it has the same model and serving tags and its files exist."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
     versions = client.search_model_versions(f"name = '{name}'")
     if not versions:
         return None
-    newest = max(versions, key=lambda found: int(found.version))
-    identical = ("model_sha256", "thresholds_sha256", *SERVING_TAGS)
-    if any(newest.tags.get(key) != tags[key] for key in identical):
+    newest = max(versions, key=lambda version: int(version.version))
+    compared = ("model_sha256", "thresholds_sha256", *SERVING_TAGS)
+    if any(newest.tags.get(key) != tags[key] for key in compared):
         return None
     try:
         info = mlflow.models.get_model_info(f"models:/{name}/{newest.version}")
@@ -241,16 +240,16 @@ def _same_version(
 def _link_metrics(
     client: MlflowClient, model_id: str, run_id: str, metrics: Mapping[str, Any]
 ) -> None:
-    """Attach the run's metrics to the logged model, but for those MLflow has attached itself."""
+    """Link the run's metrics to the logged model, except those that MLflow has linked."""
     from mlflow.entities import Metric
 
-    attached = client.get_logged_model(model_id).metrics or []
-    known = {(metric.key, metric.value) for metric in attached if metric.run_id == run_id}
-    now = client.get_run(run_id).info.start_time
-    linked = [
-        Metric(key, value, now, 0, model_id=model_id, run_id=run_id)
+    all_linked = client.get_logged_model(model_id).metrics or []
+    linked = {(metric.key, metric.value) for metric in all_linked if metric.run_id == run_id}
+    timestamp = client.get_run(run_id).info.start_time
+    missing = [
+        Metric(key, value, timestamp, 0, model_id=model_id, run_id=run_id)
         for key, value in numbers_in(metrics).items()
-        if (key, value) not in known
+        if (key, value) not in linked
     ]
-    if linked:
-        client.log_batch(run_id, metrics=linked)
+    if missing:
+        client.log_batch(run_id, metrics=missing)

@@ -1,4 +1,4 @@
-"""Back to the champion before, within seconds: two aliases are moved, no model is loaded."""
+"""Restores the previous champion: moves two aliases and loads no model."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ logger = logging.getLogger(__name__)
 def roll_back(name: str, config: RollbackConfig, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Make ``previous`` the champion again.
 
-    ``previous`` goes on to the version that this one had replaced in its time, never to the one
-    that is withdrawn: a second rollback goes further back. The withdrawn version keeps the reason
-    as a tag, and the promotion refuses it from then on.
+    ``previous`` moves to the version that the restored champion had replaced, never to the
+    withdrawn one, so a second rollback goes further back. The withdrawn version gets the reason as
+    a tag, by which the promotion refuses it. The caller writes the returned line to the audit log,
+    then calls `unlogged_move.settle`.
 
     Returns:
-        The line of the audit log, with ``outcome`` ``rolled back``; `unlogged_move.settle` is
-        called when it is written there.
+        The line of the audit log, with ``outcome`` ``rolled back``.
 
     Raises:
-        ConfigurationError: No reason was given.
+        ConfigurationError: The configuration has no reason.
         ModelError: There is no previous champion, or MLflow cannot be reached.
     """
     if config.reason is None:
         raise ConfigurationError(
-            "rollback.reason is empty; say why the champion goes: "
+            "rollback.reason is empty; give the reason: "
             f"{kedro_run('rollback')} --params 'rollback.reason=…'"
         )
     registry = Registry(name)
     with registry.locked():
         aliases = registry.aliases()
         withdrawn, restored = aliases.get(CHAMPION), _restored(registry, aliases)
-        before = _before(registry, registry.version(restored), withdrawn)
+        before = _predecessor(registry, registry.version(restored), withdrawn)
         if withdrawn is not None:
-            # First, so that it is known as withdrawn wherever this is cut off.
+            # Before the aliases move, so that a killed process leaves it marked as withdrawn.
             registry.tag(withdrawn, {ROLLED_BACK: config.reason})
         line = audit.record(
             "rollback",
@@ -71,32 +71,32 @@ def roll_back(name: str, config: RollbackConfig, provenance: Mapping[str, Any]) 
 
 
 def _restored(registry: Registry, aliases: Mapping[str, str]) -> str:
-    """The version to go back to."""
+    """Number of the version to restore."""
     champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
-    if champion is not None and previous in (None, champion):  # a promotion was cut off
-        previous = _before(registry, registry.version(champion), champion)
+    if champion is not None and previous in (None, champion):  # a promotion was interrupted
+        previous = _predecessor(registry, registry.version(champion), champion)
     if previous is None:
         raise ModelError(
-            f"{registry.name} has no previous champion to go back to (champion: version "
+            f"{registry.name} has no previous champion to restore (champion: version "
             f"{champion}); promote another version: {kedro_run('promotion')} --params "
             "promotion.challenger=NUMBER"
         )
     return previous
 
 
-def _before(registry: Registry, version: Version, withdrawn: str | None) -> str | None:
-    """The version that this one had replaced, or one before that, which is not withdrawn."""
-    seen, number = {version.number}, version.tags.get(REPLACED)
-    while number and number not in seen:
-        seen.add(number)
+def _predecessor(registry: Registry, version: Version, withdrawn: str | None) -> str | None:
+    """Number of the latest champion before a version that was not withdrawn."""
+    visited, number = {version.number}, version.tags.get(REPLACED)
+    while number and number not in visited:
+        visited.add(number)
         try:
-            found = registry.version(number)
+            candidate = registry.version(number)
         except ModelError as error:
             if getattr(error.__cause__, "error_code", None) != UNKNOWN:
                 raise
-            logger.info("version %s, a champion before, is not in the registry any more", number)
+            logger.info("the earlier champion, version %s, was deleted from the registry", number)
             return None
-        if number != withdrawn and not found.tags.get(ROLLED_BACK):
+        if number != withdrawn and not candidate.tags.get(ROLLED_BACK):
             return number
-        number = found.tags.get(REPLACED)
+        number = candidate.tags.get(REPLACED)
     return None

@@ -1,4 +1,4 @@
-"""Registered versions on the current test images: evaluated, and a challenger compared."""
+"""Evaluates registered versions on the current test images, and compares the challenger."""
 
 from __future__ import annotations
 
@@ -43,57 +43,58 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOCK = ".lock"
+LOCK = ".lock"  # name of the lock file in a work folder
 
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """What versions are evaluated on, and how."""
+    """Data and settings of the evaluation of versions."""
 
-    manifest: pd.DataFrame  # the validated manifest
-    images: ImageFolder  # the raw images
-    folder: Path  # for the predictions of this run, which are removed afterwards
-    # Batch size, resolution and limit of AUPRO. The protocol is the strict one whatever it says,
-    # and the number of reverse steps the model's own.
+    manifest: pd.DataFrame  # validated
+    images: ImageFolder  # raw images
+    folder: Path  # for temporary predictions
+    # Batch size, resolution and AUPRO limit. The protocol is always the strict one, and the number
+    # of reverse steps always the model's.
     evaluation: EvaluationConfig
-    config: PromotionConfig  # gates
+    config: PromotionConfig
 
 
 @dataclass(frozen=True)
 class VersionEvaluation:
-    """What a version says of the test images."""
+    """Evaluation record, thresholds and regions of a version."""
 
-    categories: tuple[str, ...]  # those that the model knows
-    thresholds: Mapping[str, Any]  # as they were registered with the version
-    tests: pd.DataFrame  # the record's rows of the test images
-    # what of the images of a category counts for the model; all where it is not here
+    categories: tuple[str, ...]  # of the model
+    thresholds: Mapping[str, Any]  # registered with the version
+    tests: pd.DataFrame  # rows of the record for the test images
+    # category → inspected region of its images; by default the whole image
     regions: Mapping[str, Region] = field(default_factory=dict)
 
 
 class ChangedFiles(ModelError):
-    """The files of a version are not those that were registered."""
+    """The files of a version differ from the registered ones."""
 
 
 def evaluate_version(
     version: Version, context: EvaluationContext, regions: Mapping[str, Region] | None = None
 ) -> VersionEvaluation:
-    """Evaluate a version by its own files as they are in the artifact store.
+    """Evaluate a version with its files from the artifact store.
 
-    The record of an earlier evaluation is taken where model, test images, protocol and code are
-    the same and the model gives a sample of its images the scores that it holds. Otherwise the
-    test images are scored, and the record is kept with the version.
+    The stored record of an earlier evaluation is used if model, test images, protocol and code are
+    the same and the model reproduces the stored scores of a sample. Otherwise the test images are
+    scored, and the record is stored with the version.
 
     Args:
         version: The version.
         context: Data and settings.
-        regions: What of the images counts; by default as the model says.
+        regions: Category → inspected region; by default the model's.
 
     Raises:
-        ModelError: The files are gone, are not the registered ones, or cannot be loaded.
-        StoreError: They are there and cannot be had now.
+        ChangedFiles: The files differ from the registered ones.
+        ModelError: The files are missing or cannot be loaded.
+        StoreError: The files cannot be downloaded now.
     """
     with tempfile.TemporaryDirectory() as folder:
-        local = _downloaded(version, folder)
+        local = _download(version, folder)
         try:
             changed = differing(local, version.tags)
             thresholds = json.loads((local / "artifacts" / "thresholds.json").read_bytes())
@@ -105,14 +106,17 @@ def evaluate_version(
             raise ChangedFiles(msg)
         model = load_pipeline(logged_folder(local), "restore its files, or register it again")
         model.to(resolve_device())
-        own = model.regions
-        with with_regions(model, own if regions is None else regions):
-            table = _record(model, version, context)
+        model_regions = model.regions
+        with with_regions(model, model_regions if regions is None else regions):
+            table = _evaluation_record(model, version, context)
     tests = table[table["split"] == "test"]
-    return VersionEvaluation(tuple(model.categories), thresholds, tests, own)
+    return VersionEvaluation(tuple(model.categories), thresholds, tests, model_regions)
 
 
-def _record(model: DeCoDiffPipeline, version: Version, context: EvaluationContext) -> pd.DataFrame:
+def _evaluation_record(
+    model: DeCoDiffPipeline, version: Version, context: EvaluationContext
+) -> pd.DataFrame:
+    """The stored record of a version if it is valid, else a new one."""
     from mlflow import MlflowClient
 
     config = context.evaluation.model_copy(
@@ -124,47 +128,49 @@ def _record(model: DeCoDiffPipeline, version: Version, context: EvaluationContex
         return pd.DataFrame(columns=list(record.COLUMNS))
     images = context.images.of(tests, model.bit_depths)
 
-    def scored(rows: pd.DataFrame, folder: Path) -> PredictionStore:
+    def score(rows: pd.DataFrame, folder: Path) -> PredictionStore:
         store = PredictionStore(folder)
         score_images(model, rows, images, store, config)
         return store
 
-    wanted = record.identity(describe(model, tests, config), known, images, config)
+    identity = record.identity(describe(model, tests, config), known, images, config)
     client = MlflowClient()
-    stored = find_record(client, version.run_id, wanted)
+    stored = find_record(client, version.run_id, identity)
     with work_folder(context.folder) as folder:
         if stored is not None:
             sample = sample_rows(tests, context.config.serving.images)
-            scores = scored(sample, folder / "sample").index()
+            scores = score(sample, folder / "sample").index()
             if _agrees(stored, scores, context.config.serving.tolerance):
-                logger.info("%s: the evaluation stored with it is used", version.uri)
+                logger.info("%s: using its stored evaluation", version.uri)
                 return stored
-            logger.warning("%s: the evaluation stored with it has other scores", version.uri)
-        store = scored(tests, folder / "predictions")
-        made = assessment.image_record(store, known, images, config)
+            logger.warning(
+                "%s: the scores of its stored evaluation differ; evaluating it again", version.uri
+            )
+        store = score(tests, folder / "predictions")
+        new = assessment.image_record(store, known, images, config)
     try:
-        keep_record(client, version.run_id, made)
+        keep_record(client, version.run_id, new)
     except Exception as error:  # the next promotion scores the images again
         logger.warning("the evaluation of %s is not stored: %s", version.uri, first_line(error))
-    return made
+    return new
 
 
-def _agrees(stored: pd.DataFrame, found: pd.DataFrame, tolerance: float) -> bool:
-    """Whether the stored scores of some images are those found now."""
-    before = stored.set_index("path")["score"].reindex(found["path"]).to_numpy()
-    return bool((np.abs(found["score"].to_numpy() - before) <= tolerance).all())
+def _agrees(stored: pd.DataFrame, scored: pd.DataFrame, tolerance: float) -> bool:
+    """Whether the stored scores of the scored images are equal within the tolerance."""
+    expected = stored.set_index("path")["score"].reindex(scored["path"]).to_numpy()
+    return bool((np.abs(scored["score"].to_numpy() - expected) <= tolerance).all())
 
 
 @contextmanager
 def work_folder(parent: Path) -> Iterator[Path]:
-    """A folder for this run alone, removed afterwards; so are those of runs that were killed."""
+    """A temporary folder of this run; also removes the folders of runs that were killed."""
     parent.mkdir(parents=True, exist_ok=True)
-    for left in parent.glob(f"run-*/{LOCK}"):
+    for lock in parent.glob(f"run-*/{LOCK}"):
         try:
-            with filelock.FileLock(left, timeout=0):
-                shutil.rmtree(left.parent, ignore_errors=True)
+            with filelock.FileLock(lock, timeout=0):
+                shutil.rmtree(lock.parent, ignore_errors=True)
         except (filelock.Timeout, OSError):
-            continue  # that run goes on
+            continue  # the run is still active
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=parent))
     with filelock.FileLock(folder / LOCK):
         try:
@@ -173,8 +179,8 @@ def work_folder(parent: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _downloaded(version: Version, folder: str) -> Path:
-    """A copy of a version's files. That a store is away for a moment is nothing against it."""
+def _download(version: Version, folder: str) -> Path:
+    """Download a version's files; missing files are an error of the version, not of the store."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -182,12 +188,12 @@ def _downloaded(version: Version, folder: str) -> Path:
         return Path(mlflow.artifacts.download_artifacts(version.uri, dst_path=folder))
     except (MlflowException, OSError) as error:
         msg = f"the files of {version.uri} cannot be fetched: {first_line(error)}"
-        if _are_gone(version):
+        if _is_missing(version):
             raise ModelError(msg) from error
         raise StoreError(f"{msg}; nothing was judged, promote again when MLflow answers") from error
 
 
-def _are_gone(version: Version) -> bool:
+def _is_missing(version: Version) -> bool:
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -202,10 +208,10 @@ def _are_gone(version: Version) -> bool:
 def evaluate_challenger(
     challenger: Version, champion: Version | None, context: EvaluationContext, notes: list[str]
 ) -> GateInputs:
-    """Evaluate both versions, one after the other so that one is in memory, and compare them.
+    """Evaluate both versions, with one model in memory at a time, and compare them.
 
     Args:
-        notes: Sentences are added that explain what the numbers do not.
+        notes: Notes for the audit log, to which this function adds.
 
     Raises:
         StoreError: MLflow's artifact store does not answer, or the disk is full.
@@ -223,7 +229,7 @@ def evaluate_challenger(
     )
     recalls = model_comparison.recalls(ours.tests, ours.thresholds)
     inputs = GateInputs(
-        serving=_served(challenger, ours, context),
+        serving=_check_serving(challenger, ours, context),
         metrics={
             name: {**model_comparison.metrics_of(sample, evaluation), RECALL: recalls.get(name)}
             for name, sample in samples.items()
@@ -246,35 +252,37 @@ def evaluate_challenger(
     new = sorted(set(ours.categories) - set(theirs.categories))
     if new:
         notes.append(f"new with the challenger, so compared with no champion: {', '.join(new)}")
-    others = model_comparison.samples_of(theirs.tests, pixels=config.needs_pixels())
+    champion_samples = model_comparison.samples_of(theirs.tests, pixels=config.needs_pixels())
     return dataclasses.replace(
         inputs,
-        champion=model_comparison.compare(samples, others, config, evaluation),
+        champion=model_comparison.compare(samples, champion_samples, config, evaluation),
         lost=tuple(sorted(set(theirs.categories) - set(ours.categories))),
     )
 
 
-def _served(version: Version, ours: VersionEvaluation, context: EvaluationContext) -> ServingResult:
+def _check_serving(
+    version: Version, evaluated: VersionEvaluation, context: EvaluationContext
+) -> ServingResult:
     limits = context.config.serving
-    rows = sample_rows(ours.tests, limits.images)
+    rows = sample_rows(evaluated.tests, limits.images)
     if rows.empty:
         return ServingResult(error="there is no test image of its categories to answer")
-    serving, scores = check_serving(
+    result, scores = check_serving(
         version.uri, version.tags, context.images, rows, limits.timeout_s
     )
     if not scores:
-        return serving
-    errors = [abs(one - other) for one, other in zip(scores, rows["score"], strict=True)]
-    return dataclasses.replace(serving, largest_error=float(max(errors)))
+        return result
+    errors = [abs(served - stored) for served, stored in zip(scores, rows["score"], strict=True)]
+    return dataclasses.replace(result, largest_error=float(max(errors)))
 
 
 def _note_unjudged(
     ours: VersionEvaluation, measured: set[str], context: EvaluationContext, notes: list[str]
 ) -> None:
-    known, there = set(ours.categories), set(context.manifest["category"])
-    for names, why in (
-        (there - known, "in the data and unknown to the challenger, so not judged"),
+    known, in_data = set(ours.categories), set(context.manifest["category"])
+    for names, note in (
+        (in_data - known, "in the data and unknown to the challenger, so not judged"),
         (known - measured, "known to the challenger and without test images"),
     ):
         if names:
-            notes.append(f"{why}: {', '.join(sorted(names))}")
+            notes.append(f"{note}: {', '.join(sorted(names))}")

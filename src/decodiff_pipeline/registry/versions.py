@@ -1,4 +1,4 @@
-"""Versions by alias, and moving ``champion`` while others may be doing so; no torch in here."""
+"""Versions of a model by alias or number, their tags, and moves of aliases. Imports no torch."""
 
 from __future__ import annotations
 
@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHAMPION, PREVIOUS = "champion", "previous"
-# Tags of a version: the champion that it took the place of (empty: there was none), and why it
-# was withdrawn.
-REPLACED = "promotion.replaced"
-ROLLED_BACK = "rollback.reason"
+# Tags of a version.
+REPLACED = "promotion.replaced"  # number of the champion that it replaced; empty without one
+ROLLED_BACK = "rollback.reason"  # why it was withdrawn
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,12 @@ class Version:
 
     name: str
     number: str
-    tags: Mapping[str, str]  # its provenance and the decisions on it
-    run_id: str = ""  # of the run that made it
+    tags: Mapping[str, str]  # provenance, promotions and rollbacks
+    run_id: str = ""  # of the run that registered it
 
     @property
     def uri(self) -> str:
-        """URI that MLflow loads it by."""
+        """URI of the version for MLflow."""
         return f"models:/{self.name}/{self.number}"
 
 
@@ -60,7 +59,7 @@ class Registry:
 
         self.name = name
         self.uri: str = mlflow.get_registry_uri()
-        with self._explained("read"):
+        with self._as_model_error("read"):
             self.client: MlflowClient = mlflow.MlflowClient()
         self._lock = AliasLock(self.client, name)
 
@@ -70,9 +69,9 @@ class Registry:
         Raises:
             ModelError: There is no such model, or MLflow cannot be reached.
         """
-        with self._explained("read"):
-            found = self.client.get_registered_model(self.name).aliases
-        return {alias: str(number) for alias, number in found.items()}
+        with self._as_model_error("read"):
+            aliases = self.client.get_registered_model(self.name).aliases
+        return {alias: str(number) for alias, number in aliases.items()}
 
     def version(self, alias_or_number: str) -> Version:
         """A version by alias or number.
@@ -86,22 +85,28 @@ class Registry:
                 f"no version of {self.name} has the alias {alias_or_number!r}; "
                 f"run {kedro_run('registration')}, or name a version by its number"
             )
-        with self._explained("read"):
+        with self._as_model_error("read"):
             return _version(self.client, self.name, number)
 
     def champion(self) -> Version | None:
-        """The version that is served, if there is one."""
-        with self._explained("read"):
+        """The version with the alias ``champion``, if there is one.
+
+        Raises:
+            ModelError: MLflow cannot be reached.
+        """
+        with self._as_model_error("read"):
             return find_champion(self.name)
 
     def point(self, alias: str, number: str | None) -> None:
-        """Move an alias to a version, or (``None``) take it away.
+        """Set an alias to a version, or remove it (``None``).
+
+        A request that failed counts as done if the alias has moved: a server may answer too late.
 
         Raises:
-            ModelError: It is not there afterwards. A server may have moved it and answered late.
+            ModelError: The alias has not moved, or this process has lost the lock.
         """
         try:
-            with self._explained("written"):
+            with self._as_model_error("written"):
                 self._lock.require()
                 if number is None:
                     self.client.delete_registered_model_alias(self.name, alias)
@@ -112,13 +117,13 @@ class Registry:
                 raise
 
     def set_champion(self, number: str, before: str | None) -> list[str]:
-        """Make a version the champion, and the one before it (or none) the previous one.
+        """Set ``champion`` to a version, and ``previous`` to the version before it or none.
 
         Returns:
-            A sentence if only the first was done: the audit log has to have that as well.
+            A note for the audit log if only ``champion`` moved, else an empty list.
 
         Raises:
-            ModelError: The champion was not moved.
+            ModelError: ``champion`` did not move.
         """
         self.point(CHAMPION, number)
         try:
@@ -128,33 +133,34 @@ class Registry:
         return []
 
     def model_tags(self) -> dict[str, str]:
-        """Tags of the registered model itself.
+        """Tags of the registered model, not of a version.
 
         Raises:
             ModelError: There is no such model, or MLflow cannot be reached.
         """
-        with self._explained("read"):
+        with self._as_model_error("read"):
             return dict(self.client.get_registered_model(self.name).tags)
 
     def tag_model(self, key: str, value: str | None) -> None:
-        """Set a tag of the registered model itself, or (``None``) take it away.
+        """Set a tag of the registered model, or remove it (``None``).
 
         Raises:
             ModelError: MLflow cannot be reached.
         """
-        with self._explained("written"):
+        with self._as_model_error("written"):
             if value is None:
                 self.client.delete_registered_model_tag(self.name, key)
             else:
                 self.client.set_registered_model_tag(self.name, key, value)
 
     def tag(self, number: str, tags: Mapping[str, str]) -> None:
-        """Add tags to a version, cut to MLflow's length; if that fails, it is only said.
+        """Set tags of a version, truncated to MLflow's limit.
 
-        By then an alias is moved, and the audit log has to have it.
+        A failure is logged and not raised: an alias may have moved, and the caller still has to
+        write that to the audit log.
         """
         try:
-            with self._explained("written"):
+            with self._as_model_error("written"):
                 for key, value in tags.items():
                     self.client.set_model_version_tag(self.name, number, key, value[:MAX_TAG])
         except ModelError as error:
@@ -162,18 +168,18 @@ class Registry:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Wait until no other process, on any machine, moves an alias of this model.
+        """Hold the lock on the aliases of this model; waits for other processes and machines.
 
         Raises:
             ModelError: MLflow cannot be reached.
         """
         with ExitStack() as stack:
-            with self._explained("written"):
+            with self._as_model_error("written"):
                 stack.enter_context(self._lock.held())
             yield
 
     @contextmanager
-    def _explained(self, done: str) -> Iterator[None]:
+    def _as_model_error(self, done: str) -> Iterator[None]:
         from mlflow.exceptions import MlflowException
 
         try:
@@ -187,10 +193,10 @@ class Registry:
 
 
 def find_champion(name: str) -> Version | None:
-    """The version that is served; ``None`` where the model has none, or was never registered.
+    """The version with the alias ``champion``; ``None`` without one or without such a model.
 
     Raises:
-        Exception: What MLflow, requests or SQLAlchemy raise where the store does not answer.
+        Exception: MLflow, requests or SQLAlchemy cannot reach the store.
     """
     prepare_environment()
     from mlflow import MlflowClient
@@ -207,15 +213,15 @@ def find_champion(name: str) -> Version | None:
 
 
 def _version(client: MlflowClient, name: str, number: str) -> Version:
-    found = client.get_model_version(name, number)
-    return Version(name, str(found.version), dict(found.tags), str(found.run_id))
+    version = client.get_model_version(name, number)
+    return Version(name, str(version.version), dict(version.tags), str(version.run_id))
 
 
 def require_registry() -> None:
-    """Stop where MLflow does not answer.
+    """Check that MLflow's registry answers.
 
     Raises:
-        ConfigurationError: It says at which address.
+        ConfigurationError: It does not answer; the message gives its URI.
     """
     prepare_environment()
     import mlflow
@@ -226,5 +232,5 @@ def require_registry() -> None:
     except (MlflowException, OSError) as error:
         raise ConfigurationError(
             f"MLflow at {redact(mlflow.get_registry_uri())} does not answer "
-            f"({first_line(error)}); check the server, or MLFLOW_TRACKING_URI"
+            f"({first_line(error)}); check the server or MLFLOW_TRACKING_URI"
         ) from error

@@ -1,4 +1,7 @@
-"""What a run has for MLflow, on the disk before it is sent: an outage or a kill loses nothing."""
+"""The journal of a tracked run: what it sends to MLflow is written to disk first.
+
+An outage of the server or a killed process therefore loses nothing.
+"""
 
 from __future__ import annotations
 
@@ -26,102 +29,106 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "mlflow_unsent"
 FILE = "journal.jsonl"
-KEPT = "files"
-LARGEST_COPY = 256 * 2**20  # bytes of a file or folder; of a larger one only the path is kept
+KEPT = "files"  # folder of the copied artifacts
+LARGEST_COPY = 256 * 2**20  # bytes; of a larger file or folder only the path is stored
 
 
 @dataclass(frozen=True)
 class RunHeader:
-    """What makes a run in MLflow."""
+    """What is needed to create a run in MLflow."""
 
-    tracking_id: str  # found again by this tag, so that no run is made twice
+    tracking_id: str  # unique tag by which the run is found, so that it is not created twice
     tracking_uri: str  # store or server, without a password
-    experiment: str  # name of the experiment
-    run_name: str  # name of the run
+    experiment: str  # name
+    run_name: str
     started: int  # milliseconds since 1970
-    tags: dict[str, str] = field(default_factory=dict)  # tags of the run
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Record:
-    """One thing to send."""
+    """One request to MLflow."""
 
-    number: int  # counts up within a run
+    number: int  # consecutive within a run
     kind: str  # ``params``, ``metrics``, ``tags``, ``input``, ``artifact`` or ``end``
-    what: str  # for messages
-    data: dict[str, Any]  # plain JSON values, as `uploader.send` takes them
+    what: str  # description for messages
+    data: dict[str, Any]  # JSON values, see `uploader.send`
 
 
 class Journal:
-    """An append-only file of JSON lines for one run, locked while the run's process lives.
+    """An append-only file of JSON lines for one run, locked while the run's process is alive.
 
-    The first line is the header; then come records, and marks of what MLflow has: ``created`` and
-    ``delivered``. Every line is on the disk when it has been added. Where the disk does not take
-    one, the journal goes on in memory, with one warning.
+    The first line is the header. The other lines are records, or acknowledgements of MLflow:
+    ``created`` and ``delivered``. Each line is synchronised to disk when it is added. If the disk
+    cannot take a line, the journal logs one warning and continues in memory.
     """
 
     def __init__(self, path: Path, header: RunHeader) -> None:
-        """Use `start` or `open`."""
+        """Create an empty journal in memory; use `start` or `open` instead."""
         self.path = path
         self.header = header
         self.records: list[Record] = []
         self.delivered = -1  # number of the last record that MLflow has
         self.run_id: str | None = None
         self.experiment_id: str | None = None
-        self._file: FileIO | None = None  # holds the lock, also where the disk takes no more
+        self._file: FileIO | None = None  # holds the lock, even if the disk is full
         self._full = False
 
     @classmethod
     def start(cls, folder: Path, header: RunHeader) -> Journal:
-        """Begin the journal of a new run in a folder of its own within ``folder``."""
+        """Start the journal of a new run, in its own subfolder of ``folder``."""
         journal = cls(folder / header.tracking_id / FILE, header)
         try:
             journal.path.parent.mkdir(parents=True, exist_ok=True)
-            journal._file = _locked(journal.path, "xb+")
+            journal._file = _open_locked(journal.path, "xb+")
         except OSError as error:
-            journal._give_up(error)
+            journal._stop_writing(error)
         journal._write({"run": asdict(header)})
         return journal
 
     @classmethod
     def open(cls, path: Path) -> Journal:
-        """Read and lock the journal of a run that is over, to finish what it left.
+        """Read and lock the journal of a run that has ended.
+
+        An incomplete last line is removed: the process was killed while it wrote that line.
 
         Raises:
-            BlockingIOError: The run goes on, or somebody else is sending it.
-            TrackingError: A line within the file is damaged. Of the last one a part may be
-                missing: the process was killed while it wrote it.
+            BlockingIOError: The run is still active, or another process sends the journal.
+            TrackingError: A line before the last one is damaged, or another version of this
+                package wrote the file.
         """
-        file = _locked(path, "r+b")
-        *lines, half = file.read().split(b"\n")
-        entries = [_entry(path, number, line) for number, line in enumerate(lines, 1)]
+        file = _open_locked(path, "r+b")
+        *lines, incomplete = file.read().split(b"\n")
+        entries = [_parse_line(path, number, line) for number, line in enumerate(lines, 1)]
         if not entries or "run" not in entries[0]:
             raise TrackingError(f"{path} does not start with a run; remove {path.parent}")
-        if half:
-            file.truncate(file.seek(-len(half), os.SEEK_END))
+        if incomplete:
+            file.truncate(file.seek(-len(incomplete), os.SEEK_END))
         try:
             journal = cls(path, RunHeader(**entries[0]["run"]))
             for entry in entries[1:]:
-                journal._take(entry)
+                journal._apply(entry)
         except (TypeError, KeyError) as error:
-            msg = f"{path} is of another version of this program ({error}); remove {path.parent}"
-            raise TrackingError(msg) from error
+            raise TrackingError(
+                f"{path} was written by another version of this package ({error}); remove "
+                f"{path.parent}"
+            ) from error
         journal._file = file
         return journal
 
     @property
     def pending(self) -> list[Record]:
-        """Records that MLflow does not have, in order."""
+        """Records that MLflow does not have yet, in order."""
         return [record for record in self.records if record.number > self.delivered]
 
     @property
     def ended(self) -> bool:
-        """Whether the run has said how it ended."""
+        """Whether the journal contains the run's final status."""
         return any(record.kind == "end" for record in self.records)
 
     @property
     def on_disk(self) -> bool:
-        """Whether what is pending survives this process."""
+        """Whether the pending records survive this process."""
         return self._file is not None and not self._full
 
     def append(self, kind: str, what: str, data: dict[str, Any]) -> None:
@@ -131,43 +138,44 @@ class Journal:
         self._write(asdict(record))
 
     def mark_created(self, run_id: str, experiment_id: str) -> None:
-        """The run exists in MLflow, and is empty."""
-        self._mark({"created": run_id, "experiment_id": experiment_id})
+        """Record that the run exists in MLflow and is empty."""
+        self._acknowledge({"created": run_id, "experiment_id": experiment_id})
 
     def mark_delivered(self, record: Record) -> None:
-        """MLflow has this record and those before it."""
-        self._mark({"delivered": record.number})
+        """Record that MLflow has this record and all before it."""
+        self._acknowledge({"delivered": record.number})
 
     def file_of(self, record: Record) -> Path | None:
-        """Where an artifact is as it was when it was logged; ``None`` if it is not any more."""
-        kept, original = self._kept(record), Path(record.data["path"])
-        if kept.exists():
-            return kept
+        """Path of an artifact's content as it was logged; ``None`` if it has changed since."""
+        copy, original = self._copy_path(record), Path(record.data["path"])
+        if copy.exists():
+            return copy
         return original if fingerprint(original) == record.data["fingerprint"] else None
 
     def keep_files(self) -> None:
-        """Copy the artifacts that wait: the next run writes its own in the same places."""
+        """Copy the pending artifacts, because the next run overwrites the files."""
         for record in self.pending:
-            if record.kind != "artifact" or not self.on_disk or self._kept(record).exists():
+            copy = self._copy_path(record) if record.kind == "artifact" else None
+            if copy is None or not self.on_disk or copy.exists():
                 continue
             path = self.file_of(record)
             if path is None or size(path) > LARGEST_COPY:
                 continue
             try:
-                _copy(path, self._kept(record))
+                _copy(path, copy)
             except OSError as error:
-                logger.warning("%s could not be copied for later: %s", record.what, error)
+                logger.warning("%s could not be copied for a later upload: %s", record.what, error)
 
     def place_for(self, name: str) -> Path:
-        """Where to make the file of the next record, called ``name``."""
+        """Path of a file called ``name`` that belongs to the next record."""
         return self.path.parent / KEPT / str(self._next_number) / name
 
     def close(self) -> None:
-        """Open the lock, and remove everything if MLflow has it all."""
+        """Release the lock; remove the journal if no record is pending."""
         if not self.pending:
             shutil.rmtree(self.path.parent / KEPT, ignore_errors=True)
             with contextlib.suppress(OSError):
-                self.path.unlink()  # last, so that a kill before leaves something to find
+                self.path.unlink()  # last, so that an interrupted removal is found again
                 self.path.parent.rmdir()
         if self._file is not None:
             self._file.close()
@@ -177,10 +185,10 @@ class Journal:
     def _next_number(self) -> int:
         return self.records[-1].number + 1 if self.records else 0
 
-    def _kept(self, record: Record) -> Path:
+    def _copy_path(self, record: Record) -> Path:
         return self.path.parent / KEPT / str(record.number) / Path(record.data["path"]).name
 
-    def _take(self, entry: dict[str, Any]) -> None:
+    def _apply(self, entry: dict[str, Any]) -> None:
         if "created" in entry:
             self.run_id, self.experiment_id = entry["created"], entry["experiment_id"]
             self.delivered = -1
@@ -189,8 +197,8 @@ class Journal:
         else:
             self.records.append(Record(**entry))
 
-    def _mark(self, entry: dict[str, Any]) -> None:
-        self._take(entry)
+    def _acknowledge(self, entry: dict[str, Any]) -> None:
+        self._apply(entry)
         self._write(entry)
 
     def _write(self, entry: dict[str, Any]) -> None:
@@ -200,24 +208,24 @@ class Journal:
             append_atomically(self._file.fileno(), json.dumps(entry).encode() + b"\n")
             os.fsync(self._file.fileno())
         except OSError as error:
-            self._give_up(error)
+            self._stop_writing(error)
 
-    def _give_up(self, error: OSError) -> None:
+    def _stop_writing(self, error: OSError) -> None:
         self._full = True
         logger.warning(
-            "%s cannot be written (%s): what MLflow does not take will be lost when the run ends",
+            "%s cannot be written (%s): what MLflow has not received when the run ends is lost",
             self.path,
             error.strerror or error,
         )
 
 
 def journals(folder: Path) -> list[Path]:
-    """Journals within a folder, the oldest first."""
+    """Paths of the journals in a folder, the oldest first."""
     return sorted(folder.glob(f"*/{FILE}"))
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether no process writes or sends a journal."""
+    """Whether no process holds the journal's lock."""
     try:
         with path.open("rb") as file:
             return filelock.lock_descriptor(file.fileno(), blocking=False)
@@ -226,7 +234,7 @@ def is_abandoned(path: Path) -> bool:
 
 
 def fingerprint(path: Path) -> str:
-    """Names, sizes and times of a file or of all files in a folder, as a digest."""
+    """SHA-256 of the names, sizes and modification times of a file or a folder's files."""
     digest = hashlib.sha256()
     for file in _files(path):
         status = file.stat()
@@ -235,13 +243,13 @@ def fingerprint(path: Path) -> str:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file or of all files in a folder."""
+    """Size in bytes of a file or of all files in a folder."""
     return sum(file.stat().st_size for file in _files(path))
 
 
-def _locked(path: Path, mode: Literal["xb+", "r+b"]) -> FileIO:
-    """Open a file under a lock that ends when it is closed or the process is gone."""
-    file = path.open(mode, buffering=0)  # unbuffered: a line is one write
+def _open_locked(path: Path, mode: Literal["xb+", "r+b"]) -> FileIO:
+    """Open a file with a lock that is released when the file is closed or the process ends."""
+    file = path.open(mode, buffering=0)  # unbuffered: one write per line
     try:
         if not filelock.lock_descriptor(file.fileno(), blocking=False):
             raise BlockingIOError(errno.EWOULDBLOCK, "another process holds its lock", str(path))
@@ -264,15 +272,15 @@ def _copy(path: Path, target: Path) -> None:
             shutil.copyfile(path, temporary)
 
 
-def _entry(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def _parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         entry = json.loads(line)
-        known = {"run", "created", "delivered", "kind"}.intersection(entry)
+        keys = {"run", "created", "delivered", "kind"}.intersection(entry)
     except (ValueError, TypeError):
-        known = set()
-    if not known:
+        keys = set()
+    if not keys:
         raise TrackingError(
-            f"line {number} of {path} is damaged; take it out to send the rest, or remove "
-            f"{path.parent} to give up what is in it"
+            f"line {number} of {path} is damaged; delete the line to send the rest, or remove "
+            f"{path.parent} to discard the run's unsent records"
         )
     return dict(entry)

@@ -1,4 +1,4 @@
-"""What MLflow takes: its limits on keys, values and batches, and its environment variables."""
+"""MLflow's limits on keys, values and batches, its environment variables, and conversions."""
 
 from __future__ import annotations
 
@@ -17,57 +17,58 @@ from decodiff_pipeline.tracking.redaction import redact
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-# MLflow's own limits (mlflow.utils.validation); it refuses the whole batch beyond them.
+# Limits of mlflow.utils.validation; MLflow rejects the whole batch if one value exceeds them.
 MAX_KEY = 250
 MAX_PARAM = 6000
 MAX_TAG = 5000
 PARAMS_PER_BATCH = 100
 METRICS_PER_BATCH = 1000
-STRICT, MODEL = "strict", "model"  # the evaluation's own protocol and resolution
+STRICT, MODEL = "strict", "model"  # default protocol and resolution of the evaluation
 INTERVALS = "intervals"
-# Of a category, what is read in tables and not as a chart over runs: a data set with 15 categories
-# would have thousands of charts.
+# Entries of a category that are read as tables; as charts, 15 categories would make thousands.
 TABLES = frozenset({"confusion", "cropped_defects", "defect_types", "leakage", "uncertain"})
-# Settings of an evaluation, and the end of a training's history, which is a curve already.
+# Settings of an evaluation, and the last row of a training history, which is logged as a curve.
 NOT_CHARTED = frozenset({"aupro_limit", "confidence", "last", "n_categories", "resamples"})
 
-# Telemetry off; and a server that is gone costs seconds, not the four minutes of the defaults.
+# No telemetry. An unreachable server costs seconds; with MLflow's defaults, four minutes.
 ENVIRONMENT = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password, and a call to find it
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the URL contains the password
 }
 DATABASE = "mlflow.db"
-UNKNOWN = "RESOURCE_DOES_NOT_EXIST"  # MLflow's code for a run, model or version that is not there
-UPLOAD_SECONDS = 120
-# Variables by which a server is told its thresholds, its log and more; no check is meant by them.
-OF_A_SERVER = "DECODIFF_"
+UNKNOWN = "RESOURCE_DOES_NOT_EXIST"  # MLflow's error code for a missing run, model or version
+UPLOAD_SECONDS = 120  # request timeout while a model is stored
+OF_A_SERVER = "DECODIFF_"  # prefix of the variables that configure a model server
 
 
 def default_uri(project: Path) -> str:
-    """The store of a project's runs and models where ``MLFLOW_TRACKING_URI`` names none.
+    """URI of the project's SQLite store, used if ``MLFLOW_TRACKING_URI`` is not set.
 
-    Under ``dvc exp run --temp`` the project is a throw-away copy, and DVC_ROOT the real one.
+    Under ``dvc exp run --temp`` the project is a temporary copy and DVC_ROOT the original.
     """
     return f"sqlite:///{Path(os.environ.get('DVC_ROOT') or project) / DATABASE}"
 
 
 def prepare_environment() -> None:
-    """Set what MLflow reads on import; what the user has set stays."""
+    """Set the environment variables that MLflow reads at import, and reduce its logging.
+
+    A variable that the user has set keeps its value.
+    """
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    for noisy in ("alembic", "mlflow.pyfunc", "mlflow.system_metrics"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for name in ("alembic", "mlflow.pyfunc", "mlflow.system_metrics"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # each single retry
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # warns at each retry
 
 
 @contextmanager
 def patience() -> Iterator[None]:
-    """Give the server time to store a model: gigabytes take longer to confirm than a metric."""
+    """Raise MLflow's request timeout to `UPLOAD_SECONDS` while gigabytes are uploaded."""
     variable = "MLFLOW_HTTP_REQUEST_TIMEOUT"
     before = os.environ.get(variable)
     os.environ[variable] = str(max(UPLOAD_SECONDS, int(before or 0)))
@@ -82,18 +83,18 @@ def patience() -> Iterator[None]:
 
 @contextmanager
 def as_registered() -> Iterator[None]:
-    """Without the variables that tell a server to answer otherwise than the version says."""
-    kept = {key: value for key, value in os.environ.items() if key.startswith(OF_A_SERVER)}
-    for key in kept:
+    """Hide the variables that configure a server, so that a model uses its registered values."""
+    removed = {key: value for key, value in os.environ.items() if key.startswith(OF_A_SERVER)}
+    for key in removed:
         del os.environ[key]
     try:
         yield
     finally:
-        os.environ.update(kept)
+        os.environ.update(removed)
 
 
 def artifact_bytes(run_id: str, name: str) -> bytes:
-    """A file among a run's artifacts."""
+    """Download a file of a run's artifacts."""
     from mlflow.artifacts import download_artifacts
 
     with tempfile.TemporaryDirectory() as folder:
@@ -102,14 +103,14 @@ def artifact_bytes(run_id: str, name: str) -> bytes:
 
 
 def flatten(tree: Mapping[str, Any], separator: str) -> dict[str, Any]:
-    """Leaves of nested mappings under joined keys that MLflow accepts.
+    """Flatten nested mappings.
 
     Args:
         tree: Nested mappings; lists are leaves.
         separator: ``"."`` for parameters, ``"/"`` for metrics (MLflow groups charts by it).
 
     Returns:
-        ``{"a/b": leaf}`` with characters MLflow refuses replaced by ``_``.
+        ``{"a/b": leaf}``; in keys, ``_`` replaces the characters that MLflow rejects.
     """
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
@@ -125,15 +126,14 @@ def flatten(tree: Mapping[str, Any], separator: str) -> dict[str, Any]:
 def numbers_in(tree: Mapping[str, Any]) -> dict[str, float]:
     """Finite numbers of a nested mapping, by flattened name.
 
-    Evaluation's ``{"categories": {name: {…}}}`` loses its first level, so that a chart is called
-    ``mono/image_auroc``; by another protocol than the strict one it is
-    ``released/mono/image_auroc``, and at another resolution than the model's
-    ``native/mono/image_auroc``, since they must not share a chart. The ends of its interval are
-    ``mono/image_auroc_low`` and ``…_high``; what is in `TABLES` and `NOT_CHARTED` is left out, and
-    so are nulls, texts and lists.
+    The level ``categories`` of an evaluation is dropped: a chart is called ``mono/image_auroc``.
+    Another protocol or resolution than the default has charts of its own
+    (``released/mono/image_auroc``, ``native/mono/image_auroc``). The limits of a confidence
+    interval are ``mono/image_auroc_low`` and ``…_high``. Entries of `TABLES` and `NOT_CHARTED`,
+    nulls, texts and lists are omitted.
     """
-    how = [tree.get("protocol", STRICT), tree.get("resolution", MODEL)]
-    prefix = "".join(f"{name}/" for name in how if name not in {STRICT, MODEL})
+    variant = [tree.get("protocol", STRICT), tree.get("resolution", MODEL)]
+    prefix = "".join(f"{name}/" for name in variant if name not in {STRICT, MODEL})
     tree = {key: value for key, value in tree.items() if key not in NOT_CHARTED}
     categories = tree.get("categories")
     if isinstance(categories, dict):
@@ -148,27 +148,27 @@ def numbers_in(tree: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _charted(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A category without `TABLES`, and with the ends of intervals beside what they belong to."""
+    """Metrics of a category without `TABLES`, and with the limits of its intervals."""
     charted = {
         key: value for key, value in row.items() if key not in {*TABLES, *NOT_CHARTED, INTERVALS}
     }
-    for name, ends in (row.get(INTERVALS) or {}).items():
-        if ends is not None:
-            charted |= {f"{name}_low": ends[0], f"{name}_high": ends[1]}
+    for name, interval in (row.get(INTERVALS) or {}).items():
+        if interval is not None:
+            charted |= {f"{name}_low": interval[0], f"{name}_high": interval[1]}
     return charted
 
 
 def text_of(value: Any) -> str:
-    """A parameter as MLflow stores it: texts as they are, the rest as JSON, cut to its length."""
+    """A parameter as text or JSON, truncated to `MAX_PARAM` characters."""
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return text if len(text) <= MAX_PARAM else text[: MAX_PARAM - 1] + "…"
 
 
 def batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    """Items in parts of at most ``size``."""
+    """Split items into batches of at most ``size``."""
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def first_line(error: BaseException) -> str:
-    """An error as one line, without passwords; its type where it says nothing."""
+    """First line of an error without passwords; its type if it has no message."""
     return redact((str(error).strip().splitlines() or [type(error).__name__])[0])

@@ -1,4 +1,4 @@
-"""Passwords, tokens and keys are not for MLflow, nor for a file that waits to be sent there."""
+"""Removes passwords, tokens and keys from what is sent to MLflow or written to disk."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _NAME = re.compile(
 _QUERY = re.compile(
     r"([?&][\w-]*(?:password|secret|token|key|signature|sig)=)[^&\s\"']+", re.IGNORECASE
 )
-_USER = re.compile(r"//[^/\s]*@")  # the password may hold an @
-SHORTEST_SECRET = 8  # a shorter value of a variable, such as "true", is a word like any other
+_USER = re.compile(r"//[^/\s]*@")  # a password may contain an @
+SHORTEST_SECRET = 8  # characters; a shorter value, such as "true", occurs in ordinary text
 
 
 def redact(text: str) -> str:
-    """A text, such as a URI or an error, without what opens a door.
+    """Replace secrets in a text, such as a URI or an error message, by ``***``.
 
-    That is users and passwords in URLs, tokens in their queries, and the values of environment
-    variables that are called like a password, a token or a key.
+    Secrets are users and passwords in URLs, tokens in their queries, and the values of environment
+    variables named like a password, a token or a key.
     """
     for secret in sorted(_secrets_of_environment(), key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
@@ -31,11 +31,11 @@ def redact(text: str) -> str:
 
 
 def without_secrets(tree: Any, name: str = "") -> Any:
-    """Nested values with every text redacted, and hidden where the key says what it is.
+    """Redact every text in nested values, and hide each value whose key names a secret.
 
     Args:
-        tree: Mappings, lists, and leaves of any kind.
-        name: Key that ``tree`` stands under.
+        tree: Mappings, lists, and leaves of any type.
+        name: Key of ``tree`` in its parent.
     """
     if isinstance(tree, dict):
         return {key: without_secrets(value, str(key)) for key, value in tree.items()}

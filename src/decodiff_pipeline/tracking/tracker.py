@@ -1,4 +1,4 @@
-"""One MLflow run whose failures never reach the work it describes."""
+"""An MLflow run whose tracking errors never interrupt the run itself."""
 
 from __future__ import annotations
 
@@ -31,31 +31,30 @@ logger = logging.getLogger(__name__)
 
 STEP_KEYS = ("step", "epoch")
 UPLOAD = "python -m decodiff_pipeline.tracking.upload_unsent"
-# A server may take this much of a run's time, then it is left alone for PAUSE. Time-outs are
-# shorter than that, so a server that is away costs one of them in a PAUSE.
+# A server may take SECONDS plus SHARE of a run's time; then no request is sent for PAUSE seconds.
+# An unreachable server therefore costs one request timeout per PAUSE.
 SECONDS = 30.0
 SHARE = 0.05
 PAUSE = 600.0
-SECONDS_AT_END = 30.0
+SECONDS_AT_END = 30.0  # time limit for the upload when the run ends
 
 _active: Tracker | None = None
 
 
 def active_run_id() -> str | None:
-    """MLflow's name of the run that this process is tracked by; ``None`` where it has none."""
+    """Run id of this process's active run; ``None`` without one."""
     return None if _active is None or _active.finished else _active.run_id
 
 
 class Tracker:
-    """An MLflow run that is written to when it can be.
+    """An MLflow run that is written through a journal.
 
-    Everything goes to a journal on the disk first, and from there to MLflow. A call that fails,
-    or a server that takes more than its share of the time, makes the tracker leave MLflow alone
-    for a while; what is left when the run ends waits in the journal for `upload_unsent`. May be
-    used by several threads.
+    Records go to a journal on disk first, then to MLflow. If a request fails or the server is too
+    slow, the tracker pauses uploads. Records that MLflow does not have when the run ends stay in
+    the journal for `upload_unsent`. Methods are thread-safe.
 
     Args:
-        experiment: Name of the experiment, created where it does not exist.
+        experiment: Name of the experiment, which is created if it does not exist.
         unsent: Folder of the journals.
     """
 
@@ -85,23 +84,23 @@ class Tracker:
         self._data_logged = False
         self._tables: list[str] = []
         self._is_server = not tracking_uri.startswith(SQLITE)
-        self._born = time.monotonic()
-        self._spent = 0.0
-        self._quiet_until = 0.0
+        self._created_at = time.monotonic()
+        self._seconds_spent = 0.0
+        self._paused_until = 0.0
         self._warned = False
 
     @property
     def run_id(self) -> str | None:
-        """MLflow's name of the run; ``None`` while MLflow has not made it."""
+        """Run id; ``None`` until MLflow has created the run."""
         return self._journal.run_id
 
     @property
     def experiment_id(self) -> str | None:
-        """MLflow's name of the experiment; ``None`` as for the run."""
+        """Experiment id; ``None`` until MLflow has created the run."""
         return self._journal.experiment_id
 
     def start(self) -> Tracker:
-        """Make the run in MLflow; it is the active one until it ends."""
+        """Create the run in MLflow and make it this process's active run."""
         global _active  # noqa: PLW0603
         _active = self
         with self._lock:
@@ -109,19 +108,19 @@ class Tracker:
         return self
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log nested parameters, flattened with dots and cut to MLflow's length."""
+        """Log nested parameters, flattened with dots and truncated to MLflow's limit."""
         flat = flatten(without_secrets(params), ".")
         batch = [(key, text_of(value)) for key, value in flat.items()]
         for part in batches(batch, PARAMS_PER_BATCH):
             self._send("params", "parameters", dict(part))
 
     def log_metrics(self, tree: Mapping[str, Any], what: str, *, step: int = 0) -> None:
-        """Log every finite number of a nested mapping, in one batch.
+        """Log every finite number of a nested mapping.
 
         Args:
             tree: See :func:`numbers_in`.
-            what: Name of the data set it comes from, for the warning.
-            step: Of these numbers.
+            what: Name of the catalog entry, for warnings.
+            step: Training step of these numbers.
         """
         now = _now()
         self._send_metrics([(k, v, now, step) for k, v in numbers_in(tree).items()], what)
@@ -130,9 +129,9 @@ class Tracker:
         """Log rows such as ``{"step": 10, "loss": 0.3}`` as curves.
 
         Args:
-            rows: Each with ``step`` (or ``epoch``) and any numbers; ``time`` in seconds since
-                1970 dates the row where it has one.
-            what: Name of the data set it comes from, for the warning.
+            rows: Mappings with ``step`` (or ``epoch``), numbers, and optionally ``time`` in seconds
+                since 1970.
+            what: Name of the catalog entry, for warnings.
         """
         points = []
         for index, row in enumerate(rows):
@@ -144,19 +143,19 @@ class Tracker:
         self._send_metrics(points, what)
 
     def log_artifact(self, path: Path, what: str) -> None:
-        """Copy a file, or a folder under its own name, to the run's artifacts."""
+        """Log a file, or a folder under its own name, as artifacts."""
         if not path.exists():  # such as the figures of a data set without test images
-            logger.info("%s: there is nothing at %s to log", what, path)
+            logger.info("%s: %s does not exist and is not logged", what, path)
             return
         data = {"path": str(path.absolute()), "fingerprint": fingerprint(path)}
         self._send("artifact", f"{what} ({path})", data)
 
     def log_table(self, rows: Any, path: Path) -> None:
-        """Log rows so that MLflow's UI shows them as a table.
+        """Log rows that MLflow's UI shows as a table.
 
         Args:
             rows: A DataFrame, or a sequence of mappings.
-            path: The table is called as this file, with ``.json``.
+            path: File of the rows; the artifact has its stem and ``.json``.
         """
         import pandas as pd
 
@@ -165,31 +164,31 @@ class Tracker:
         with self._lock:
             file = self._journal.place_for(name)
             file.parent.mkdir(parents=True, exist_ok=True)
-            # MLflow's own log_table appends: sent twice, the table would be twice as long.
+            # MLflow's log_table appends, so a repeated upload would duplicate the rows.
             table.to_json(file, orient="split", index=False, date_format="iso")
             data = {"path": str(file.absolute()), "fingerprint": fingerprint(file)}
             self._send("artifact", f"table {name}", data)
             self._tables.append(name)
-            shown = [{"path": name, "type": "table"} for name in dict.fromkeys(self._tables)]
-            self._send("tags", f"table {name}", {"mlflow.loggedArtifacts": json.dumps(shown)})
+            tables = [{"path": name, "type": "table"} for name in dict.fromkeys(self._tables)]
+            self._send("tags", f"table {name}", {"mlflow.loggedArtifacts": json.dumps(tables)})
 
     def log_data(self, describe: Callable[[], tuple[str, dict[str, Any]]]) -> None:
-        """Name the data the run works with; only the first call counts.
+        """Log the run's data set; only the first call has an effect.
 
         Args:
-            describe: Makes the tag ``data_digest`` and the input, see
+            describe: Returns the tag ``data_digest`` and MLflow's dataset input, see
                 `hooks.logged_data.describe_manifest`.
         """
         with self._lock:
             if self._data_logged:
                 return
             self._data_logged = True
-            digest, described = describe()
+            digest, dataset_input = describe()
             self._send("tags", "tag data_digest", {"data_digest": digest})
-            self._send("input", "data set", described)
+            self._send("input", "data set", dataset_input)
 
     def finish(self, status: str, *, tags: Mapping[str, str] | None = None) -> None:
-        """Send what is left and end the run; a second call does nothing.
+        """Send the pending records and end the run; a second call has no effect.
 
         Args:
             status: ``FINISHED``, ``FAILED`` or ``KILLED``.
@@ -198,36 +197,36 @@ class Tracker:
             if self.finished:
                 return
             self.finished = True
-            # On the disk before MLflow is asked: it may take long, and the process be killed.
-            self._quiet_until = float("inf")
+            # Write the records to disk before any request: the process may be killed meanwhile.
+            self._paused_until = float("inf")
             if tags:
                 self._send("tags", "tag " + ", ".join(tags), _tags(tags))
             self._send("end", f"status {status}", {"status": status, "time": _now()})
-            self._send_the_rest()
+            self._send_pending()
             unsent = ["the run itself"] if self.run_id is None else []
             unsent += [record.what for record in self._journal.pending]
             self._journal.keep_files()
             if unsent:
-                self._say_what_is_left(unsent)
+                self._warn_of_unsent(unsent)
             self._journal.close()
 
-    def _send_the_rest(self) -> None:
+    def _send_pending(self) -> None:
         try:
-            if len(self._journal.pending) > 1:  # may be too much: the status first
+            if len(self._journal.pending) > 1:  # the time may not suffice: the status first
                 self._uploader.send_end()
             limit = SECONDS_AT_END if self._is_server else float("inf")
             self._uploader.send(deadline=time.monotonic() + limit)
         except Exception as error:
-            logger.info("MLflow is still away: %s", first_line(error))
+            logger.info("MLflow still does not answer: %s", first_line(error))
 
-    def _say_what_is_left(self, unsent: Sequence[str]) -> None:
-        kept = f"Everything is in {self._journal.path.parent}; `{UPLOAD}` sends it."
-        lost = "The files are where the catalog has them; nothing else was lost."
+    def _warn_of_unsent(self, unsent: Sequence[str]) -> None:
+        stored = f"The records are in {self._journal.path.parent}; `{UPLOAD}` sends them."
+        lost = "These records are lost. The outputs of the run are stored as the catalog says."
         logger.warning(
             "MLflow at %s did not get: %s. %s",
             redact(self.tracking_uri),
             ", ".join(dict.fromkeys(unsent)),
-            kept if self._journal.on_disk else lost,
+            stored if self._journal.on_disk else lost,
         )
 
     def _send_metrics(self, points: Sequence[tuple[str, float, int, int]], what: str) -> None:
@@ -240,36 +239,36 @@ class Tracker:
             self._deliver()
 
     def _deliver(self) -> None:
-        """Send what is pending, unless MLflow is left alone for now; never raises."""
+        """Send the pending records unless uploads are paused; never raises."""
         start = time.monotonic()
-        if start < self._quiet_until:
+        if start < self._paused_until:
             self._journal.keep_files()
             return
         try:
             self._uploader.send(deadline=start + self._time_left())
         except Exception as error:
-            # MLflow lets its own errors, those of requests and those of SQLAlchemy through.
+            # MLflow raises its own errors and those of requests and SQLAlchemy.
             what = self._journal.pending[0].what if self.run_id else "the run itself"
-            self._leave_alone(f"failed on {what} ({first_line(error)})")
+            self._pause(f"failed on {what} ({first_line(error)})")
         finally:
-            self._spent += time.monotonic() - start
-        if self._time_left() < 0 and start >= self._quiet_until:
-            self._leave_alone(f"is slow: it took {self._spent:.0f} s by now")
+            self._seconds_spent += time.monotonic() - start
+        if self._time_left() < 0 and start >= self._paused_until:
+            self._pause(f"is slow: requests took {self._seconds_spent:.0f} s so far")
 
     def _time_left(self) -> float:
         if not self._is_server:
             return float("inf")
-        return SECONDS + SHARE * (time.monotonic() - self._born) - self._spent
+        return SECONDS + SHARE * (time.monotonic() - self._created_at) - self._seconds_spent
 
-    def _leave_alone(self, why: str) -> None:
-        self._quiet_until = time.monotonic() + PAUSE
+    def _pause(self, reason: str) -> None:
+        self._paused_until = time.monotonic() + PAUSE
         self._journal.keep_files()
         if not self._warned:
             self._warned = True
             logger.warning(
-                "MLflow at %s %s; the run goes on, and the rest is sent later",
+                "MLflow at %s %s; the run goes on, and its records are sent later",
                 redact(self.tracking_uri),
-                why,
+                reason,
             )
 
 

@@ -1,9 +1,9 @@
-"""Opens MLflow's page on the runs of a data set.
+"""Opens MLflow's page with the runs of a data set.
 
 python -m decodiff_pipeline.tracking.ui elpv
 
-`mlflow ui` starts four servers and a dozen job runners for traces of language models, and opens on
-those. Here it is one server, and the page with the runs.
+`mlflow ui` starts four server processes and a dozen job runners for traces of language models, and
+opens the page of those traces. This command starts one server process and opens the page of runs.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from decodiff_pipeline.tracking.redaction import redact
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SECONDS = 120  # until the server must answer
+SECONDS = 120  # time limit for the server to start
 
 
 def runs_page(uri: str, dataset: str) -> str:
-    """The part of the page's address behind the server: of the data set's runs, if it has any.
+    """URL fragment of the data set's runs, or of all experiments if it has none.
 
     Raises:
-        Exception: What MLflow raises where the store cannot be read.
+        Exception: MLflow cannot read the store.
     """
     from mlflow import MlflowClient
 
@@ -56,17 +56,17 @@ def _open_when_up(port: int, address: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve the page until the process is stopped, or say where it is on a server."""
+    """Serve MLflow's UI until the process is stopped; with a remote server, open its page."""
     parser = argparse.ArgumentParser(prog="python -m decodiff_pipeline.tracking.ui")
-    parser.description = "Open MLflow's page on the runs of a data set."
-    parser.add_argument("dataset", help="its name, which is the experiment's as well")
+    parser.description = "Open MLflow's page with the runs of a data set."
+    parser.add_argument("dataset", help="name of the data set, which is the experiment's name")
     parser.add_argument("--port", type=int, default=5000)
     options = parser.parse_args(arguments)
     prepare_environment()
     uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri(Path.cwd())
     try:
         page = runs_page(uri, options.dataset)
-    except Exception as error:  # whatever MLflow, requests or SQLAlchemy raise
+    except Exception as error:  # of MLflow, requests or SQLAlchemy
         sys.exit(f"error: MLflow at {redact(uri)} cannot be read ({first_line(error)})")
     if uri.startswith(("http:", "https:")):
         sys.stdout.write(f"{redact(uri).rstrip('/')}/{page}\n")
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     from mlflow.cli import cli
 
-    # In this process, which hands the signals that end it on to the server.
+    # MLflow's command runs in this process, so that a signal that ends it also ends the server.
     cli(["ui", "--workers", "1", "--port", str(options.port), "--backend-store-uri", uri])
 
 

@@ -1,4 +1,4 @@
-"""Sends a journal's records to MLflow, in order: the same way during a run and long after it."""
+"""Sends a journal's records to MLflow in order, during a run or after it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ TRACKING_ID = "tracking_id"
 SQLITE = "sqlite:///"
 ARTIFACTS = "mlartifacts"
 REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"})
-# HTTP: of a proxy that limits the size of a file, say. Not 403: a password can be put right.
+# HTTP status, such as of a proxy that limits the file size. Not 403: a password can be corrected.
 NEVER_TAKEN = frozenset({400, 413, 415, 422})
 
 
 class MlflowUploader:
-    """Brings a journal to a store. Everything may be sent twice, and is there once.
+    """Sends the journal of a run to a store. Sending a record twice has no effect.
 
     Args:
-        journal: Of one run.
-        tracking_uri: Store or server, with a password if it needs one.
-        fresh: Whether nobody has tried to make this run yet.
+        journal: The run's journal.
+        tracking_uri: Store or server, with the password if it needs one.
+        fresh: Whether no process has tried to create the run in MLflow yet.
     """
 
     def __init__(self, journal: Journal, tracking_uri: str, *, fresh: bool) -> None:
@@ -43,10 +43,10 @@ class MlflowUploader:
         self._first_use = True
 
     def send(self, deadline: float = float("inf")) -> None:
-        """Send what is pending until ``deadline`` (of ``time.monotonic``).
+        """Send the pending records until ``deadline`` (seconds of ``time.monotonic``).
 
         Raises:
-            Exception: What MLflow raised at the first record that it did not get.
+            Exception: MLflow did not take a record; this record and later ones stay pending.
         """
         self._require_run()
         for record in self._journal.pending:
@@ -56,14 +56,14 @@ class MlflowUploader:
             self._journal.mark_delivered(record)
 
     def send_end(self) -> None:
-        """Send how the run ended before its turn."""
+        """Send the run's final status ahead of the other records."""
         self._require_run()
         for record in self._journal.pending:
             if record.kind == "end":
                 self._send(record)
 
     def find_run(self) -> None:
-        """See that this store has the run; where it was another's, it is made anew.
+        """Find the run in this store, and create it if only another store had it.
 
         Raises:
             ConfigurationError: The run was deleted in MLflow.
@@ -79,11 +79,12 @@ class MlflowUploader:
         if run.info.lifecycle_stage != "active":
             raise ConfigurationError(
                 f"run {run.info.run_id} was deleted in MLflow: `mlflow runs restore --run-id "
-                f"{run.info.run_id}` restores it; remove {self._journal.path.parent} to give it up"
+                f"{run.info.run_id}` restores it; remove {self._journal.path.parent} to discard "
+                "the unsent records"
             )
 
     def _send(self, record: Record) -> None:
-        """Send one record; one that MLflow will never take is named and passed over."""
+        """Send one record; skip it with a warning if MLflow rejects it for good."""
         path = None
         if record.kind == "artifact":
             path = self._journal.file_of(record)
@@ -107,7 +108,7 @@ class MlflowUploader:
         header = self._journal.header
         experiment_id = self._find_or_create_experiment()
         run_id = None if self._fresh else self._find_by_tag(experiment_id)
-        self._fresh = False  # a request that failed may have made the run all the same
+        self._fresh = False  # a request that failed may still have created the run
         if run_id is None:
             tags = {**header.tags, TRACKING_ID: header.tracking_id}
             client = self._client
@@ -116,31 +117,31 @@ class MlflowUploader:
         self._journal.mark_created(run_id, experiment_id)
 
     def _find_by_tag(self, experiment_id: str) -> str | None:
-        wanted = f"tags.{TRACKING_ID} = '{self._journal.header.tracking_id}'"
-        found = self._client.search_runs([experiment_id], wanted)
-        for other in found[1:]:  # a slow server made one for each time that it was asked
-            self._client.delete_run(other.info.run_id)
-        return found[0].info.run_id if found else None
+        query = f"tags.{TRACKING_ID} = '{self._journal.header.tracking_id}'"
+        runs = self._client.search_runs([experiment_id], query)
+        for duplicate in runs[1:]:  # a slow server creates a run at each retry
+            self._client.delete_run(duplicate.info.run_id)
+        return runs[0].info.run_id if runs else None
 
     def _find_or_create_experiment(self) -> str:
         from mlflow.exceptions import MlflowException
 
         name, client = self._journal.header.experiment, self._client
-        found = client.get_experiment_by_name(name)
-        if found is None:
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
             try:
                 return client.create_experiment(name, artifacts_beside(self._uri))
             except MlflowException:
-                # Another run may have created it since; if not, the first error is the one to see.
-                found = client.get_experiment_by_name(name)
-                if found is None:
+                # Another run may have created it meanwhile; otherwise the error stands.
+                experiment = client.get_experiment_by_name(name)
+                if experiment is None:
                     raise
-        if found.lifecycle_stage != "active":
+        if experiment.lifecycle_stage != "active":
             raise ConfigurationError(
                 f"experiment {name!r} was deleted in MLflow; restore it with "
-                f"`mlflow experiments restore -x {found.experiment_id}`"
+                f"`mlflow experiments restore -x {experiment.experiment_id}`"
             )
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     @property
     def _client(self) -> MlflowClient:
@@ -148,7 +149,7 @@ class MlflowUploader:
 
         if not self._first_use or not self._uri.startswith(SQLITE):
             return MlflowClient(self._uri)
-        # Two processes that both find an empty file would both make its tables, and fail.
+        # Two processes that open an empty database would both create its tables, and fail.
         database = _database(self._uri)
         database.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(database.with_name(f"{database.name}.lock")):
@@ -167,14 +168,14 @@ def _database(uri: str) -> Path:
 
 
 def artifacts_beside(uri: str) -> str | None:
-    """Beside a SQLite file; a server has its own place for them."""
+    """URI of the artifact folder beside a SQLite file; ``None`` for a server, which has its own."""
     return (_database(uri).parent / ARTIFACTS).as_uri() if uri.startswith(SQLITE) else None
 
 
 def send(
     client: MlflowClient, run_id: str, kind: str, data: dict[str, Any], path: Path | None
 ) -> None:
-    """Send a record's data to a run; ``path`` is an artifact's file or folder."""
+    """Send a record's data to a run; ``path`` is the artifact's file or folder."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
     if kind == "params":
