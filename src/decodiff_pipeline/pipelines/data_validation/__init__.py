@@ -1,4 +1,4 @@
-"""Raw images → manifest → checks and report → gate."""
+"""The data_validation pipeline: lists, measures and checks the raw images."""
 
 from __future__ import annotations
 

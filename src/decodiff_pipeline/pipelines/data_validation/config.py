@@ -1,4 +1,4 @@
-"""The limits that the raw images are checked against."""
+"""Parameters of data validation."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from decodiff_pipeline.text import Text
 
 
 class ValidationConfig(BaseModel):
-    """What passes (`conf/*/parameters_validation.yml`).
+    """Limits of the checks of the raw images (`conf/*/parameters_validation.yml`).
 
     Attributes:
-        min_train_images: Good train images that a category needs.
-        min_held_out_images: Good images below which val and calibration draw a warning.
-        min_side: Smallest width and height in pixels.
-        max_side: Largest width and height in pixels.
-        modes: Pillow modes that pass; by default all that are converted.
-        min_contrast: Levels of 255 that must lie between the darkest and the brightest pixels of a
-            train, val or calibration image, a thousandth of either aside.
-        max_mask_share: Share of a picture from which on its mask draws a warning.
-        near_duplicate_bits: Test images within this many of the 256 bits of a train image's
-            difference hash are reported.
-        html: Where the report goes, for the message that points there.
+        min_train_images: Minimum number of good train images of a category.
+        min_held_out_images: Number of good val or calibration images of a category below which
+            there is a warning.
+        min_side: Minimum width and height in pixels.
+        max_side: Maximum width and height in pixels.
+        modes: Accepted Pillow modes; by default all modes that can be converted.
+        min_contrast: Minimum difference of the darkest and the brightest grey level (0 to 255) of
+            a train, val or calibration image, without the 0.1 % darkest and brightest pixels.
+        max_mask_share: Share of defective pixels in an image above which there is a warning.
+        near_duplicate_bits: A test image is reported as a near-duplicate if its difference hash
+            (256 bits) differs from that of a train, val or calibration image in at most this
+            many bits.
+        html: Path of the report, for error messages.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

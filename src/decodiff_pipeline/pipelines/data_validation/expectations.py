@@ -1,4 +1,4 @@
-"""What is expected of the images, in Great Expectations' words. Slow to import: 5 s."""
+"""The checks as Great Expectations expectations. Importing this module takes 5 s."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ERROR = "error"
 WARNING = "warning"
 DECODES = Column("error") == ""
 HAS_MASK = Column("mask_width") > 0
-# What `tables.category_table` counts.
+# Column of `tables.category_table` → its unit.
 UNITS = {
     "images": "images",
     "train": "good train images",
@@ -30,48 +30,47 @@ UNITS = {
 
 
 def image_expectations(config: ValidationConfig) -> list[Any]:
-    """Returns the expectations on `tables.image_table`, in the report's order."""
+    """Expectations on `tables.image_table`, in the order of the report."""
     return [
         *_files(config), *_contents(config), *_splits(), *_mask_files(), *_mask_values(config)
     ]  # fmt: skip
 
 
 def file_expectations() -> list[Any]:
-    """Returns the expectations on `tables.file_table`."""
+    """Expectations on `tables.file_table`."""
     return [
         _empty("link_error", "no_links", f"No file is a link: {LINK_CURE}."),
         _warn(
             "unlisted_error",
             "image_in_its_place",
-            "Every image file lies where the layout looks for images or masks (others are left "
-            "out: move them, or name them under data.exclude).",
+            "Every image file is in a folder of the layout (others are ignored: move them, or add "
+            "them to data.exclude).",
         ),
     ]
 
 
 def category_expectations(config: ValidationConfig) -> list[Any]:
-    """Returns the expectations on `tables.category_table`, in the report's order."""
+    """Expectations on `tables.category_table`, in the order of the report."""
     train = ("validation.min_train_images", config.min_train_images)
     held_out = ("validation.min_held_out_images", config.min_held_out_images)
     every = "Every category has at least"
-    fewer = "add images, or lower"
+    add = "add images, or lower"
     return [
         _at_least("images", ("data.categories", 1), "category_exists",
-                  "Every category in data.categories has images: correct the name, or take it "
-                  "out."),
+                  "Every category in data.categories has images: correct or remove the name."),
         _at_least("train", train, "enough_train_images",
-                  f"{every} {train[1]} good train images: {fewer} {train[0]}, "
-                  "or leave the category out with data.exclude."),
+                  f"{every} {train[1]} good train images: {add} {train[0]}, "
+                  "or exclude the category with data.exclude."),
         _at_least("val", held_out, "enough_val_images",
-                  f"{every} {held_out[1]} good val images, which held-out loss and fitted limits "
-                  f"need: {fewer} {held_out[0]}, or raise data.val_fraction.", severity=WARNING),
+                  f"{every} {held_out[1]} good val images, for validation loss and fitted scoring: "
+                  f"{add} {held_out[0]}, or raise data.val_fraction.", severity=WARNING),
         _at_least("calibration", held_out, "enough_calibration_images",
-                  f"{every} {held_out[1]} good calibration images, of which the threshold is a "
-                  f"quantile: {fewer} {held_out[0]}, or raise data.calibration_fraction.",
+                  f"{every} {held_out[1]} good calibration images, to which the thresholds are "
+                  f"fitted: {add} {held_out[0]}, or raise data.calibration_fraction.",
                   severity=WARNING),
-        _at_least("test_both", ("the least", 1), "test_has_both_labels",
-                  "Every category has good and defective test images (else there is little to "
-                  "measure): add some of both.", severity=WARNING),
+        _at_least("test_both", ("the minimum", 1), "test_has_both_labels",
+                  "Every category has good and defective test images (most metrics need both): "
+                  "add images.", severity=WARNING),
     ]  # fmt: skip
 
 
@@ -82,23 +81,27 @@ def _files(config: ValidationConfig) -> list[Any]:
         "add its mode.",
         detail="has the mode {mode}, not among validation.modes",
     )
-    listed = _meta(
+    unique = _meta(
         "path_unique",
-        "No image is listed twice: take one line out of the data set's table.",
+        "No image is listed twice: remove one of the lines from the table of the data set.",
         detail="is listed twice",
     )
     return [
-        _empty("read_error", "image_decodes", "Every image decodes: copy it again, or remove it."),
+        _empty(
+            "read_error",
+            "image_decodes",
+            "Every image can be decoded: copy the file again, or remove it.",
+        ),
         _empty(
             "mask_beside",
             "no_mask_among_images",
-            "No image is a mask of the image beside it, by its name: move masks to where the "
-            "layout looks for them, or rename a photograph that is called so.",
+            "No image has the name of a mask of another image in its folder: move masks to the "
+            "mask folder of the layout, or rename the image.",
         ),
         _warn(
             "same_stem_as",
             "stem_of_one_image",
-            "No two images of a folder differ by their suffix only (one may be the other's mask).",
+            "No two images of a folder differ only in the suffix (one may be the other's mask).",
         ),
         _side("width", config),
         _side("height", config),
@@ -108,10 +111,10 @@ def _files(config: ValidationConfig) -> list[Any]:
         _empty(
             "fit_error",
             "image_fits",
-            "Every image can be brought to the model's squares (preprocessing.fit): choose another "
-            "fit, or leave it out.",
+            "Every image can be resized to the model's input (preprocessing.fit): choose another "
+            "fit, or exclude the image.",
         ),
-        gxe.ExpectColumnValuesToBeUnique(column="path", meta=listed),
+        gxe.ExpectColumnValuesToBeUnique(column="path", meta=unique),
     ]
 
 
@@ -132,9 +135,9 @@ def _contents(config: ValidationConfig) -> list[Any]:
     blank = [
         _between(
             "contrast", name,
-            f"{what} show more than one grey, {low[1]} levels of 255 or more ({low[0]}): remove "
-            "what shows nothing, or lower the limit.",
-            detail="has {contrast} levels between dark and bright", low=low, severity=severity,
+            f"{what} have a contrast of at least {low[1]} grey levels ({low[0]}): remove blank "
+            "images, or lower the limit.",
+            detail="has a contrast of {contrast} grey levels", low=low, severity=severity,
             row_condition=DECODES & Column("split").is_in(list(found)),
         )
         for name, what, found, severity in (
@@ -142,13 +145,13 @@ def _contents(config: ValidationConfig) -> list[Any]:
             ("test_image_not_blank", "Test images", (TEST,), WARNING),
         )
     ]  # fmt: skip
-    metadata = "The metadata of every image can be read (else its pixels are taken as they are)."
+    metadata = "The metadata of every image can be read (else they are ignored)."
     return [*blank, _warn("note", "metadata_readable", metadata)]
 
 
 def _splits() -> list[Any]:
     in_test = Column("split") == TEST
-    good = "train, val and calibration hold only good images: move others to test."
+    good = "train, val and calibration contain only good images: move others to test."
     meta = _meta("only_good_outside_test", good, detail="is {label} ({defect_type}) in {split}")
     fitted = Column("split").is_in(list(FITTED))
     return [
@@ -156,32 +159,32 @@ def _splits() -> list[Any]:
             column="label", value_set=[GOOD], row_condition=fitted, meta=meta
         ),
         _empty("other_label_duplicate_of", "one_label",
-               "No two images of equal pixels have different labels: remove the wrong one."),
+               "No two images with equal pixels have different labels: remove the wrong one."),
         _warn("other_category_duplicate_of", "one_category",
-              "No two images of equal pixels are in different categories."),
+              "No two images with equal pixels are in different categories."),
         _empty(
             "duplicate_of",
             "not_in_train_and_test",
-            "No test image has the pixels of a train, val or calibration image.",
+            "No test image has the same pixels as a train, val or calibration image.",
             row_condition=in_test,
         ),
         _warn(
             "copy_of",
             "no_copies",
-            "No picture is among the train, val and calibration images of a category more than "
-            "once (copies count once).",
+            "No two train, val or calibration images of a category have equal pixels (copies count "
+            "once).",
         ),
         _warn(
             "near_duplicate_of",
             "no_near_duplicates",
-            "No test image looks nearly like a train, val or calibration image.",
+            "No test image is a near-duplicate of a train, val or calibration image.",
             row_condition=in_test,
         ),
         _warn(
             "unseen_mode",
             "mode_seen_in_train",
-            "Images have a mode that train images of their category have too (else colour alone "
-            "may tell defective from good).",
+            "Every mode of a category occurs in its train images (else colour alone may separate "
+            "defective from good images).",
         ),
     ]  # fmt: skip
 
@@ -189,7 +192,7 @@ def _splits() -> list[Any]:
 def _mask_files() -> list[Any]:
     size = _meta(
         "mask_size",
-        "Every mask has the size of its image: draw it on the image itself.",
+        "Every mask has the size of its image: draw it again at the size of the image.",
         "mask_size",
         detail="is {size} and its mask {mask_path} {mask_size}",
     )
@@ -197,8 +200,8 @@ def _mask_files() -> list[Any]:
         _empty(
             "mask_read_error",
             "mask_exists",
-            "Every defect that should have a mask has one that decodes: draw it, or remove "
-            "the folder of masks where a category has none.",
+            "Every defective image of a category with masks has a mask that can be decoded: draw "
+            "it, or remove the mask folder of a category without masks.",
         ),
         gxe.ExpectColumnPairValuesToBeEqual(
             column_A="size",
@@ -212,7 +215,7 @@ def _mask_files() -> list[Any]:
 def _mask_values(config: ValidationConfig) -> list[Any]:
     filled = _meta(
         "mask_not_empty",
-        "No mask is empty: draw the defect, non-zero on zero, or move the image to the good ones.",
+        "No mask is empty: draw the defect in non-zero pixels, or move the image to the good ones.",
         "mask_pixels",
         detail="has the mask {mask_path} with no defective pixel",
     )
@@ -223,30 +226,32 @@ def _mask_values(config: ValidationConfig) -> list[Any]:
         _empty(
             "shares_mask_with",
             "mask_of_one_image",
-            "No two images have the same mask: give each one of its own, or rename one.",
+            "No two images have the same mask file: add a mask for each, or rename one.",
         ),
         _warn(
             "lossy_mask",
             "mask_lossless",
-            "No mask is a JPEG or a lossy WebP, by content, whose rounding makes pixels beside a "
-            "defect non-zero.",
+            "No mask is a JPEG or a lossy WebP, whose compression makes pixels beside a defect "
+            "non-zero.",
         ),
         _warn(
             "mask_note",
             "mask_ground_is_zero",
-            "The background of every mask is zero (else its border decides: see that it is right).",
+            "The background of every mask is zero (else the border defines it: check the mask).",
         ),
         _between(
             "mask_share",
             "mask_not_most",
-            f"No mask marks more than {config.max_mask_share:g} of its picture "
-            "(validation.max_mask_share), as one does that is inverted: see that it is right.",
-            detail="marks {mask_share} of the picture",
+            f"No mask marks more than {config.max_mask_share:g} of its image "
+            "(validation.max_mask_share), as an inverted mask does: check the mask.",
+            detail="marks {mask_share} of the image",
             high=("validation.max_mask_share", config.max_mask_share),
             severity=WARNING,
             row_condition=HAS_MASK,
         ),
-        _warn("mask_turn_error", "mask_turned", "Every mask is turned by EXIF as its image is."),
+        _warn(
+            "mask_turn_error", "mask_turned", "Every mask has the EXIF orientation of its image."
+        ),
     ]
 
 
@@ -258,10 +263,10 @@ def _meta(
     detail: str = "",
     limits: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What `suite` needs to know of a check.
+    """Metadata of a check for `suite`.
 
-    `detail` says what is wrong with a row, with the names of columns in braces; without it the
-    values of `columns` do. `limits` are those of `_between`.
+    `detail` is a format string with column names that describes a failed row. Without it, the
+    description consists of the values of `columns`. `limits` are those of `_between`.
     """
     return {
         "name": name,
@@ -276,7 +281,7 @@ def _meta(
 def _empty(
     column: str, name: str, description: str, *, severity: str = ERROR, **options: Any
 ) -> gxe.Expectation:
-    """Expects a column of complaints to hold none."""
+    """Expect a column of error messages to be empty strings."""
     meta = _meta(name, description, column, severity=severity)
     return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=[""], meta=meta, **options)
 
@@ -296,7 +301,7 @@ def _between(
     severity: str = ERROR,
     **options: Any,
 ) -> gxe.Expectation:
-    """Expects numbers within limits, each given as (setting, value)."""
+    """Expect numbers within limits, which are pairs of parameter name and value."""
     limits = {"column": column, "low": low, "high": high}
     return gxe.ExpectColumnValuesToBeBetween(
         column=column,

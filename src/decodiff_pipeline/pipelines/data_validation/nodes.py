@@ -23,7 +23,7 @@ __all__ = ["build_manifest", "gate", "validate"]
 logger = logging.getLogger(__name__)
 
 SYSTEM = "files and folders of the operating system or a network drive"
-ERROR = "error"  # the severity that stops the run
+ERROR = "error"  # severity of the checks that stop the run
 
 
 def validate(
@@ -33,15 +33,15 @@ def validate(
     preprocessing: PreprocessConfig,
     validation: ValidationConfig,
 ) -> tuple[dict[str, Any], str]:
-    """Checks the manifest and reports what was checked, what failed and which files.
+    """Run all checks; a failed check of severity warning is logged.
 
     Returns:
-        The report as plain data (the same for the same images), and as one HTML page.
+        The report as a JSON value, which is deterministic, and as an HTML page.
     """
     from decodiff_pipeline.pipelines.data_validation.suite import run_checks
     from decodiff_pipeline.pipelines.data_validation.tables import exclusions, image_table
 
-    files, left_out = _files(images, manifest, data)
+    files, ignored = _files(images, manifest, data)
     table = image_table(manifest, validation.near_duplicate_bits, preprocessing)
     checks = run_checks(table, files, data.categories, validation)
     report = {
@@ -51,7 +51,7 @@ def validate(
         "images": len(manifest),
         "excluded": int((manifest["split"] == EXCLUDED).sum()),
         "exclusions": exclusions(manifest),
-        "left_out": left_out,
+        "left_out": ignored,
         "categories": count_table(manifest),
         "checks": checks,
     }
@@ -62,10 +62,13 @@ def validate(
 
 
 def gate(manifest: pd.DataFrame, validation_report: dict[str, Any]) -> pd.DataFrame:
-    """Lets the manifest pass, without the excluded images, if no check of severity error failed.
+    """Stop the run if a check of severity error failed.
+
+    Returns:
+        The manifest without the excluded images.
 
     Raises:
-        DataError: One did; the message counts the failures and names one file a folder and kind.
+        DataError: A check failed. The message names one file per folder and kind of failure.
     """
     logger.info("%s", summary(validation_report))
     failed = [
@@ -75,8 +78,8 @@ def gate(manifest: pd.DataFrame, validation_report: dict[str, Any]) -> pd.DataFr
     ]
     if failed:
         raise DataError(
-            f"data validation failed:\n{complaints(failed)}\nPut the files right or list them "
-            f"under data.exclude; {validation_report['html']} shows every one."
+            f"data validation failed:\n{complaints(failed)}\nCorrect the files or add them to "
+            f"data.exclude; {validation_report['html']} lists all of them."
         )
     return manifest[manifest["split"] != EXCLUDED].reset_index(drop=True)
 
@@ -84,7 +87,7 @@ def gate(manifest: pd.DataFrame, validation_report: dict[str, Any]) -> pd.DataFr
 def _files(
     images: ImageFolder, manifest: pd.DataFrame, data: DataConfig
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Returns the table of all image files but the excluded ones; and what else is left out."""
+    """The table of all image files that are not excluded, and the ignored files by reason."""
     from decodiff_pipeline.pipelines.data_validation.tables import (
         file_table,
         known_files,
@@ -92,24 +95,24 @@ def _files(
     )
 
     root, layout = images.path, get_layout(data.layout)
-    found = find_files(root)
-    files = [path.relative_to(root).as_posix() for path in found.images]
+    listing = find_files(root)
+    files = [path.relative_to(root).as_posix() for path in listing.images]
     for path in files:
         require_utf8(path, root)
     unlabelled = [
         path for path in files if {*map(same_name, path.split("/"))} & {*layout.unlabelled}
     ]
-    left_out = [
+    ignored = [
         {"what": what, "count": len(paths), "first": paths[0]}
         for what, paths in (
-            (SYSTEM, [path.relative_to(root).as_posix() for path in found.system]),
+            (SYSTEM, [path.relative_to(root).as_posix() for path in listing.system]),
             (f"images without labels ({', '.join(layout.unlabelled)})", unlabelled),
         )
         if paths
     ]
-    for one in left_out:
-        logger.warning("left out: %(count)d %(what)s, the first is %(first)s", one)
-    excluded = {path for entry in data.exclude for path in entry.among(files)}
-    listed = sorted({*files} - excluded - {*unlabelled})
+    for entry in ignored:
+        logger.warning("left out: %(count)d %(what)s, the first is %(first)s", entry)
+    excluded = {path for pattern in data.exclude for path in pattern.among(files)}
+    checked = {*files} - excluded - {*unlabelled}
     known = known_files(root, layout, manifest)
-    return file_table(listed, known, linked_files(manifest)), left_out
+    return file_table(checked, known, linked_files(manifest)), ignored

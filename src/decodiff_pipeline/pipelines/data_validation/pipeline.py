@@ -1,4 +1,4 @@
-"""The data_validation pipeline: list and measure the raw images, check them, stop if need be."""
+"""The data_validation pipeline."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from kedro.pipeline import Pipeline, node, pipeline
 from decodiff_pipeline.pipelines.data_validation.nodes import build_manifest, gate, validate
 
 
-def create_pipeline(**kwargs: object) -> Pipeline:
-    """Returns raw_images → manifest → validation_report(+ _html) → validated_manifest."""
+def create_pipeline(**_: object) -> Pipeline:
+    """Raw images in; manifest, validation report and validated manifest out."""
     return pipeline(
         [
             node(
@@ -29,7 +29,7 @@ def create_pipeline(**kwargs: object) -> Pipeline:
                 outputs=["validation_report", "validation_report_html"],
                 name="validate_images",
             ),
-            # Separate from `validate`, so that the report is on disk when the gate stops the run.
+            # A node of its own, so that the report is saved before it stops the run.
             node(
                 gate,
                 inputs=["manifest", "validation_report"],

@@ -1,4 +1,4 @@
-"""The validation report as text for the terminal, and as one self-contained HTML page."""
+"""Renders the validation report as text for the terminal and as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.data.images import ImageFolder
 
-THUMBNAIL = 112  # pixels, the longer side
-PICTURED = 12  # offenders of a check that are shown as pictures
-LISTED = 200  # offenders of a check, or files left out for a reason; the JSON report has all
-SHOWN = 8  # folders and kinds of a check; the report has all
-# What differs between complaints of one kind: paths, numbers, the bytes that a file begins with.
-PARTICULARS = re.compile(r"b'[^']*'|b\"[^\"]*\"|\S*[/\\]\S*|\S*\d\S*")
+THUMBNAIL = 112  # longer side in pixels
+MAX_THUMBNAILS = 12  # failed rows of a check with thumbnails
+MAX_ROWS = 200  # failed rows of a check, or excluded files of a reason, on the page
+MAX_EXAMPLES = 8  # examples of a check in the terminal
+# Parts in which messages of one kind differ: paths, numbers, the first bytes of a file.
+VARIABLE_PARTS = re.compile(r"b'[^']*'|b\"[^\"]*\"|\S*[/\\]\S*|\S*\d\S*")
 
 
 def render(report: dict[str, Any], images: ImageFolder) -> str:
-    """Renders a report as HTML, values escaped, thumbnails embedded."""
+    """Render a report as HTML with escaped values and embedded thumbnails."""
     checks = [
-        check | {"offenders": _with_pictures(check["offenders"][:LISTED], images)}
+        check | {"offenders": _with_thumbnails(check["offenders"][:MAX_ROWS], images)}
         for check in report["checks"]
     ]
     return render_page(
         "data_validation.html.j2",
         **report | {"checks": checks},
         splits=SPLITS,
-        listed=LISTED,
+        listed=MAX_ROWS,
     )
 
 
-def _with_pictures(
+def _with_thumbnails(
     offenders: Sequence[dict[str, str]], images: ImageFolder
 ) -> list[dict[str, Any]]:
-    """Adds thumbnails of the image and of its mask or double to the first offenders."""
-    shown = []
-    for number, one in enumerate(offenders):
-        keys = ("path", "related") if number < PICTURED else ()
-        uris = {key: _thumbnail(images, one[key], stretch=key == "related") for key in keys}
-        pictures = [{"uri": uri, "path": one[key]} for key, uri in uris.items() if uri]
-        shown.append(one | {"pictures": pictures})
-    return shown
+    """Add thumbnails of the image and of its mask or duplicate to the first offenders."""
+    rows = []
+    for number, offender in enumerate(offenders):
+        keys = ("path", "related") if number < MAX_THUMBNAILS else ()
+        uris = {key: _thumbnail(images, offender[key], stretch=key == "related") for key in keys}
+        pictures = [{"uri": uri, "path": offender[key]} for key, uri in uris.items() if uri]
+        rows.append(offender | {"pictures": pictures})
+    return rows
 
 
 def _thumbnail(images: ImageFolder, path: str, *, stretch: bool) -> str:
-    """A small PNG as a data URI, "" where nothing can be read.
+    """A small PNG as a data URI; "" if the file cannot be read.
 
-    With `stretch` the grey levels fill 0…255: a mask of small integers would look black.
+    `stretch` scales the grey levels to 0…255, because a mask of small integers would look black.
     """
     from PIL import ImageOps
 
@@ -69,58 +69,61 @@ def _thumbnail(images: ImageFolder, path: str, *, stretch: bool) -> str:
 
 
 def complaints(checks: Iterable[dict[str, Any]]) -> str:
-    """Tells what failed: a paragraph a check, in it one example for each folder and kind.
+    """Describe failed checks: a line with name, numbers and description, then examples.
 
-    Returns:
-        Lines; the first of each check has its name, the numbers and what was expected.
+    There is one example for each folder and kind of failure, up to `MAX_EXAMPLES`.
     """
     lines = []
     for check in checks:
         lines.append(f"{check['name']}, {check['failed']} of {check['checked']}: "
                      f"{check['description']}")  # fmt: skip
         groups = _by_folder_and_kind(check["offenders"])
-        lines += [f"  {_example(group)}" for group in groups[:SHOWN]]
-        if len(groups) > SHOWN:
-            lines.append(f"  and {len(groups) - SHOWN} more folders or kinds")
+        lines += [f"  {_example(group)}" for group in groups[:MAX_EXAMPLES]]
+        if len(groups) > MAX_EXAMPLES:
+            lines.append(f"  and {len(groups) - MAX_EXAMPLES} more folders or kinds of failure")
     return "\n".join(lines)
 
 
 def summary(report: dict[str, Any]) -> str:
-    """Counts the images by category, split and label, and says what was left out and why.
-
-    Returns:
-        An aligned table and a line for each thing that was left out.
-    """
+    """A table of image counts by category, split and label, and lines on images left out."""
     categories = report["categories"]
     columns = sorted(
-        {(split, label) for by in categories.values() for split, of in by.items() for label in of},
+        {
+            (split, label)
+            for splits in categories.values()
+            for split, labels in splits.items()
+            for label in labels
+        },
         key=_column_order,
     )
     rows = [["category", *map(_heading, columns)]]
-    for name, by in categories.items():
-        counts = [by.get(split, {}).get(label, 0) for split, label in columns]
+    for name, splits in categories.items():
+        counts = [splits.get(split, {}).get(label, 0) for split, label in columns]
         rows.append([name, *(f"{count:,}" for count in counts)])
     lines = [f"{report['images']:,} images of the layout '{report['layout']}'", text_table(rows)]
     lines += [
-        f"left out: {len(one['paths']):,} images by data.exclude, the first is {one['paths'][0]} "
-        f"({one['reason'] or 'no reason given'})"
-        for one in report["exclusions"]
+        f"left out: {len(entry['paths']):,} images by data.exclude, the first is "
+        f"{entry['paths'][0]} ({entry['reason'] or 'no reason given'})"
+        for entry in report["exclusions"]
     ]
     lines += [
-        f"left out: {one['count']:,} {one['what']}, the first is {one['first']}"
-        for one in report["left_out"]
+        f"left out: {entry['count']:,} {entry['what']}, the first is {entry['first']}"
+        for entry in report["left_out"]
     ]
-    failed = [f"{one['name']} {one['failed']:,}" for one in report["checks"] if not one["success"]]
+    failed = [
+        f"{check['name']} {check['failed']:,}" for check in report["checks"] if not check["success"]
+    ]
     lines.append(f"checks not passed: {', '.join(failed) or 'none'}")
     return "\n".join([*lines, f"report: {report['html']}"])
 
 
 def _by_folder_and_kind(offenders: Sequence[dict[str, str]]) -> list[list[dict[str, str]]]:
     groups: dict[tuple[str, str], list[dict[str, str]]] = {}
-    for one in offenders:
-        folder = str(PurePosixPath(one["path"]).parent) if one["path"] else one["category"]
-        kind = PARTICULARS.sub("", one["detail"])
-        groups.setdefault((folder, kind), []).append(one)
+    for offender in offenders:
+        path = offender["path"]
+        folder = str(PurePosixPath(path).parent) if path else offender["category"]
+        kind = VARIABLE_PARTS.sub("", offender["detail"])
+        groups.setdefault((folder, kind), []).append(offender)
     return list(groups.values())
 
 
@@ -132,9 +135,9 @@ def _example(group: Sequence[dict[str, str]]) -> str:
     if related and related not in detail:
         detail += f" ({related})"
     more = f" (and {len(group) - 1:,} more in this folder)" if len(group) > 1 else ""
-    root, named, _ = detail.partition(f"/{path} ")
-    if named and " " not in root:  # an error of a reader, which begins with the absolute path
-        detail = detail.removeprefix(f"{root}{named}").replace(f"{root}/", "")
+    root, separator, _ = detail.partition(f"/{path} ")
+    if separator and " " not in root:  # a read error, which begins with the absolute path
+        detail = detail.removeprefix(f"{root}{separator}").replace(f"{root}/", "")
     if detail.startswith(("is ", "has ")):
         return f"{path} {detail}{more}"
     return f"{path}{more}: {detail}"

@@ -1,4 +1,4 @@
-"""Runs the expectations on a manifest and returns the results as plain data."""
+"""Runs the checks with Great Expectations and returns the results as JSON values."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from decodiff_pipeline.pipelines.data_validation.config import ValidationConfig
 
 
-DIGESTS = ("sha256", "pixels_sha256", "dhash")  # long, and no check reads them
-RELATED = ("duplicate_of", "copy_of")  # columns that name another image
+DIGESTS = ("sha256", "pixels_sha256", "dhash")  # columns that no check reads; they use memory
+RELATED = ("duplicate_of", "copy_of")  # suffixes of columns with the path of another image
 
 
 def run_checks(
@@ -25,16 +25,22 @@ def run_checks(
     categories: Iterable[str] | None,
     config: ValidationConfig,
 ) -> list[dict[str, Any]]:
-    """Runs every check.
+    """Run every check.
+
+    Args:
+        images: See `tables.image_table`.
+        files: See `tables.file_table`.
+        categories: Expected categories; None for those of the images.
 
     Returns:
-        A dict a check: name, description, severity (error or warning), success, checked and
-        failed (numbers of rows), offenders (dicts of category, path, related, detail).
+        A dict per check: ``name``, ``description``, ``severity`` (error or warning), ``success``,
+        ``checked`` and ``failed`` (numbers of rows), and ``offenders``, the failed rows as dicts of
+        ``category``, ``path``, ``related`` (path of the mask or duplicate) and ``detail``.
     """
-    context = _quiet_context()
+    context = _ephemeral_context()
     from decodiff_pipeline.pipelines.data_validation import expectations
 
-    groups = category_table(images, categories)
+    category_counts = category_table(images, categories)
     return [
         *_evaluate(context, "files", files, expectations.file_expectations(), "path"),
         *_evaluate(
@@ -45,14 +51,18 @@ def run_checks(
             "path",
         ),
         *_evaluate(
-            context, "categories", groups, expectations.category_expectations(config), "category"
+            context,
+            "categories",
+            category_counts,
+            expectations.category_expectations(config),
+            "category",
         ),
     ]
 
 
-def _quiet_context() -> Any:
-    """Returns a context that leaves no files, sends nothing and draws no progress bars."""
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read while great_expectations is imported
+def _ephemeral_context() -> Any:
+    """A context without files, analytics and progress bars."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # great_expectations reads it at import
     import great_expectations as gx
     from great_expectations.data_context.types.base import (
         DataContextConfig,
@@ -60,7 +70,7 @@ def _quiet_context() -> Any:
         ProgressBarsConfig,
     )
 
-    # Its own default would leave a folder for documentation pages in /tmp at every run.
+    # By default each context leaves a temporary folder for documentation pages.
     stores = InMemoryStoreBackendDefaults(init_temp_docs_sites=False)
     config = DataContextConfig(
         store_backend_defaults=stores,
@@ -73,7 +83,7 @@ def _quiet_context() -> Any:
 def _evaluate(
     context: Any, name: str, table: pd.DataFrame, expectations: list[Any], key: str
 ) -> list[dict[str, Any]]:
-    """Validates one table and turns the result into plain dicts, in the suite's order."""
+    """Validate a table; returns the results in the order of the expectations."""
     import great_expectations as gx
 
     asset = context.data_sources.add_pandas(name).add_dataframe_asset(name)
@@ -86,10 +96,10 @@ def _evaluate(
         result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [key]},
     )
     results = {result.expectation_config.meta["name"]: result for result in outcome.results}
-    return [_plain(results[one.meta["name"]], table, key) for one in expectations]
+    return [_as_dict(results[expectation.meta["name"]], table, key) for expectation in expectations]
 
 
-def _plain(result: Any, table: pd.DataFrame, key: str) -> dict[str, Any]:
+def _as_dict(result: Any, table: pd.DataFrame, key: str) -> dict[str, Any]:
     meta = result.expectation_config.meta
     outcome = result.result
     if "element_count" not in outcome:
@@ -108,7 +118,7 @@ def _plain(result: Any, table: pd.DataFrame, key: str) -> dict[str, Any]:
 
 
 def _offender(row: pd.Series, meta: Mapping[str, Any]) -> dict[str, str]:
-    """Says which row failed and why; `related` is a second picture worth seeing."""
+    """A failed row as in `run_checks`."""
     columns = meta["columns"]
     related = next((row[name] for name in columns if name.endswith(RELATED)), "")
     if any(name.startswith("mask_") for name in columns):
@@ -128,7 +138,7 @@ def _offender(row: pd.Series, meta: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _limit(row: pd.Series, limits: Mapping[str, Any] | None) -> str:
-    """Returns ", below validation.min_side 32" where a value is; "" for a check without limits."""
+    """The violated limit, such as ", below validation.min_side 32"; "" for a check without one."""
     if limits is None:
         return ""
     value = row[limits["column"]]

@@ -1,4 +1,4 @@
-"""The two tables that expectations are made of: one row an image, one row a category."""
+"""The tables that the checks validate: a row per image, per file and per category."""
 
 from __future__ import annotations
 
@@ -28,27 +28,34 @@ if TYPE_CHECKING:
     from decodiff_pipeline.deco.config import PreprocessConfig
 
 MODES = ["category", "split", "mode"]
-SIDEWAYS = 5  # EXIF orientations from this one on exchange width and height
+SIDEWAYS = 5  # EXIF orientations from 5 to 8 swap width and height
 
 
 def image_table(
     manifest: pd.DataFrame, near_duplicate_bits: int, preprocessing: PreprocessConfig
 ) -> pd.DataFrame:
-    """Returns the manifest without excluded images and with the columns that relate rows.
+    """The manifest without excluded images, with additional columns.
 
-    `read_error` and `mask_read_error`: as `error` and `mask_error`, "" for links, which
-    `file_table` has; `mask_beside`: why an image seems to be a mask of the image beside it;
-    `same_stem_as`: an image beside it that is called so but for the suffix;
-    `size` and `mask_size` ("512x512", "" without a readable mask); `duplicate_of` and
-    `near_duplicate_of`: for a test image the path of a train, val or calibration image of equal
-    pixels, or in the same category of nearly equal looks; `other_label_duplicate_of` and
-    `other_category_duplicate_of`: another image of equal pixels with another label or category;
-    `copy_of`: an earlier train, val or calibration image of equal pixels in the same category;
-    `shares_mask_with`: an earlier image with the same mask; `lossy_mask`: the mask's path where
-    its compression changes pixels; `mask_share`: share of the picture that is marked;
-    `mask_turn_error`: why a mask may not lie on its image as the EXIF orientation turns it;
-    `fit_error`: why an image cannot be brought to the model's squares;
-    `unseen_mode`: the mode of an image where no train image of its category has it.
+    All columns but `mask_share` are text. Columns of paths and errors are "" if the check passes.
+
+    - `read_error`, `mask_read_error`: `error` and `mask_error`, but "" for links, which are rows
+      of `file_table`.
+    - `mask_beside`: why the name of an image is that of a mask of another image in its folder.
+    - `same_stem_as`: an image of the folder whose name differs only in the suffix.
+    - `size`, `mask_size`: such as "512x512"; "" without a readable mask.
+    - `duplicate_of`: of a test image, a train, val or calibration image with equal pixels.
+    - `near_duplicate_of`: of a test image, a similar train, val or calibration image of the
+      category.
+    - `other_label_duplicate_of`, `other_category_duplicate_of`: an image with equal pixels and
+      another label or category.
+    - `copy_of`: of a train, val or calibration image, an earlier one of the category with equal
+      pixels.
+    - `shares_mask_with`: an earlier image with the same mask file.
+    - `lossy_mask`: path of the mask if its compression is lossy.
+    - `mask_share`: share of defective pixels in the image, 0 to 1.
+    - `mask_turn_error`: why the EXIF orientations of image and mask do not agree.
+    - `fit_error`: why the image cannot be resized to the model's input.
+    - `unseen_mode`: mode of the image if no train image of the category has it.
     """
     excluded = manifest["split"] == splits.EXCLUDED
     table = (manifest[~excluded] if excluded.any() else manifest).reset_index(drop=True)
@@ -79,33 +86,34 @@ def image_table(
 def file_table(
     files: Iterable[str], known: Collection[str | None], links: Collection[str]
 ) -> pd.DataFrame:
-    """One row an image file: path, category (none), link_error and unlisted_error.
+    """A row per image file: path, category (always ""), link_error and unlisted_error.
 
     Args:
-        known: Paths that the layout knows, of images, of masks and of folders of masks.
+        files: Paths of image files, relative to the root.
+        known: Paths of images, masks and mask folders in the layout; see `known_files`.
         links: See `linked_files`.
     """
     table = pd.DataFrame({"path": sorted({*files} | {*links})}, dtype="str")
     names = {nfc(path) for path in known if path is not None}
     path = table["path"].map(nfc)
     listed = path.isin(names) | path.str.rpartition("/")[0].isin(names)
-    complaint = pd.Series("in no place that the layout knows", table.index).mask(listed, "")
+    unlisted = pd.Series("is in no folder of the layout", table.index).mask(listed, "")
     linked = pd.Series("is a link", table.index).where(table["path"].isin(links), "")
-    return table.assign(category="", unlisted_error=complaint, link_error=linked)
+    return table.assign(category="", unlisted_error=unlisted, link_error=linked)
 
 
 def linked_files(manifest: pd.DataFrame) -> set[str]:
-    """Returns the paths of images and masks that are links, or lie in a folder that is one."""
+    """Paths of images and masks that are links or are in a linked folder."""
     used = manifest[manifest["split"] != splits.EXCLUDED]
     masks = used["mask_path"][_is_link(used["mask_error"])].dropna()
     return {*used["path"][_is_link(used["error"])], *masks}
 
 
 def known_files(root: Path, layout: Layout, manifest: pd.DataFrame) -> set[str | None]:
-    """What the layout has as an image or as a mask, in whatever category.
+    """Paths of the images, masks and mask folders of all categories, including missing files.
 
     Returns:
-        Posix paths relative to `root`, whether the files are there or not.
+        Posix paths relative to `root`.
     """
     known: set[str | None] = {*manifest["path"], *manifest["mask_path"].dropna()}
     for category in {*layout.categories(root)} - {*manifest["category"]}:
@@ -115,9 +123,9 @@ def known_files(root: Path, layout: Layout, manifest: pd.DataFrame) -> set[str |
 
 
 def exclusions(manifest: pd.DataFrame) -> list[dict[str, Any]]:
-    """Returns a dict for each reason to leave images out: reason ("" for none) and paths."""
+    """Excluded images by reason: dicts of ``reason`` ("" for none) and ``paths``."""
     excluded = manifest[manifest["split"] == splits.EXCLUDED]
-    if "excluded_because" not in excluded:  # a manifest of before there were reasons
+    if "excluded_because" not in excluded:  # a manifest of an earlier version
         excluded = excluded.assign(excluded_because="")
     return [
         {"reason": str(reason), "paths": list(rows["path"])}
@@ -126,14 +134,18 @@ def exclusions(manifest: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def category_table(table: pd.DataFrame, categories: Iterable[str] | None) -> pd.DataFrame:
-    """Counts images by category, wanted categories without images included.
+    """Image counts by category; images with equal pixels count once.
+
+    Args:
+        table: See `image_table`.
+        categories: Expected categories, which have rows even without images.
 
     Returns:
-        Columns category, images, train, val, calibration (good images), test_both (the smaller
-        of good and defective test images). Copies of a picture count once.
+        Columns ``category``, ``images``, ``train``, ``val`` and ``calibration`` (good images), and
+        ``test_both`` (the smaller count of good and defective test images).
     """
     names = sorted({*table["category"].unique(), *(categories or ())})
-    pictures = pixel_digests(table).fillna(table["path"])  # what does not decode, by its path
+    pictures = pixel_digests(table).fillna(table["path"])  # unreadable images count by path
     table = table[["category", "split", "label"]].assign(picture=pd.factorize(pictures)[0])
     good = table[table["label"] == GOOD]
     test = table[table["split"] == splits.TEST]
@@ -151,21 +163,21 @@ def _is_link(errors: pd.Series) -> pd.Series:
 
 
 def _masks_beside(paths: Iterable[str]) -> dict[str, str]:
-    """Returns a complaint by the path of each image that is a mask by its name."""
-    complaints = {}
+    """Path of each image with the name of a mask → error message."""
+    errors = {}
     for mask, image in masks_among(paths).items():
         name, stem = Path(mask), Path(image).stem
         pattern = f"*/{name.stem[: -len(stem)]}*" if name.stem.endswith(stem) else "*"
         pattern += "" if name.stem.endswith(stem) else name.stem[len(stem) :]
-        complaints[mask] = (
+        errors[mask] = (
             f"by its name a mask or a drawing of {Path(image).name}; data.exclude: "
-            f"['{pattern}{name.suffix}'] leaves such files out"
+            f"['{pattern}{name.suffix}'] excludes such files"
         )
-    return complaints
+    return errors
 
 
 def _same_stems(paths: pd.Series) -> pd.Series:
-    return _first_alike(paths, paths.map(lambda path: same_name(path.rpartition(".")[0])))
+    return _first_equal(paths, paths.map(lambda path: same_name(path.rpartition(".")[0])))
 
 
 def _shared_masks(table: pd.DataFrame) -> pd.Series:
@@ -177,14 +189,14 @@ def _shared_masks(table: pd.DataFrame) -> pd.Series:
 
 def _copies(table: pd.DataFrame) -> pd.Series:
     pictures = table["category"] + " " + pixel_digests(table)
-    return _first_alike(table["path"], pictures[table["split"].isin(FITTED)].dropna())
+    return _first_equal(table["path"], pictures[table["split"].isin(FITTED)].dropna())
 
 
-def _first_alike(paths: pd.Series, names: pd.Series) -> pd.Series:
-    """Returns the path of the first image of the same name; "" for the first, and without name."""
-    names = names[names.duplicated(keep=False)]
-    first = paths[names.index].groupby(names).transform("first")
-    return first[names.duplicated()].reindex(paths.index, fill_value="")
+def _first_equal(paths: pd.Series, keys: pd.Series) -> pd.Series:
+    """The path of the first image with an equal key; "" for the first, and for images without."""
+    keys = keys[keys.duplicated(keep=False)]
+    first = paths[keys.index].groupby(keys).transform("first")
+    return first[keys.duplicated()].reindex(paths.index, fill_value="")
 
 
 def _mask_shares(table: pd.DataFrame) -> pd.Series:
@@ -193,10 +205,10 @@ def _mask_shares(table: pd.DataFrame) -> pd.Series:
 
 
 def _turned_masks(table: pd.DataFrame) -> pd.Series:
-    """Says where EXIF turns an image and not its mask, unless the sizes show that both agree."""
+    """Errors of masks whose EXIF orientation differs, unless the sizes show that both agree."""
     columns = ("orientation", "mask_orientation", "width", "height", "mask_width", "mask_height")
 
-    def complaint(
+    def mask_error(
         turn: int, mask_turn: int, width: int, height: int, mask_width: int, mask_height: int
     ) -> str:
         if not mask_width or not turn or turn == mask_turn:
@@ -209,40 +221,40 @@ def _turned_masks(table: pd.DataFrame) -> pd.Series:
             )
         if sideways or size != (width, height):
             return ""
-        return f"{finding}: see that the mask lies on the image as it is turned"
+        return f"{finding}: check that the mask lies on the image as it is turned"
 
-    found = [complaint(*row) for row in zip(*(table[name] for name in columns), strict=True)]
-    return pd.Series(found, table.index, dtype="str")
+    errors = [mask_error(*row) for row in zip(*(table[name] for name in columns), strict=True)]
+    return pd.Series(errors, table.index, dtype="str")
 
 
 def _fit_errors(table: pd.DataFrame, preprocessing: PreprocessConfig) -> pd.Series:
-    def complaint(width: int, height: int) -> str:
+    def fit_error(width: int, height: int) -> str:
         try:
             plan((width, height), preprocessing)
         except ImageError as error:
             return str(error)
         return ""
 
-    found = [
-        complaint(width, height) if not error else ""
-        for width, height, error in zip(
+    errors = [
+        "" if read_error else fit_error(width, height)
+        for width, height, read_error in zip(
             table["width"], table["height"], table["error"], strict=True
         )
     ]
-    return pd.Series(found, table.index, dtype="str")
+    return pd.Series(errors, table.index, dtype="str")
 
 
 def _count(rows: pd.DataFrame, names: list[str]) -> pd.Series:
-    """Different pictures by category."""
+    """Distinct images by category."""
     return rows.groupby("category")["picture"].nunique().reindex(names, fill_value=0)
 
 
 def _unseen_modes(table: pd.DataFrame) -> pd.Series:
     train = table[table["split"] == splits.TRAIN]
-    seen = set(zip(train["category"], train["mode"], strict=True))
-    trained = set(train["category"])
+    train_modes = set(zip(train["category"], train["mode"], strict=True))
+    train_categories = set(train["category"])
     unseen = [
-        category in trained and (category, mode) not in seen
+        category in train_categories and (category, mode) not in train_modes
         for category, mode in zip(table["category"], table["mode"], strict=True)
     ]
     return table["mode"][unseen]
