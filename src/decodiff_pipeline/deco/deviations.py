@@ -1,4 +1,4 @@
-"""The usual deviations of good images, which say nothing of a defect."""
+"""Removes the deviations that the network makes in good images, too."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from torch import nn
 
 
 class UsualDeviations(ModelMixin, ConfigMixin):
-    """Mean and principal components of good images' deviations ẑ_0 - z, for each category.
+    """Mean and principal components of the deviations ẑ_0 - z of good images, for each category.
 
-    The network changes good images too: it blurs print, moves edges, evens out light. Such changes
-    repeat from image to image. What lies in their span is removed from a deviation; a defect lies
-    mostly outside it. A category that was not fitted keeps its deviations. Not in the paper.
+    Not in the paper. The network changes good images too: it blurs print, moves edges and evens
+    out light. These changes recur from image to image and span a subspace, which is projected out
+    of every deviation. A defect lies mostly outside the subspace. The deviations of a category
+    that was not fitted do not change.
 
     Args:
-        categories: Their number.
-        components: Principal components that are kept of each, at most.
+        categories: Number of categories.
+        components: Largest number of principal components of a category.
         channels: Channels of the latents.
         latent_size: Side of the latents.
     """
@@ -34,9 +35,7 @@ class UsualDeviations(ModelMixin, ConfigMixin):
         self.directions = zeros(categories, components, features)
 
     def fit(self, category: int, deviations: torch.Tensor) -> None:
-        """Take mean and components of one category from some of its good images.
-
-        Of N images at most N - 1 components are kept.
+        """Fit mean and components of one category; N images give at most N - 1 components.
 
         Args:
             deviations: ẑ_0 - z in the network's units, float (N, C, h, w), N ≥ 1.
@@ -49,7 +48,7 @@ class UsualDeviations(ModelMixin, ConfigMixin):
         self.directions.data[category, :kept] = axes.to(self.directions)
 
     def removed(self, category_ids: torch.Tensor, deviations: torch.Tensor) -> torch.Tensor:
-        """Deviations less their usual part.
+        """Subtract the mean and the projection on the components from deviations.
 
         Args:
             category_ids: int64 (N,).

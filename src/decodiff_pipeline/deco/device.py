@@ -1,4 +1,4 @@
-"""The device that computes: which one, whether in bfloat16, and how it keeps freed memory."""
+"""Device selection, bfloat16 support, compilation and the allocator of this process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-# As `torch.cpu.get_capabilities` calls what multiplies in bfloat16: x86, x86 with AMX, ARM.
+# Names in `torch.cpu.get_capabilities` of bfloat16 instructions: x86, x86 with AMX, ARM.
 INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of the GNU C library
 NEVER_TRIM = 2**31 - 1
@@ -27,7 +27,7 @@ _compiled = [False]
 
 
 def prefer_device(name: str) -> None:
-    """Say what :func:`resolve_device` makes of ``auto`` in this process from now on.
+    """Set the device that :func:`resolve_device` returns for ``auto`` in this process.
 
     Args:
         name: A :data:`Device`, or one GPU, such as ``cuda:1``.
@@ -36,19 +36,19 @@ def prefer_device(name: str) -> None:
 
 
 def prefer_compiled(compiled: bool) -> None:
-    """Say whether :func:`compile_where_preferred` compiles in this process from now on."""
+    """Set whether :func:`compile_where_preferred` compiles networks in this process."""
     _compiled[0] = compiled
 
 
 def is_compiled_preferred() -> bool:
-    """What :func:`prefer_compiled` was told; false without that."""
+    """The value set by :func:`prefer_compiled`; False by default."""
     return _compiled[0]
 
 
 def compile_where_preferred(network: torch.nn.Module) -> None:
-    """Have a network compiled in place by ``torch.compile`` at its first passes, if so told.
+    """Compile a network in place by ``torch.compile``, if :func:`prefer_compiled` asked for it.
 
-    Weights, their names and what is saved stay the same.
+    Compilation happens in the first forward passes. Names of weights and saved files do not change.
     """
     if _compiled[0]:
         network.compile()
@@ -57,9 +57,9 @@ def compile_where_preferred(network: torch.nn.Module) -> None:
 def to_device(
     tensor: torch.Tensor, device: torch.device | str, dtype: torch.dtype | None = None
 ) -> torch.Tensor:
-    """Copy a tensor from the CPU without waiting for the device.
+    """Copy a tensor to a device; from the CPU to a GPU through pinned memory, without blocking.
 
-    PyTorch waits for all that a GPU has to do before it copies memory that is not pinned.
+    A copy from unpinned memory waits until the GPU has finished its queue.
     """
     tensor = tensor.to(dtype or tensor.dtype)
     pinned = str(device).startswith("cuda") and tensor.device.type == "cpu"
@@ -67,32 +67,35 @@ def to_device(
 
 
 def resolve_device(name: str = "auto") -> str:
-    """The device that PyTorch is given.
+    """The name of the device to compute on, as PyTorch takes it.
 
     Args:
-        name: A :data:`Device`. ``auto`` is what :func:`prefer_device` was told; without that the
-            GPU where CUDA has one, else the CPU. Apple's ``mps`` is taken on request alone.
+        name: A :data:`Device`. ``auto`` is the device set by :func:`prefer_device`, by default
+            ``cuda`` if available, else ``cpu``. Apple's ``mps`` is used on request only.
 
     Raises:
-        ConfigurationError: There is no such device here.
+        ConfigurationError: The device is not available.
     """
     import torch
 
     name = _preferred[0] if name == "auto" else name
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    there = {"cpu": lambda: True, "cuda": torch.cuda.is_available}
-    there["mps"] = torch.backends.mps.is_available
-    if not there[name.split(":")[0]]():
+    available = {
+        "cpu": lambda: True,
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+    }
+    if not available[name.split(":")[0]]():
         raise ConfigurationError(f"there is no device {name!r} here; use 'auto' or 'cpu'")
     return name
 
 
 def has_bfloat16(device: torch.device | str) -> bool:
-    """Whether a device multiplies in bfloat16 by itself, without emulation.
+    """Whether a device has bfloat16 instructions; emulation does not count.
 
-    A GPU needs compute capability 8.0. A PyTorch too old to tell (before
-    ``torch.cpu.get_capabilities``) counts as a processor without it.
+    A GPU needs compute capability 8.0. For a CPU the answer is False if PyTorch has no
+    ``torch.cpu.get_capabilities``.
     """
     import torch
 
@@ -105,11 +108,11 @@ def has_bfloat16(device: torch.device | str) -> bool:
 
 
 def resolve_bfloat16(wanted: bool | Literal["auto"], device: torch.device | str) -> bool:
-    """What a parameter ``bfloat16`` comes to on a device.
+    """Whether to use bfloat16 on a device.
 
     Args:
-        wanted: ``auto`` for bfloat16 where the device has it; True is obeyed, with a warning
-            where it is emulated.
+        wanted: A parameter ``bfloat16``. ``auto`` uses it if the device has instructions for it.
+            True uses it in any case, with a warning if it is emulated.
     """
     import torch
 
@@ -123,22 +126,22 @@ def resolve_bfloat16(wanted: bool | Literal["auto"], device: torch.device | str)
 def _warn(device: str) -> None:
     logger.warning(
         "bfloat16 is asked for, but this %s has no instructions for it: emulated, it is about ten "
-        "times slower than float32; auto uses it only where it is there",
+        "times slower than float32; use auto",
         device,
     )
 
 
 @cache
 def keep_freed_memory() -> bool:
-    """Let the C library reuse large blocks instead of returning them to the system at once.
+    """Let glibc reuse large memory blocks instead of returning them to the system.
 
-    By default glibc maps every large block anew, and the kernel clears its pages at the first
-    touch: for the attention weights of a training step that took longer than computing them. The
-    process keeps its largest size until it ends. Where the C library is another one, and on
-    Linux alone does it know this call, nothing happens; a GPU's memory is not concerned.
+    By default glibc maps every large block anew and the kernel zeroes its pages at first access.
+    For the attention weights of a training step this took longer than their computation. The
+    process then keeps its peak memory until it ends. The call does nothing on systems other than
+    Linux or with another C library. GPU memory is not affected.
 
     Returns:
-        Whether the setting was taken.
+        Whether the setting was accepted.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,9 +1,9 @@
-"""Which category an image is of, or that it is of none: by statistics of its latents.
+"""Recognises the category of an image, or that it belongs to none, from its latents.
 
-Not in the paper. An image is described by order statistics of its latents, which say nothing of
-places: a defect changes few of them. In the space of their principal components each category is
-a Gaussian: the likeliest is the category, unless the image lies too far from it. What else was
-tried: benchmarks/category_recognition.py.
+Not in the paper. Features are order statistics of the latents over all positions, so that a local
+defect changes them little. Each category is a Gaussian in the space of their principal components.
+The answer is the most likely category, or none if the Mahalanobis distance exceeds its limit.
+``benchmarks/category_recognition.py`` compares other features.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 FOLDER = "recogniser"  # of a saved model
 QUARTILES = (0.25, 0.5, 0.75)
-SMALLEST = 0.01  # of the spreads whose logarithm is taken, in latent units
+EPSILON = 0.01  # added before taking a logarithm, in latent units
 
 
 class Recognition(NamedTuple):
-    """The category of an image.
+    """The recognised category of an image.
 
     Attributes:
-        category: One that the model knows; ``None`` where the image is of none.
-        certainty: Probability of that within 0…1, beside the other categories and none.
+        category: A category of the model, or None if the image belongs to none.
+        certainty: Probability of this answer, 0 to 1.
     """
 
     category: str | None
@@ -47,12 +47,12 @@ class Recognition(NamedTuple):
 
 
 class CategoryRecogniser(ModelMixin, ConfigMixin):
-    """Gaussians of the categories, and how far from one an image may lie.
+    """A Gaussian and a distance limit for each category.
 
     Args:
-        categories: Their number.
-        features: Columns of `latent_statistics`.
-        axes: Principal components that are kept.
+        categories: Number of categories.
+        features: Number of columns of `latent_statistics`.
+        axes: Number of principal components.
     """
 
     @register_to_config
@@ -64,8 +64,8 @@ class CategoryRecogniser(ModelMixin, ConfigMixin):
 
         self.centre, self.projection = zeros(features), zeros(features, axes)
         self.means, self.precisions = zeros(categories, axes), zeros(categories, axes, axes)
-        self.limits = zeros(categories)  # distances beyond which an image is of no category
-        self.temperature, self.steepness = zeros(1), zeros(1)  # of the two probabilities
+        self.limits = zeros(categories)  # largest distance of an image of the category
+        self.temperature, self.steepness = zeros(1), zeros(1)  # see `classify`
 
     def distances(self, statistics: np.ndarray) -> np.ndarray:
         """Mahalanobis distances of images to the categories.
@@ -84,19 +84,19 @@ class CategoryRecogniser(ModelMixin, ConfigMixin):
         return np.sqrt(np.einsum("nkd,kde,nke->nk", offsets, precisions, offsets).clip(0))
 
     def log_densities(self, distances: np.ndarray) -> np.ndarray:
-        """Of the categories, but for a constant, at distances float (N, categories)."""
+        """Log densities of the categories up to a constant, for distances (N, categories)."""
         precisions = self.precisions.double().cpu().numpy()
         return (np.linalg.slogdet(precisions)[1] - distances**2) / 2
 
     def classify(self, statistics: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The most likely category, and whether the image is of none as it is beyond its limit.
+        """The most likely category, and whether the image is beyond its limit.
 
         Args:
             statistics: float32 (N, features), see `latent_statistics`.
 
         Returns:
-            Category numbers, int64 (N,); whether the image is of none, bool (N,); and the
-            probability of what is said, float64 (N,).
+            Category numbers, int64 (N,); whether the image belongs to no category, bool (N,); and
+            the probability of this answer, float64 (N,).
         """
         distances, limits = self.distances(statistics), self.limits.double().cpu().numpy()
         chances = softmax(float(self.temperature) * self.log_densities(distances))
@@ -108,22 +108,22 @@ class CategoryRecogniser(ModelMixin, ConfigMixin):
 
 
 class RecognisingModel(Protocol):
-    """A `DeCoDiffPipeline`, as far as recognition needs it."""
+    """The attributes of `DeCoDiffPipeline` that recognition uses."""
 
     recogniser: CategoryRecogniser | None
     vae: Any
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """Names by number."""
+        """Names of the categories, in the order of their numbers."""
 
 
 def recognise(model: RecognisingModel, images: Sequence[np.ndarray]) -> list[Recognition]:
-    """The categories of images.
+    """Recognise the categories of images.
 
     Args:
-        model: With a recogniser.
-        images: As `whole_square` returns them.
+        model: A model with a recogniser.
+        images: uint8 (S, S, 3) each, from `whole_square`.
 
     Raises:
         ModelError: The model was saved without a recogniser.
@@ -139,24 +139,24 @@ def recognise(model: RecognisingModel, images: Sequence[np.ndarray]) -> list[Rec
 
 
 def without_recogniser(categories: Sequence[str]) -> str:
-    """What is wrong with a model that cannot recognise."""
+    """Error message for a model without a recogniser."""
     return (
-        "the model was saved without what recognises categories: name one of "
+        "the model was saved without a recogniser of categories: name one of "
         f"{', '.join(categories)}, or train the model again with scoring.false_refusals"
     )
 
 
 def whole_square(image: Image.Image, geometry: PreprocessConfig) -> np.ndarray:
-    """All of an image in one square, whatever ``geometry.fit``: uint8 (image_size, image_size, 3).
+    """The whole image stretched to a square, for any ``geometry.fit``: uint8 (S, S, 3).
 
-    Its aspect ratio is lost, and with it what tells a line scan from a photograph.
+    S is ``geometry.image_size``. The aspect ratio is lost and does not help recognition.
     """
     side = geometry.image_size
     return squares(image, replace(geometry, resize=side, fit="stretch"))[0]
 
 
 def latent_statistics(latents: torch.Tensor) -> np.ndarray:
-    """Order statistics of each channel: median, spread, and differences between neighbours.
+    """Order statistics of each latent channel and of differences between neighbours.
 
     Args:
         latents: Float (N, C, h, w).
@@ -167,26 +167,24 @@ def latent_statistics(latents: torch.Tensor) -> np.ndarray:
     """
     values = latents.float().cpu().numpy()
     low, median, high = _quartiles(values)
-    columns = [median, np.log(high - low + SMALLEST)]
+    columns = [median, np.log(high - low + EPSILON)]
     for axis in (3, 2):
-        columns += [
-            np.log(one + SMALLEST) for one in _quartiles(np.abs(np.diff(values, axis=axis)))
-        ]
+        columns += [np.log(one + EPSILON) for one in _quartiles(np.abs(np.diff(values, axis=axis)))]
     return np.concatenate(columns, axis=1).astype(np.float32)
 
 
 def chance_of_none(relative: np.ndarray, steepness: float) -> np.ndarray:
-    """Probability that an image is of no category: one half at the limit.
+    """Probability that an image belongs to no category; 0.5 at the limit.
 
     Args:
-        relative: Distance to the category in units of its limit, float (N,).
-        steepness: How fast it falls towards the category.
+        relative: Distance to the most likely category divided by its limit, float (N,).
+        steepness: Slope of the logistic function of ``relative``².
     """
     return 1 / (1 + np.exp((steepness * (1 - relative**2)).clip(-50, 50)))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities (N, K) of logits (N, K)."""
+    """Probabilities (N, K) from logits (N, K)."""
     powers = np.exp(logits - logits.max(1, keepdims=True))
     return powers / powers.sum(1, keepdims=True)
 

@@ -1,8 +1,8 @@
-"""The part of a category's images that counts; a pixel outside of it is not scored or measured.
+"""Regions of interest: pixels outside the region of a category are neither scored nor measured.
 
-Not in the paper. The model sees the nearest pixel that counts in the place of each that does not,
-and its discrepancies there are dropped before anything is made of them: what lies outside changes
-nothing.
+Not in the paper. Each pixel outside is replaced by the nearest pixel inside before the model sees
+the image, and discrepancies outside are set to 0 before smoothing. Changes outside the region
+therefore affect neither map nor score.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ HALF_LEVEL = 128  # of 255
 
 @dataclass(frozen=True, config=STRICT)
 class Region:
-    """Which pixels of an image count.
+    """A mask of the pixels that are scored, run-length encoded.
 
     Attributes:
-        width: Of the image that it was drawn on, in pixels; other images are taken for enlarged or
-            reduced copies of that one.
-        height: The same.
-        runs: Lengths of runs of pixels, row after row, in turn outside and inside, with spaces
-            between them. The first may be 0.
-        filled: Whether `fill` is done to what the model sees. Models saved before there was this
-            field see the image as it is.
+        width: Width in pixels of the image that the region was drawn on. For an image of another
+            size the mask is rescaled.
+        height: Height of that image in pixels.
+        runs: Run lengths in row-major order, alternately outside and inside, separated by spaces.
+            The first run is outside and may be 0.
+        filled: Whether `fill` is applied to the model's input. False for models saved before this
+            field existed.
     """
 
     width: int
@@ -68,22 +68,22 @@ class Region:
         return cls(inside.shape[1], inside.shape[0], runs, filled)
 
     def facts(self) -> dict[str, Any]:
-        """The fields as they are saved, without ``filled`` where it is as in earlier models."""
+        """The fields as saved; ``filled`` is left out if False, as in earlier models."""
         return {name: value for name, value in asdict(self).items() if value is not False}
 
     def at(self, size: tuple[int, int]) -> np.ndarray:
-        """Which pixels of an image of some width and height count: bool (H, W), read-only."""
+        """The mask for an image of (width, height): bool (H, W), True inside, read-only."""
         return _at(self, size)
 
     def in_map(self, size: tuple[int, int], geometry: PreprocessConfig) -> np.ndarray:
-        """Which pixels of the map of an image of this size count: bool (h, w)."""
+        """The mask for the anomaly map of an image of (width, height): bool (h, w)."""
         down, across = where = plan(size, geometry)
         return self.at((across.scaled, down.scaled))[where.content]
 
     def in_squares(self, size: tuple[int, int], geometry: PreprocessConfig) -> np.ndarray:
-        """Which pixels of the squares of an image of this size count: bool (M, S, S).
+        """The masks for the M square inputs of an image of (width, height): bool (M, S, S).
 
-        Padding repeats the outermost pixels, as it does in the image.
+        Padding repeats the edge of the mask, as it repeats the edge of the image.
         """
         down, across = where = plan(size, geometry)
         padding = (down.before, down.after), (across.before, across.after)
@@ -102,19 +102,19 @@ def _at(region: Region, size: tuple[int, int]) -> np.ndarray:
     if size != (region.width, region.height):
         picture = Image.fromarray(inside.astype(np.uint8) * np.uint8(255))
         inside = np.asarray(picture.resize(size, Image.Resampling.BOX)) >= HALF_LEVEL
-    inside.flags.writeable = False  # it is kept
+    inside.flags.writeable = False  # the array is cached
     return inside
 
 
 def fill(pixels: Pixels, inside: np.ndarray) -> Pixels:
-    """The nearest pixel that counts in the place of each that does not.
+    """Replace each pixel outside a region by the nearest pixel inside.
 
     Args:
         pixels: Array or tensor (H, W) or (H, W, C).
-        inside: bool (H, W); where nothing counts, the pixels stay as they are.
+        inside: bool (H, W). A mask without a True pixel changes nothing.
 
     Returns:
-        The same shape and type.
+        Array or tensor of the same shape and dtype.
     """
     places = _nearest(np.packbits(inside).tobytes(), inside.shape)
     return pixels if places is None else pixels[places]
@@ -122,7 +122,7 @@ def fill(pixels: Pixels, inside: np.ndarray) -> Pixels:
 
 @lru_cache(maxsize=16)
 def _nearest(packed: bytes, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Row and column of the nearest True pixel, int64 (H, W) both; ``None`` for no change."""
+    """Row and column of the nearest True pixel, int64 (H, W) each; None if all or none is True."""
     bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=shape[0] * shape[1])
     outside = bits.reshape(shape) == 0
     if outside.all() or not outside.any():
@@ -134,11 +134,11 @@ def _nearest(packed: bytes, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndar
 
 
 def latent_cells(inside: np.ndarray, side: int) -> np.ndarray:
-    """The latent cells that count: those with all of their pixels inside.
+    """The latent cells whose pixels are all inside the region.
 
     Args:
-        inside: bool (M, S, S), of squares.
-        side: Of the latents, in cells.
+        inside: Masks of the square inputs, bool (M, S, S).
+        side: Side of the latents in cells.
 
     Returns:
         bool (M, side, side).
@@ -155,7 +155,7 @@ def full_size_map(
     region: Region | None,
     target: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """As `to_original`, and 0 outside of the region: interpolation would cross its border."""
+    """`to_original`, set to 0 outside the region, because interpolation crosses its border."""
     full = to_original(anomaly_map, size, geometry, target)
     if region is not None:
         full[~region.at(target or size)] = 0
@@ -167,7 +167,7 @@ def squares_inside(
     sizes: Sequence[tuple[int, int]],
     geometry: PreprocessConfig,
 ) -> Iterator[np.ndarray] | None:
-    """What counts of each square of some images, bool (S, S); ``None`` where everything does."""
+    """The mask of each square input, bool (S, S); None if no image has a region."""
     if not any(regions):
         return None
     return (
@@ -178,17 +178,18 @@ def squares_inside(
 
 
 def read_regions(config: Mapping[str, Any]) -> dict[str, Region]:
-    """Category → region, from a model's configuration or from what it says of its predictions."""
+    """Category → region, from the configuration of a model or of stored predictions."""
     return {name: Region(**facts) for name, facts in (config.get("regions") or {}).items()}
 
 
 @contextmanager
 def with_regions(model: Any, regions: Mapping[str, Region]) -> Iterator[None]:
-    """Let a model score within other regions than its own.
+    """Replace a model's regions within the block.
 
     Args:
-        model: With diffusers' ``config``; another is left alone where there is no region.
-        regions: Category → what of its images counts.
+        model: A model with diffusers' ``config``. A model without it is accepted if ``regions`` is
+            empty.
+        regions: Category → region.
     """
     own = read_regions(getattr(model, "config", {}))
     if regions == own:

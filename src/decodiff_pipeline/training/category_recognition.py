@@ -1,4 +1,4 @@
-"""Fits what recognises categories: Gaussians on train images, limits on calibration images."""
+"""Fits the recogniser of categories: Gaussians on train images, limits on calibration images."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 
 AXES = 16
 MAX_IMAGES = 256  # of each category and split
-OWN = 0.5  # largest weight of a category's own covariance beside that of all
-RIDGE = 0.05  # share of a covariance that is spread evenly over the axes
+MAX_OWN_WEIGHT = 0.5  # of a category's own covariance; the rest is the mean over categories
+RIDGE = 0.05  # shrinkage of a covariance towards a multiple of the identity
 TEMPERATURES, STEEPNESS = np.geomspace(0.01, 1, 40), np.geomspace(0.5, 50, 40)
 SMALLEST = 1e-6
 BATCH = 32
@@ -44,11 +44,14 @@ BATCH = 32
 def fit_recognition(
     model: DeCoDiffPipeline, manifest: pd.DataFrame, images: ImageFolder, false_refusals: float
 ) -> None:
-    """Give a model its recogniser; it gets none where there are no calibration images.
+    """Fit a recogniser and add it to a model.
+
+    Without train images of every category, or without calibration images, a warning is logged and
+    the model stays without a recogniser.
 
     Args:
-        manifest: The validated manifest; only good images of train and calibration are looked at.
-        false_refusals: Share of good images that may be refused as of no category, in (0, 1).
+        manifest: The validated manifest. Only good images of train and calibration are used.
+        false_refusals: Target share of good images that are assigned to no category, in (0, 1).
     """
     statistics = {
         split: [_statistics(model, _rows(manifest, category, split), images)
@@ -57,8 +60,8 @@ def fit_recognition(
     }  # fmt: skip
     if not all(map(len, statistics["train"])) or not any(map(len, statistics[CALIBRATION])):
         logger.warning(
-            "there are not train images of every category and calibration images, so the model "
-            "cannot recognise categories; each request and image must name its own"
+            "categories cannot be recognised: that needs train images of every category, and "
+            "calibration images; each request and image must name its category"
         )
         return
     recogniser = fit_gaussians(statistics["train"])
@@ -71,17 +74,18 @@ def fit_recognition(
 
 
 def fit_gaussians(statistics: Sequence[np.ndarray]) -> CategoryRecogniser:
-    """Principal components of all categories, and a Gaussian of each.
+    """Fit the principal components of all categories and a Gaussian for each category.
 
-    Covariances are drawn towards their mean, the more the fewer images a category has.
+    Covariances are shrunk towards their mean; shrinkage is stronger for fewer images.
 
     Args:
-        statistics: `latent_statistics` of each category's good train images.
+        statistics: For each category `latent_statistics` of its good train images, float32
+            (N, features).
     """
     means = [own.mean(0) for own in statistics]
     within = np.concatenate([own - mean for own, mean in zip(statistics, means, strict=True)])
     centre, spread = np.mean(means, axis=0), within.std(0) + SMALLEST
-    # Every category counts the same, however many images it has.
+    # Every category has the same weight, whatever its number of images.
     weighted = [(own - centre) / spread / np.sqrt(len(own)) for own in statistics]
     components = np.linalg.svd(np.concatenate(weighted), full_matrices=False)[2][:AXES]
     projection = (components / spread).T
@@ -90,7 +94,7 @@ def fit_gaussians(statistics: Sequence[np.ndarray]) -> CategoryRecogniser:
     covariances = [np.atleast_2d(np.cov(own.T, bias=True)) for own in places]
     common, axes = np.mean(covariances, axis=0), projection.shape[1]
     for number, (own, covariance) in enumerate(zip(places, covariances, strict=True)):
-        weight = OWN * len(own) / (len(own) + axes)
+        weight = MAX_OWN_WEIGHT * len(own) / (len(own) + axes)
         mixed = weight * covariance + (1 - weight) * common
         even = np.eye(axes) * (np.trace(mixed) / axes + SMALLEST)
         precision = np.linalg.inv((1 - RIDGE) * mixed + RIDGE * even)
@@ -106,28 +110,29 @@ def set_limits(
     statistics: dict[str, list[np.ndarray]],
     false_refusals: float,
 ) -> float:
-    """Set the limits by calibration images: of each category a multiple of its median distance.
+    """Set limits, temperature and steepness on calibration images.
 
-    The multiple is one for all categories, so that those of few images are not refused more
-    often. Temperature and steepness are those under which the calibration images are most likely.
+    The limit of a category is its median train distance times a factor. The factor is a conformal
+    threshold on the calibration images of all categories together, so that small categories are
+    not refused more often. Temperature and steepness maximise the likelihood of these images.
 
     Returns:
-        The share of good images refused that is expected at most.
+        Upper bound of the expected share of good images that are refused.
     """
-    usual = np.array(
+    medians = np.array(
         [
             np.median(recogniser.distances(own)[:, number])
             for number, own in enumerate(statistics["train"])
         ]
     ).clip(SMALLEST)
-    own = np.repeat(np.arange(len(usual)), [len(one) for one in statistics[CALIBRATION]])
+    own = np.repeat(np.arange(len(medians)), [len(one) for one in statistics[CALIBRATION]])
     found = recogniser.distances(np.concatenate(statistics[CALIBRATION]))
     true = np.arange(len(own)), own
-    limit = conformal_threshold(found[true] / usual[own], false_refusals)
-    recogniser.limits.data[:] = torch.from_numpy(usual * limit["threshold"])
+    limit = conformal_threshold(found[true] / medians[own], false_refusals)
+    recogniser.limits.data[:] = torch.from_numpy(medians * limit["threshold"])
     densities, relative = (
         recogniser.log_densities(found),
-        found[true] / usual[own] / limit["threshold"],
+        found[true] / medians[own] / limit["threshold"],
     )
     named = [softmax(one * densities)[true] for one in TEMPERATURES]
     accepted = [1 - chance_of_none(relative, one) for one in STEEPNESS]

@@ -1,4 +1,4 @@
-"""Fits what of a deviation is usual in good images."""
+"""Fits the usual deviations of good images."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def fit_deviations(
 ) -> UsualDeviations:
     """Fit the usual deviations on good train images, without augmentation.
 
-    Of each category at most four images for a component are looked at; of a tiled image, one tile
-    that shows the category's region.
+    At most four images per component are used for each category, and one tile of a tiled image
+    (one that shows the category's region).
 
     Args:
         model: The model, without usual deviations.
