@@ -30,24 +30,28 @@ def scorer(tiny_model: Path) -> Scorer:
 
 
 def test_a_bad_upload_costs_no_other_its_answer(
-    scorer: Scorer, raw: Path, make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    scorer: Scorer, raw: Path, make: SimpleNamespace
 ) -> None:
     good, large = raw / "mono" / "a.png", make.image(raw / "l.png", 1, (200, 100))
     damaged = raw / "<b>.png"
     damaged.write_bytes(good.read_bytes()[:-40])
-    found = inspection.inspect(scorer, [good, large, damaged], "mono")
+    version: Any = SimpleNamespace(scorer=scorer, number="7")
+    empty = raw / "empty.png"
+    empty.touch()
+    files = [(path.name, path.read_bytes()) for path in (good, large, damaged, empty)]
+    found = inspection.inspect(version, files, "mono")
     assert found[0].answer is not None
     assert "pixels" in found[1].error
     assert found[2].error
-    assert str(raw) not in "".join(map(inspection.line, found))
-    monkeypatch.setattr(inspection, "MAX_MEGABYTES", 0.0001)
-    assert "MB" in inspection.inspect(scorer, [good], "mono")[0].error
+    assert found[3].error
+    assert {one.version for one in found} == {"7"}
+    assert "unknown category 'nail'" in inspection.inspect(version, files[:1], "nail")[0].error
     with pytest.raises(ImageError, match="24 at once"):
-        inspection.inspect(scorer, [good] * 25, "mono")
+        inspection.inspect(version, files[:1] * 25, "mono")
 
 
 def test_boxes_and_map_are_drawn_in_the_pixels_of_the_image(scorer: Scorer, raw: Path) -> None:
-    (one,) = inspection.inspect(scorer, [raw / "mono" / "a.png"], "mono")
+    one = inspection.inspect_one(scorer, "a.png", (raw / "mono" / "a.png").read_bytes(), "mono")
     assert one.answer is not None
     image = inspection.opened(one, scorer.pipeline)
     page = inspection.layers(image, one.answer)
@@ -57,8 +61,6 @@ def test_boxes_and_map_are_drawn_in_the_pixels_of_the_image(scorer: Scorer, raw:
     assert "counted" not in page
     assert "counted" in inspection.layers(image, one.answer, EVERYTHING)
     assert inspection.reconstruction(image, "mono", scorer.pipeline).size == (60, 50)
-    assert one.at(1.0).answer.decision == "good"  # type: ignore[union-attr]
-    assert one.at(0.0).answer.decision == "defective"  # type: ignore[union-attr]
 
 
 def test_messages_hold_no_folder_of_the_server() -> None:
@@ -83,14 +85,17 @@ def test_one_job_at_a_time_and_its_output(tmp_path: Path) -> None:
     project: Any = SimpleNamespace(root=tmp_path, environment=None)
     jobs = Jobs(project)
     assert jobs.tail() == ""
-    code = "import os, time; print(os.environ['LOGNAME'], os.getcwd()); time.sleep(30)"
-    jobs.start("waiting", [sys.executable, "-c", code], "ana")
+    said = "1 %\\r50 %\\rRunning node: train_network: f([a])\\nCompleted 5 out of 23 tasks"
+    code = f"import os, time; print('{said}'); print(os.environ['LOGNAME'], os.getcwd()); "
+    jobs.start("waiting", [sys.executable, "-c", f"{code}time.sleep(30)"], "ana")
     with pytest.raises(ConfigurationError, match="waiting is still running"):
         jobs.retrain("ben")
     deadline = time.monotonic() + 20
     while "ana" not in jobs.tail() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert jobs.tail() == f"ana {tmp_path.name}"
+    assert jobs.tail().startswith("Running node: train_network")  # not the bar before it
+    assert jobs.tail().endswith(f"ana {tmp_path.name}")
+    assert jobs.state.endswith("0 min, train_network, 5 of 23 steps done")
     jobs.stop()
     deadline = time.monotonic() + 20
     while jobs.running and time.monotonic() < deadline:

@@ -16,8 +16,10 @@ import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from tests.test_end_to_end import PARAMETERS, kedro, new_project
 
 from decodiff_pipeline.serving.request_log import RequestLog
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 OPTIONS += ["--disable-background-networking"]
+OPTIONS += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # a camera
 MINUTES = 60_000  # milliseconds
 TOKEN = "a token of the test"  # noqa: S105
 REPORTS = "data/08_reporting/bolts"
@@ -116,7 +119,7 @@ def page(line: Line) -> Iterator[Any]:
         opened.get_by_label("username").fill("ana")
         opened.get_by_label("password").fill(TOKEN)
         opened.get_by_role("button", name="Login").click()
-        opened.wait_for_selector("#score")
+        opened.wait_for_selector("#drop")
         yield opened
         chromium.close()
     assert wrong == []
@@ -136,18 +139,40 @@ def test_nothing_is_answered_without_the_token(line: Line) -> None:
         assert status(f"{line.address}/gradio_api/file={path}") in (401, 403)
 
 
+def drop(page: Any, path: Path) -> None:
+    """Drop a file or folder onto the page, as a person does."""
+    session = page.context.new_cdp_session(page)
+    area = page.locator("#drop").bounding_box()
+    data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        event = {"type": kind, "x": area["x"] + 9, "y": area["y"] + 9, "data": data}
+        session.send("Input.dispatchDragEvent", event)
+
+
 def test_images_are_inspected_and_a_threshold_is_set(line: Line, page: Any) -> None:
-    defects = sorted((line.raw / "bolt/test/scratch").glob("*.png"))
-    (line.project / "damaged.png").write_bytes(defects[0].read_bytes()[:-30])
-    page.set_input_files("#files input[type=file]", [*defects, line.project / "damaged.png"])
-    page.wait_for_selector("#images label >> nth=3")
-    assert "damaged" in page.locator("#images label").nth(3).text_content()
+    folder = line.project / "dropped"
+    shutil.copytree(line.raw / "bolt/test/scratch", folder / "scratch")
+    names = sorted(path.name for path in (folder / "scratch").iterdir())
+    data = (folder / "scratch" / names[0]).read_bytes()
+    (folder / "damaged.png").write_bytes(data[:-30])
+    (folder / "empty.png").touch()
+    (folder / ".hidden.png").write_bytes(data)
+    (folder / "notes.txt").write_text("no image")
+    drop(page, folder / "notes.txt")
+    page.get_by_text("There is no PNG").wait_for()
+    drop(page, folder)
+    page.wait_for_selector("#images label >> nth=4")
+    listed = page.locator("#images label").all_text_contents()
+    assert "damaged.png: " in listed[0]
+    assert "empty.png: " in listed[1]
+    assert f"scratch_{names[0]}: " in listed[2]
+    page.locator("#images label").nth(2).click()
     page.get_by_label("Category of the images").click()
     page.get_by_role("option", name="bolt").click()
-    page.locator("#score").click()
+    page.locator("#images label", has_text="(threshold").nth(2).wait_for()  # scored again
     page.wait_for_selector("#counts table")
     page.wait_for_selector("#view .layers .heat")
-    page.locator("#heat input[type=range]").focus()
+    page.locator("#view-heat input[type=range]").focus()
     page.keyboard.press("Home")  # by keyboard: no heat
     assert page.locator("#view .heat").evaluate("e => getComputedStyle(e).opacity") == "0"
     box = page.locator("#threshold input[type=number]")
@@ -164,6 +189,10 @@ def test_images_are_inspected_and_a_threshold_is_set(line: Line, page: Any) -> N
     assert (saved["bolt"]["by"], saved["bolt"]["reason"]) == ("ana", "a trial")
     assert line.audit()[-1]["action"] == "threshold"
     assert str(line.project) not in page.content()
+    page.get_by_text("Camera").click()
+    page.get_by_text("Click to Access Webcam").click()
+    page.get_by_label("capture photo").click()
+    page.locator("#images label", has_text="camera: ").wait_for()
 
 
 def test_served_images_are_reviewed_by_keys_and_a_mask_is_drawn(line: Line, page: Any) -> None:
@@ -174,16 +203,25 @@ def test_served_images_are_reviewed_by_keys_and_a_mask_is_drawn(line: Line, page
     left(4)
     page.keyboard.press("d")
     page.get_by_text("draw it").first.wait_for()  # the category has masks
-    canvas = page.locator("#drawing canvas").last
-    area = canvas.bounding_box()
-    x, y = area["x"] + area["width"] / 2, area["y"] + area["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.mouse.move(x + 30, y + 20, steps=8)
-    page.mouse.up()
-    page.wait_for_timeout(5000)  # the drawing travels to the server a while after the last stroke
+    area = page.locator("#review-view svg").bounding_box()
+
+    def drag(*corners: tuple[float, float]) -> None:
+        for share, then in zip(corners, (page.mouse.down, page.mouse.up), strict=True):
+            x, y = (area[key] + area[side] * part for key, side, part in zip(
+                "xy", ("width", "height"), share, strict=True))  # fmt: skip
+            page.mouse.move(x, y, steps=4)
+            then()
+
+    drag((0.25, 0.25), (0.5, 0.75))  # a rectangle
+    page.keyboard.press("b")
+    drag((0.7, 0.2), (0.8, 0.2))  # a stroke
+    page.keyboard.press("c")  # is taken back
     page.keyboard.press("d")
     left(3)
+    page.evaluate("image = 'judged in another tab'")
+    page.keyboard.press("s")
+    page.get_by_text("judged meanwhile").first.wait_for()
+    page.evaluate("image = document.querySelector('#judged').dataset.image")
     page.keyboard.press("g")
     left(2)
     page.keyboard.press("u")
@@ -195,7 +233,14 @@ def test_served_images_are_reviewed_by_keys_and_a_mask_is_drawn(line: Line, page
     page.locator("#add").click()
     page.get_by_text("2 images are in the data set").first.wait_for()
     added = [path.parent.name for path in line.raw.rglob("reviewed_*")]
-    assert sorted(added) in (["good", "scratch", "scratch"],)  # a good one, a defect, its mask
+    assert sorted(added) == ["good", "scratch", "scratch"]  # a good one, a defect, its mask
+    (mask,) = (line.raw / "bolt/ground_truth").rglob("reviewed_*")
+    drawn = np.asarray(Image.open(mask)) > 0
+    rows, columns = np.nonzero(drawn)
+    height, width = drawn.shape
+    assert abs(len(rows) - height * width / 8) <= height + width
+    assert abs(columns.min() - width / 4) <= 1
+    assert abs(rows.max() - 0.75 * height) <= 1
     assert line.audit()[-1]["reviewed_by"] == "ana"
 
 
@@ -211,13 +256,11 @@ def test_a_retraining_is_watched_and_versions_are_compared_and_moved(line: Line,
     done("promotion")
     assert line.audit()[-1]["outcome"] in ("promoted", "overridden")
     assert line.audit()[-1]["by"]["user"] == "ana"
-    page.locator("#versions", has_text="champion").wait_for()
+    page.locator("#heading", has_text="version 1, champion").wait_for()
 
     page.locator("#retrain").click()
     done("retrain")
     assert "Completed" in page.locator("#log textarea").input_value()
-    page.get_by_role("tab", name="Inspect").click()
-    page.get_by_role("tab", name="Runs").click()
     page.locator("#versions", has_text="2 challenger").wait_for()
     page.locator("#compare").click()
     page.wait_for_selector("#pairs .pair .layers")
@@ -231,9 +274,11 @@ def test_a_retraining_is_watched_and_versions_are_compared_and_moved(line: Line,
     assert str(line.project) not in page.content()
 
 
-def test_the_page_fits_a_telephone(page: Any) -> None:
-    page.set_viewport_size({"width": 400, "height": 800})
-    for name in ("Inspect", "Review", "Runs"):
-        page.get_by_role("tab", name=name).click()
-        page.wait_for_timeout(500)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+def test_the_page_fits_a_telephone(line: Line, page: Any) -> None:
+    for width in (1280, 400):
+        page.set_viewport_size({"width": width, "height": 800})
+        for name in ("Inspect", "Review", "Runs"):
+            page.get_by_role("tab", name=name).click()
+            page.wait_for_timeout(500)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            page.screenshot(path=line.project / f"{name}_{width}.png", full_page=True)

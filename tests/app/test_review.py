@@ -106,11 +106,29 @@ def test_what_the_data_set_would_refuse_is_refused_at_once(project: AppProject) 
     assert reviews.done() == set()
 
 
-def test_a_drawn_mask_has_the_size_of_the_image() -> None:
-    layer = np.zeros((20, 20, 4), np.uint8)
-    layer[5:10, 5:10] = (224, 0, 0, 255)
-    mask = review.drawn_mask([layer], (80, 40))
-    assert mask is not None
-    assert mask.shape == (40, 80)
-    assert mask.sum() == pytest.approx(25 * 8, rel=0.2)
-    assert review.drawn_mask([layer * 0], (80, 40)) is None
+def test_marks_become_a_mask_in_the_pixels_of_the_image() -> None:
+    def drawn(*shapes: Any) -> Any:
+        text = json.dumps({"image": "abc", "shapes": shapes})
+        return review.drawn_mask(review.parse_drawing(text)[1], (80, 40))
+
+    expected = np.zeros((40, 80), bool)
+    expected[4:10, 2:12] = True
+    assert np.array_equal(drawn({"rectangle": [2.2, 3.8, 9.9, 6.4]}), expected)
+    assert drawn({"rectangle": [5, 5, 0.1, 0.1]}).sum() == 1
+    assert drawn({"rectangle": [-50, -50, 500, 500]}).all()
+    stroke = drawn({"stroke": [[20, 20], [60, 20]], "width": 6})
+    assert stroke.sum() == pytest.approx(40 * 6 + 28, rel=0.15)
+    assert drawn({"stroke": [[20, 20], [20, 20]], "width": 6}).any()  # a click
+    assert drawn() is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"image": 1}', '{"image": "a", "shapes": 3}', "x" * 2_000_000,
+     '{"image": "a", "shapes": [{"rectangle": [1, 2]}]}', '{"image": "a", "shapes": [7]}',
+     '{"image": "a", "shapes": [{"rectangle": [NaN, 0, 1, 1]}]}',
+     '{"image": "a", "shapes": [{"stroke": [[0, 0], [1e999, 0]], "width": "x"}]}'],
+)  # fmt: skip
+def test_a_drawing_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(DataError, match="draw it anew"):
+        review.drawn_mask(review.parse_drawing(text)[1], (80, 40))

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from decodiff_pipeline.app.served_versions import LoadedVersion
 
 SHOWN = 6  # images with both maps
-THRESHOLDS = "threshold_one", "threshold_other"
 
 
 def differences(one: LoadedVersion, other: LoadedVersion) -> pd.DataFrame:
@@ -28,7 +27,8 @@ def differences(one: LoadedVersion, other: LoadedVersion) -> pd.DataFrame:
 
     Returns:
         Columns ``category``, ``label``, ``path``, ``sha256``, ``score_one``, ``score_other``,
-        `THRESHOLDS` (NaN where there is none), ``decision_one`` and ``decision_other``.
+        ``threshold_one``, ``threshold_other`` (NaN for none), ``decision_one``, ``decision_other``,
+        ``agreed``.
     """
     tests = [version.scores[version.scores["split"] == "test"] for version in (one, other)]
     keys = ["category", "label", "path", "sha256"]

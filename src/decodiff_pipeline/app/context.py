@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING
 
+import gradio as gr
+
 from decodiff_pipeline.registry.audit import actor
+from decodiff_pipeline.registry.versions import CHAMPION
 
 if TYPE_CHECKING:
-    import gradio as gr
-
     from decodiff_pipeline.app.jobs import Jobs
     from decodiff_pipeline.app.project import AppProject
     from decodiff_pipeline.app.served_versions import ServedVersions
+
+SET = "(value) => document.getElementById('{}').style.setProperty('--{}', value)"
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,30 @@ class Context:
     versions: ServedVersions
     jobs: Jobs
 
-    def categories(self) -> tuple[str, ...]:
+    def categories(self) -> list[str]:
         """Of the served version."""
-        return self.versions.served().scorer.pipeline.categories
+        return list(self.versions.served().scorer.pipeline.categories)
+
+    def heading(self) -> str:
+        """HTML: the model and the version that scores."""
+        number = self.versions.number()
+        is_champion = self.versions.registry.aliases().get(CHAMPION) == number
+        role = "champion" if is_champion else "newest version"
+        return f"<h1>{escape(self.project.model_name)} <small>version {number}, {role}</small></h1>"
 
     def person(self, request: gr.Request) -> str:
         """Who is at the page: the name given at the login, else the system's user."""
         return request.username or actor()["user"] or "unknown"
+
+
+def view_sliders(picture: str) -> None:
+    """Sliders for the opacity of the heat map and the zoom within an element.
+
+    Args:
+        picture: Its id.
+    """
+    with gr.Row():
+        heat = gr.Slider(0, 1, 0.8, step=0.05, label="Heat map", elem_id=f"{picture}-heat")
+        zoom = gr.Slider(1, 6, 1, step=0.5, label="Zoom", elem_id=f"{picture}-zoom")
+    for name, slider in (("heat", heat), ("zoom", zoom)):
+        slider.input(None, slider, None, js=SET.format(picture, name), api_visibility="private")

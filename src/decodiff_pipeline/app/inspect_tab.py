@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from decodiff_pipeline.app import inspection
+from decodiff_pipeline.app.context import view_sliders
 from decodiff_pipeline.app.messages import told
 from decodiff_pipeline.app.thresholds import (
     DIGITS,
@@ -16,6 +17,7 @@ from decodiff_pipeline.app.thresholds import (
     save_override,
     slider_range,
 )
+from decodiff_pipeline.deco.assembly import decide
 from decodiff_pipeline.deco.config import AUTO, UNKNOWN
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.reporting import charts
@@ -23,35 +25,48 @@ from decodiff_pipeline.reporting.page import environment
 
 if TYPE_CHECKING:
     from decodiff_pipeline.app.context import Context
-    from decodiff_pipeline.app.thresholds import Counts
 
-BLEND = "(share) => document.documentElement.style.setProperty('--heat', share)"
-ZOOM = "(times) => document.documentElement.style.setProperty('--zoom', times)"
+FITTED = "fitted"  # in the place of a threshold
 NOTHING = "<p>No image is chosen.</p>"
+DROP = (
+    f'<div id="drop" data-most="{inspection.MAX_FILES}">Drop images or a folder on the page, up to '
+    f"{inspection.MAX_FILES} images of {inspection.MAX_MEGABYTES} MB.</div>"
+    '<p id="taken" role="status"></p>'
+)
+CAMERA = {"video": {"facingMode": "environment", "width": {"ideal": 4096}}}
 
 
 class InspectTab:
-    """Draws the tab within a page, and answers its events."""
+    """Draws the tab within a page, and answers its events.
 
-    def __init__(self, context: Context) -> None:
+    Args:
+        opened: Events at which the tab is seen again.
+    """
+
+    def __init__(self, context: Context, opened: list[Any]) -> None:
         self._context = context
         found = gr.State([], time_to_live=3600)
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
-                files = gr.File(
-                    label=f"Images, up to {inspection.MAX_FILES}", file_count="multiple",
-                    file_types=["image"], height=150, elem_id="files",
-                )  # fmt: skip
+                gr.HTML(DROP)
+                with gr.Row():
+                    files = gr.UploadButton(
+                        "Images", file_count="multiple", file_types=["image"], min_width=100
+                    )
+                    gr.Button("Folder", elem_id="folder", min_width=100)
+                with gr.Accordion("Camera", open=False):
+                    camera = gr.Image(
+                        sources="webcam", type="filepath", image_mode=None, format="png",
+                        show_label=False, elem_id="camera", buttons=[],
+                        webcam_options=gr.WebcamOptions(mirror=False, constraints=CAMERA),
+                    )  # fmt: skip
                 category = gr.Dropdown(
                     [AUTO, *context.categories()], value=AUTO, label="Category of the images"
                 )
-                score = gr.Button("Score", variant="primary", elem_id="score")
-                chosen = gr.Radio([], type="index", label="Images", elem_id="images")
+                chosen = gr.Radio([], label="Images", elem_id="images")
             with gr.Column(scale=2, min_width=300):
                 view = gr.HTML(NOTHING, elem_id="view")
-                with gr.Row():
-                    heat = gr.Slider(0, 1, 0.8, step=0.05, label="Heat map", elem_id="heat")
-                    zoom = gr.Slider(1, 6, 1, step=0.5, label="Zoom", elem_id="zoom")
+                view_sliders("view")
                 details = gr.HTML(elem_id="details")
         with gr.Accordion("Threshold", open=True), gr.Row():
             with gr.Column(min_width=300):
@@ -65,31 +80,56 @@ class InspectTab:
             with gr.Column(min_width=300):
                 counts = gr.HTML(elem_id="counts")
         shown = [view, details, limit, counts]
+        after = [found, chosen, *shown]
         own = {"concurrency_id": "model", "api_visibility": "private"}
-        gr.on(
-            [score.click, files.upload], told(self._score), [files, category],
-            [found, chosen, *shown], **own,
-        )  # fmt: skip
+        files.upload(told(self._score), [files, category], after, **own)
+        camera.input(told(self._score), [camera, category], after, **own)
+        category.input(told(self._again), [found, chosen, category], after, **own)
+        gr.on(opened, told(self._opened), [found, chosen, category], [category, *after], **own)
         chosen.input(told(self._show), [found, chosen], shown, **own)
-        limit.release(told(self._count), [found, chosen, limit], counts, **own)
-        limit.input(told(self._count), [found, chosen, limit], counts, show_progress="hidden",
-                    trigger_mode="always_last", **own)  # fmt: skip
-        heat.input(None, heat, None, js=BLEND, api_visibility="private")
-        zoom.input(None, zoom, None, js=ZOOM, api_visibility="private")
-        after = [found, chosen, *shown, reason]
-        save.click(told(self._save), [found, chosen, limit, reason], after, **own)
-        reset.click(told(self._reset), [found, chosen, reason], after, **own)
+        gr.on(
+            [limit.input, limit.release], told(self._count), [found, chosen, limit], counts,
+            show_progress="hidden", trigger_mode="always_last", **own,
+        )  # fmt: skip
+        for button, threshold in ((save, limit), (reset, gr.State(FITTED))):
+            given = [found, chosen, category, threshold, reason]
+            button.click(told(self._save), given, [*after, reason], **own)
 
-    def _score(self, files: list[str] | None, category: str) -> tuple[Any, ...]:
-        version = self._context.versions.served()
-        found = inspection.inspect(version.scorer, [Path(one) for one in files or ()], category)
-        return found, self._listed(found, 0), *self._show(found, 0)
+    def _score(self, files: list[str] | str | None, category: str) -> tuple[Any, ...]:
+        if files is None:  # the camera's picture was removed
+            return gr.skip()
+        if isinstance(files, str):
+            return self._inspect([("camera", Path(files).read_bytes())], 0, category)
+        paths = map(Path, files)
+        return self._inspect([(one.name, one.read_bytes()) for one in paths], 0, category)
+
+    def _again(
+        self, found: list[inspection.Inspected], index: int | None, category: str
+    ) -> tuple[Any, ...]:
+        if not found:
+            return gr.skip()
+        return self._inspect([(one.name, one.data) for one in found], index, category)
+
+    def _opened(
+        self, found: list[inspection.Inspected], index: int | None, category: str
+    ) -> tuple[Any, ...]:
+        """Offers the categories of the version that is served now, and scores with it."""
+        names = [AUTO, *self._context.categories()]
+        category = category if category in names else AUTO
+        stale = found and found[0].version != self._context.versions.number()
+        after = self._again(found, index, category) if stale else [gr.skip()] * 6
+        return gr.Dropdown(choices=names, value=category), *after
+
+    def _inspect(
+        self, files: list[tuple[str, bytes]], index: int | None, category: str
+    ) -> tuple[Any, ...]:
+        found = inspection.inspect(self._context.versions.served(), files, category)
+        return found, self._listed(found, index), *self._show(found, index)
 
     def _listed(self, found: list[inspection.Inspected], index: int | None) -> Any:
-        # A radio sends its label: names may repeat, so a number tells them apart.
-        lines = [f"{i}. {inspection.line(one)}" for i, one in enumerate(found, start=1)]
-        value = lines[index] if found and index is not None else None
-        return gr.Radio(choices=lines, value=value)
+        # Numbers as values: names may repeat, and lines change while an event is on its way.
+        choices = [(inspection.line(one), number) for number, one in enumerate(found)]
+        return gr.Radio(choices=choices, value=index)
 
     def _show(self, found: list[inspection.Inspected], index: int | None) -> tuple[Any, ...]:
         """The picture, the boxes with the reconstruction, the slider and its counts."""
@@ -97,7 +137,7 @@ class InspectTab:
         if one is None or one.answer is None or one.answer.category is None:
             text = f"<p>{inspection.escape(one.error)}</p>" if one else NOTHING
             return text, "", gr.skip(), ""
-        version, answer = self._context.versions.served(), one.answer
+        version, answer = self._context.versions.load(one.version), one.answer
         pipeline = version.scorer.pipeline
         image = inspection.opened(one, pipeline)
         view = inspection.layers(image, answer, pipeline.regions.get(str(answer.category)))
@@ -115,19 +155,21 @@ class InspectTab:
         ]
         return view, "".join(details), slider, self._count(found, index, value)
 
-    def _count(self, found: list[inspection.Inspected], index: int | None, threshold: float) -> str:
+    def _count(
+        self, found: list[inspection.Inspected], index: int | None, threshold: float | None
+    ) -> str:
         one = _at(found, index)
-        if one is None or one.answer is None or one.answer.score is None:
+        if one is None or one.answer is None or one.answer.score is None or threshold is None:
             return ""
-        version, category = self._context.versions.served(), str(one.answer.category)
+        version, category = self._context.versions.load(one.version), str(one.answer.category)
         same = [
-            other.at(threshold).answer for other in found
-            if other.answer is not None and other.answer.category == category
+            other.answer.score >= threshold for other in found
+            if other.answer is not None and other.answer.score is not None
+            and other.answer.category == category
         ]  # fmt: skip
-        flagged = sum(answer is not None and answer.decision == "defective" for answer in same)
+        decision = decide(one.answer.score, threshold)
         counts = count(version.scores, category, threshold)
-        decided = one.at(threshold).answer
-        text = _counted(counts, f"{flagged} of {len(same)}", str(decided and decided.decision))
+        text = _counted(counts, f"{sum(same)} of {len(same)}", str(decision))
         rows = version.scores[
             (version.scores["split"] == "test") & (version.scores["category"] == category)
         ]
@@ -141,14 +183,22 @@ class InspectTab:
         self,
         found: list[inspection.Inspected],
         index: int | None,
-        threshold: float | None,
+        asked: str,
+        limit: float | str | None,
         reason: str,
         request: gr.Request,
     ) -> tuple[Any, ...]:
         one = _at(found, index)
         if one is None or one.answer is None or one.answer.score is None:
             raise DataError("choose an image of the category first")
+        if limit is None:
+            raise DataError("the threshold is missing: type a number within 0…1")
+        threshold = None if isinstance(limit, str) else limit
         version, project = self._context.versions.served(), self._context.project
+        if version.number != one.version:
+            raise DataError(
+                f"version {version.number} is served now; open this tab anew to score with it"
+            )
         record = {
             "by": self._context.person(request),
             "reason": reason,
@@ -160,22 +210,7 @@ class InspectTab:
         self._context.versions.forget()
         what = "the fitted threshold" if threshold is None else f"the threshold {threshold:.4f}"
         gr.Info(f"{category} has {what} from now on; a server takes it when it starts again")
-        scorer = self._context.versions.served().scorer
-        again = [
-            inspection.inspect_one(scorer, other.name, other.data, str(other.answer.category))
-            if other.answer is not None and other.answer.category == category else other
-            for other in found
-        ]  # fmt: skip
-        return again, self._listed(again, index), *self._show(again, index), ""
-
-    def _reset(
-        self,
-        found: list[inspection.Inspected],
-        index: int | None,
-        reason: str,
-        request: gr.Request,
-    ) -> tuple[Any, ...]:
-        return self._save(found, index, None, reason, request)
+        return *self._again(found, index, asked), ""
 
 
 def _at(found: list[inspection.Inspected], index: int | None) -> inspection.Inspected | None:
@@ -196,17 +231,9 @@ def _verdict(one: inspection.Inspected) -> str:
     )
 
 
-def _counted(counts: Counts, uploaded: str, decision: str) -> str:
-    def share(part: int, of: int) -> str:
-        return f"{part} of {of} ({part / of:.1%})" if of else "no such images"
-
-    missed = counts.defective[1] - counts.defective[0]
-    rows = (
-        ("decision on this image", f"<b>{decision}</b>"),
-        ("these images flagged", uploaded),
-        ("false alarms on calibration images", share(*counts.calibration)),
-        ("false alarms on good test images", share(*counts.good)),
-        ("misses on defective test images", share(missed, counts.defective[1])),
-    )
-    cells = "".join(f"<tr><th>{name}<td>{value}</tr>" for name, value in rows)
+def _counted(counts: dict[str, tuple[int, int]], uploaded: str, decision: str) -> str:
+    rows = {"decision on this image": f"<b>{decision}</b>", "these images flagged": uploaded}
+    for name, (part, of) in counts.items():
+        rows[name] = f"{part} of {of} ({part / of:.1%})" if of else "no such images"
+    cells = "".join(f"<tr><th>{name}<td>{value}</tr>" for name, value in rows.items())
     return f'<table class="facts">{cells}</table>'

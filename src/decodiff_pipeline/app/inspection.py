@@ -13,14 +13,15 @@ from PIL import Image
 
 from decodiff_pipeline.data.bit_depth import depth_of
 from decodiff_pipeline.data.decoding import decode
-from decodiff_pipeline.deco.assembly import decide
 from decodiff_pipeline.deco.geometry import to_original
 from decodiff_pipeline.errors import ImageError, ModelError
 from decodiff_pipeline.reporting.pictures import data_uri, fitted, heat, outline
+from decodiff_pipeline.serving.answer import MAP_SCALES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from decodiff_pipeline.app.served_versions import LoadedVersion
     from decodiff_pipeline.deco.detections import Detection
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
     from decodiff_pipeline.deco.regions import Region
@@ -42,40 +43,36 @@ class Inspected:
     Attributes:
         data: The file.
         answer: As the server gives it, with a 16-bit map; ``None`` where there is an error.
+        version: Number of the one that answers.
     """
 
     name: str
     data: bytes
     answer: Answer | None = None
     error: str = ""
-
-    def at(self, threshold: float | None) -> Inspected:
-        """The same with another threshold; ``None`` leaves it."""
-        if threshold is None or self.answer is None or self.answer.score is None:
-            return self
-        decision = decide(self.answer.score, threshold)
-        return replace(self, answer=replace(self.answer, threshold=threshold, decision=decision))
+    version: str = ""
 
 
-def inspect(scorer: Scorer, files: Sequence[Path], category: str) -> list[Inspected]:
+def inspect(
+    version: LoadedVersion, files: Sequence[tuple[str, bytes]], category: str
+) -> list[Inspected]:
     """Score files, each by itself: one that is damaged costs no other its answer.
 
     Args:
+        files: Names and bytes.
         category: Of all of them; ``auto`` for the model's own opinion.
 
     Raises:
-        ImageError: There are too many files.
+        ImageError: There are too many files, or none.
     """
-    if len(files) > MAX_FILES:
-        raise ImageError(f"these are {len(files)} images; send {MAX_FILES} at once at most")
-    return [inspect_one(scorer, file.name, file.read_bytes(), category) for file in files]
+    if not 0 < len(files) <= MAX_FILES:
+        raise ImageError(f"these are {len(files)} images; send 1 to {MAX_FILES} at once")
+    found = [inspect_one(version.scorer, *file, category) for file in files]
+    return [replace(one, version=version.number) for one in found]
 
 
 def inspect_one(scorer: Scorer, name: str, data: bytes, category: str) -> Inspected:
     """Score a file; what is wrong with it becomes its ``error``."""
-    if len(data) > MAX_MEGABYTES * 1e6:
-        error = f"it has {len(data) / 1e6:.0f} MB; {MAX_MEGABYTES} are taken at most"
-        return Inspected(name, b"", error=error)
     try:
         return Inspected(name, data, scorer.score([data], [category], map_bits=MAP_BITS)[0])
     except (ImageError, ModelError) as error:
@@ -88,13 +85,6 @@ def opened(one: Inspected, pipeline: DeCoDiffPipeline) -> Image.Image:
     category = one.answer.category if one.answer is not None and known else None
     found = decode(one.data, Path(one.name))
     return found.eight_bit(one.name, depth_of(category, pipeline, found, Path(one.name)))
-
-
-def anomaly_map(answer: Answer) -> np.ndarray | None:
-    """Float (height, width) within 0…1, of the image's size."""
-    if answer.map is None:
-        return None
-    return np.asarray(Image.open(io.BytesIO(answer.map)), np.float32) / (2**MAP_BITS - 1)
 
 
 def reconstruction(image: Image.Image, category: str, pipeline: DeCoDiffPipeline) -> Image.Image:
@@ -115,36 +105,43 @@ def line(one: Inspected) -> str:
     return f"{one.name}: {answer.decision or 'scored'}, {answer.score:.3f} ({limit})"
 
 
-def layers(image: Image.Image, answer: Answer, region: Region | None = None) -> str:
+def layers(image: Image.Image, answer: Answer | None = None, region: Region | None = None) -> str:
     """HTML of an image below its heat map and its boxes, which the page's sliders blend.
 
     Args:
+        answer: ``None`` for the image alone.
         region: What of the image counts, to be outlined; ``None`` for all of it.
     """
     width, height = image.size
     shown = image.convert("RGB").resize(fitted(image.size, SIDE))
     parts = [f'<img src="{data_uri(shown, BUDGET)}" alt="the image">']
-    found = anomaly_map(answer)
-    if found is not None:
-        top = min(2 * answer.pixel_threshold, 1.0) if answer.pixel_threshold else 1.0
-        small = np.asarray(Image.fromarray(found).resize(shown.size, Image.Resampling.BILINEAR))
-        picture = data_uri(heat(small, top), BUDGET)
-        parts.append(f'<img class="heat" src="{picture}" alt="its heat map">')
-    size = height / 24  # of a number
-    boxes = "".join(
-        f'<rect x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}"/>'
-        f'<text x="{box.x}" y="{max(box.y, size)}" font-size="{size}">{number}</text>'
-        for number, box in enumerate(_shown(answer.detections), start=1)
-    )
+    boxes = ""
+    if answer is not None:
+        parts.append(_heat(answer, shown.size))
+        size = height / 24  # of a number
+        boxes = "".join(
+            f'<rect x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}"/>'
+            f'<text x="{box.x}" y="{max(box.y, size)}" font-size="{size}">{number}</text>'
+            for number, box in enumerate(_shown(answer.detections), start=1)
+        )
     if region is not None:
         path, scale = outline(region.at(shown.size), shown.size), width / shown.width
         boxes += f'<path class="counted" transform="scale({scale})" d="{path}"/>'
-    drawing = f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{boxes}</svg>'
-    ratio = f"aspect-ratio: {width} / {height}"
+    parts.append(f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{boxes}</svg>')
     return (
         f'<div class="window" tabindex="0" aria-label="image with heat map">'
-        f'<div class="layers" style="{ratio}">{"".join(parts)}{drawing}</div></div>'
+        f'<div class="layers" style="--ratio: {width / height}">{"".join(parts)}</div></div>'
     )
+
+
+def _heat(answer: Answer, size: tuple[int, int]) -> str:
+    if answer.map is None:
+        return ""
+    top = min(2 * answer.pixel_threshold, 1.0) if answer.pixel_threshold else 1.0
+    found = Image.open(io.BytesIO(answer.map))
+    values = np.asarray(found, np.float32) / MAP_SCALES[MAP_BITS]
+    small = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
+    return f'<img class="heat" src="{data_uri(heat(small, top), BUDGET)}" alt="its heat map">'
 
 
 def picture(image: Image.Image, caption: str) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.app.project import AppProject
 
-TAIL = 20_000  # bytes of the output that are shown
+READ, SHOWN = 200_000, 20_000  # bytes at the end of the output, and characters on the page
+STEP = re.compile(r"Running (?:node: |stage ')(\w+)")  # of Kedro, of DVC
+DONE = re.compile(r"Completed (\d+) out of (\d+) tasks")
 
 
 class Jobs:
@@ -33,7 +37,7 @@ class Jobs:
         self._project = project
         self._output = tempfile.TemporaryFile()
         self._process: subprocess.Popen[bytes] | None = None
-        self._name = ""
+        self._name, self._began = "", 0.0
         self._lock = threading.Lock()
 
     def pipeline(self, name: str, parameters: dict[str, Any], by: str) -> None:
@@ -65,6 +69,7 @@ class Jobs:
                 raise ConfigurationError(f"{self._name} is still running; wait, or stop it")
             self._output.close()
             self._output, self._name = tempfile.TemporaryFile(), name
+            self._began = time.monotonic()
             self._process = subprocess.Popen(  # noqa: S603 - no shell
                 command,
                 cwd=self._project.root,
@@ -91,15 +96,21 @@ class Jobs:
             return "nothing was started"
         code = self._process.poll()
         if code is None:
-            return f"{self._name} is running"
+            minutes, output = int(time.monotonic() - self._began) // 60, self.tail()
+            steps = [f", {one}" for one in STEP.findall(output)[-1:]]
+            steps += [f", {done} of {of} steps done" for done, of in DONE.findall(output)[-1:]]
+            return f"{self._name} is running for {minutes} min{''.join(steps)}"
         return f"{self._name} is done" if code == 0 else f"{self._name} has failed (exit {code})"
 
     def tail(self) -> str:
         """The end of the output, without the server's folders."""
         size = os.fstat(self._output.fileno()).st_size
-        found = os.pread(self._output.fileno(), TAIL, max(0, size - TAIL))
-        lines = found.decode("utf-8", "replace").replace("\r", "\n").splitlines()
-        return without_paths("\n".join(line for line in lines if line.strip()))
+        found = os.pread(self._output.fileno(), READ, max(0, size - READ)).decode(
+            "utf-8", "replace"
+        )
+        # Of a progress bar its last state, as in a terminal.
+        lines = (line.rstrip("\r").rpartition("\r")[2] for line in found.split("\n"))
+        return without_paths("\n".join(line for line in lines if line.strip())[-SHOWN:])
 
 
 def main(job: dict[str, Any]) -> None:

@@ -30,15 +30,10 @@ class AppProject:
 
     @classmethod
     def load(cls, root: Path, environment: str | None, request_log: Path | None) -> AppProject:
-        """Read the configuration of an environment.
+        """Read the configuration of an environment; raises ``ConfigurationError`` without one.
 
         Args:
-            root: The project's folder.
-            environment: Kedro's.
             request_log: ``None`` for the folder that ``DECODIFF_REQUEST_LOG`` names, if it does.
-
-        Raises:
-            ConfigurationError: There is no such environment.
         """
         prepare(root, environment)
         project = load_project(root, environment)

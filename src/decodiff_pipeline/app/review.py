@@ -11,11 +11,12 @@ import json
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from decodiff_pipeline.data.add_reviewed import add, plan
 from decodiff_pipeline.data.atomic import append_lines, replacing
@@ -27,13 +28,14 @@ from decodiff_pipeline.monitoring.source import log_files
 from decodiff_pipeline.registry import audit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from decodiff_pipeline.app.project import AppProject
 
 GOOD, DEFECTIVE, SKIP = "good", "defective", "skip"
 FOLDER, JOURNAL = "reviews", "journal.jsonl"
 MAX_LINES = 50_000  # of the log, the newest
+MAX_DRAWING = 1_000_000  # characters
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def served_images(log: Path, deviations: Mapping[str, float]) -> list[Served]:
         deviations: Of the images that the monitoring found unusual, by path.
     """
     found: dict[str, Served] = {}
-    for line in _newest_lines(log):
+    for line in islice(_newest_lines(log), MAX_LINES):
         sha256, path = line.get("image_sha256"), line.get("path")
         if not isinstance(path, str) or sha256 in found or not (log / path).is_file():
             continue
@@ -150,8 +152,10 @@ class Reviews:
         if verdict.verdict != SKIP:
             try:
                 self._planned([verdict], project)
-            except DataError as error:  # of a table with one line
-                raise DataError(str(error).rpartition("line 2: ")[2]) from error
+            except DataError as error:  # of a table with one line, which nobody sees
+                said = str(error).rpartition("line 2: ")[2]
+                said = said.replace(", and name it in the column mask", "")
+                raise DataError(said.replace("take the line out", "skip it")) from error
         self._append({"verdict": asdict(verdict)})
 
     def undo(self, by: str) -> Verdict:
@@ -201,7 +205,7 @@ class Reviews:
         added: set[str] = set()
         if self._journal.is_file():
             for text in self._journal.read_text(encoding="utf-8").splitlines():
-                line = json.loads(text)
+                line = _parsed(text)
                 if "verdict" in line:
                     verdict = Verdict(**line["verdict"])
                     pending.pop(verdict.sha256, None)
@@ -209,7 +213,7 @@ class Reviews:
                 elif "undo" in line:
                     pending.pop(line["undo"], None)
                 else:
-                    added |= set(line["added"])
+                    added |= set(line.get("added", ()))
                     pending = {key: one for key, one in pending.items() if key not in added}
         return pending, added
 
@@ -227,36 +231,69 @@ def verdict_of(served: Served, verdict: str, by: str, category: str, defect_type
     return Verdict(served.sha256, served.path, category, verdict, by, _now(), kind)
 
 
-def drawn_mask(layers: Iterable[np.ndarray], size: tuple[int, int]) -> np.ndarray | None:
-    """The mask that was drawn over an image.
+def parse_drawing(text: str) -> tuple[str, list[Any]]:
+    """What the page sends with a verdict.
+
+    Returns:
+        SHA-256 of the image that was on the screen, and the shapes drawn on it: ``rectangle`` (x,
+        y, width, height), or ``stroke`` (points x, y) and ``width``, in the image's pixels.
+
+    Raises:
+        DataError: It is something else, or too long.
+    """
+    try:
+        found = json.loads(text[:MAX_DRAWING])
+        return str(found["image"]), list(found["shapes"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError("the drawing cannot be read, or is too long; draw it anew") from error
+
+
+def drawn_mask(shapes: list[Any], size: tuple[int, int]) -> np.ndarray | None:
+    """The mask of what was drawn over an image.
 
     Args:
-        layers: uint8 (h, w, 4) each; drawn where they are not transparent.
+        shapes: As of `parse_drawing`.
         size: Width and height of the image in pixels.
 
     Returns:
         bool (height, width), or ``None`` where nothing was drawn.
+
+    Raises:
+        DataError: A shape is none.
     """
-    drawn = np.zeros(size[::-1], bool)
-    for layer in layers:
-        alpha = Image.fromarray(layer[:, :, 3]).resize(size, Image.Resampling.BILINEAR)
-        drawn |= np.asarray(alpha) > 127  # noqa: PLR2004 - half of uint8
+    mask = Image.new("1", size)
+    pen = ImageDraw.Draw(mask)
+    try:
+        for shape in shapes:
+            if "rectangle" in shape:
+                left, top, width, height = shape["rectangle"]
+                right, bottom = max(round(left + width), round(left) + 1), round(top + height)
+                corner = right - 1, max(bottom, round(top) + 1) - 1
+                pen.rectangle((round(left), round(top), *corner), fill=1)
+            else:
+                width = max(round(min(shape["width"], *size)), 1)
+                points = [(float(x), float(y)) for x, y in shape["stroke"]]
+                pen.line(points, fill=1, width=width)
+                for x, y in points:  # round ends and bends
+                    pen.circle((x, y), width / 2, fill=1)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise DataError("the drawing cannot be read; draw it anew") from error
+    drawn = np.asarray(mask)
     return drawn if drawn.any() else None
 
 
-def _newest_lines(log: Path) -> list[dict[str, Any]]:
-    lines: list[dict[str, Any]] = []
+def _newest_lines(log: Path) -> Iterator[dict[str, Any]]:
     for file in reversed(log_files(log)):
-        for text in reversed(file.read_text(encoding="utf-8", errors="replace").splitlines()):
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue  # cut off by a full disk
-            if isinstance(line, dict):
-                lines.append(line)
-            if len(lines) == MAX_LINES:
-                return lines
-    return lines
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        yield from map(_parsed, reversed(lines))
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return {}  # cut off by a full disk
+    return line if isinstance(line, dict) else {}
 
 
 def _now() -> str:

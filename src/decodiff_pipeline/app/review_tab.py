@@ -6,26 +6,33 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-import numpy as np
-from PIL import ImageOps
 
 from decodiff_pipeline.app import inspection, review
+from decodiff_pipeline.app.context import view_sliders
 from decodiff_pipeline.app.messages import told
-from decodiff_pipeline.deco.config import AUTO, UNKNOWN
-from decodiff_pipeline.errors import DataError
+from decodiff_pipeline.deco.config import AUTO
+from decodiff_pipeline.errors import DataError, ImageError
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from decodiff_pipeline.app.context import Context
 
 ORDERS = ("nearest to the threshold", "unusual in the monitoring")
-DRAWN_SIDE = 480  # pixels of the picture that is drawn on
-RED = "#e00000"
+EMPTY = "The request log has no image yet. The server keeps them with DECODIFF_LOG_IMAGES=all."
+TOOLS = ("Rectangle (R)", "Brush (B)", "Move (M)")
+# What is on the screen goes with a verdict: the next image may be on its way.
+JUDGED = "(order, _, category, kind) => [order, judged(), category, kind]"
 
 
 class ReviewTab:
-    """Draws the tab within a page, and answers its events."""
+    """Draws the tab within a page, and answers its events.
 
-    def __init__(self, context: Context, tab: gr.Tab) -> None:
+    Args:
+        opened: The event at which the tab is seen.
+    """
+
+    def __init__(self, context: Context, opened: Any) -> None:
         self._context = context
         if context.project.request_log is None:
             gr.Markdown(
@@ -34,56 +41,55 @@ class ReviewTab:
             )
             return
         self._reviews = review.Reviews(context.project.request_log)
-        current = gr.State(None, time_to_live=3600)
         order = gr.Radio(ORDERS, value=ORDERS[0], label="First", elem_id="order")
-        about = gr.HTML(elem_id="about")
+        drawing = gr.Textbox(visible=False)
         with gr.Row():
-            with gr.Column(min_width=300):
+            with gr.Column(scale=2, min_width=300):
                 view = gr.HTML(elem_id="review-view")
-            with gr.Column(min_width=300):
-                drawing = gr.ImageEditor(
-                    label="Draw over the defect", sources=(), transforms=(), layers=False,
-                    brush=gr.Brush(20, [RED], RED, "fixed"), format="png", elem_id="drawing",
-                    height=560, buttons=[], canvas_size=(DRAWN_SIDE, DRAWN_SIDE),
-                )  # fmt: skip
-        with gr.Row():
-            category = gr.Dropdown(list(context.categories()), label="Category")
-            kind = gr.Textbox(label="Type of defect, if it has one", max_length=60)
-        with gr.Row():
-            buttons = {
-                review.GOOD: gr.Button("Good (G)", elem_id="good", min_width=100),
-                review.DEFECTIVE: gr.Button("Defective (D)", elem_id="defective", min_width=100),
-                review.SKIP: gr.Button("Skip (S)", elem_id="skip", min_width=100),
-            }
-            undo = gr.Button("Undo (U)", elem_id="undo", min_width=100)
-        add = gr.Button("Add what was reviewed to the data set", variant="primary", elem_id="add")
-        shown = [current, about, view, drawing, category]
+                view_sliders("review-view")
+            with gr.Column(scale=1, min_width=300):
+                gr.Radio(
+                    TOOLS, value=TOOLS[0], label="Mark the defect", elem_id="tool", interactive=True
+                )
+                with gr.Row():
+                    gr.Button("Take the model's boxes (X)", elem_id="boxes", min_width=100)
+                    gr.Button("Remove the last mark (C)", elem_id="erase", min_width=100)
+                category = gr.Dropdown(context.categories(), label="Category")
+                kind = gr.Textbox(label="Type of defect, if it has one", max_length=60)
+                with gr.Row():
+                    buttons = {
+                        name: gr.Button(f"{name.title()} ({name[0].upper()})", elem_id=name,
+                                        min_width=100)
+                        for name in (review.GOOD, review.DEFECTIVE, review.SKIP)
+                    }  # fmt: skip
+                    undo = gr.Button("Undo (U)", elem_id="undo", min_width=100)
+                add = gr.Button("Add what was reviewed to the data set", variant="primary",
+                                elem_id="add")  # fmt: skip
+        shown = [view, category]
         own = {"concurrency_id": "model", "api_visibility": "private"}
-        given = [order, current, category, kind, drawing]
+        given = [order, drawing, category, kind]
         for verdict, button in buttons.items():
-            button.click(told(self._judging(verdict)), given, shown, **own)
+            button.click(told(self._judging(verdict)), given, shown, js=JUDGED, **own)
         undo.click(told(self._undo), order, shown, **own)
         add.click(told(self._add), order, shown, **own)
-        gr.on([order.input, tab.select], told(self._next), order, shown, **own)
+        gr.on([order.input, opened], told(self._next), order, shown, **own)
 
     def _judging(self, verdict: str) -> Any:
         def judge(
-            order: str,
-            current: review.Served | None,
-            category: str | None,
-            kind: str,
-            drawing: dict[str, Any] | None,
-            request: gr.Request,
+            order: str, drawing: str, category: str | None, kind: str, request: gr.Request
         ) -> tuple[Any, ...]:
-            if current is None:
-                raise DataError("there is no image to judge")
+            sha256, shapes = review.parse_drawing(drawing)
+            one = next((one for one in self._waiting(order) if one.sha256 == sha256), None)
+            if one is None:  # in another tab, or by another person
+                gr.Warning("The image was judged meanwhile.", title="Not done")
+                return self._next(order)
             if not category and verdict != review.SKIP:
                 raise DataError("choose the category of the image first")
-            given = review.verdict_of(
-                current, verdict, self._context.person(request), str(category), kind
-            )
-            image = self._opened(current, str(category))[1]
-            mask = review.drawn_mask((drawing or {}).get("layers") or (), image.size)
+            person = self._context.person(request)
+            given = review.verdict_of(one, verdict, person, str(category), kind)
+            mask = None
+            if verdict == review.DEFECTIVE:
+                mask = review.drawn_mask(shapes, self._opened(one, str(category))[1].size)
             self._reviews.give(given, mask, self._context.project)
             return self._next(order)
 
@@ -116,23 +122,30 @@ class ReviewTab:
         ready = sum(verdict != review.SKIP for verdict in verdicts)
         state = f"{count} to review, {ready} reviewed and not yet in the data set"
         if one is None:
-            return None, f"<p>{state}</p>", "<p>Nothing is left to review.</p>", None, None
-        inspected, image = self._opened(one, one.category)
-        picture = np.asarray(ImageOps.contain(image.convert("RGB"), (DRAWN_SIDE, DRAWN_SIDE)))
-        view = inspected.error and f"<p>{escape(inspected.error)}</p>"
-        if inspected.answer is not None:
-            view = inspection.layers(image, inspected.answer)
-        known = None if one.category == UNKNOWN else one.category
-        editor = {"background": picture, "layers": [], "composite": None}
-        return one, f"<p>{_facts(one)}<br>{state}</p>", view, editor, known
+            text = "Nothing is left to review." if self._reviews.done() else EMPTY
+            return f'<p id="about">{state}</p><p>{text}</p>', None
+        try:
+            inspected, image = self._opened(one, one.category)
+            view, said = inspection.layers(image, inspected.answer), inspected.error
+        except ImageError as error:
+            view, said = "", f"{error} Skip it."
+        text = (
+            f'<p id="about">{_facts(one)}<br>{state}</p><p>{escape(said)}</p>'
+            f'<div id="judged" data-image="{escape(one.sha256)}">{view}</div>'
+        )
+        categories = self._context.categories()
+        known = one.category if one.category in categories else None
+        return text, gr.Dropdown(choices=categories, value=known)
 
-    def _opened(self, one: review.Served, category: str) -> tuple[inspection.Inspected, Any]:
+    def _opened(
+        self, one: review.Served, category: str
+    ) -> tuple[inspection.Inspected, Image.Image]:
         """An image as the served version sees it now, and its pixels."""
         scorer = self._context.versions.served().scorer
         try:
             data = (self._reviews.log / one.path).read_bytes()
         except OSError as error:
-            raise DataError(f"{one.path} is gone ({error.strerror}); skip it") from error
+            raise ImageError(f"{one.path} is gone ({error.strerror}).") from error
         known = category if category in scorer.pipeline.categories else AUTO
         inspected = inspection.inspect_one(scorer, one.path, data, known)
         return inspected, inspection.opened(inspected, scorer.pipeline)

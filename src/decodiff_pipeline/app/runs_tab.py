@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from decodiff_pipeline.app.comparison import rendered
+from decodiff_pipeline.app.context import view_sliders
 from decodiff_pipeline.app.messages import told
+from decodiff_pipeline.app.thresholds import required
 from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.registry.versions import CHAMPION, ROLLED_BACK
 
 if TYPE_CHECKING:
     from decodiff_pipeline.app.context import Context
 
-SHORTEST = 3  # characters of a reason
 SECONDS = 2  # between two looks at a job
 
 
 class RunsTab:
     """Draws the tab within a page, and answers its events."""
 
-    def __init__(self, context: Context, tab: gr.Tab) -> None:
+    def __init__(self, context: Context, opened: Any, heading: gr.HTML) -> None:
         self._context = context
         table = gr.HTML(elem_id="versions")
         with gr.Row():
@@ -32,6 +33,7 @@ class RunsTab:
             second = gr.Dropdown([], label="beside", elem_id="second")
             compare = gr.Button("Compare", elem_id="compare")
         pairs = gr.HTML(elem_id="pairs")
+        view_sliders("pairs")
         with gr.Row():
             with gr.Column(min_width=300):
                 version = gr.Dropdown([], label="Version to promote", elem_id="version")
@@ -48,11 +50,11 @@ class RunsTab:
                     label="Output", lines=12, max_lines=12, autoscroll=True, elem_id="log"
                 )
         timer = gr.Timer(SECONDS, active=False)
-        listed, job = [table, first, second, version], [state, log, timer]
+        listed, job = [heading, table, first, second, version], [state, log, timer]
         own: dict[str, Any] = {"api_visibility": "private"}
-        tab.select(told(self._listed), None, listed, **own)
-        tab.select(told(self._progress), None, [*job, table], show_progress="hidden", **own)
-        timer.tick(told(self._progress), None, [*job, table], show_progress="hidden", **own)
+        for event, then in ((opened, self._listed), (timer.tick, self._ended)):
+            looked = event(told(self._job), None, job, show_progress="hidden", **own)
+            looked.then(told(then), None, listed, show_progress="hidden", **own)
         compare.click(told(self._compare), [first, second], pairs, concurrency_id="model", **own)
         promote.click(told(self._promote), [version, override, reason], job, **own)
         back.click(told(self._roll_back), reason, job, **own)
@@ -64,11 +66,12 @@ class RunsTab:
         choices = [
             (f"{row['version']} {', '.join(row['aliases'])}", row["version"]) for row in rows
         ]
-        champion = self._context.versions.aliases().get(CHAMPION)
+        champion = self._context.versions.registry.aliases().get(CHAMPION)
         newest = rows[0]["version"]
         others = [row["version"] for row in rows if row["version"] != newest]
         other = champion if champion not in (None, newest) else (others or [newest])[0]
         return (
+            self._context.heading(),
             _table(rows),
             gr.Dropdown(choices=choices, value=newest),
             gr.Dropdown(choices=choices, value=other),
@@ -86,13 +89,13 @@ class RunsTab:
     ) -> tuple[Any, ...]:
         parameters = {"challenger": version}
         if override:
-            parameters["override_reason"] = _required(reason)
+            parameters["override_reason"] = required(reason)
         person = self._context.person(request)
         self._context.jobs.pipeline("promotion", {"promotion": parameters}, person)
         return self._job()
 
     def _roll_back(self, reason: str, request: gr.Request) -> tuple[Any, ...]:
-        given = {"rollback": {"reason": _required(reason)}}
+        given = {"rollback": {"reason": required(reason)}}
         self._context.jobs.pipeline("rollback", given, self._context.person(request))
         return self._job()
 
@@ -108,16 +111,9 @@ class RunsTab:
         jobs = self._context.jobs
         return f"<p>{escape(jobs.state)}</p>", jobs.tail(), gr.Timer(active=jobs.running)
 
-    def _progress(self) -> tuple[Any, ...]:
-        job = self._job()
-        still = self._context.jobs.running
-        return *job, gr.skip() if still else _table(self._context.versions.rows())
-
-
-def _required(reason: str) -> str:
-    if len(reason.strip()) < SHORTEST:
-        raise ConfigurationError("the reason is missing: say it in a few words")
-    return reason.strip()
+    def _ended(self) -> tuple[Any, ...]:
+        """The versions as a command leaves them, once it is done."""
+        return (gr.skip(),) * 5 if self._context.jobs.running else self._listed()
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.registry.evaluation_records import RECORD_FILE
@@ -29,7 +30,6 @@ class LoadedVersion:
     """A version in memory.
 
     Attributes:
-        files: Where its files are.
         sha256: Over the files of its pipeline.
         scorer: Answers as the server does.
         scores: Of the calibration and test images, as the evaluation of the version stored them;
@@ -37,7 +37,6 @@ class LoadedVersion:
     """
 
     number: str
-    files: Path
     sha256: str
     scorer: Scorer
     scores: pd.DataFrame
@@ -48,25 +47,25 @@ class ServedVersions:
 
     def __init__(self, project: AppProject) -> None:
         self._project = project
-        self._registry = Registry(project.model_name)
+        self.registry = Registry(project.model_name)
         self._folder = tempfile.TemporaryDirectory(prefix="decodiff-app-")
         self._loaded: dict[str, LoadedVersion] = {}
 
-    def aliases(self) -> dict[str, str]:
-        """Version numbers by alias.
+    def number(self) -> str:
+        """The champion, or the newest version where there is none; as ``make serve`` chooses.
 
         Raises:
-            ModelError: No version is registered, or MLflow cannot be reached.
+            ModelError: There is none, or MLflow cannot be reached.
         """
-        return self._registry.aliases()
+        return self.registry.aliases().get(CHAMPION) or str(self.rows()[0]["version"])
 
     def served(self) -> LoadedVersion:
-        """The champion, or the newest version where there is none; as ``make serve`` chooses.
+        """The version of `number`.
 
         Raises:
             ModelError: There is none, or it cannot be loaded.
         """
-        return self.load(self.aliases().get(CHAMPION) or self.rows()[0]["version"])
+        return self.load(self.number())
 
     def load(self, number: str) -> LoadedVersion:
         """A version, from memory where it was used lately.
@@ -90,8 +89,10 @@ class ServedVersions:
         Raises:
             ModelError: There is none, or MLflow cannot be reached.
         """
-        aliases = self.aliases()
-        found = self._registry.client.search_model_versions(f"name = '{self._project.model_name}'")
+        aliases, name = self.registry.aliases(), self._project.model_name
+        found = self.registry.client.search_model_versions(f"name = '{name}'")
+        if not found:
+            raise ModelError(f"{name} has no version any more; run {kedro_run('registration')}")
         return [
             {
                 "version": str(one.version),
@@ -107,11 +108,13 @@ class ServedVersions:
     def _fetched(self, number: str) -> LoadedVersion:
         import mlflow
 
-        version = self._registry.version(number)
+        version, files = self.registry.version(number), Path(self._folder.name, number)
         try:
-            files = Path(self._folder.name, number)
             if not files.is_dir():
-                files = Path(mlflow.artifacts.download_artifacts(version.uri, dst_path=str(files)))
+                target = tempfile.mkdtemp(dir=self._folder.name)  # it may be cut off
+                Path(mlflow.artifacts.download_artifacts(version.uri, dst_path=target)).rename(
+                    files
+                )
             limits = mlflow.models.Model.load(str(files)).flavors["python_function"].get("config")
         except Exception as error:  # MLflow and its stores raise whatever they like
             msg = f"version {number} cannot be fetched ({first_line(error)}); check MLflow"
@@ -124,13 +127,13 @@ class ServedVersions:
             **(limits or {}),
         )
         scores = self._stored_scores(version.run_id, files)
-        return LoadedVersion(number, files, folder_sha256(pipeline), scorer, scores)
+        return LoadedVersion(number, folder_sha256(pipeline), scorer, scores)
 
     def _stored_scores(self, run_id: str, files: Path) -> pd.DataFrame:
         target = files.with_name(f"{files.name}-evaluation")
         try:
             target.mkdir(exist_ok=True)
-            found = self._registry.client.download_artifacts(run_id, RECORD_FILE, str(target))
+            found = self.registry.client.download_artifacts(run_id, RECORD_FILE, str(target))
             return pd.read_parquet(found)[SCORES]
         except Exception:  # a version that was registered elsewhere: it can be used all the same
             return pd.DataFrame(columns=SCORES)

@@ -11,6 +11,8 @@ import ipaddress
 import os
 import signal
 import sys
+import tempfile
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +23,13 @@ from decodiff_pipeline.tracking.mlflow_values import prepare_environment
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from decodiff_pipeline.app.context import Context
+
 TOKEN_VARIABLE = "DECODIFF_APP_TOKEN"  # noqa: S105 - the name of a variable
 SESSIONS = 32  # whose images are kept
 WAITING = 32  # requests
+KEPT = 3600  # seconds that an upload stays
+MOST_SENT = 1_000_000_000  # bytes of a request
 # Nothing is loaded from elsewhere, whatever Gradio's page names.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
 
@@ -36,14 +42,21 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Headers:
-    """Adds the content security policy to every answer (ASGI)."""
+class Guard:
+    """Bounds what is sent, and adds the content security policy to every answer (ASGI)."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass a request on, and its answer with the header."""
+        received = 0
+
+        async def receiving() -> Any:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            return message if received <= MOST_SENT else {"type": "http.disconnect"}
 
         async def sending(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -51,7 +64,33 @@ class Headers:
                 message = {**message, "headers": [*message["headers"], named]}
             await send(message)
 
-        await self._app(scope, receive, sending)
+        await self._app(scope, receiving, sending)
+
+
+def build(context: Context) -> Any:
+    """The page with its tabs: Gradio's ``Blocks``."""
+    import gradio as gr
+
+    from decodiff_pipeline.app.inspect_tab import InspectTab
+    from decodiff_pipeline.app.messages import told
+    from decodiff_pipeline.app.review_tab import ReviewTab
+    from decodiff_pipeline.app.runs_tab import RunsTab
+
+    title = f"{context.project.model_name}: inspect"
+    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
+        heading = gr.HTML(elem_id="heading")
+        with gr.Tabs():
+            with gr.Tab("Inspect", id="inspect") as inspect:
+                InspectTab(context, [page.load, inspect.select])
+            with gr.Tab("Review", id="review") as review:
+                ReviewTab(context, review.select)
+            with gr.Tab("Runs", id="runs") as runs:
+                RunsTab(context, runs.select, heading)
+        gr.on(
+            [page.load, inspect.select, review.select], told(context.heading), None, heading,
+            api_visibility="private",
+        )  # fmt: skip
+    return page
 
 
 def serve(options: argparse.Namespace) -> None:
@@ -62,15 +101,14 @@ def serve(options: argparse.Namespace) -> None:
     from decodiff_pipeline.app.context import Context
     from decodiff_pipeline.app.inspection import MAX_MEGABYTES
     from decodiff_pipeline.app.jobs import Jobs
-    from decodiff_pipeline.app.page import build
     from decodiff_pipeline.app.project import AppProject
     from decodiff_pipeline.app.served_versions import ServedVersions
-    from decodiff_pipeline.app.style import CSS, KEYS
 
     project = AppProject.load(options.project.resolve(), options.env, options.request_log)
     jobs = Jobs(project)
     page = build(Context(project, ServedVersions(project), jobs))
     page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
+    files = resources.files(__package__)
 
     def known(_name: str, token: str) -> bool:
         return hmac.compare_digest(token.encode(), options.token.encode())
@@ -88,10 +126,10 @@ def serve(options: argparse.Namespace) -> None:
         max_file_size=MAX_MEGABYTES * 10**6,
         state_session_capacity=SESSIONS,
         enable_monitoring=False,
-        app_kwargs={"middleware": [Middleware(Headers)], "docs_url": None, "redoc_url": None},
+        app_kwargs={"middleware": [Middleware(Guard)], "docs_url": None, "redoc_url": None},
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-        css=CSS,
-        head=KEYS,
+        css=files.joinpath("page.css").read_text(),
+        head=f"<script>{files.joinpath('page.js').read_text()}</script>",
         prevent_thread_lock=True,
     )
     sys.stdout.write(f"http://{options.host}:{page.server_port}   (Ctrl-C ends it)\n")
@@ -123,7 +161,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prepare_environment()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        serve(options)
+        with tempfile.TemporaryDirectory(prefix="decodiff-app-") as uploads:
+            os.environ["GRADIO_TEMP_DIR"] = uploads  # for nobody else on this machine
+            serve(options)
     except ImportError as error:
         if error.name != "gradio":
             raise

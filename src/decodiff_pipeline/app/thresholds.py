@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,39 +28,27 @@ SHORTEST = 3  # characters of a reason
 _lock = threading.Lock()
 
 
-@dataclass(frozen=True)
-class Counts:
-    """What a threshold does to the stored scores of a category: each (flagged, of).
-
-    Attributes:
-        calibration: Good images that the threshold was fitted to.
-        good: Good test images; flagged ones are false alarms.
-        defective: Defective test images; those that are not flagged are misses.
-    """
-
-    calibration: tuple[int, int]
-    good: tuple[int, int]
-    defective: tuple[int, int]
-
-
-def count(scores: pd.DataFrame, category: str, threshold: float) -> Counts:
-    """Apply a threshold to stored scores.
+def count(scores: pd.DataFrame, category: str, threshold: float) -> dict[str, tuple[int, int]]:
+    """What a threshold does to the stored scores of a category.
 
     Args:
         scores: As in `served_versions.LoadedVersion`.
         threshold: An image is flagged from this score on.
+
+    Returns:
+        Kind of error → how many images it befalls, of how many.
     """
     held_out = (scores["split"] == CALIBRATION) & (scores["category"] == category)
+    flagged = scores["score"][held_out].to_numpy(float) >= threshold
     tests = certain(scores, category)
     found = image_decisions(
         tests["score"].to_numpy(float), (tests["label"] == "defective").to_numpy(bool), threshold
     )["confusion"]
-    flagged = int((scores["score"][held_out].to_numpy(float) >= threshold).sum())
-    return Counts(
-        (flagged, int(held_out.sum())),
-        (found["fp"], found["fp"] + found["tn"]),
-        (found["tp"], found["tp"] + found["fn"]),
-    )
+    return {
+        "false alarms on calibration images": (int(flagged.sum()), len(flagged)),
+        "false alarms on good test images": (found["fp"], found["fp"] + found["tn"]),
+        "misses on defective test images": (found["fn"], found["fn"] + found["tp"]),
+    }
 
 
 def slider_range(scores: pd.DataFrame, category: str, *shown: float | None) -> tuple[float, float]:
@@ -81,6 +68,13 @@ def rounded_up(threshold: float) -> float:
     return math.ceil(threshold * 10**DIGITS) / 10**DIGITS
 
 
+def required(reason: str) -> str:
+    """A reason, or a ``ConfigurationError`` where there is none."""
+    if len(reason.strip()) < SHORTEST:
+        raise ConfigurationError("the reason is missing: say it in a few words")
+    return reason.strip()
+
+
 def save_override(
     file: Path, log: Path, category: str, threshold: float | None, record: dict[str, Any]
 ) -> None:
@@ -96,8 +90,7 @@ def save_override(
         ConfigurationError: There is no reason, the threshold is not within 0…1, or the file is
             damaged.
     """
-    if len(record["reason"].strip()) < SHORTEST:
-        raise ConfigurationError("the reason is missing: say in a few words why it changes")
+    record = record | {"reason": required(record["reason"])}
     if threshold is not None:
         check_overrides({category: threshold}, [category], "the page")
     line = audit.record("threshold", {}, category=category, threshold=threshold, **record)
