@@ -218,10 +218,6 @@ def test_served_images_are_reviewed_by_keys_and_a_mask_is_drawn(line: Line, page
     page.keyboard.press("c")  # is taken back
     page.keyboard.press("d")
     left(3)
-    page.evaluate("image = 'judged in another tab'")
-    page.keyboard.press("s")
-    page.get_by_text("judged meanwhile").first.wait_for()
-    page.evaluate("image = document.querySelector('#judged').dataset.image")
     page.keyboard.press("g")
     left(2)
     page.keyboard.press("u")
