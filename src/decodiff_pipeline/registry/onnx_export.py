@@ -1,4 +1,4 @@
-"""The earlier name of ``python -m decodiff_pipeline.export.onnx_export``, kept for scripts."""
+"""Earlier name of ``python -m decodiff_pipeline.export.onnx_export``, for existing scripts."""
 
 from decodiff_pipeline.export.onnx_export import main
 

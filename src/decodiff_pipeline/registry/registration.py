@@ -142,17 +142,17 @@ def identity_tags(
         ModelError: The folder does not contain a complete pipeline.
     """
     sha256 = folder_sha256(folder)
-    known = record if record.get("model_sha256") == sha256 else {}
-    names = [source.get("parameter_overrides") for source in (known, provenance)]
+    training = record if record.get("model_sha256") == sha256 else {}
+    names = [source.get("parameter_overrides") for source in (training, provenance)]
     overrides = sorted({name for text in names if text for name in text.split(", ")})
     tags = {
         "model_sha256": sha256,
         "thresholds_sha256": sha256_of(dict(thresholds)),
         "data_digest": data_digest(manifest),
         "autoencoder_digest": weights.digest(weights.AutoencoderConfig(str(folder), "vae")),
-        "git_commit": known.get("git_commit"),
-        "git_dirty": known.get("git_dirty"),
-        "parameters_sha256": sha256_of(known["parameters"]) if known else None,
+        "git_commit": training.get("git_commit"),
+        "git_dirty": training.get("git_dirty"),
+        "parameters_sha256": sha256_of(training["parameters"]) if training else None,
         "parameter_overrides": ", ".join(overrides) or None,
     }
     return {key: str(value) for key, value in tags.items() if value is not None}

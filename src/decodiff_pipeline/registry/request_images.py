@@ -1,4 +1,4 @@
-"""Kept where versions registered earlier import it from; see `serving.request_images`."""
+"""Import path of model versions registered earlier; see `serving.request_images`."""
 
 from decodiff_pipeline.serving.request_images import image_bytes
 

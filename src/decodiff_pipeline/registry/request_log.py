@@ -1,4 +1,4 @@
-"""Kept where versions registered earlier import it from; see `serving.request_log`."""
+"""Import path of model versions registered earlier; see `serving.request_log`."""
 
 from decodiff_pipeline.serving.request_log import RequestLog
 

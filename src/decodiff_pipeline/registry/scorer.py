@@ -1,4 +1,4 @@
-"""Kept where versions registered earlier import it from; see `serving.scorer`."""
+"""Import path of model versions registered earlier; see `serving.scorer`."""
 
 from decodiff_pipeline.serving.scorer import Scorer
 

@@ -1,4 +1,4 @@
-"""The earlier name of ``python -m decodiff_pipeline.serving.server``, kept for scripts."""
+"""Earlier name of ``python -m decodiff_pipeline.serving.server``, for existing scripts."""
 
 from decodiff_pipeline.serving.server import main
 

@@ -1,4 +1,4 @@
-"""Kept where versions registered earlier import it from; see `serving.served_version`."""
+"""Import path of model versions registered earlier; see `serving.served_version`."""
 
 from decodiff_pipeline.serving.served_version import served_version
 

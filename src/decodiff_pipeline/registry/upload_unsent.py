@@ -1,4 +1,4 @@
-"""The earlier name of ``python -m decodiff_pipeline.tracking.upload_unsent``, kept for scripts."""
+"""Earlier name of ``python -m decodiff_pipeline.tracking.upload_unsent``, for existing scripts."""
 
 from decodiff_pipeline.tracking.upload_unsent import main
 

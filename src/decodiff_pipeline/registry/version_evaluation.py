@@ -122,8 +122,8 @@ def _evaluation_record(
     config = context.evaluation.model_copy(
         update={"protocol": "strict", "num_inference_steps": None}
     )
-    known = context.manifest[context.manifest["category"].isin(model.categories)]
-    tests = known[known["split"] == "test"]
+    manifest = context.manifest[context.manifest["category"].isin(model.categories)]
+    tests = manifest[manifest["split"] == "test"]
     if tests.empty:
         return pd.DataFrame(columns=list(record.COLUMNS))
     images = context.images.of(tests, model.bit_depths)
@@ -133,7 +133,7 @@ def _evaluation_record(
         score_images(model, rows, images, store, config)
         return store
 
-    identity = record.identity(describe(model, tests, config), known, images, config)
+    identity = record.identity(describe(model, tests, config), manifest, images, config)
     client = MlflowClient()
     stored = find_record(client, version.run_id, identity)
     with work_folder(context.folder) as folder:
@@ -147,7 +147,7 @@ def _evaluation_record(
                 "%s: the scores of its stored evaluation differ; evaluating it again", version.uri
             )
         store = score(tests, folder / "predictions")
-        new = assessment.image_record(store, known, images, config)
+        new = assessment.image_record(store, manifest, images, config)
     try:
         keep_record(client, version.run_id, new)
     except Exception as error:  # the next promotion scores the images again
@@ -277,9 +277,9 @@ def _check_serving(
 
 
 def _note_unjudged(
-    ours: VersionEvaluation, measured: set[str], context: EvaluationContext, notes: list[str]
+    challenger: VersionEvaluation, measured: set[str], context: EvaluationContext, notes: list[str]
 ) -> None:
-    known, in_data = set(ours.categories), set(context.manifest["category"])
+    known, in_data = set(challenger.categories), set(context.manifest["category"])
     for names, note in (
         (in_data - known, "in the data and unknown to the challenger, so not judged"),
         (known - measured, "known to the challenger and without test images"),
