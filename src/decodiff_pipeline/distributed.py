@@ -104,7 +104,7 @@ def _start_node(arguments: Sequence[str]) -> int:
         codes = {rank: failure.exitcode for rank, failure in sorted(error.failures.items())}
         sys.stderr.write(
             f"Error: processes of this node failed; exit codes by rank: {codes}; the lines above "
-            "have the reason; give the same command on all nodes: they go on where they stopped\n"
+            "give the reason; repeat the command on all nodes: they go on where they stopped\n"
         )
         return 1
     return 0

@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 ENTRY = "decodiff_pipeline.distributed"
 JOB, RESULT, ERROR = "job.json", "result-{}.json", "error-{}.json"
 WARNINGS = "warnings-{}.jsonl"
-# The launcher replaces the handlers of at least one signal; Kedro needs those of the others.
+# The launcher replaces the handlers of the signals that it is given. It gets one that nothing
+# uses, because the handlers of the others belong to Kedro.
 UNUSED_SIGNAL = signal.SIGUSR2
 TERMINATION_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 SHUTDOWN_SECONDS = "5"

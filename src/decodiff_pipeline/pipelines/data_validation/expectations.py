@@ -138,9 +138,9 @@ def _contents(config: ValidationConfig) -> list[Any]:
             f"{what} have a contrast of at least {low[1]} grey levels ({low[0]}): remove blank "
             "images, or lower the limit.",
             detail="has a contrast of {contrast} grey levels", low=low, severity=severity,
-            row_condition=DECODES & Column("split").is_in(list(found)),
+            row_condition=DECODES & Column("split").is_in(list(checked)),
         )
-        for name, what, found, severity in (
+        for name, what, checked, severity in (
             ("image_not_blank", "Train, val and calibration images", FITTED, ERROR),
             ("test_image_not_blank", "Test images", (TEST,), WARNING),
         )

@@ -48,8 +48,8 @@ def train_network(
         origin of the initial weights.
 
     Raises:
-        DataError: No good val images to fit the scoring to.
-        DecodiffError: The training fails; see `training.run.train`.
+        DecodiffError: Good val images to fit the scoring to are missing, or the training fails;
+            see `training.run.train`.
     """
     from decodiff_pipeline.data.regions import load_regions
     from decodiff_pipeline.training.run import train
