@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 from decodiff_pipeline.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
 logger = logging.getLogger(__name__)
@@ -81,7 +83,7 @@ def resolve_device(name: str = "auto") -> str:
     name = _preferred[0] if name == "auto" else name
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    available = {
+    available: dict[str, Callable[[], bool]] = {
         "cpu": lambda: True,
         "cuda": torch.cuda.is_available,
         "mps": torch.backends.mps.is_available,
