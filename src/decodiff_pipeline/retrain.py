@@ -4,9 +4,8 @@
     python -m decodiff_pipeline.retrain --commit --continue-from origin/retrained
     python -m decodiff_pipeline.retrain --env tiles --commit
 
-It pulls data and artifacts from the DVC remote, runs `dvc repro` for the stages whose data,
-parameters or code have changed, pushes the artifacts, and runs the promotion of the newest version.
-It writes a Markdown page for a pull request.
+It pulls data and artifacts from the DVC remote, runs `dvc repro`, pushes the artifacts, promotes
+the newest version if it passes its gates, and writes a Markdown page for a pull request.
 """
 
 from __future__ import annotations
