@@ -66,6 +66,7 @@ def test_boxes_and_map_are_drawn_in_the_pixels_of_the_image(scorer: Scorer, raw:
 def test_messages_hold_no_folder_of_the_server() -> None:
     said = without_paths("line 2: /var/log/decodiff/images/a.png (/srv/x y): see ~/data/b.png, 1/2")
     assert said == "line 2: a.png (x y): see b.png, 1/2"
+    assert without_paths("MLflow at sqlite:////srv/x/m.db, file:///a/b c") == "MLflow at m.db, b c"
     assert without_paths("models:/decodiff/3 at https://example.org/a/b") == (
         "models:/decodiff/3 at https://example.org/a/b"
     )

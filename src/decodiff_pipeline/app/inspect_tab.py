@@ -191,8 +191,8 @@ class InspectTab:
         one = _at(found, index)
         if one is None or one.answer is None or one.answer.score is None:
             raise DataError("choose an image of the category first")
-        if limit is None:
-            raise DataError("the threshold is missing: type a number within 0…1")
+        if not limit:  # an emptied box is 0
+            raise DataError("the threshold is missing or 0: choose one above 0")
         threshold = None if isinstance(limit, str) else limit
         version, project = self._context.versions.served(), self._context.project
         if version.number != one.version:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SECONDS = 20  # that a message stays
-FOLDERS = re.compile(r"(?<![\w.:/~-])~?/(?:[^\s/'\":,;]+/)+")  # of an absolute path; its name stays
+# Of an absolute path, or of a local file's address; its name stays.
+FOLDERS = re.compile(r"(?:\b(?:sqlite|file):/*|(?<![\w.:/~-])~?)/(?:[^\s/'\":,;]+/)+")
 
 
 def without_paths(text: str) -> str:
