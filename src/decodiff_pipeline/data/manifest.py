@@ -1,4 +1,4 @@
-"""From a folder of raw images to the manifest: one table, one row an image."""
+"""Manifest of a folder of raw images: a table with one row per image."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ROWS = 1024  # that are not in a table yet
+ROWS = 1024  # dictionaries that are converted into one table
 
-# Name, dtype and meaning of every column, in order.
+# Name → dtype of every column, in order.
 COLUMNS = {
     "category": "str",
     "split": "str",  # train, val, calibration, test, excluded
@@ -45,35 +45,35 @@ COLUMNS = {
     "path": "str",  # posix, relative to the raw root
     "width": "int64",  # pixels, EXIF orientation applied; 0 where the image does not decode
     "height": "int64",
-    "mode": "str",  # Pillow's name for what the file holds, "" where it does not decode
+    "mode": "str",  # Pillow mode of the file, "" where it does not decode
     "bytes": "int64",
     "sha256": "str",  # of the file, "" where it cannot be read
-    "mask_path": "object",  # posix, relative to the raw root; missing (pd.isna) where there is none
-    "error": "str",  # why the image does not decode, "" where it does
-    "mask_error": "str",  # why the mask is missing or does not decode, "" where all is well
-    "mask_width": "int64",  # 0 without a readable mask, as the next two
+    "mask_path": "object",  # as `path`; missing (pd.isna) where there is no mask
+    "error": "str",  # why the image does not decode, "" otherwise
+    "mask_error": "str",  # why the mask is missing or does not decode, "" otherwise
+    "mask_width": "int64",  # 0 without a readable mask, like the next two columns
     "mask_height": "int64",
     "mask_pixels": "int64",  # defective pixels
     "dhash": "str",  # duplicates.difference_hash, "" where the image does not decode
-    "excluded_because": "str",  # the reason given in data.exclude, "" for none
-    "pixels_sha256": "str",  # of the decoded pixels: the same where a picture was saved anew
-    "contrast": "int64",  # levels of 255 between its darkest and brightest pixels
-    "bit_depth": "int64",  # bits by which a 16-bit file is read, 0 for other files
+    "excluded_because": "str",  # reason in data.exclude, "" for none
+    "pixels_sha256": "str",  # of the decoded pixels: unchanged if the image is re-saved lossless
+    "contrast": "int64",  # range of grey levels, 0 to 255 (`measuring.contrast`)
+    "bit_depth": "int64",  # bits used of a 16-bit file, 0 for other files
     "largest_value": "int64",  # of a 16-bit file, 0 for other files
-    "orientation": "int64",  # by EXIF, 1 to 8; 0 where the image does not decode
-    "note": "str",  # what is wrong with the metadata, which are left out then
-    "mask_orientation": "int64",  # as orientation
-    "mask_note": "str",  # what of the mask is read as background without being zero
-    "mask_lossy": "bool",  # whether its compression changes pixels, by content
+    "orientation": "int64",  # EXIF orientation, 1 to 8; 0 where the image does not decode
+    "note": "str",  # error in the metadata, which are ignored then
+    "mask_orientation": "int64",  # as `orientation`
+    "mask_note": "str",  # which non-zero value of the mask is read as background
+    "mask_lossy": "bool",  # whether the file has lossy compression
 }
 
 
 class Exclusion(BaseModel):
-    """Images that are left out, and why.
+    """Images to exclude, with the reason.
 
     Attributes:
         path: Path relative to the raw root, or a glob pattern of such paths.
-        reason: What is wrong with them; kept in the manifest and shown in the validation report.
+        reason: Why they are excluded; stored in the manifest and shown in the validation report.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -82,9 +82,9 @@ class Exclusion(BaseModel):
     reason: Text = ""
 
     def among(self, paths: Iterable[str]) -> set[str]:
-        """Which paths it names: the very one, brackets and all, or else those of the pattern.
+        """The paths equal to `path`, or else those that match it as a glob pattern.
 
-        Both are compared in Unicode's normal form NFC.
+        Paths are compared in the Unicode normal form NFC.
         """
         by_name = {nfc(path): path for path in paths}
         pattern = nfc(self.path)
@@ -93,23 +93,24 @@ class Exclusion(BaseModel):
 
 
 class DataConfig(BaseModel):
-    """What the raw images are and how they are split (`conf/*/parameters_data.yml`).
+    """Layout of the raw images and their split (`conf/*/parameters_data.yml`).
 
     Attributes:
-        layout: Name of the layout on disk (docs/data.md).
-        categories: The categories to use; None for all that are there.
-        seed: Seed of the split by content.
+        layout: Name of the folder layout (docs/data.md).
+        categories: Categories to use; None for all.
+        seed: Seed of the split, which depends on the seed and on the SHA-256 of each image.
         val_fraction: Share of the good images outside test that goes to val.
-        calibration_fraction: Share of them that goes to calibration.
+        calibration_fraction: Share of the good images outside test that goes to calibration.
         test_fraction: Share of the good images that goes to test, in a category that has defective
-            test images and no good one.
-        split_version: 2 gives val and calibration of fewer than 100 images a tenth each by count,
-            for new data sets; 1 keeps the assignment that earlier ones have.
-        exclude: What is left out: a glob pattern of paths relative to the raw root, or
+            test images but no good ones.
+        split_version: 2, for new data sets: in a category with fewer than 100 good images outside
+            test, val and calibration get at least a tenth each by count (less if their fraction is
+            less). 1 keeps the split of data sets made before version 2.
+        exclude: Images to exclude: a list of glob patterns of paths relative to the raw root, or of
             ``{path: pattern, reason: why}``.
-        workers: Threads that read images; None for one a core, at most 8.
-        bit_depth: How many of their 16 bits 16-bit images use: 8, 10, 12, 14 or 16; ``auto`` for
-            the fewest that hold every value of the category.
+        workers: Threads that read images; None for one per core, at most 8.
+        bit_depth: Number of bits that 16-bit images use: 8, 10, 12, 14 or 16; ``auto`` for the
+            smallest that holds every value of the category.
         max_pixels: Largest width times height of an image or mask that is decoded.
     """
 
@@ -167,16 +168,16 @@ class DataConfig(BaseModel):
 
 
 def build_manifest(images: ImageFolder, config: DataConfig) -> pd.DataFrame:
-    """Lists, reads, hashes and measures every image and mask, and splits the good ones.
+    """List, read, hash and measure every image and mask, and split the good images.
 
-    An image that cannot be read is a row too, with the reason in `error`, for validation to show.
+    An image that cannot be read has a row too, with the reason in `error`; validation reports it.
 
     Returns:
-        One row an image, columns as in `COLUMNS`, sorted by category and path.
+        One row per image, columns as in `COLUMNS`, sorted by category and path.
 
     Raises:
-        DataError: The root is not there, holds nothing of the layout, or lacks a wanted category;
-            a category has a name that stands for something else; or every image is excluded.
+        DataError: The root does not exist, does not follow the layout, or lacks a category of
+            `categories`; a category has a reserved name; or every image is excluded.
     """
     root = images.path
     records = list_records(root, get_layout(config.layout), config.categories)
@@ -190,7 +191,7 @@ def build_manifest(images: ImageFolder, config: DataConfig) -> pd.DataFrame:
 
 
 def count_table(manifest: pd.DataFrame) -> dict[str, dict[str, dict[str, int]]]:
-    """Counts images by category, split and label, for logs and reports."""
+    """Number of images by category, split and label."""
     table: dict[str, dict[str, dict[str, int]]] = {}
     rows = zip(manifest["category"], manifest["split"], manifest["label"], strict=True)
     for (category, split, label), count in sorted(Counter(rows).items()):
@@ -201,14 +202,14 @@ def count_table(manifest: pd.DataFrame) -> dict[str, dict[str, dict[str, int]]]:
 def _measured(
     root: Path, records: Sequence[Record], depths: Iterable[int], config: DataConfig
 ) -> pd.DataFrame:
-    """Reads images by their bit depths, in threads; returns a row each, in the same order."""
+    """Measure images in threads, each with its bit depth; one row per record, in the same order."""
     from tqdm import tqdm
 
     def row(item: tuple[Record, int]) -> dict[str, Any]:
         record, depth = item
         return _row(record, measure(root, record, config.max_pixels, depth))
 
-    # Pillow and hashlib let go of the interpreter lock.
+    # Threads run in parallel, because Pillow and hashlib release the GIL.
     workers = config.workers or min(8, os.cpu_count() or 1)
     parts = []
     with closing(read_ahead(row, zip(records, depths), ROWS, workers)) as rows:
@@ -223,7 +224,7 @@ def _measured(
 def _by_depth(
     root: Path, records: Sequence[Record], manifest: pd.DataFrame, config: DataConfig
 ) -> pd.DataFrame:
-    """Measures the 16-bit images again where their category uses less than 16 bits."""
+    """Measure 16-bit images again if their category uses fewer than 16 bits."""
     deep = manifest[manifest["bit_depth"] > 0]
     excluded = {path for entry in config.exclude for path in entry.among(manifest["path"])}
     counted = deep[~deep["path"].isin(excluded)]
@@ -258,7 +259,7 @@ def _row(record: Record, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _excluded(manifest: pd.DataFrame, exclude: Sequence[Exclusion], root: Path) -> None:
-    """Marks what is left out, each image with the first reason that is given for it."""
+    """Mark excluded images in place, each with the first reason given for it."""
     for entry in exclude:
         matched = manifest["path"].isin(entry.among(manifest["path"]))
         if not matched.any():
@@ -278,7 +279,7 @@ def _excluded(manifest: pd.DataFrame, exclude: Sequence[Exclusion], root: Path) 
 
 
 def _splits(manifest: pd.DataFrame, config: DataConfig) -> pd.Series:
-    """Fills in the split of the rows that their layout gives none."""
+    """The split column, with splits assigned to the rows for which the layout sets none."""
     split = manifest["split"].copy()
     options: dict[str, Any] = {
         "seed": config.seed,
@@ -310,7 +311,7 @@ def _splits(manifest: pd.DataFrame, config: DataConfig) -> pd.Series:
 
 
 def _split_keys(rows: pd.DataFrame) -> pd.Series:
-    """The SHA-256 that decides on each image: of equal pictures, the first one for all of them."""
-    # an unreadable file has no digest: its path stands in, so that it lands somewhere
+    """The digest that decides the split: images with equal pixels share the smallest of theirs."""
+    # an unreadable file has no digest: use its path, so that it gets a split too
     keys = rows["sha256"].where(rows["sha256"] != "", rows["path"])
     return keys.groupby(pixel_digests(rows).fillna(keys)).transform("min")

@@ -1,8 +1,8 @@
-"""What of a mask is defect.
+"""Parser of ground-truth masks.
 
-Zero is the background, and whatever is not zero is defect, wherever that marks no more than half
-of the image. Where it marks more, or marks by transparency, the value that covers most of the
-border may be the background instead: `parse_mask` has the rules.
+Zero is background and any other value is defect, if that marks at most half of the image.
+Otherwise, the value that covers most of the border may be the background instead. `parse_mask`
+states the rules.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import Image
 
-VOID = 255  # of masks that number their defects: pixels that are not labelled
-MAX_CLASS = 20  # the largest number of a defect beside `VOID`
-MIN_CLASS_SHARE = 0.05  # of the marked pixels that carry such a number
+VOID = 255  # in masks with class numbers: unlabelled pixels
+MAX_CLASS = 20  # largest class number in a mask with `VOID` pixels
+MIN_CLASS_SHARE = 0.05  # smallest share of class numbers among the non-zero pixels
 HALF = 0.5
 
 
 class ParsedMask(NamedTuple):
-    """A mask as it is read."""
+    """A parsed mask."""
 
     defect: np.ndarray  # bool (H, W), True on the defect
-    note: str = ""  # what was taken for background that is not zero; "" for nothing
+    note: str = ""  # which non-zero value is read as background; "" for none
 
 
 def parse_mask(image: Image.Image) -> ParsedMask:
-    """Tells defect from background in a decoded mask.
+    """Separate defect from background in a decoded mask.
 
-    - Any channel that is not zero is defect; of a palette the index counts where index 0 is
-      black, else the colour. Alpha counts where the colours are the same everywhere.
-    - 255 beside defects numbered 1 to 20 is the unlabelled border, as in Pascal VOC: it is
+    - A pixel is defect if any channel is not zero. A palette mask is read by index if index 0 is
+      black, else by colour. Alpha is used if all pixels have the same colour and it varies.
+    - In a mask with class numbers 1 to 20, 255 is unlabelled, as in Pascal VOC, and is read as
       background.
-    - Where that marks more than half of the picture, the value that covers most of the border is
-      the background, if it leaves at most half marked and the mask has no black, a palette whose
-      first colour is that value, or marks by alpha. A plain black and white mask stays as it is.
+    - If more than half of the image would be defect, the value that covers most of the border is
+      the background, provided that at most half remains defect and that the mask has no black, is
+      a palette image with that value at index 0, or is read by alpha. A black and white mask is
+      never inverted.
     """
     values, colours = _values(image), image.mode not in {"1", "L"}
     layers = _alpha(image, values)
@@ -51,9 +52,9 @@ def parse_mask(image: Image.Image) -> ParsedMask:
 
 
 def _values(image: Image.Image) -> np.ndarray:
-    """One integer a pixel (H, W): grey value, palette index, or colours in one; 0 is black."""
+    """One integer per pixel (H, W): grey value, palette index or packed colour; 0 is black."""
     coloured = image.mode == "P" and any((image.getpalette() or [0])[:3])  # index 0 is not black
-    if coloured or image.mode in {"CMYK", "YCbCr"}:  # whose zeros are not black either
+    if coloured or image.mode in {"CMYK", "YCbCr"}:  # zero is not black in these modes
         image = image.convert("RGB")
     values = np.asarray(image)
     if values.ndim == 2:  # noqa: PLR2004
@@ -64,7 +65,7 @@ def _values(image: Image.Image) -> np.ndarray:
 
 
 def _alpha(image: Image.Image, values: np.ndarray) -> np.ndarray | None:
-    """The alpha channel where it alone can say what is defect."""
+    """The alpha channel (H, W) if it varies and the colour does not, else ``None``."""
     if image.mode not in {"LA", "PA", "RGBA"} or values.min() != values.max():
         return None
     alpha = np.asarray(image.getchannel("A"))
@@ -72,7 +73,7 @@ def _alpha(image: Image.Image, values: np.ndarray) -> np.ndarray | None:
 
 
 def _numbered_defects(values: np.ndarray) -> np.ndarray | None:
-    """The numbered defects without the border around them; ``None`` where nothing is numbered."""
+    """Defects of a mask with class numbers and `VOID`: bool (H, W); ``None`` for other masks."""
     numbered = (values > 0) & (values <= MAX_CLASS)
     void = values == VOID
     marked = np.count_nonzero(values)
@@ -83,7 +84,7 @@ def _numbered_defects(values: np.ndarray) -> np.ndarray | None:
 
 
 def _by_border(values: np.ndarray, marked: np.ndarray, name: str, *, certain: bool) -> ParsedMask:
-    """Takes the value of most of the border for background where zero cannot be it."""
+    """Apply the third rule of `parse_mask`; without `certain`, zero stays the background."""
     background = _border_value(values)
     if not certain or not background or marked.mean() <= HALF:
         return ParsedMask(marked)
@@ -96,7 +97,7 @@ def _by_border(values: np.ndarray, marked: np.ndarray, name: str, *, certain: bo
 
 
 def _border_value(values: np.ndarray) -> int | None:
-    """The value of more than half of the outermost pixels."""
+    """The value of more than half of the outermost pixels; ``None`` if there is none."""
     border = np.concatenate([values[0], values[-1], values[1:-1, 0], values[1:-1, -1]])
     found, counts = np.unique(border, return_counts=True)
     return int(found[counts.argmax()]) if counts.max() > HALF * len(border) else None

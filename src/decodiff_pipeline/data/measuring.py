@@ -1,4 +1,4 @@
-"""Measures one image and its mask for the manifest; each file is read once."""
+"""Measurements of an image and its mask for the manifest; each file is read once."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.data.layouts import Record
 
-EXTREMES = (0.001, 0.999)  # quantiles: a handful of bright pixels do not make a picture
-SIXTEEN_TO_EIGHT = 257
+EXTREMES = (0.001, 0.999)  # quantiles, so that a few outlier pixels do not count as contrast
+SIXTEEN_TO_EIGHT = 257  # 65535 / 255
 
 
 def measure(root: Path, record: Record, max_pixels: int, bits: int = FULL_DEPTH) -> dict[str, Any]:
-    """Reads one image and its mask and returns everything validation asks about them.
+    """Read one image and its mask, and measure what validation checks.
 
     Returns:
-        Columns of the manifest. What cannot be read is a sentence in ``error`` or ``mask_error``.
+        Column of the manifest → value. A read error is a sentence in ``error`` or ``mask_error``.
     """
     facts: dict[str, Any] = dict.fromkeys(
         ("width", "height", "bytes", "orientation", "contrast", "bit_depth", "largest_value"), 0
@@ -82,10 +82,10 @@ def _measure_mask(root: Path, record: Record, max_pixels: int) -> dict[str, Any]
 
 
 def contrast(image: Image.Image) -> int:
-    """Levels of 255 between the darkest and the brightest pixels, a thousandth of either aside.
+    """Difference in grey levels (0 to 255) between the quantiles `EXTREMES` of the pixels.
 
     Args:
-        image: "L" or "RGB"; of RGB, the channel with the most counts.
+        image: "L" or "RGB"; for RGB, the result is the largest of the three channels.
     """
     spans = []
     for band in image.split():
@@ -96,12 +96,12 @@ def contrast(image: Image.Image) -> int:
 
 
 def pixels_sha256(image: Image.Image, deep: np.ndarray | None = None) -> str:
-    """SHA-256 of an image's size and pixels: the same for every lossless format and mode.
+    """SHA-256 of an image's size and pixels, independent of lossless format and mode.
 
     Args:
         image: "L" or "RGB".
-        deep: The 16-bit values it was made of, which count in its place unless they are 8-bit
-            values at another scale.
+        deep: Original 16-bit values (H, W), hashed instead of ``image``. If all are multiples of
+            257, they are 8-bit values and are hashed as such.
     """
     values = np.asarray(image)
     if deep is not None:

@@ -1,12 +1,12 @@
-"""Seeded procedural images: training material that nobody holds a licence on.
+"""Seeded procedural images: training data without a licence.
 
-Each image is a random *field* (dead leaves, fractal noise, gratings, Voronoi grains, a cell-like
-grid, ...) turned grey or coloured, drawn over with patches, print and lines, lit, then blurred and
-given sensor noise.
-Natural images and factory textures share the statistics that matter to a small autoencoder
-(1/f spectra, occlusion edges, periodic structure, grain), and the fields are chosen to cover them:
-dead leaves after Lee, Mumford and Huang, "Occlusion models for natural images" (IJCV 2001),
-fractal noise as 1/f^b spectra (Field, JOSA A 1987).
+Each image is a random scalar field (dead leaves, fractal noise, gratings, Voronoi grains, a grid
+of cells, ...) that is mapped to grey or colours. Patches, glyphs, lines and lighting are added at
+random, then blur and sensor noise.
+Natural images and factory textures share the statistics that a small autoencoder has to learn: 1/f
+spectra, occlusion edges, periodic structure, grain. The fields cover them: dead leaves after Lee,
+Mumford and Huang, "Occlusion models for natural images" (IJCV 2001), fractal noise with 1/f^b
+spectra (Field, JOSA A 1987).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ MIN_CONTRAST = 0.15
 
 
 def procedural_image(seed: int, index: int, *, size: int = 256) -> NDArray[np.uint8]:
-    """Draws one image, a function of ``(seed, index, size)`` alone.
+    """Draw one image, determined by ``(seed, index, size)``.
 
     Args:
-        seed: Names the collection.
-        index: Which image of the collection; there is no last one.
+        seed: Seed of the collection.
+        index: Number of the image in the collection, which is unbounded.
         size: Side in pixels, at least 16.
 
     Returns:
@@ -57,7 +57,7 @@ def procedural_image(seed: int, index: int, *, size: int = 256) -> NDArray[np.ui
 
 
 def fractal_noise(rng: np.random.Generator, size: int) -> Field:
-    """Gaussian field with a 1/f^b spectrum, b in 0.6-2.6, half the time stretched."""
+    """Gaussian field with a 1/f^b spectrum, b in 0.6-2.6, anisotropic with probability 1/2."""
     exponent = rng.uniform(0.6, 2.6)
     stretch = rng.uniform(1.0, 12.0) if _chance(rng, 0.5) else 1.0
     angle = rng.uniform(0.0, np.pi)
@@ -65,13 +65,13 @@ def fractal_noise(rng: np.random.Generator, size: int) -> Field:
     along = u * np.cos(angle) + v * np.sin(angle)
     across = u * np.sin(angle) - v * np.cos(angle)
     radius = np.sqrt((along * stretch) ** 2 + across**2)
-    radius[0, 0] = np.inf  # no constant part
+    radius[0, 0] = np.inf  # zero mean
     spectrum = np.fft.rfft2(rng.standard_normal((size, size))) / radius**exponent
     return np.fft.irfft2(spectrum, s=(size, size)).astype(np.float32)
 
 
 def dead_leaves(rng: np.random.Generator, size: int) -> Field:
-    """Discs or boxes with power-law radii (density ~ r^-3) that cover one another."""
+    """Overlapping discs or boxes with power-law radii (density ~ r^-3)."""
     smallest = rng.uniform(1.5, 6.0)
     largest = max(size * rng.uniform(0.15, 0.6), 2 * smallest)
     count = int(rng.integers(200, 900))
@@ -85,7 +85,7 @@ def dead_leaves(rng: np.random.Generator, size: int) -> Field:
 
 
 def _leaf(rng: np.random.Generator, field: Field, radius: float, *, box: bool) -> None:
-    """Paints one leaf of a flat or sloping shade into ``field``."""
+    """Draw one disc or box with a linear shade into ``field``, in place."""
     size = field.shape[0]
     y, x = rng.uniform(0, size, 2)
     angle, ratio = rng.uniform(0, np.pi), rng.uniform(0.3, 1.0)
@@ -102,7 +102,7 @@ def _leaf(rng: np.random.Generator, field: Field, radius: float, *, box: bool) -
 
 
 def grating(rng: np.random.Generator, size: int) -> Field:
-    """One to three plane waves, smooth or square, with a period of 3 to 64 pixels."""
+    """Sum of one to three sine or square waves with periods of 3 to 64 pixels."""
     y, x = np.mgrid[:size, :size].astype(np.float32)
     field = np.zeros((size, size), np.float32)
     for _ in range(rng.integers(1, 4)):
@@ -115,7 +115,7 @@ def grating(rng: np.random.Generator, size: int) -> Field:
 
 
 def voronoi_grains(rng: np.random.Generator, size: int) -> Field:
-    """Grains of flat shade, as in polycrystalline wafers and castings, with or without borders."""
+    """Voronoi cells of constant shade, with or without borders: wafers, castings."""
     points = rng.uniform(0, size, (int(rng.integers(8, 400)), 2))
     y, x = np.mgrid[:size, :size]
     pixels = np.stack([y.ravel(), x.ravel() * rng.uniform(0.3, 1.0)], 1)
@@ -127,7 +127,7 @@ def voronoi_grains(rng: np.random.Generator, size: int) -> Field:
 
 
 def cell_grid(rng: np.random.Generator, size: int) -> Field:
-    """A plate with busbars, thin fingers and a frame, over a slow shading: solar cells, tiles."""
+    """Busbars, thin fingers and a frame over a smooth background: solar cells, tiles."""
     field = _unit(ndimage.gaussian_filter(rng.standard_normal((size, size)), size / 8))
     field = field * rng.uniform(0.1, 0.6) + 0.5
     offset, pitch = rng.uniform(0, size / 4), size / rng.uniform(1, 6)
@@ -156,7 +156,7 @@ def gradient(rng: np.random.Generator, size: int) -> Field:
 
 
 def blobs(rng: np.random.Generator, size: int) -> Field:
-    """Thresholded smooth noise: stains, pores, islands with sharp or soft borders."""
+    """Thresholded smooth noise with sharp or soft borders: stains, pores."""
     noise = ndimage.gaussian_filter(
         rng.standard_normal((size, size)).astype(np.float32), rng.uniform(1, size / 16)
     )
@@ -180,13 +180,13 @@ def _chance(rng: np.random.Generator, probability: float) -> bool:
 
 
 def _unit(field: Field) -> Field:
-    """Stretches a field to 0-1, ignoring the outermost half percent at each end."""
+    """Scale a field to 0-1, with the 0.5% and 99.5% quantiles as its ends, and clip it."""
     low, high = np.quantile(field, [0.005, 0.995])
     return np.clip((field - low) / max(float(high - low), 1e-6), 0, 1).astype(np.float32)
 
 
 def _mix(rng: np.random.Generator, field: Field) -> Field:
-    """Adds, multiplies or masks a second field, so that textures lie beside and upon others."""
+    """Add, multiply or mask with a second random field."""
     names = list(FIELDS)
     other = _unit(FIELDS[names[int(rng.integers(len(names)))]][0](rng, field.shape[0]))
     how = rng.integers(3)
@@ -200,7 +200,7 @@ def _mix(rng: np.random.Generator, field: Field) -> Field:
 
 
 def _colour(rng: np.random.Generator, field: Field) -> Field:
-    """Maps a field to RGB: grey, tinted, or by a palette of the full gamut, flat or graded."""
+    """Map a field to RGB: grey, tinted, or by a random palette, discrete or interpolated."""
     low, high = np.sort(rng.uniform(0, 1, 2))
     if high - low < MIN_CONTRAST:
         low, high = max(0.0, low - 0.1), min(1.0, high + 0.1)
@@ -225,7 +225,7 @@ def _colour(rng: np.random.Generator, field: Field) -> Field:
 
 
 def _colours(rng: np.random.Generator, count: int) -> Field:
-    """Random colours of the full gamut, ``(count, 3)`` in 0-1, as saturated as one draw says."""
+    """Random colours, ``(count, 3)`` in 0-1, with one saturation for all or one for each."""
     hue = 2 * np.pi * (rng.random() + rng.uniform(0, 1) * rng.random(count))
     value = rng.uniform(0, 1, count) ** rng.choice([0.5, 1.0, 2.0])
     saturation = rng.uniform(0, 1, (1 if _chance(rng, 0.5) else count, 1))
@@ -236,7 +236,7 @@ def _colours(rng: np.random.Generator, count: int) -> Field:
 
 
 def _coloured_light(rng: np.random.Generator, image: Field) -> Field:
-    """Multiplies with one or two lamps of different colours, whose light fades over the image."""
+    """Multiply by a gradient between two random light colours."""
     fade = _unit(gradient(rng, image.shape[0]))[..., None]
     lamps = 1 - rng.uniform(0, 0.8) * (1 - _colours(rng, 2))
     lamps = lamps / lamps.max(axis=1, keepdims=True).clip(0.2)
@@ -244,7 +244,7 @@ def _coloured_light(rng: np.random.Generator, image: Field) -> Field:
 
 
 def _patches(rng: np.random.Generator, image: Field) -> Field:
-    """Covers small discs and boxes with colours of the full gamut: labels, parts, stains."""
+    """Draw small ellipses and boxes of random colours: labels, parts, stains."""
     size = image.shape[0]
     y, x = np.mgrid[:size, :size].astype(np.float32)
     image = image.copy()
@@ -263,7 +263,7 @@ def _patches(rng: np.random.Generator, image: Field) -> Field:
 
 
 def _print(rng: np.random.Generator, image: Field) -> Field:
-    """Prints rows of small random glyphs: lettering, codes, perforated patterns."""
+    """Draw rows of small random glyphs: lettering, codes, perforated patterns."""
     size = image.shape[0]
     height, width = int(rng.integers(3, 9)), int(rng.integers(3, 7))
     scale = int(rng.integers(1, 5))
@@ -281,7 +281,7 @@ def _print(rng: np.random.Generator, image: Field) -> Field:
 
 
 def _lines(rng: np.random.Generator, image: Field) -> Field:
-    """Draws thin straight or bent lines: scratches, cracks, wires, seams."""
+    """Draw thin straight or curved lines: scratches, cracks, wires, seams."""
     size = image.shape[0]
     layer = np.zeros((size, size), np.float32)
     for _ in range(rng.integers(1, 12)):
@@ -308,7 +308,7 @@ CHANGES: tuple[tuple[float, Callable[[np.random.Generator, Field], Field]], ...]
 
 
 def _finish(rng: np.random.Generator, image: Field) -> NDArray[np.uint8]:
-    """Blurs (nearly always a little: optics), adds grain, rounds to 8 bits."""
+    """Add blur (with probability 0.85) and sensor noise, and round to 8 bits."""
     sigma = rng.choice([0.0, rng.uniform(0.3, 0.9), rng.uniform(0.9, 2.5)], p=[0.15, 0.6, 0.25])
     if sigma:
         image = ndimage.gaussian_filter(image, (sigma, sigma, 0))

@@ -1,4 +1,4 @@
-"""What a result was made of: commit, data digest, code."""
+"""Provenance of a result: Git commit, digest of the data, digest of the code."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ MADE_BY_RUNS = (
 
 @dataclass(frozen=True)
 class GitState:
-    """The code a run was made with."""
+    """The commit of a project and whether it is modified."""
 
-    commit: str | None  # full hash of the commit checked out; ``None`` where there is none
-    # Whether code or configuration differ from that commit, as in every DVC experiment; ``None``
-    # where there is none. Data and reports are what a run makes of them.
+    commit: str | None  # full hash of HEAD; ``None`` without a commit
+    # Whether tracked files differ from the commit, as in every DVC experiment; ``None`` if unknown.
+    # Files that runs write (`MADE_BY_RUNS`) are ignored.
     dirty: bool | None
 
 
 def git_state(folder: Path) -> GitState:
-    """Commit of the project that a folder lies in, and whether it has been changed since.
+    """The Git state of the project that contains a folder.
 
-    A project that lies in another project's repository, which does not track it, has none.
+    It is unknown if the repository does not track the project.
     """
     commit = git_output(folder, "rev-parse", "HEAD")
     if not commit or not _is_tracked(folder):
         return GitState(None, None)
     if "DVC_EXP_NAME" in os.environ:
-        # In DVC's copy for a queued experiment, Git takes files that were changed for unchanged.
+        # In DVC's copy for a queued experiment, Git does not report modified files.
         return GitState(commit, True)
     changed = ("status", "--porcelain", "--untracked-files=no", "--", ":(top)", *MADE_BY_RUNS)
     changes = git_output(folder, *changed)
@@ -64,7 +64,7 @@ def _is_tracked(folder: Path) -> bool:
 
 
 def data_digest(manifest: pd.DataFrame) -> str:
-    """SHA-256 of what a data set consists of, whatever the order of its rows."""
+    """SHA-256 over `IDENTIFYING_COLUMNS` and the bit depths, independent of the order of rows."""
     identified = manifest.assign(sha256=pixel_identities(manifest))
     rows = identified[list(IDENTIFYING_COLUMNS)].astype(str)
     return sha256_of(sorted(rows.itertuples(index=False, name=None)))
@@ -72,22 +72,22 @@ def data_digest(manifest: pd.DataFrame) -> str:
 
 @cache
 def code_sha256(*names: str) -> str:
-    """SHA-256 over the source of some packages within this one."""
+    """SHA-256 over the Python files of the named subpackages."""
     package = Path(__file__).parents[1]
     files = sorted(file for name in names for file in (package / name).rglob("*.py"))
     return sha256_of([(file.relative_to(package).as_posix(), file_sha256(file)) for file in files])
 
 
 def git_output(folder: Path, *arguments: str) -> str | None:
-    """Stripped output of a git command; ``None`` where it, git or a repository is missing."""
+    """Stripped output of a git command; ``None`` if it fails, times out or git is missing."""
     git = shutil.which("git")
     if git is None:
         return None
-    # An output folder may not exist yet; what matters is the repository it belongs to.
+    # An output folder may not exist yet: use its closest existing parent.
     existing = next(
         path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir()
     )
-    # Killed in the middle, a `git status` that may write leaves a lock that stops every commit.
+    # Without this option, a killed `git status` may leave a lock file that blocks commits.
     command = [git, "--no-optional-locks", "-C", str(existing), *arguments]
     try:
         result = subprocess.run(  # noqa: S603 - fixed arguments, no shell

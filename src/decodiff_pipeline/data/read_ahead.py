@@ -1,4 +1,4 @@
-"""Reads images in threads while the caller computes."""
+"""Prefetching: items are read in threads while the caller computes."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def read_ahead(
     ahead: int = AHEAD,
     workers: int | None = None,
 ) -> Generator[Result, None, None]:
-    """Results in the order of the items, computed in threads while the caller does other things.
+    """Yield ``read(item)`` in the order of the items, computed in threads in advance.
 
-    What ``read`` raises is raised when the item's turn comes.
+    An exception of ``read`` is raised at the position of its item.
 
     Args:
-        read: Called once an item, from several threads.
-        items: What to read.
-        ahead: Most results that wait.
-        workers: Threads; None for one a core, at most `READERS`.
+        read: Called once per item, from several threads.
+        items: Arguments of ``read``.
+        ahead: Number of items that are read in advance.
+        workers: Threads; None for one per core, at most `READERS`.
     """
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers or min(READERS, os.cpu_count() or 1)) as pool:

@@ -1,4 +1,4 @@
-"""From the masks and polygons of the parameters to the regions that a model keeps."""
+"""Scored regions of categories: from masks and polygons in the parameters to `Region`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Polygon = list[list[float]]
 
 
 def _polygons(value: Any) -> Any:
-    """Refuse in one sentence what is neither a path nor polygons."""
+    """Raise ValueError unless the value is `None`, a path or a list of polygons."""
     if value is None or isinstance(value, str):
         return value
     if not isinstance(value, list) or not value or not all(isinstance(p, list) for p in value):
@@ -51,14 +51,14 @@ Drawn = Annotated[str | list[Polygon] | None, BeforeValidator(_polygons)]
 
 
 class RegionConfig(BaseModel):
-    """What of a category's images counts: ``include`` or ``exclude``.
+    """Region of a category's images that is scored, given by ``include`` or ``exclude``.
 
     Attributes:
-        include: What counts: the path of a mask, in which it is not 0, or polygons, each a list
-            of points [x, y] in pixels of the image, [0, 0] its upper left corner.
-        exclude: What does not count, in the same form.
-        size: Width and height in pixels of the image that the polygons were drawn on; ``None``:
-            those of the category's images, if all have the same.
+        include: The region that is scored: the path of a mask (non-zero inside), or polygons, each
+            a list of points [x, y] in pixels of the image, with [0, 0] its upper left corner.
+        exclude: The region that is not scored, in the same form.
+        size: Width and height in pixels of the image that the polygons were drawn on; ``None`` for
+            the size of the category's images, if they all have the same one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -77,22 +77,22 @@ class RegionConfig(BaseModel):
 
     @property
     def drawn(self) -> str | list[Polygon]:
-        """The mask or the polygons."""
+        """``include`` or ``exclude``: the path of the mask or the polygons."""
         drawn = self.exclude if self.include is None else self.include
         assert drawn is not None  # noqa: S101 - as validated
         return drawn
 
     @property
     def mask(self) -> Path | None:
-        """The file of the mask, if it is one."""
+        """Path of the mask; ``None`` for polygons."""
         return Path(self.drawn) if isinstance(self.drawn, str) else None
 
 
 def check_masks(configs: Mapping[str, RegionConfig]) -> None:
-    """Read the masks, before the images are known.
+    """Check that all masks can be read; needs no manifest.
 
     Raises:
-        ConfigurationError: One cannot be read.
+        ConfigurationError: A mask cannot be read.
     """
     for category, config in configs.items():
         if config.mask is not None:
@@ -102,16 +102,20 @@ def check_masks(configs: Mapping[str, RegionConfig]) -> None:
 def load_regions(
     configs: Mapping[str, RegionConfig], manifest: pd.DataFrame, geometry: PreprocessConfig
 ) -> dict[str, Region]:
-    """The regions of categories, checked against their images.
+    """Load the regions of categories and check them against the images.
 
     Args:
         configs: Category → region.
-        manifest: Of all images.
-        geometry: How images are fitted into squares.
+        manifest: Manifest of all images.
+        geometry: Resizing and cropping of the images to the model's input.
+
+    Returns:
+        Category → region.
 
     Raises:
-        ConfigurationError: There is no such category; a mask cannot be read; a polygon leaves the
-            image; a region has not the images' aspect ratio, or holds no whole latent cell.
+        ConfigurationError: A category is unknown; a mask cannot be read; a polygon leaves the
+            image; the region is empty, has another aspect ratio than the images, or contains no
+            whole latent cell.
     """
     found = {}
     for category, config in sorted(configs.items()):
@@ -156,7 +160,7 @@ def _checked(
 
 
 def _drawn(category: str, config: RegionConfig, sizes: list[tuple[int, int]]) -> np.ndarray:
-    """What is drawn: bool (H, W)."""
+    """Rasterise the mask or the polygons: bool (H, W)."""
     if config.mask is not None:
         return _mask(category, config.mask)
     if config.size is None and len(sizes) > 1:
@@ -181,10 +185,10 @@ def _drawn(category: str, config: RegionConfig, sizes: list[tuple[int, int]]) ->
 
 
 def filled(points: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The pixels with their centre in a polygon, by the even-odd rule: bool (height, width).
+    """Rasterise a polygon by the even-odd rule at pixel centres: bool (height, width).
 
     Args:
-        points: Float (K, 2), x and y of each corner.
+        points: Float (K, 2), x and y of each corner in pixels.
     """
     x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
     inside = np.zeros((height, width), bool)

@@ -1,4 +1,4 @@
-"""Reads a table of labels that people gave to images which a model had scored."""
+"""Reader of a table of reviewed labels: a person's verdicts on images that a model scored."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-VERDICTS = {"false_alarm": False, "good": False, "miss": True, "defective": True}  # is a defect
+VERDICTS = {"false_alarm": False, "good": False, "miss": True, "defective": True}  # → defective
 COLUMNS = ("category", "verdict", "path", "image_sha256", "defect_type", "mask")
 DEFECT_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-RESERVED = GOOD_WORDS | MASK_WORDS | {"test_good"}  # folders that mean something else
-MAX_LISTED = 10  # problems that a message lists
+RESERVED = GOOD_WORDS | MASK_WORDS | {"test_good"}  # folder names with another meaning
+MAX_LISTED = 10  # problems in one error message
 
 
 @dataclass(frozen=True)
 class Reviewed:
-    """A line of the table with its image."""
+    """A row of the table and its image."""
 
-    line: int  # in the table; the header is line 1
+    line: int  # line number in the table; the header is line 1
     category: str
-    defective: bool  # whether a person found a defect
-    defect_type: str  # of a defective image; empty where the table names none
+    defective: bool  # the verdict
+    defect_type: str  # "" for good images and where the table has none
     image: Path
-    sha256: str  # of its bytes
-    suffix: str  # by its content, not its name
-    mask: Path | None  # where the defect is; ``None`` for none
-    mask_suffix: str  # as `suffix`
-    mask_sha256: str  # of the mask's bytes; empty for none
+    sha256: str  # of the file
+    suffix: str  # of the file format, detected from the content
+    mask: Path | None  # ground-truth mask
+    mask_suffix: str  # as `suffix`; "" without a mask
+    mask_sha256: str  # of the mask file; "" without a mask
 
 
 def read_labels(table: Path, images: Path) -> tuple[list[Reviewed], list[str]]:
-    """Reads the table and every image that it names.
+    """Read the table and every image that it lists.
 
     Args:
-        table: CSV or parquet with ``category``, ``verdict``, and ``path`` (relative to
-            ``images``) or ``image_sha256`` (as in a request log); ``defect_type`` and ``mask``
-            may be there.
-        images: Where the images are, such as the folder of a request log.
+        table: CSV or Parquet file with the columns ``category``, ``verdict``, and ``path``
+            (relative to ``images``) or ``image_sha256`` (as in a request log). ``defect_type`` and
+            ``mask`` are optional.
+        images: Folder of the images, such as the folder of a request log.
 
     Returns:
-        An image for each line that is in order, lines that say the same of the same image once;
-        and a sentence for each line that is not.
+        The valid rows, without repetitions of an image, and one error message for each other row.
 
     Raises:
-        DataError: The table cannot be read, or lacks a column.
+        DataError: The table cannot be read, lacks a column or is empty, or ``images`` is not a
+            folder.
     """
     if not images.is_dir():
         raise DataError(f"{images} is not a folder: name the folder that the images are in.")
@@ -68,7 +68,7 @@ def read_labels(table: Path, images: Path) -> tuple[list[Reviewed], list[str]]:
     for line, row in rows:
         try:
             one = _reviewed(line, row, images, by_sha256)
-        except DataError as error:  # an ImageError is one
+        except DataError as error:  # includes ImageError
             problems.append(f"line {line}: {error}")
             continue
         before = found.setdefault(one.sha256, one)
@@ -81,7 +81,7 @@ def read_labels(table: Path, images: Path) -> tuple[list[Reviewed], list[str]]:
 
 
 def refuse(table: Path, problems: Sequence[str]) -> None:
-    """Raises a DataError that lists the problems, or the first of many, where there are any."""
+    """Raise a DataError that lists the first `MAX_LISTED` problems, if there are any."""
     if problems:
         more = len(problems) - MAX_LISTED
         listed = [*problems[:MAX_LISTED], *([f"and {more} more"] if more > 0 else [])]
@@ -89,7 +89,7 @@ def refuse(table: Path, problems: Sequence[str]) -> None:
 
 
 def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
-    """Reads the table as (line number, row), every column of `COLUMNS` in each row."""
+    """Read the table as (line number, row); each row has all columns of `COLUMNS`."""
     table = read_table(file, COLUMNS)
     names = set(table.columns)
     if not {"category", "verdict"} <= names or not {"path", "image_sha256"} & names:
@@ -103,7 +103,7 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 def _index(images: Path) -> dict[str, Path]:
-    """Kept images of a request log by their SHA-256, which is their name."""
+    """SHA-256 → path of the images of a request log, whose file names are their SHA-256."""
     return {path.stem: path for path in find_files(images).images}
 
 
@@ -157,7 +157,7 @@ def _path(row: dict[str, str], images: Path, index: dict[str, Path]) -> Path:
 
 
 def _checked_mask(mask: Path, images: Path, size: tuple[int, int]) -> bytes:
-    """The bytes of a mask's file."""
+    """Read a mask file and check its size and that it is not empty; returns the bytes."""
     data = read_bytes(mask, root=images)
     defect = parse_mask(decode(data, mask).image).defect
     if defect.shape != size[::-1]:

@@ -1,7 +1,8 @@
-"""Assigns good images to train, val and calibration, by their content.
+"""Split of good images into train, val and calibration by a hash of their content.
 
-A split follows from the seed and the image's SHA-256 alone: a renamed image stays where it was,
-equal images land together, and a new image moves no other (but for the minimum below).
+The split of an image depends on the seed and on its SHA-256 only. Renaming an image does not change
+its split, identical images share one, and a new image does not move others, except to fill the
+minimum sizes that `assign_splits` guarantees.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ CALIBRATION = "calibration"
 TEST = "test"
 EXCLUDED = "excluded"
 SPLITS = (TRAIN, VAL, CALIBRATION, TEST, EXCLUDED)
-FEW = 100  # images, below which the hash alone may leave next to none to val or calibration
+FEW = 100  # images; with fewer, the hash alone may leave val or calibration nearly empty
 LEAST_SHARE = 0.1
 
 
 def unit_hash(seed: int | str, sha256: str) -> float:
-    """Returns a number in [0, 1) that looks uniform and follows from its arguments alone."""
+    """Hash the arguments to a number in [0, 1), uniformly distributed."""
     digest = hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest()
     return int(digest[:8], 16) / 2**32
 
@@ -37,23 +38,23 @@ def assign_splits(
     test_fraction: float = 0.0,
     version: int = 1,
 ) -> dict[str, str]:
-    """Splits the good images of one category.
+    """Split the good images of one category.
 
-    The number u in [0, 1) of an image is `unit_hash(seed, digest)`: below `val_fraction` it goes
-    to val, below `val_fraction + calibration_fraction` to calibration, else to train. Test is
-    drawn first, with a hash of its own. A split that is wanted and would be empty gets the train
-    image of the smallest u. In version 2, of fewer than `FEW` images, val and calibration get at
-    least their fraction each (a tenth where that is less), rounded down: train images in the order
-    of u.
+    Test images are drawn first, by a separate hash. The others are split by
+    u = `unit_hash(seed, digest)`: val if u < `val_fraction`, calibration if
+    u < `val_fraction + calibration_fraction`, else train. An empty split whose fraction is not zero
+    then gets the train image with the smallest u. In version 2, with fewer than `FEW` images
+    outside test, val and calibration are filled from train in the order of u to at least
+    `min(fraction, LEAST_SHARE)` of them, rounded down. Filling leaves at least two train images.
 
     Args:
-        digests: SHA-256 of each image, repeats allowed.
-        val_fraction: Share of the images that are not test, in [0, 1).
-        calibration_fraction: As `val_fraction`; their sum is below 1.
+        digests: SHA-256 of each image; may contain duplicates.
+        val_fraction: Share of the images outside test, in [0, 1).
+        calibration_fraction: As `val_fraction`; the sum of both is below 1.
         test_fraction: Share of all images, in [0, 1).
 
     Returns:
-        The split of each digest.
+        Digest → split.
     """
     splits = {digest: TRAIN for digest in digests}
     for digest in splits:
@@ -64,7 +65,7 @@ def assign_splits(
             splits[digest] = VAL
         elif u < val_fraction + calibration_fraction:
             splits[digest] = CALIBRATION
-    if splits and TRAIN not in splits.values():  # nothing can be learnt without a train image
+    if splits and TRAIN not in splits.values():  # training needs at least one image
         splits[max(splits, key=lambda digest: unit_hash(seed, digest))] = TRAIN
     if test_fraction > 0:
         _fill(splits, TEST, f"{seed}:{TEST}", 1)
@@ -79,11 +80,11 @@ def assign_splits(
 def divide_held_out(
     digests: Iterable[str], *, seed: int, val_fraction: float, calibration_fraction: float
 ) -> dict[str, str]:
-    """Splits good images that a data set keeps for validation into val and calibration.
+    """Divide a data set's own validation images into val and calibration, by `unit_hash`.
 
-    They are shared in the proportion of the fractions, by `unit_hash`; all go to val where both
-    are zero. Where both splits are wanted, neither is empty as long as there are two different
-    images. Arguments and result are as for `assign_splits`.
+    The expected sizes are proportional to the fractions; all images go to val if both are zero. If
+    both fractions are positive and there are two different images, neither split is empty.
+    Arguments and result are as for `assign_splits`.
     """
     limit = val_fraction / ((val_fraction + calibration_fraction) or 1)
     if calibration_fraction == 0:
@@ -96,7 +97,7 @@ def divide_held_out(
 
 
 def _fill(splits: dict[str, str], split: str, seed: int | str, least: int) -> None:
-    """Moves train images into `split` until it has `least`; two stay in train."""
+    """Move train images into `split` until it has `least` images; at least two stay in train."""
     train = [digest for digest, name in splits.items() if name == TRAIN]
     train.sort(key=lambda digest: unit_hash(seed, digest))
     missing = least - sum(name == split for name in splits.values())

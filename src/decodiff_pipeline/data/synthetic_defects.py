@@ -1,8 +1,7 @@
-"""Defects that nobody had to label: good images with a region replaced, and where.
+"""Synthetic defects: a region of a good image is replaced, and its mask is known.
 
-They stand in for real defects wherever something is chosen before one has been seen: clip limits,
-weights, the image score, the moment to stop training. They are no measure of how well real
-defects are found.
+They replace real defects where settings are chosen without any: clip limits, weights, the image
+score, early stopping. They do not measure how well a model detects real defects.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ if TYPE_CHECKING:
 
     Drawing = Callable[[np.random.Generator, np.ndarray, np.ndarray], np.ndarray]
 
-# What latents are cached and trainings validated with; part of every key of a cached one.
+# Defects of cached latents and of validation during training; part of the cache key.
 VERSION = 2
-# Small, faint and more like real ones: what image scores are chosen by.
+# Smaller, fainter and more realistic defects, used to choose the image score.
 HARDER = 3
-# Share of the image, before the invisible part of a region is dropped.
+# Area of a region as a share of the image, before pixels without a visible change are dropped.
 SMALLEST, LARGEST = 0.002, 0.1
-SMALLEST_HARDER = 0.001  # at 256², a cell of the latents
-FAINTEST, STRONGEST = 16, 128  # grey levels that a harder defect's region changes by, on average
-VISIBLE = 12  # grey levels of 255, in the channel that changes most
-LEAST_VISIBLE = 0.0008  # share of the image: 13 pixels of 128²
+SMALLEST_HARDER = 0.001  # one latent cell of 256x256 pixels
+FAINTEST, STRONGEST = 16, 128  # mean change of a `HARDER` defect in its region, in grey levels
+VISIBLE = 12  # smallest change that is masked, in grey levels, in the channel that changes most
+LEAST_VISIBLE = 0.0008  # smallest mask, as a share of the image: 13 of 128x128 pixels
 ATTEMPTS = 20
-TILES = 4
+TILES = 4  # per side
 
 
 def synthetic_defect(
@@ -40,28 +39,28 @@ def synthetic_defect(
     version: int = VERSION,
     inside: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Put one defect into a good image: a function of the arguments alone.
+    """Add one defect to a good image, determined by the arguments.
 
-    Half of the defects are ragged regions of thresholded Perlin noise (Zavrtanik et al., "DRAEM",
-    ICCV 2021), half are rectangles and thin scars at any angle (Li et al., "CutPaste", CVPR
-    2021). They are filled with another place of the image, with another image, with a procedural
-    texture or with a lighter or darker shade of what is there, at an opacity of 0.3 to 1.
+    Half of the defects are regions of thresholded Perlin noise (Zavrtanik et al., "DRAEM", ICCV
+    2021), half are rectangles and thin scars at any angle (Li et al., "CutPaste", CVPR 2021). They
+    are filled with another part of the image, another image, a procedural texture, or the image
+    made lighter or darker, at an opacity of 0.3 to 1.
 
-    The harder ones also are scratches and cracks a pixel or two wide, parts that are displaced or
-    missing, colours that are off and places that are worn or out of focus, blended so that they
-    differ by 16 to 128 grey levels on average, where the texture does.
+    ``HARDER`` adds lines one or two pixels wide (scratches, cracks), and displaced, missing,
+    blurred or discoloured parts. The opacity is chosen so that the region changes by 16 to 128 grey
+    levels on average, or by less if the texture itself differs by less.
 
     Args:
         square: The good image at the model's input size, uint8 (S, S, 3).
-        identity: What tells this image from others, such as its SHA-256.
-        number: Which of its defects; there is no last one.
-        source: Another good image to take textures from, uint8 (S, S, 3); by default ``square``.
+        identity: Unique identifier of the image, such as its SHA-256.
+        number: Number of the defect of this image, unbounded.
+        source: Another good image, the source of textures, uint8 (S, S, 3); default: ``square``.
         version: ``VERSION`` or ``HARDER``.
-        inside: Where it may be, bool (S, S) with at least one True; anywhere by default.
+        inside: Pixels that may change, bool (S, S) with at least one True; default: all.
 
     Returns:
         The image with the defect, uint8 (S, S, 3), and its mask, bool (S, S): True where some
-        channel changed by at least 12 of 255 grey levels. The mask is never empty.
+        channel changed by at least ``VISIBLE`` grey levels. The mask is never empty.
     """
     random = _generator(identity, number, version)
     good = square.astype(np.float32)
@@ -71,7 +70,7 @@ def synthetic_defect(
         image, mask = _blended(good, texture, opacity)
         if mask.mean() >= LEAST_VISIBLE:
             return image, mask
-    # An image so uniform that nothing taken from it shows.
+    # The image is so uniform that no texture is visible in it.
     region = _moved(random, _ragged(random, len(square)), inside)
     return _blended(good, (good + 128) % 256, region.astype(np.float32))
 
@@ -79,9 +78,9 @@ def synthetic_defect(
 def _moved(
     random: np.random.Generator, region: np.ndarray, inside: np.ndarray | None
 ) -> np.ndarray:
-    """The region with some pixel of it at some pixel of ``inside``, and what lies outside cut off.
+    """Shift the region until a random pixel of it lies on a random one of ``inside``, and crop it.
 
-    It is drawn for the whole square first, and keeps its shape.
+    Without ``inside`` the region is returned unchanged.
     """
     if inside is None or not region.any():
         return region
@@ -109,7 +108,6 @@ def _plain(
 def _harder(
     random: np.random.Generator, good: np.ndarray, other: np.ndarray, inside: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `_plain`."""
     side, textures = len(good), (*TEXTURES, *HARDER_TEXTURES)
     region = (
         _ragged(random, side, SMALLEST_HARDER),
@@ -129,7 +127,7 @@ def _area(random: np.random.Generator, smallest: float) -> float:
 
 
 def _ragged(random: np.random.Generator, side: int, smallest: float = SMALLEST) -> np.ndarray:
-    """A region around some place, as large as drawn, with the outline of Perlin noise."""
+    """A region of random area around a random centre, outlined by thresholded Perlin noise."""
     area = _area(random, smallest)
     noise = perlin_noise(random, side, tuple(2 ** random.integers(1, 5, size=2)))
     y, x = np.ogrid[:side, :side]
@@ -143,9 +141,9 @@ def perlin_noise(random: np.random.Generator, side: int, cells: tuple[int, int])
     """Gradient noise (Perlin, "An image synthesizer", SIGGRAPH 1985; smoothstep of 2002).
 
     Args:
-        random: Source of the gradients.
-        side: Of the square, in pixels.
-        cells: How many cells of the lattice the square spans, down and across.
+        random: Generator of the gradients.
+        side: Side of the square in pixels.
+        cells: Number of lattice cells, down and across.
 
     Returns:
         float64 (side, side), about within -1…1, mean about 0.
@@ -167,7 +165,7 @@ def perlin_noise(random: np.random.Generator, side: int, cells: tuple[int, int])
 
 
 def _strip(random: np.random.Generator, square: np.ndarray) -> np.ndarray:
-    """A rectangle at any angle: a patch, or a scar of a few pixels' width."""
+    """A rectangle at any angle: a patch, or a scar a few pixels wide."""
     side = len(square)
     if random.random() < 1 / 2:
         length, width = side * random.uniform(0.1, 0.5), random.uniform(1.5, max(2.5, side / 32))
@@ -189,7 +187,7 @@ def _bar(random: np.random.Generator, side: int, length: float, width: float) ->
 
 
 def _line(random: np.random.Generator, side: int) -> np.ndarray:
-    """A scratch, straight or bent, or a crack that changes its direction at every pixel."""
+    """A straight or curved scratch, or a crack that changes its direction at every pixel."""
     length = int(side * np.exp(random.uniform(np.log(0.08), np.log(0.8))))
     turns = random.choice([0.0, 0.1, 0.4]) * random.normal(size=length)
     angles = random.uniform(0, 2 * np.pi) + np.cumsum(turns)
@@ -210,13 +208,13 @@ def _softened(
 
 
 def _elsewhere(random: np.random.Generator, good: np.ndarray, _: np.ndarray) -> np.ndarray:
-    """Another place of the same image, brightness and contrast a little off."""
+    """Another part of the same image, with jittered brightness and contrast."""
     shift = random.integers(len(good) // 8, len(good) - len(good) // 8 + 1, size=2)
     return _jittered(random, np.roll(good, shift, axis=(0, 1)))
 
 
 def _tiles_of_other(random: np.random.Generator, good: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The other image, turned, cut into tiles and shuffled."""
+    """The other image, rotated by a multiple of 90° and cut into shuffled tiles."""
     turned = np.rot90(other, int(random.integers(4)))
     tile = len(good) // TILES
     order = random.permutation(TILES**2)
@@ -234,12 +232,12 @@ def _procedural(random: np.random.Generator, good: np.ndarray, _: np.ndarray) ->
 
     texture = procedural_image(int(random.integers(2**31)), 0, size=len(good)).astype(np.float32)
     grey = not np.ptp(good, axis=2).any()
-    # Colour in a grey image would be no defect that its camera could have seen.
+    # A grey image stays grey: its camera cannot record colours.
     return np.repeat(texture.mean(2, keepdims=True), 3, axis=2) if grey else texture
 
 
 def _shade(random: np.random.Generator, good: np.ndarray, _: np.ndarray) -> np.ndarray:
-    """What is there, lighter or darker: stains, shadows, dead areas, cracks."""
+    """The image made lighter or darker: stains, shadows, dead areas, cracks."""
     lightest = 255.0 if random.random() < 1 / 3 else 0.0
     return good + random.uniform(0.3, 0.9) * (lightest - good)
 
@@ -248,7 +246,7 @@ TEXTURES: tuple[Drawing, ...] = (_elsewhere, _tiles_of_other, _procedural, _shad
 
 
 def _tinted(random: np.random.Generator, good: np.ndarray, _: np.ndarray) -> np.ndarray:
-    """What is there, in another colour; in a grey image, of another brightness and contrast."""
+    """The image in other colours; a grey image with other brightness and contrast."""
     if not np.ptp(good, axis=2).any():
         return _jittered(random, good)
     mean = good.mean(axis=2, keepdims=True)
@@ -256,20 +254,20 @@ def _tinted(random: np.random.Generator, good: np.ndarray, _: np.ndarray) -> np.
 
 
 def _same_place(_: np.random.Generator, good: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The same place of the other image: a part that is not there, or of another kind."""
+    """The same place of the other image: a missing or a wrong part."""
     grey = not np.ptp(good, axis=2).any()
     return np.repeat(other.mean(2, keepdims=True), 3, axis=2) if grey else other
 
 
 def _displaced(random: np.random.Generator, good: np.ndarray, _: np.ndarray) -> np.ndarray:
-    """What is beside it: a part that is not where it belongs."""
+    """The image shifted by a few pixels: a displaced part."""
     reach = len(good) // 8
     shift = random.integers(-reach, reach + 1, size=2)
     return np.roll(good, shift + 2 * np.sign(shift), axis=(0, 1))
 
 
 def _blurred(random: np.random.Generator, good: np.ndarray, _: np.ndarray) -> np.ndarray:
-    """What is there, worn or out of focus, or only what is around it: a missing part."""
+    """The image with Gaussian blur: a worn, defocused or missing part."""
     sigma = len(good) / 128 * np.exp(random.uniform(0, np.log(12)))
     return ndimage.gaussian_filter(good, (sigma, sigma, 0))
 

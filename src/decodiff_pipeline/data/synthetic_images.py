@@ -1,4 +1,4 @@
-"""Which good images get which synthetic defects."""
+"""Assignment of synthetic defects to the good images of a split."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ if TYPE_CHECKING:
 
 
 class SyntheticImage(NamedTuple):
-    """A good image that is given a synthetic defect."""
+    """A good image and the synthetic defect that is drawn into it."""
 
     path: str
-    sha256: str  # of its bytes
+    sha256: str  # of the file
     category: str
-    number: int  # which of its defects
-    # Another good image of the split to take textures from, of any category; for harder defects
-    # half the time of the same one.
+    number: int  # number of the defect of this image
+    # Another good image of the split, the source of textures; of any category, but for half of the
+    # `HARDER` defects of the same category.
     source_path: str
-    source_sha256: str  # of that one's bytes
-    version: int = VERSION  # how it is drawn
+    source_sha256: str  # of the file
+    version: int = VERSION  # `VERSION` or `HARDER`
 
     @property
     def identity(self) -> str:
-        """Decides the image with its defect, up to resize and crop; a SHA-256."""
+        """SHA-256 that identifies the image with its defect, before resizing and cropping."""
         parts = ("synthetic", self.version, self.sha256, self.number, self.source_sha256)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def draw(
         self, images: ImageFolder, geometry: PreprocessConfig, region: Region | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The image with its defect in the region, uint8 (S, S, 3), and the mask, bool (S, S).
+        """Draw the defect inside the region: image, uint8 (S, S, 3), and mask, bool (S, S).
 
         Raises:
-            ImageError: One of the two images cannot be read.
+            ImageError: The image or the source of textures cannot be read.
         """
-        # Of a tiled image the tile that stands for it among the good val images.
+        # For a tiled image, the same tile as among the good val images.
         image = images.read(self.path)
         square, inside = square_inside(image, geometry, self.sha256, region)
         source = plain_square(images.read(self.source_path), geometry, self.source_sha256)
@@ -57,10 +57,10 @@ class SyntheticImage(NamedTuple):
 def synthetic_images(
     manifest: pd.DataFrame, per_image: int, split: str = "val", version: int = VERSION
 ) -> list[SyntheticImage]:
-    """Give every good image of a split some defects, in the order of the manifest.
+    """Assign ``per_image`` defects to every good image of a split, in the order of the manifest.
 
-    Where textures come from follows from the images' bytes, and one image more or less changes
-    it for few others.
+    The source of textures is chosen by consistent hashing of the images' digests: adding or
+    removing an image changes the source of few others.
     """
     good = manifest[(manifest["split"] == split) & (manifest["label"] == "good")]
     good = good.assign(sha256=pixel_identities(good))
@@ -74,7 +74,7 @@ def synthetic_images(
             ring = rings[category] if alike else every
             start = bisect_right(ring, place, key=itemgetter(0))
             following = [ring[(start + step) % len(ring)] for step in (0, 1)]
-            # The next image on the ring may be this one; the one after is not, unless it is alone.
+            # The next image on the ring may be this one; then take the one after it.
             source_sha256, source = following[following[0][0] == sha256]
             wanted.append(
                 SyntheticImage(path, sha256, category, number, source, source_sha256, version)

@@ -1,4 +1,4 @@
-"""Tables that people make: CSV as Excel, a script or another machine writes it, and parquet."""
+"""Reader of users' tables: CSV in the variants that Excel and scripts write, and Parquet."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SEPARATORS = (",", ";", "\t", "|")
 SEPARATOR_LINE = re.compile(r"""^"?sep=(.)"?[,;\t]*\r?\n?$""", re.IGNORECASE)
 NUMBER = re.compile(r"[+-]?[0-9]+(,[0-9]+)?")
 WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
-MARKS = {  # UTF-32 first: its mark begins as that of UTF-16 does
+MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -37,20 +37,20 @@ SAVE_AS = "save it as 'CSV UTF-8'"
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose values are text without spaces around it, empty where there is none."""
+    """A table of text values, stripped; a missing value is empty text."""
 
-    file: Path  # where it was read
-    columns: tuple[str, ...]  # names in small letters, with _ for spaces and hyphens
-    # Line number (the header's is 1; of parquet the row's) and values by column.
+    file: Path
+    columns: tuple[str, ...]  # lower-case names, with _ for spaces and hyphens
+    # Line number and column → value. The header is line 1; rows of Parquet are counted from 1.
     rows: tuple[tuple[int, dict[str, str]], ...]
-    # Whether commas in numbers are decimal, since they separate no columns.
+    # Whether a comma in a number is a decimal comma: the separator is another character.
     decimal_comma: bool = False
 
     def number(self, text: str, line: int, column: str) -> float | None:
-        """A value as a number; None where it is empty.
+        """Convert a value to a number; None for empty text.
 
         Raises:
-            DataError: It is none; `line` and `column` are for the message.
+            DataError: The text is not a number; the message names `line` and `column`.
         """
         try:
             return as_number(text, decimal_comma=self.decimal_comma) if text else None
@@ -61,14 +61,14 @@ class Table:
 
 
 def read_table(file: Path, known: Collection[str]) -> Table:
-    """Reads a table with a header.
+    """Read a table with a header.
 
-    CSV may be UTF-8, UTF-16 or Windows-1252, with or without a byte order mark and Excel's
-    ``sep=;`` line; its separator is the one that finds the most of the known columns. Lines
-    without any value are left out.
+    CSV may be UTF-8, UTF-16, UTF-32 or Windows-1252, with or without a byte order mark and Excel's
+    ``sep=;`` line. Without that line, the separator is the one of `SEPARATORS` that yields the most
+    names of ``known``. Lines without any value are skipped.
 
     Raises:
-        DataError: It cannot be read; the message names the line and the cure.
+        DataError: The file cannot be read, is empty, repeats a column, or has a malformed line.
     """
     if file.suffix.lower() == ".parquet":
         return _parquet(file)
@@ -98,10 +98,10 @@ def read_table(file: Path, known: Collection[str]) -> Table:
 
 
 def decoded(file: Path) -> tuple[str, str]:
-    """The text of a file and its encoding.
+    """Decode a text file: its text and its encoding.
 
     Raises:
-        DataError: It cannot be read, or is a workbook.
+        DataError: The file cannot be read or decoded, or is an Excel workbook.
     """
     try:
         data = file.read_bytes()
@@ -110,7 +110,7 @@ def decoded(file: Path) -> tuple[str, str]:
     if data.startswith(WORKBOOKS):
         raise DataError(f"{file} is an Excel workbook: {SAVE_AS}.")
     encoding = next((name for mark, name in MARKS.items() if data.startswith(mark)), None)
-    if encoding is None and b"\0" in data[:200]:  # UTF-16 without a mark
+    if encoding is None and b"\0" in data[:200]:  # UTF-16 without a byte order mark
         encoding = "utf-16-be" if data[0] == 0 else "utf-16-le"
     for name in (encoding,) if encoding else ("utf-8", "cp1252"):
         try:
@@ -128,20 +128,20 @@ def decoded(file: Path) -> tuple[str, str]:
 
 
 def as_number(text: str, *, decimal_comma: bool) -> float:
-    """A number as it is written in a table; raises ValueError for what is none."""
+    """Parse a number; raises ValueError if the text is not a number."""
     if decimal_comma and NUMBER.fullmatch(text):
         text = text.replace(",", ".")
     return float(text)
 
 
 def table_path(text: str, root: Path) -> str:
-    r"""A path in a table as it is on disk.
+    r"""Convert a relative path in a table to the path of the file on disk.
 
-    ``\`` stands for ``/`` and letters may be composed in the other way of Unicode, unless there is
-    a file of the very name.
+    If no file has exactly this name, ``\`` is read as ``/`` and the Unicode normal form of the file
+    on disk is used.
 
     Raises:
-        DataError: It begins at a drive of Windows.
+        DataError: The path is an absolute Windows path.
     """
     if ("\\" not in text and text.isascii() and ":" not in text) or os.path.exists(root / text):
         return text
@@ -172,7 +172,7 @@ def _parquet(file: Path) -> Table:
 
 
 def _distinct(names: list[str], file: Path) -> tuple[str, ...]:
-    """The names of columns without empty ones; refuses one that occurs twice."""
+    """The non-empty column names; raises DataError for a duplicate."""
     columns = [name for name in names if name]
     if len(set(columns)) < len(columns):
         twice = next(name for name in columns if columns.count(name) > 1)
@@ -185,7 +185,7 @@ def _separator(header: str, known: Collection[str]) -> str:
         cells = next(csv.reader([header], delimiter=separator), [])
         return len({_column(cell) for cell in cells} & {*known})
 
-    return max(SEPARATORS, key=found)  # the first of equals
+    return max(SEPARATORS, key=found)  # the first one if several are equal
 
 
 def _column(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Augmented views of an image, drawn before the autoencoder sees it."""
+"""Augmented views of an image at the size of the model's input, for the autoencoder."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class AugmentationConfig:
-    """What a normal image may undergo and still be normal.
+    """Augmentations of good training images; they must keep a good image good.
 
     The defaults are the paper's for MVTec AD.
 
     Attributes:
-        max_translation: Largest shift in pixels of the resized image, along each axis; what
-            enters at its border repeats the outermost pixels.
+        max_translation: Largest shift along each axis, in pixels of the resized image. Pixels
+            shifted in at the border repeat the outermost ones.
         translation_probability: Share of the views that are shifted.
-        rotate_180: Turn half of the views upside down (the paper does so for VisA).
+        rotate_180: Rotate half of the views by 180° (the paper does so for VisA).
         horizontal_flip: Mirror half of the views left to right.
         vertical_flip: Mirror half of the views top to bottom.
-        seed: Another seed gives other views.
+        seed: Seed of the views.
     """
 
     max_translation: int = Field(default=4, ge=0)
@@ -50,15 +50,15 @@ def augmented_square(
     identity: str,
     view: int,
 ) -> np.ndarray:
-    """One view of an image, at the model's input size, uint8 (image_size, image_size, 3).
+    """One view of an image at the model's input size, uint8 (image_size, image_size, 3).
 
-    Of a tiled image it is one tile, the next one in the next view: the views spread over the
-    tiles, and the images of which there is one view over all places.
+    For a tiled image, a view is one tile. The first tile depends on ``identity``, and each further
+    view takes the next tile.
 
     Args:
-        identity: What tells this image from others, such as its SHA-256; with ``view`` and the
-            seed it decides what is drawn.
-        view: Number of the view; 0 is the image itself, or a tile of it, as it is.
+        identity: Unique identifier of the image, such as its SHA-256. Together with ``view`` and
+            the seed it determines the augmentation.
+        view: Number of the view; view 0 is not augmented.
     """
     whole = resize_and_pad(image, geometry)
     if view:
@@ -67,22 +67,23 @@ def augmented_square(
 
 
 def plain_square(image: Image.Image, geometry: PreprocessConfig, identity: str) -> np.ndarray:
-    """View 0 of :func:`augmented_square`, whatever the augmentation."""
+    """View 0 of :func:`augmented_square`, which has no augmentation."""
     return augmented_square(image, geometry, AugmentationConfig(), identity, 0)
 
 
 def square_inside(
     image: Image.Image, geometry: PreprocessConfig, identity: str, region: Region | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """:func:`plain_square` as the model sees it, and what counts, bool (S, S); ``None`` for all.
+    """The model's input, uint8 (S, S, 3), and the mask of the region in it, bool (S, S).
 
-    Of a tiled image it is one of the tiles that show the region.
+    Without a region, the input is :func:`plain_square` and the mask is ``None``. For a tiled image,
+    the input is one of the tiles that contain part of the region.
     """
     if region is None:
         return plain_square(image, geometry, identity), None
     inside = region.in_squares(image.size, geometry)
     usable = np.flatnonzero(inside.any((1, 2)))
-    # Of an identity of pixels the SHA-256 alone: the bits behind it decide on no tile.
+    # The identity may be a SHA-256 and a bit depth; only the SHA-256 decides the tile.
     first = _first_tile(identity.partition(" ")[0])
     number = int(usable[first % len(usable)])
     found = square(resize_and_pad(image, geometry), image.size, geometry, number)
@@ -92,7 +93,7 @@ def square_inside(
 def plain_inside(
     region: Region, size: tuple[int, int], geometry: PreprocessConfig, identity: str
 ) -> np.ndarray:
-    """Which pixels of the :func:`plain_square` of an image of this size count: bool (S, S)."""
+    """Mask of the region in the :func:`plain_square` of an image: bool (S, S), True inside."""
     squares = region.in_squares(size, geometry)
     return squares[_first_tile(identity) % len(squares)]
 
@@ -104,8 +105,8 @@ def _first_tile(identity: str) -> int:
 def _draw(
     whole: np.ndarray, augmentation: AugmentationConfig, random: np.random.Generator
 ) -> np.ndarray:
-    # Every number is drawn whether it is used or not: switching one augmentation on leaves the
-    # others as they were.
+    # All random numbers are drawn, used or not: enabling one augmentation does not change the
+    # others.
     shift_it, turn, mirror, flip = random.random(4)
     reach = augmentation.max_translation
     down, right = random.integers(-reach, reach + 1, size=2)
