@@ -1,4 +1,4 @@
-"""Two versions on the same test images: where they differ most."""
+"""Comparison of two model versions on the same test images."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     from decodiff_pipeline.app.served_versions import LoadedVersion
 
-SHOWN = 6  # images with both maps
+SHOWN = 6  # images that are shown with the maps of both versions
 
 
 def differences(one: LoadedVersion, other: LoadedVersion) -> pd.DataFrame:
-    """The test images that both have scored; of two decisions first, then by how far apart.
+    """The test images that both versions scored, the largest difference first.
 
-    Scores of two models have different units, so each counts from its threshold on, as a share
-    of it.
+    Images with different decisions come first. Within both groups the order is by the difference of
+    score / threshold, because the scores of two models have different scales.
 
     Returns:
         Columns ``category``, ``label``, ``path``, ``sha256``, ``score_one``, ``score_other``,
@@ -52,13 +52,13 @@ def differences(one: LoadedVersion, other: LoadedVersion) -> pd.DataFrame:
 
 
 def rendered(one: LoadedVersion, other: LoadedVersion, raw: Path) -> str:
-    """HTML: counts, and the images that differ most with the maps of both.
+    """HTML: the number of different decisions, and the images that differ most with both maps.
 
     Args:
-        raw: The data set's folder.
+        raw: Folder of the raw images.
 
     Raises:
-        DataError: There is no image that both have scored.
+        DataError: No test image was scored by both versions.
     """
     found = differences(one, other)
     if found.empty:

@@ -1,4 +1,4 @@
-"""What the tabs of the page share."""
+"""Objects and controls that the tabs of the page share."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ SET = "(value) => document.getElementById('{}').style.setProperty('--{}', value)
 
 @dataclass(frozen=True)
 class Context:
-    """The project, its versions, and what runs."""
+    """The project, its model versions and its running command."""
 
     project: AppProject
     versions: ServedVersions
     jobs: Jobs
 
     def categories(self) -> list[str]:
-        """Of the served version."""
+        """Categories of the served version."""
         return list(self.versions.served().scorer.pipeline.categories)
 
     def heading(self) -> str:
-        """HTML: the model and the version that scores."""
+        """HTML: name of the model, and number and role of the served version."""
         number = self.versions.number()
         is_champion = self.versions.registry.aliases().get(CHAMPION) == number
         role = "champion" if is_champion else "newest version"
         return f"<h1>{escape(self.project.model_name)} <small>version {number}, {role}</small></h1>"
 
     def person(self, request: gr.Request) -> str:
-        """Who is at the page: the name given at the login, else the system's user."""
+        """Name of the user: of the login, else of the operating system."""
         return request.username or actor()["user"] or "unknown"
 
 
 def view_sliders(picture: str) -> None:
-    """Sliders for the opacity of the heat map and the zoom within an element.
+    """Add sliders for the zoom and for the opacity of the heat map.
 
     Args:
-        picture: Its id.
+        picture: Id of the HTML element that they control.
     """
     with gr.Row():
         heat = gr.Slider(0, 1, 0.8, step=0.05, label="Heat map", elem_id=f"{picture}-heat")

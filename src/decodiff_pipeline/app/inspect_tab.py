@@ -1,4 +1,4 @@
-"""The tab Inspect: what the model says of images, and what another threshold would say."""
+"""The tab Inspect: scores of uploaded images, and the effect of another threshold."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from decodiff_pipeline.reporting.page import environment
 if TYPE_CHECKING:
     from decodiff_pipeline.app.context import Context
 
-FITTED = "fitted"  # in the place of a threshold
+FITTED = "fitted"  # instead of a threshold: remove the override
 NOTHING = "<p>No image is chosen.</p>"
 DROP = (
     f'<div id="drop" data-most="{inspection.MAX_FILES}">Drop images or a folder on the page, up to '
@@ -37,10 +37,10 @@ CAMERA = {"video": {"facingMode": "environment", "width": {"ideal": 4096}}}
 
 
 class InspectTab:
-    """Draws the tab within a page, and answers its events.
+    """Builds the tab in the current Gradio page and handles its events.
 
     Args:
-        opened: Events at which the tab is seen again.
+        opened: Events that show the tab.
     """
 
     def __init__(self, context: Context, opened: list[Any]) -> None:
@@ -96,7 +96,7 @@ class InspectTab:
             button.click(told(self._save), given, [*after, reason], **own)
 
     def _score(self, files: list[str] | str | None, category: str) -> tuple[Any, ...]:
-        if files is None:  # the camera's picture was removed
+        if files is None:  # the camera image was removed
             return gr.skip()
         if isinstance(files, str):
             return self._inspect([("camera", Path(files).read_bytes())], 0, category)
@@ -113,7 +113,7 @@ class InspectTab:
     def _opened(
         self, found: list[inspection.Inspected], index: int | None, category: str
     ) -> tuple[Any, ...]:
-        """Offers the categories of the version that is served now, and scores with it."""
+        """Update the categories, and score again if another version is served now."""
         names = [AUTO, *self._context.categories()]
         category = category if category in names else AUTO
         stale = found and found[0].version != self._context.versions.number()
@@ -127,12 +127,12 @@ class InspectTab:
         return found, self._listed(found, index), *self._show(found, index)
 
     def _listed(self, found: list[inspection.Inspected], index: int | None) -> Any:
-        # Numbers as values: names may repeat, and lines change while an event is on its way.
+        # The values are indices: names may repeat, and lines may change before an event arrives.
         choices = [(inspection.line(one), number) for number, one in enumerate(found)]
         return gr.Radio(choices=choices, value=index)
 
     def _show(self, found: list[inspection.Inspected], index: int | None) -> tuple[Any, ...]:
-        """The picture, the boxes with the reconstruction, the slider and its counts."""
+        """Image, boxes with the reconstruction, threshold slider, and counts at the threshold."""
         one = _at(found, index)
         if one is None or one.answer is None or one.answer.category is None:
             text = f"<p>{inspection.escape(one.error)}</p>" if one else NOTHING

@@ -1,4 +1,4 @@
-"""Uploaded images: bounded, scored as the server does, and shown with what the model sees."""
+"""Uploaded images: scoring as in the server, and HTML of the results."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     from decodiff_pipeline.serving.scorer import Scorer
 
 MAX_FILES = 24
-MAX_MEGABYTES = 25  # of a file
+MAX_MEGABYTES = 25  # per file
 MAP_BITS = 16
-SIDE = 1200  # pixels of a picture on the page
-BUDGET = 300_000  # bytes of it
-MOST_BOXES = 20  # on the page
+SIDE = 1200  # longest side of an image on the page, in pixels
+BUDGET = 300_000  # bytes of an image on the page
+MOST_BOXES = 20  # boxes per image on the page
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """An image and what the model says of it, or why it cannot.
+    """An image and its scores, or the error.
 
     Attributes:
-        data: The file.
-        answer: As the server gives it, with a 16-bit map; ``None`` where there is an error.
-        version: Number of the one that answers.
+        data: Content of the image file.
+        answer: The server's answer with a 16-bit map; ``None`` if there is an error.
+        version: Number of the model version that scored the image.
     """
 
     name: str
@@ -56,14 +56,14 @@ class Inspected:
 def inspect(
     version: LoadedVersion, files: Sequence[tuple[str, bytes]], category: str
 ) -> list[Inspected]:
-    """Score files, each by itself: one that is damaged costs no other its answer.
+    """Score files one by one, so that an error in one does not affect the others.
 
     Args:
-        files: Names and bytes.
-        category: Of all of them; ``auto`` for the model's own opinion.
+        files: Name and content of each file.
+        category: Category of all images; ``auto`` for category recognition.
 
     Raises:
-        ImageError: There are too many files, or none.
+        ImageError: There are no files, or more than ``MAX_FILES``.
     """
     if not 0 < len(files) <= MAX_FILES:
         raise ImageError(f"these are {len(files)} images; send 1 to {MAX_FILES} at once")
@@ -72,7 +72,7 @@ def inspect(
 
 
 def inspect_one(scorer: Scorer, name: str, data: bytes, category: str) -> Inspected:
-    """Score a file; what is wrong with it becomes its ``error``."""
+    """Score a file; an ImageError or ModelError is stored in ``error``."""
     try:
         return Inspected(name, data, scorer.score([data], [category], map_bits=MAP_BITS)[0])
     except (ImageError, ModelError) as error:
@@ -80,7 +80,7 @@ def inspect_one(scorer: Scorer, name: str, data: bytes, category: str) -> Inspec
 
 
 def opened(one: Inspected, pipeline: DeCoDiffPipeline) -> Image.Image:
-    """The pixels as the model reads them, "L" or "RGB"."""
+    """Decode the image at the model's bit depth: "L" or "RGB"."""
     known = one.answer is not None and one.answer.category in pipeline.categories
     category = one.answer.category if one.answer is not None and known else None
     found = decode(one.data, Path(one.name))
@@ -88,14 +88,14 @@ def opened(one: Inspected, pipeline: DeCoDiffPipeline) -> Image.Image:
 
 
 def reconstruction(image: Image.Image, category: str, pipeline: DeCoDiffPipeline) -> Image.Image:
-    """The image with its deviations corrected, fitted into `SIDE`."""
+    """The model's reconstruction of the image, reduced to at most `SIDE` pixels per side."""
     found = pipeline([image], category).reconstructions[0]
     size = fitted(image.size, SIDE)
     return Image.fromarray(to_original(found, image.size, pipeline.preprocessing, size))
 
 
 def line(one: Inspected) -> str:
-    """An image in a list: its name, score and decision."""
+    """One line of text: name, decision, score and threshold, or the error."""
     answer = one.answer
     if answer is None:
         return f"{one.name}: {one.error}"
@@ -106,11 +106,11 @@ def line(one: Inspected) -> str:
 
 
 def layers(image: Image.Image, answer: Answer | None = None, region: Region | None = None) -> str:
-    """HTML of an image below its heat map and its boxes, which the page's sliders blend.
+    """HTML of an image with its heat map and boxes as layers above it.
 
     Args:
         answer: ``None`` for the image alone.
-        region: What of the image counts, to be outlined; ``None`` for all of it.
+        region: The scored region, drawn as an outline; ``None`` for the whole image.
     """
     width, height = image.size
     shown = image.convert("RGB").resize(fitted(image.size, SIDE))
@@ -118,7 +118,7 @@ def layers(image: Image.Image, answer: Answer | None = None, region: Region | No
     boxes = ""
     if answer is not None:
         parts.append(_heat(answer, shown.size))
-        size = height / 24  # of a number
+        size = height / 24  # font size of the numbers
         boxes = "".join(
             f'<rect x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}"/>'
             f'<text x="{box.x}" y="{max(box.y, size)}" font-size="{size}">{number}</text>'
@@ -145,13 +145,13 @@ def _heat(answer: Answer, size: tuple[int, int]) -> str:
 
 
 def picture(image: Image.Image, caption: str) -> str:
-    """HTML of a picture with a line below it."""
+    """HTML of an image with a caption."""
     uri = data_uri(image.convert("RGB").resize(fitted(image.size, SIDE)), BUDGET)
     return f'<figure><img src="{uri}" alt=""><figcaption>{escape(caption)}</figcaption></figure>'
 
 
 def box_table(answer: Answer) -> str:
-    """HTML of the detections in pixels of the image."""
+    """HTML table of the detections, in pixels of the image."""
     if answer.detections is None:
         return "<p>The category has no pixel threshold, so there are no boxes.</p>"
     if not answer.detections:

@@ -1,7 +1,7 @@
-"""One long command at a time, such as a retraining, in a process of its own whose output is kept.
+"""Runs one long command at a time, such as a retraining, in a subprocess and keeps its output.
 
-`python -m decodiff_pipeline.app.jobs` runs a pipeline with parameters in JSON: a reason may hold
-commas and quotation marks, at which `kedro run --params` would divide it.
+`python -m decodiff_pipeline.app.jobs` runs a pipeline with parameters in JSON, because a reason may
+contain commas and quotation marks, which `kedro run --params` would parse.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from decodiff_pipeline.app.project import AppProject
 
 READ, SHOWN = 200_000, 20_000  # bytes at the end of the output, and characters on the page
-STEP = re.compile(r"Running (?:node: |stage ')(\w+)")  # of Kedro, of DVC
+STEP = re.compile(r"Running (?:node: |stage ')(\w+)")  # output of Kedro and of DVC
 DONE = re.compile(r"Completed (\d+) out of (\d+) tasks")
 
 
 class Jobs:
-    """Starts commands in the project's folder, and says how they get on."""
+    """Starts commands in the project's folder, and reports their state and output."""
 
     def __init__(self, project: AppProject) -> None:
         self._project = project
@@ -41,12 +41,12 @@ class Jobs:
         self._lock = threading.Lock()
 
     def pipeline(self, name: str, parameters: dict[str, Any], by: str) -> None:
-        """Run a Kedro pipeline as a person: `start`."""
+        """Start a Kedro pipeline; arguments and errors as in `start`."""
         job = {"environment": self._project.environment, "pipeline": name, "params": parameters}
         self.start(name, [sys.executable, "-m", __spec__.name, json.dumps(job)], by)
 
     def retrain(self, by: str) -> None:
-        """Retrain with DVC where the project has it, else with Kedro alone: `start`."""
+        """Start a retraining, with DVC if the project uses DVC and Git, else with Kedro alone."""
         root, environment = self._project.root, self._project.environment
         if (root / ".dvc").is_dir() and (root / ".git").exists():
             named = ["--env", environment] if environment else []
@@ -59,10 +59,10 @@ class Jobs:
         """Start a command.
 
         Args:
-            by: Who is named in the audit log.
+            by: User, as recorded in the audit log.
 
         Raises:
-            ConfigurationError: Another one is running.
+            ConfigurationError: Another command is running.
         """
         with self._lock:
             if self.running:
@@ -80,18 +80,18 @@ class Jobs:
             )
 
     def stop(self) -> None:
-        """End the command; a training continues where it was when it is started again."""
+        """Terminate the command; a training resumes from its checkpoint when started again."""
         if self._process is not None and self.running:
             self._process.terminate()
 
     @property
     def running(self) -> bool:
-        """Whether a command goes on."""
+        """Whether a command is running."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def state(self) -> str:
-        """One line: what runs, or how it ended."""
+        """One line: the running command and its progress, or how the last one ended."""
         if self._process is None:
             return "nothing was started"
         code = self._process.poll()
@@ -103,21 +103,21 @@ class Jobs:
         return f"{self._name} is done" if code == 0 else f"{self._name} has failed (exit {code})"
 
     def tail(self) -> str:
-        """The end of the output, without the server's folders."""
+        """The end of the output, with absolute paths reduced to file names."""
         size = os.fstat(self._output.fileno()).st_size
         found = os.pread(self._output.fileno(), READ, max(0, size - READ)).decode(
             "utf-8", "replace"
         )
-        # Of a progress bar its last state, as in a terminal.
+        # Keep the last state of a progress bar, as a terminal does.
         lines = (line.rstrip("\r").rpartition("\r")[2] for line in found.split("\n"))
         return without_paths("\n".join(line for line in lines if line.strip())[-SHOWN:])
 
 
 def main(job: dict[str, Any]) -> None:
-    """Run a pipeline in this folder.
+    """Run a pipeline of the project in the current folder.
 
     Args:
-        job: ``environment``, ``pipeline`` and ``params``, a tree of parameters.
+        job: ``environment``, ``pipeline`` and ``params``, the nested runtime parameters.
     """
     from kedro.framework.session import KedroSession
     from kedro.framework.startup import bootstrap_project

@@ -1,4 +1,4 @@
-"""What the page says where something fails: one sentence, without the server's paths."""
+"""Error messages of the page: one sentence, without folders of the server."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SECONDS = 20  # that a message stays
-# Of an absolute path, or of a local file's address; its name stays.
+SECONDS = 20  # that a message is shown
+# Folders of an absolute path or of a local file's URL, up to the file name.
 FOLDERS = re.compile(r"(?:\b(?:sqlite|file):/*|(?<![\w.:/~-])~?)/(?:[^\s/'\":,;]+/)+")
 
 
 def without_paths(text: str) -> str:
-    """A text without the folders of absolute paths and without passwords in addresses."""
+    """Remove the folders of absolute paths and the passwords in URLs."""
     return FOLDERS.sub("", redact(text))
 
 
 def told(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A handler of the page whose errors become messages on it; its outputs stay as they are.
+    """Decorate an event handler: an exception is shown as a message and leaves the outputs as is.
 
-    An exception would lay "Error" over each of them, and over what was drawn.
+    Without this, Gradio covers each output, including a drawing, with "Error".
     """
 
     @functools.wraps(function)

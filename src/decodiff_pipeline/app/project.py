@@ -1,4 +1,4 @@
-"""The Kedro project that the app works on: its names, limits and paths, from its configuration."""
+"""The Kedro project of the app: names and paths from its configuration."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AppProject:
-    """What the app reads and writes."""
+    """Paths and settings that the app uses."""
 
     root: Path
-    environment: str | None  # Kedro's
+    environment: str | None  # Kedro environment
     model_name: str  # of the registered model
     layout: str  # of the data set
-    raw: Path  # the data set
-    overrides: Path  # thresholds that people have set
+    raw: Path  # folder of the raw images
+    overrides: Path  # JSON of the thresholds that users set
     audit_log: Path
-    monitoring: Path  # the last answer of the monitoring
+    monitoring: Path  # JSON of the last monitoring result
     request_log: Path | None  # folder of the server's request log
 
     @classmethod
     def load(cls, root: Path, environment: str | None, request_log: Path | None) -> AppProject:
-        """Read the configuration of an environment; raises ``ConfigurationError`` without one.
+        """Load the configuration of an environment; raises ``ConfigurationError`` without one.
 
         Args:
-            request_log: ``None`` for the folder that ``DECODIFF_REQUEST_LOG`` names, if it does.
+            request_log: Folder of the request log; ``None`` for that of ``DECODIFF_REQUEST_LOG``.
         """
         prepare(root, environment)
         project = load_project(root, environment)

@@ -1,6 +1,7 @@
-"""What was served and kept, in the order of review; verdicts in a journal; the data set gets them.
+"""Review of served images: their order, a journal of verdicts, and their addition to the data set.
 
-Below the request log's folder lie ``reviews/journal.jsonl``, one line for each step, and the masks.
+The folder ``reviews`` in the request log's folder contains ``journal.jsonl``, one line per action,
+and the masks.
 """
 
 from __future__ import annotations
@@ -34,26 +35,26 @@ if TYPE_CHECKING:
 
 GOOD, DEFECTIVE, SKIP = "good", "defective", "skip"
 FOLDER, JOURNAL = "reviews", "journal.jsonl"
-MAX_LINES = 50_000  # of the log, the newest
+MAX_LINES = 50_000  # newest lines of the log that are read
 MAX_DRAWING = 1_000_000  # characters
 
 
 @dataclass(frozen=True)
 class Served:
-    """An image that a server answered and kept; the last answer counts."""
+    """An image that a server scored and kept, with the latest scores."""
 
     sha256: str
-    path: str  # relative to the log's folder
+    path: str  # relative to the request log's folder
     category: str
     score: float | None
     threshold: float | None
     decision: str | None
     time: str
-    unusual: float = 0.0  # robust deviations from the monitoring's reference, where it names it
+    unusual: float = 0.0  # robust deviations from the monitoring's reference, 0 if unreported
 
     @property
     def margin(self) -> float:
-        """Distance of the score from the threshold, as a share of the threshold."""
+        """abs(score - threshold) / threshold; 0 for unknown categories, inf without threshold."""
         if self.decision == UNKNOWN:
             return 0.0
         if self.score is None or self.threshold is None:
@@ -63,7 +64,7 @@ class Served:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a person said of an image."""
+    """A person's verdict on an image."""
 
     sha256: str
     path: str
@@ -72,15 +73,15 @@ class Verdict:
     by: str
     at: str
     defect_type: str = ""
-    mask: str = ""  # path relative to the log's folder; empty for none
+    mask: str = ""  # path relative to the request log's folder; "" for none
 
 
 def served_images(log: Path, deviations: Mapping[str, float]) -> list[Served]:
-    """The images in a request log that were kept, each once.
+    """The images that a request log kept, without repetitions, the newest first.
 
     Args:
-        log: The folder.
-        deviations: Of the images that the monitoring found unusual, by path.
+        log: Folder of the request log.
+        deviations: Path → deviation, as from `unusual_images`.
     """
     found: dict[str, Served] = {}
     for line in islice(_newest_lines(log), MAX_LINES):
@@ -94,11 +95,11 @@ def served_images(log: Path, deviations: Mapping[str, float]) -> list[Served]:
 
 
 def in_order(images: Iterable[Served], *, unusual_first: bool) -> list[Served]:
-    """The images in the order of review.
+    """Sort the images for review.
 
     Args:
-        unusual_first: Those that the monitoring found unusual come first, the furthest at the
-            top; else those nearest to the threshold, and of no category, do.
+        unusual_first: Sort by the deviation in the monitoring, largest first; else by `margin`,
+            smallest first.
     """
     if unusual_first:
         return sorted(images, key=lambda one: (-one.unusual, one.margin, one.time))
@@ -106,7 +107,7 @@ def in_order(images: Iterable[Served], *, unusual_first: bool) -> list[Served]:
 
 
 def unusual_images(monitoring: Path) -> dict[str, float]:
-    """Path → deviations of the most unusual images of the last monitoring; empty without one."""
+    """Path → deviation of the most unusual images in the last monitoring result; may be empty."""
     try:
         found = json.loads(monitoring.read_bytes())["unusual"]
         return {str(one["path"]): float(one["deviations"]) for one in found}
@@ -115,10 +116,10 @@ def unusual_images(monitoring: Path) -> dict[str, float]:
 
 
 class Reviews:
-    """The journal of a request log: verdicts, what was taken back, what the data set has.
+    """The review journal of a request log: verdicts, undone verdicts, and added images.
 
     Args:
-        log: The request log's folder.
+        log: Folder of the request log.
     """
 
     def __init__(self, log: Path) -> None:
@@ -126,22 +127,22 @@ class Reviews:
         self._journal = log / FOLDER / JOURNAL
 
     def pending(self) -> dict[str, Verdict]:
-        """SHA-256 → verdict that the data set does not have yet, in the order they were given."""
+        """SHA-256 → verdict, for images not yet added to the data set, in the order of review."""
         return self._read()[0]
 
     def done(self) -> set[str]:
-        """SHA-256 of every image that needs no review any more."""
+        """SHA-256 of every image that is reviewed or added to the data set."""
         pending, added = self._read()
         return {*pending, *added}
 
     def give(self, verdict: Verdict, mask: np.ndarray | None, project: AppProject) -> None:
-        """Check a verdict as the data set would, and note it.
+        """Check whether the image can be added to the data set, and write the verdict.
 
         Args:
-            mask: bool (height, width) of the defect, in the image's pixels; ``None`` for none.
+            mask: Mask of the defect, bool (height, width) in the image's pixels, or ``None``.
 
         Raises:
-            DataError: The data set would not take it.
+            DataError: The image cannot be added, or the journal cannot be written.
         """
         if mask is not None and verdict.verdict == DEFECTIVE:
             verdict = replace(verdict, mask=f"{FOLDER}/{verdict.sha256}_mask.png")
@@ -152,17 +153,17 @@ class Reviews:
         if verdict.verdict != SKIP:
             try:
                 self._planned([verdict], project)
-            except DataError as error:  # of a table with one line, which nobody sees
+            except DataError as error:  # about line 2 of the temporary table
                 said = str(error).rpartition("line 2: ")[2]
                 said = said.replace(", and name it in the column mask", "")
                 raise DataError(said.replace("take the line out", "skip it")) from error
         self._append({"verdict": asdict(verdict)})
 
     def undo(self, by: str) -> Verdict:
-        """Take back the last verdict of a person.
+        """Undo the last verdict of a person.
 
         Raises:
-            DataError: There is none that the data set does not have yet.
+            DataError: The person has no verdict that is not yet added to the data set.
         """
         own = [one for one in self.pending().values() if one.by == by]
         if not own:
@@ -171,13 +172,13 @@ class Reviews:
         return own[-1]
 
     def add(self, by: str, project: AppProject) -> int:
-        """Put what was reviewed into the data set, and a line into the audit log.
+        """Add the reviewed images to the data set, and a line to the audit log.
 
         Returns:
-            The number of images that were added.
+            Number of added images.
 
         Raises:
-            DataError: Nothing waits, or the data set does not take an image; none is added then.
+            DataError: There are no reviewed images, or one cannot be added; then none is added.
         """
         verdicts = [one for one in self.pending().values() if one.verdict != SKIP]
         if not verdicts:
@@ -191,7 +192,7 @@ class Reviews:
         return len(what.additions)
 
     def _planned(self, verdicts: list[Verdict], project: AppProject) -> Any:
-        """As `add_reviewed` plans it, from the table that a person would write."""
+        """Run `add_reviewed.plan` on a temporary table of the verdicts."""
         with tempfile.TemporaryDirectory() as folder:
             table = Path(folder, "reviewed.csv")
             with table.open("w", encoding="utf-8", newline="") as file:
@@ -226,20 +227,20 @@ class Reviews:
 
 
 def verdict_of(served: Served, verdict: str, by: str, category: str, defect_type: str) -> Verdict:
-    """What a person said, now."""
+    """A verdict with the current time; only a defective image keeps its type of defect."""
     kind = defect_type.strip() if verdict == DEFECTIVE else ""
     return Verdict(served.sha256, served.path, category, verdict, by, _now(), kind)
 
 
 def parse_drawing(text: str) -> tuple[str, list[Any]]:
-    """What the page sends with a verdict.
+    """Parse the JSON that the page sends with a verdict.
 
     Returns:
-        SHA-256 of the image that was on the screen, and the shapes drawn on it: ``rectangle`` (x,
-        y, width, height), or ``stroke`` (points x, y) and ``width``, in the image's pixels.
+        SHA-256 of the displayed image, and the shapes drawn on it: ``rectangle`` (x, y, width,
+        height), or ``stroke`` (points x, y) and ``width``, in the image's pixels.
 
     Raises:
-        DataError: It is something else, or too long.
+        DataError: The text is invalid, or longer than ``MAX_DRAWING``.
     """
     try:
         found = json.loads(text[:MAX_DRAWING])
@@ -249,17 +250,17 @@ def parse_drawing(text: str) -> tuple[str, list[Any]]:
 
 
 def drawn_mask(shapes: list[Any], size: tuple[int, int]) -> np.ndarray | None:
-    """The mask of what was drawn over an image.
+    """Rasterise the shapes drawn on an image.
 
     Args:
-        shapes: As of `parse_drawing`.
+        shapes: As returned by `parse_drawing`.
         size: Width and height of the image in pixels.
 
     Returns:
-        bool (height, width), or ``None`` where nothing was drawn.
+        bool (height, width), or ``None`` if the mask is empty.
 
     Raises:
-        DataError: A shape is none.
+        DataError: A shape is invalid.
     """
     mask = Image.new("1", size)
     pen = ImageDraw.Draw(mask)
@@ -274,7 +275,7 @@ def drawn_mask(shapes: list[Any], size: tuple[int, int]) -> np.ndarray | None:
                 width = max(round(min(shape["width"], *size)), 1)
                 points = [(float(x), float(y)) for x, y in shape["stroke"]]
                 pen.line(points, fill=1, width=width)
-                for x, y in points:  # round ends and bends
+                for x, y in points:  # round ends and joins
                     pen.circle((x, y), width / 2, fill=1)
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise DataError("the drawing cannot be read; draw it anew") from error
@@ -292,7 +293,7 @@ def _parsed(text: str) -> dict[str, Any]:
     try:
         line = json.loads(text)
     except ValueError:
-        return {}  # cut off by a full disk
+        return {}  # incomplete line, as after a full disk
     return line if isinstance(line, dict) else {}
 
 

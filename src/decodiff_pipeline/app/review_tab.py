@@ -1,4 +1,4 @@
-"""The tab Review: one served image after the other, judged with a key or a click."""
+"""The tab Review: served images one after the other, judged with a key or a click."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 ORDERS = ("nearest to the threshold", "unusual in the monitoring")
 EMPTY = "The request log has no image yet. The server keeps them with DECODIFF_LOG_IMAGES=all."
 TOOLS = ("Rectangle (R)", "Brush (B)", "Move (M)")
-# What is on the screen goes with a verdict: the next image may be on its way.
+# A verdict is sent with the displayed image, because the next one may be loading already.
 JUDGED = "(order, _, category, kind) => [order, judged(), category, kind]"
 
 
 class ReviewTab:
-    """Draws the tab within a page, and answers its events.
+    """Builds the tab in the current Gradio page and handles its events.
 
     Args:
-        opened: The event at which the tab is seen.
+        opened: The event that shows the tab.
     """
 
     def __init__(self, context: Context, opened: Any) -> None:
@@ -80,7 +80,7 @@ class ReviewTab:
         ) -> tuple[Any, ...]:
             sha256, shapes = review.parse_drawing(drawing)
             one = next((one for one in self._waiting(order) if one.sha256 == sha256), None)
-            if one is None:  # in another tab, or by another person
+            if one is None:  # judged in another tab or by another person
                 gr.Warning("The image was judged meanwhile.", title="Not done")
                 return self._next(order)
             if not category and verdict != review.SKIP:
@@ -140,7 +140,7 @@ class ReviewTab:
     def _opened(
         self, one: review.Served, category: str
     ) -> tuple[inspection.Inspected, Image.Image]:
-        """An image as the served version sees it now, and its pixels."""
+        """Score an image with the served version, and decode it."""
         scorer = self._context.versions.served().scorer
         try:
             data = (self._reviews.log / one.path).read_bytes()

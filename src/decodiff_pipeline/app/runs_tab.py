@@ -1,4 +1,4 @@
-"""The tab Runs: versions with their gates, comparison, promotion, rollback, retraining."""
+"""The tab Runs: versions and their gates, comparison, promotion, rollback, retraining."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from decodiff_pipeline.registry.versions import CHAMPION, ROLLED_BACK
 if TYPE_CHECKING:
     from decodiff_pipeline.app.context import Context
 
-SECONDS = 2  # between two looks at a job
+SECONDS = 2  # between two updates of the state of a command
 
 
 class RunsTab:
-    """Draws the tab within a page, and answers its events."""
+    """Builds the tab in the current Gradio page and handles its events."""
 
     def __init__(self, context: Context, opened: Any, heading: gr.HTML) -> None:
         self._context = context
@@ -112,7 +112,7 @@ class RunsTab:
         return f"<p>{escape(jobs.state)}</p>", jobs.tail(), gr.Timer(active=jobs.running)
 
     def _ended(self) -> tuple[Any, ...]:
-        """The versions as a command leaves them, once it is done."""
+        """Update the versions, unless a command is running."""
         return (gr.skip(),) * 5 if self._context.jobs.running else self._listed()
 
 

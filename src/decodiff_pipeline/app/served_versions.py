@@ -1,4 +1,4 @@
-"""Registered versions as the app shows them, and as it scores images with them."""
+"""Registered model versions: their list, and loaded versions that score images."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from decodiff_pipeline.tracking.mlflow_values import first_line
 if TYPE_CHECKING:
     from decodiff_pipeline.app.project import AppProject
 
-KEPT = 3  # versions in memory: the served one and two that are compared
+KEPT = 3  # versions in memory: the served one and the two in a comparison
 SCORES = ["category", "split", "label", "path", "sha256", "score"]
 
 
 @dataclass(frozen=True)
 class LoadedVersion:
-    """A version in memory.
+    """A model version in memory.
 
     Attributes:
-        sha256: Over the files of its pipeline.
-        scorer: Answers as the server does.
-        scores: Of the calibration and test images, as the evaluation of the version stored them;
-            columns `SCORES`, no rows where none are stored.
+        sha256: SHA-256 over the files of its pipeline.
+        scorer: The server's scorer.
+        scores: Scores of the calibration and test images from the evaluation of the version;
+            columns `SCORES`, no rows if none are stored.
     """
 
     number: str
@@ -43,7 +43,7 @@ class LoadedVersion:
 
 
 class ServedVersions:
-    """Loads versions from the registry, and keeps the last ones in memory."""
+    """Loads versions from the registry, and keeps the `KEPT` most recently used in memory."""
 
     def __init__(self, project: AppProject) -> None:
         self._project = project
@@ -52,26 +52,26 @@ class ServedVersions:
         self._loaded: dict[str, LoadedVersion] = {}
 
     def number(self) -> str:
-        """The champion, or the newest version where there is none; as ``make serve`` chooses.
+        """Number of the champion, else of the newest version, as with ``make serve``.
 
         Raises:
-            ModelError: There is none, or MLflow cannot be reached.
+            ModelError: The model has no version, or MLflow cannot be reached.
         """
         return self.registry.aliases().get(CHAMPION) or str(self.rows()[0]["version"])
 
     def served(self) -> LoadedVersion:
-        """The version of `number`.
+        """Load the version of `number`.
 
         Raises:
-            ModelError: There is none, or it cannot be loaded.
+            ModelError: The model has no version, or it cannot be loaded.
         """
         return self.load(self.number())
 
     def load(self, number: str) -> LoadedVersion:
-        """A version, from memory where it was used lately.
+        """Load a version, from memory if possible.
 
         Raises:
-            ModelError: It cannot be fetched or loaded.
+            ModelError: The version cannot be downloaded or loaded.
         """
         found = self._loaded.pop(number, None) or self._fetched(number)
         self._loaded[number] = found
@@ -80,14 +80,14 @@ class ServedVersions:
         return found
 
     def forget(self) -> None:
-        """Load versions anew at the next use, because their thresholds were changed."""
+        """Drop the versions in memory, after a change of their thresholds."""
         self._loaded.clear()
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every version, the newest first: ``version``, ``aliases``, ``created`` (ms), ``tags``.
+        """All versions, newest first: ``version``, ``aliases``, ``created`` (ms), ``tags``.
 
         Raises:
-            ModelError: There is none, or MLflow cannot be reached.
+            ModelError: The model has no version, or MLflow cannot be reached.
         """
         aliases, name = self.registry.aliases(), self._project.model_name
         found = self.registry.client.search_model_versions(f"name = '{name}'")
@@ -111,12 +111,12 @@ class ServedVersions:
         version, files = self.registry.version(number), Path(self._folder.name, number)
         try:
             if not files.is_dir():
-                target = tempfile.mkdtemp(dir=self._folder.name)  # it may be cut off
+                target = tempfile.mkdtemp(dir=self._folder.name)  # may stay incomplete
                 Path(mlflow.artifacts.download_artifacts(version.uri, dst_path=target)).rename(
                     files
                 )
             limits = mlflow.models.Model.load(str(files)).flavors["python_function"].get("config")
-        except Exception as error:  # MLflow and its stores raise whatever they like
+        except Exception as error:  # MLflow and its stores raise many types
             msg = f"version {number} cannot be fetched ({first_line(error)}); check MLflow"
             raise ModelError(msg) from error
         pipeline, overrides = logged_folder(files), self._project.overrides
@@ -135,5 +135,5 @@ class ServedVersions:
             target.mkdir(exist_ok=True)
             found = self.registry.client.download_artifacts(run_id, RECORD_FILE, str(target))
             return pd.read_parquet(found)[SCORES]
-        except Exception:  # a version that was registered elsewhere: it can be used all the same
+        except Exception:  # registered elsewhere: usable without stored scores
             return pd.DataFrame(columns=SCORES)

@@ -1,4 +1,4 @@
-"""Starts the page on which images are inspected and reviewed, and versions compared.
+"""Web app to inspect and review images and to compare versions.
 
 python -m decodiff_pipeline.app.server --env bolts
 """
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from decodiff_pipeline.app.context import Context
 
 TOKEN_VARIABLE = "DECODIFF_APP_TOKEN"  # noqa: S105 - the name of a variable
-SESSIONS = 32  # whose images are kept
-WAITING = 32  # requests
-KEPT = 3600  # seconds that an upload stays
-MOST_SENT = 1_000_000_000  # bytes of a request
-# Nothing is loaded from elsewhere, whatever Gradio's page names.
+SESSIONS = 32  # sessions whose state is kept
+WAITING = 32  # queued requests
+KEPT = 3600  # seconds that an upload is kept
+MOST_SENT = 1_000_000_000  # bytes of one request
+# The browser loads nothing from other hosts, although Gradio's page links to some.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
+    """Whether an address is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -43,13 +43,13 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """Bounds what is sent, and adds the content security policy to every answer (ASGI)."""
+    """ASGI middleware: limits the size of requests and adds a Content-Security-Policy header."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass a request on, and its answer with the header."""
+        """Handle a request; one larger than `MOST_SENT` is disconnected."""
         received = 0
 
         async def receiving() -> Any:
@@ -68,7 +68,7 @@ class Guard:
 
 
 def build(context: Context) -> Any:
-    """The page with its tabs: Gradio's ``Blocks``."""
+    """Build the page with its tabs: a Gradio ``Blocks``."""
     import gradio as gr
 
     from decodiff_pipeline.app.inspect_tab import InspectTab
@@ -94,7 +94,7 @@ def build(context: Context) -> Any:
 
 
 def serve(options: argparse.Namespace) -> None:
-    """Load the model, and answer until the process is ended."""
+    """Load the project and serve the page until the process is terminated."""
     import gradio as gr
     from starlette.middleware import Middleware
 
@@ -141,7 +141,7 @@ def serve(options: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; ends with a sentence and status 1 where the page cannot be had."""
+    """Run the command line; exits with a message and status 1 if the page cannot be served."""
     parser = argparse.ArgumentParser(prog="python -m decodiff_pipeline.app.server")
     parser.description = "Inspect and review images, and compare versions, in a browser."
     parser.add_argument("--env", default=commands.environment(), help="Kedro environment")
@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         with tempfile.TemporaryDirectory(prefix="decodiff-app-") as uploads:
-            os.environ["GRADIO_TEMP_DIR"] = uploads  # for nobody else on this machine
+            os.environ["GRADIO_TEMP_DIR"] = uploads  # a private folder, not shared with other users
             serve(options)
     except ImportError as error:
         if error.name != "gradio":

@@ -1,4 +1,4 @@
-"""What another threshold would do to the stored scores, and the thresholds that people set."""
+"""Decisions on stored scores at another threshold, and the thresholds that users set."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-STEPS = 500  # of the slider
-DIGITS = 6  # of a threshold that is chosen with it
-SHORTEST = 3  # characters of a reason
+STEPS = 500  # steps of the slider
+DIGITS = 6  # decimals of a threshold chosen with the slider
+SHORTEST = 3  # fewest characters of a reason
 _lock = threading.Lock()
 
 
 def count(scores: pd.DataFrame, category: str, threshold: float) -> dict[str, tuple[int, int]]:
-    """What a threshold does to the stored scores of a category.
+    """Count the false alarms and misses of a category at a threshold.
 
     Args:
         scores: As in `served_versions.LoadedVersion`.
-        threshold: An image is flagged from this score on.
+        threshold: An image is flagged if its score is at least this.
 
     Returns:
-        Kind of error → how many images it befalls, of how many.
+        Kind of error → (number of errors, number of images).
     """
     held_out = (scores["split"] == CALIBRATION) & (scores["category"] == category)
     flagged = scores["score"][held_out].to_numpy(float) >= threshold
@@ -52,10 +52,10 @@ def count(scores: pd.DataFrame, category: str, threshold: float) -> dict[str, tu
 
 
 def slider_range(scores: pd.DataFrame, category: str, *shown: float | None) -> tuple[float, float]:
-    """Largest value and step of a slider over the scores of a category.
+    """Maximum and step of the threshold slider of a category.
 
     Args:
-        shown: Further values that have to be within it.
+        shown: Further values that the range must include; ``None`` is ignored.
     """
     known = scores["score"][scores["category"] == category].to_numpy(float)
     values = [*known[np.isfinite(known)], *(value for value in shown if value is not None)]
@@ -64,12 +64,12 @@ def slider_range(scores: pd.DataFrame, category: str, *shown: float | None) -> t
 
 
 def rounded_up(threshold: float) -> float:
-    """A threshold with `DIGITS`: an image that scores just below it is not flagged then either."""
+    """Round a threshold up to `DIGITS` decimals, so that no image below it becomes flagged."""
     return math.ceil(threshold * 10**DIGITS) / 10**DIGITS
 
 
 def required(reason: str) -> str:
-    """A reason, or a ``ConfigurationError`` where there is none."""
+    """The stripped reason; raises ``ConfigurationError`` if it is shorter than `SHORTEST`."""
     if len(reason.strip()) < SHORTEST:
         raise ConfigurationError("the reason is missing: say it in a few words")
     return reason.strip()
@@ -82,13 +82,12 @@ def save_override(
 
     Args:
         file: JSON that serving and inference read: category → ``threshold`` and the record.
-        log: The audit log, which gets a line.
-        record: ``by``, ``reason``, ``model_version`` and ``model_sha256``. The threshold is of
-            use to this model alone.
+        log: The audit log; a line is appended.
+        record: ``by``, ``reason``, ``model_version`` and ``model_sha256``. The threshold applies to
+            this model only.
 
     Raises:
-        ConfigurationError: There is no reason, the threshold is not within 0…1, or the file is
-            damaged.
+        ConfigurationError: The reason is missing, the threshold is invalid, or the file is damaged.
     """
     record = record | {"reason": required(record["reason"])}
     if threshold is not None:
