@@ -1,4 +1,4 @@
-"""Puts raw images into `data/01_raw`: copied under a temporary name, then renamed.
+"""Copies raw images to `data/01_raw`, under a temporary name until the copy is complete.
 
 python -m decodiff_pipeline.data.acquire elpv
 python -m decodiff_pipeline.data.acquire folder /where/the/images/are my_parts
@@ -28,10 +28,10 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def acquire_elpv(raw: Path = RAW) -> Path:
-    """Copies the images of the installed `elpv-dataset` package to `raw/elpv`, which it returns.
+    """Copy the images of the installed `elpv-dataset` package to `raw/elpv`; return that folder.
 
     Raises:
-        DataError: The package is not installed, or `raw/elpv` holds something else.
+        DataError: The package is not installed, or as `copy_tree`.
     """
     spec = importlib.util.find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
@@ -43,14 +43,14 @@ def acquire_elpv(raw: Path = RAW) -> Path:
 
 
 def acquire_folder(source: Path, name: str, raw: Path = RAW, *, link: bool = False) -> Path:
-    """Copies a tree of images to `raw/name`, whatever its layout, and returns that folder.
+    """Copy a folder of images, in any layout, to `raw/name`; return that folder.
 
     Args:
-        link: Make hard links instead of copies: no space, no time, but one content under two
-            names, so that whoever overwrites the one changes the other.
+        link: Make hard links instead of copies. Links need no space or time, but a change of a file
+            changes the original too.
 
     Raises:
-        DataError: `source` or `name` will not do, or `raw/name` holds something else.
+        DataError: `source` or `name` is invalid, or as `copy_tree`.
     """
     if not NAME.fullmatch(name):
         raise DataError(
@@ -66,13 +66,13 @@ def acquire_folder(source: Path, name: str, raw: Path = RAW, *, link: bool = Fal
 
 
 def copy_tree(source: Path, target: Path, *, link: bool = False) -> Path:
-    """Makes `target` a copy of the tree `source`, all of it or nothing.
+    """Copy the folder `source` to `target`, completely or not at all.
 
-    Links in `source` are followed, so that none is left in the copy; what the system or a tool put
-    there is left out. Where `target` has the same files of the same sizes, nothing is done.
+    Symbolic links are followed and become files. System files (`file_names.is_system`) are left
+    out. A `target` that already has the same files with the same sizes is kept.
 
     Raises:
-        DataError: `target` holds something else, a file cannot be read, or the disk is full.
+        DataError: `source` has no files, `target` has other files, or copying fails.
     """
     wanted = file_sizes(source)
     log_system_files(source, find_files(source).system)
@@ -88,7 +88,7 @@ def copy_tree(source: Path, target: Path, *, link: bool = False) -> Path:
     staging = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for left in target.parent.glob(f".{target.name}.partial-*"):  # of a run that was killed
+        for left in target.parent.glob(f".{target.name}.partial-*"):  # of a killed run
             shutil.rmtree(left)
         if not link:
             _require_space(target.parent, sum(wanted.values()))
@@ -100,7 +100,7 @@ def copy_tree(source: Path, target: Path, *, link: bool = False) -> Path:
             ignore=_system_files,
         )
         (staging / target.name).rename(target)
-    except OSError as error:  # shutil.Error is one
+    except OSError as error:  # or shutil.Error, its subclass
         raise DataError(f"{target} could not be made from {source}: {_reason(error)}.") from error
     finally:
         if staging is not None:
@@ -109,12 +109,12 @@ def copy_tree(source: Path, target: Path, *, link: bool = False) -> Path:
 
 
 def file_sizes(folder: Path) -> dict[str, int]:
-    """Returns size in bytes by posix path of every file below `folder`, links followed.
+    """Sizes in bytes of the files below `folder`, by relative posix path; links are followed.
 
-    Files and folders that the system or a tool made (`file_names.is_system`) are left out.
+    System files and folders (`file_names.is_system`) are left out.
 
     Raises:
-        DataError: A folder cannot be listed, or a name is not UTF-8.
+        DataError: A folder cannot be listed, or a path is not UTF-8.
     """
     sizes = {}
     for where, folders, names in os.walk(folder, onerror=refuse_unlisted, followlinks=True):
@@ -146,7 +146,7 @@ def _system_files(folder: str, names: list[str]) -> list[str]:
 
 
 def _reason(error: OSError) -> str:
-    """The reason of an error in a few words, of the many of a copytree the first."""
+    """A short reason; of the many errors of a copytree, their number and the first."""
     if isinstance(error, shutil.Error) and error.args and error.args[0]:
         errors = error.args[0]
         return f"{len(errors)} files failed, the first {errors[0][0]}: {errors[0][2]}"
@@ -154,7 +154,7 @@ def _reason(error: OSError) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line; ends the process with a sentence and status 1 on an error."""
+    """Run the command line; exit with an error message and status 1 on a `DataError`."""
     parser = argparse.ArgumentParser(
         prog="python -m decodiff_pipeline.data.acquire",
         description="Puts raw images where the pipeline and DVC look for them.",

@@ -1,4 +1,4 @@
-"""Adds images that people have reviewed to a data set: all of them checked, then all added.
+"""Adds reviewed images to a data set. All images are checked before the first is copied.
 
 python -m decodiff_pipeline.data.add_reviewed --labels reviewed.csv --images /var/log/decodiff \
     --to data/01_raw/bolts --layout mvtec
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from decodiff_pipeline.data.layouts.base import Place
 
 TEST_SHARE = 0.2
-UNNAMED = "reviewed"  # type of a defect without a name
+UNNAMED = "reviewed"  # defect type, if the line names none and the category has not exactly one
 
 
 @dataclass(frozen=True)
 class Addition:
-    """An image and where it goes."""
+    """An image to add, and its place in the data set."""
 
     image: Reviewed
     place: Place
@@ -41,7 +41,7 @@ class Addition:
 
 @dataclass(frozen=True)
 class Plan:
-    """Images to add, and the number of those that are there already."""
+    """The images to add, and the number of images that the data set already has."""
 
     additions: tuple[Addition, ...]
     present: int
@@ -50,14 +50,14 @@ class Plan:
 def plan(
     labels: Path, images: Path, target: Path, layout: Layout, test_share: float = TEST_SHARE
 ) -> Plan:
-    """Checks every line and says where each image goes; writes nothing.
+    """Check every line and choose the place of each image; write nothing.
 
-    A good image goes to training; of the good ones a share goes to test instead, by its content,
-    where the category has good test images of its own. If all went to training, no figure would
-    show whether the next model still raises these alarms.
+    Good images go to training. If the category has good test images, a random share of
+    ``test_share`` goes to test instead, drawn from the SHA-256 of each file. The test metrics of
+    the next model then show whether it still raises these false alarms.
 
     Raises:
-        DataError: A line is not in order, or the data set cannot be added to.
+        DataError: A line is invalid, `target` has no category, or the layout takes no additions.
     """
     categories = layout.categories(target)
     if not categories:
@@ -95,7 +95,7 @@ def plan(
 
 
 def add(what: Plan, target: Path) -> None:
-    """Copies the images into the data set; a second call completes an interrupted one.
+    """Copy the images into the data set; a second call completes an interrupted one.
 
     Raises:
         DataError: A file cannot be written.
@@ -109,7 +109,7 @@ def add(what: Plan, target: Path) -> None:
             _copy(one.image.image, target / one.place.path)
             if one.place.table:
                 lines.setdefault(one.place.table, []).append(one.place.line)
-        for table, added in lines.items():  # last: the images that it names exist
+        for table, added in lines.items():  # last, so that it lists no missing image
             text, encoding = decoded(target / table)
             newline = "\r\n" if "\r\n" in text else "\n"
             text = text if not text or text.endswith("\n") else text + newline
@@ -142,7 +142,7 @@ def _place(
 def _same_bytes(
     reviewed: Iterable[Reviewed], records: Iterable[Record], target: Path
 ) -> dict[str, Record]:
-    """The data set's records by SHA-256, of those that may be among the reviewed images."""
+    """SHA-256 → record, for the files that are as large as one of the reviewed images."""
     sizes = {one.image.stat().st_size for one in reviewed}
     try:
         return {
@@ -155,7 +155,7 @@ def _same_bytes(
 
 
 def _was_added(record: Record, one: Reviewed, place: Place) -> bool:
-    """Whether a record is what an earlier call made of the same line."""
+    """Whether an earlier run added this record for the same line."""
     defective = record.label == DEFECTIVE
     return (
         Path(record.path).name == Path(place.path).name
@@ -170,7 +170,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def summary(what: Plan, target: Path, *, dry: bool) -> str:
-    """What was done, and what comes next."""
+    """Text with the number of added images per folder and the commands to run next."""
     count, verb = len(what.additions), "would be added" if dry else "added"
     lines = [f"{target}: {count} images {verb}, {what.present} were there already"]
     folders = Counter(Path(one.place.path).parent.as_posix() for one in what.additions)
@@ -188,7 +188,7 @@ def summary(what: Plan, target: Path, *, dry: bool) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line; ends the process with a message and status 1 on an error."""
+    """Run the command line; exit with an error message and status 1 on a `DataError`."""
     parser = argparse.ArgumentParser(
         prog="python -m decodiff_pipeline.data.add_reviewed",
         description="Adds images that people have reviewed to a data set.",

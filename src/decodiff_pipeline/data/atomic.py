@@ -1,4 +1,4 @@
-"""Files, folders and appended lines that are written completely or not at all."""
+"""Atomic writes of files, folders and appended lines: complete or not at all."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-POLL_S = 0.002  # between two tries for the lock: a write takes less
+POLL_S = 0.002  # between two attempts to lock; a write takes less
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Writes or replaces a file under a temporary name; its folder is made if it is missing.
+    """Write or replace a file atomically; make its folder if it is missing.
 
     Yields:
-        Where to write. After the block it is flushed to the disk and renamed to ``path``; if the
-        block raises, it is removed and ``path`` stays as it was.
+        Temporary path to write to. After the block, the file is flushed to disk and renamed to
+        ``path``. If the block raises, the file is removed and ``path`` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not by the process id: servers in containers share a folder, and each is number 1.
+    # Not the process id: containers that share a folder may all have process id 1.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
@@ -45,11 +45,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Writes or replaces a folder as a whole, under a temporary name.
+    """Write or replace a whole folder under a temporary name.
 
     Yields:
-        An empty folder to write into. If the block raises, it is removed and ``path`` stays as
-        it was.
+        Empty temporary folder, renamed to ``path`` after the block. If the block raises, the
+        folder is removed and ``path`` is unchanged.
     """
     temporary, retired = (path.with_name(f".{path.name}.{kind}") for kind in ("new", "old"))
     if retired.exists() and not path.exists():
@@ -71,14 +71,14 @@ def append_lines(path: Path, lines: bytes, *, mode: int = 0o666, sync: bool = Fa
     """Append lines under a lock on the file.
 
     Args:
-        path: The file, made where it is missing. It is opened anew each time, so that whoever
-            moves or compresses it loses no line.
+        path: Made if it is missing. Each call opens it again, so that no line is lost if another
+            process moves or compresses the file.
         lines: Each with its newline.
         mode: Permissions of a new file, before the umask.
-        sync: Whether to wait until they are on the disk.
+        sync: Whether to flush the lines to disk before returning.
 
     Raises:
-        OSError: The disk takes no more; the file is as it was.
+        OSError: The write fails, for example on a full disk; the file is unchanged.
     """
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, mode)
     try:
@@ -91,16 +91,16 @@ def append_lines(path: Path, lines: bytes, *, mode: int = 0o666, sync: bool = Fa
 
 
 def append_atomically(file: int, lines: bytes) -> None:
-    """Append lines to a file that is locked; on a full disk none of them stays.
+    """Append lines to a locked file, all of them or none.
 
-    A line that another process left unfinished is ended first.
+    If the last line of the file is incomplete, a newline is written first.
 
     Args:
         file: Descriptor, open for reading and appending.
         lines: Each with its newline.
 
     Raises:
-        OSError: The disk takes no more; the file is as it was.
+        OSError: The write fails, for example on a full disk; the file is unchanged.
     """
     before = os.fstat(file).st_size
     if lines and before and os.pread(file, 1, before - 1) != b"\n":

@@ -1,7 +1,7 @@
-"""How many of its 16 bits a camera uses: 12-bit values in 16-bit files are read as 12 bits.
+"""Bit depth of 16-bit images, such as 12 for a camera that stores 12-bit values in 16-bit files.
 
-The depth is the same for all 16-bit images of a category, in every reader, and is kept with the
-model. A model saved before this choice existed reads all 16 bits.
+All 16-bit images of a category have the same depth, for every reader. The depths are saved with
+the model; a model without them reads all 16 bits.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 
 DEPTHS = (8, 10, 12, 14, FULL_DEPTH)
-COLUMN = "bit_depth"  # of the manifest: bits that a 16-bit image is read by, 0 for other images
+COLUMN = "bit_depth"  # of the manifest: bits that a 16-bit image uses, 0 for other images
 
 
 def smallest_depth(largest: int) -> int:
-    """The smallest of `DEPTHS` that holds a value of 0…65535."""
+    """The smallest of `DEPTHS` that can represent ``largest``, 0…65535."""
     return next(bits for bits in DEPTHS if largest < 2**bits)
 
 
 def depth_of_categories(manifest: pd.DataFrame) -> dict[str, int]:
-    """The depth of each category whose 16-bit images use less than 16 bits."""
-    if COLUMN not in manifest:  # a manifest made before this choice existed
+    """Category → bit depth, for categories whose 16-bit images use fewer than 16 bits."""
+    if COLUMN not in manifest:  # a manifest from before this column existed
         return {}
     deep = manifest[manifest[COLUMN].between(1, FULL_DEPTH - 1)]
     return {str(name): int(bits) for name, bits in deep.groupby("category")[COLUMN].max().items()}
 
 
 def bits_by_path(manifest: pd.DataFrame, depths: Mapping[str, int] | None = None) -> dict[str, int]:
-    """The depth of each image that is read by less than 16 bits, by its path.
+    """Path → bit depth, for images with a depth below 16 bits.
 
-    ``depths``, by category, take the place of the manifest's.
+    ``depths`` (category → bit depth) replaces the depths in the manifest.
     """
     if COLUMN not in manifest:
         return {}
@@ -54,7 +54,7 @@ def bits_by_path(manifest: pd.DataFrame, depths: Mapping[str, int] | None = None
 
 
 def pixel_identities(rows: pd.DataFrame) -> pd.Series:
-    """What decides the pixels of images: the SHA-256 of the file, and a depth below 16 bits."""
+    """Key of each image's pixels: SHA-256 of the file, and the bit depth if it is below 16."""
     if COLUMN not in rows:
         return rows["sha256"]
     shallow = rows[COLUMN].between(1, FULL_DEPTH - 1)
@@ -63,14 +63,14 @@ def pixel_identities(rows: pd.DataFrame) -> pd.Series:
 
 
 def depth_of(category: str | None, model: DeCoDiffPipeline, file: ImageFile, name: Path) -> int:
-    """How many bits a model reads a file by, should it have 16.
+    """Bit depth by which a model reads a file, if the file has 16 bits.
 
     Args:
-        category: ``None`` where it is still to be recognised.
-        name: Of the file, for messages.
+        category: ``None`` if it is still unknown.
+        name: File name for messages.
 
     Raises:
-        ImageError: That depends on the category, which is not known.
+        ImageError: The category of a 16-bit file is unknown, and the model's depths differ.
     """
     depths = {one: model.bit_depths.get(one, FULL_DEPTH) for one in model.categories}
     if category is not None:

@@ -1,4 +1,4 @@
-"""Fill the latent cache with what training needs and the cache does not have yet."""
+"""Encodes the latents that training needs and the cache does not have yet."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
-# Room that must stay free beside the latents: index, logs, the next checkpoint.
+# Disk space that stays free for the index, logs and the next checkpoint.
 SPARE_BYTES = 256 * 2**20
-# The weights of a larger autoencoder lie in memory once, and it uses all cores by itself.
+# With larger weights, `auto` starts one process, which uses all cores and one copy of the weights.
 SMALL_BYTES = 100 * 2**20
 
 
 class LatentCacheConfig(BaseModel):
-    """How latents are made and kept.
+    """How latents are encoded and stored.
 
     Attributes:
-        views: Views of every training image: the image itself and ``views - 1`` augmented ones.
-        augmentation: What the augmented views are drawn from.
-        synthetic_defects: Versions of every val image with a synthetic defect, to validate a
-            training by; 0 for none.
-        dtype: Stored precision.
-        bfloat16: Run the autoencoder in bfloat16; about twice as fast where the processor has
-            it, at a relative error of about 1 % of a latent's standard deviation. ``auto`` does
-            so where the processor or the GPU has it. Latents that are there stay as they are.
-        batch_size: Images encoded at once.
-        shard_size: Most latents of a file.
+        views: Views of each training image: the image itself and ``views - 1`` augmented views.
+        augmentation: Random transformations of the augmented views.
+        synthetic_defects: Copies of each val image with a synthetic defect, for validation during
+            training; 0 for none.
+        dtype: Data type of the stored latents.
+        bfloat16: Run the autoencoder in bfloat16: about twice as fast on hardware that supports it,
+            with an error of about 1 % of the latents' standard deviation. ``auto`` uses bfloat16
+            if the processor or the GPU supports it. Latents in the cache are not encoded again.
+        batch_size: Images per batch.
+        shard_size: Largest number of latents in a file.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -70,7 +70,7 @@ class LatentCacheConfig(BaseModel):
 
 
 class Wanted(NamedTuple):
-    """A latent that training will ask for."""
+    """A view of an image, and the key of its latent."""
 
     key: str
     path: str
@@ -79,11 +79,11 @@ class Wanted(NamedTuple):
 
 
 class WantedSynthetic(NamedTuple):
-    """The latent of a val image with a synthetic defect, and the defect's mask."""
+    """A val image with a synthetic defect, and the keys of its latent and of its mask."""
 
-    key: str  # of the image's latent
-    mask_key: str  # of the mask: one channel, the share of each latent cell that is defective
-    image: SyntheticImage  # what to draw
+    key: str  # of the latent
+    mask_key: str  # of the mask: fraction of each latent cell that is defective, one channel
+    image: SyntheticImage
 
 
 def wanted_latents(
@@ -93,9 +93,9 @@ def wanted_latents(
     autoencoder: weights.AutoencoderConfig,
     config: LatentCacheConfig,
 ) -> list[Wanted]:
-    """The latents of one split's good images, image by image, views together.
+    """The latents of the good images in one split, ordered by image, then by view.
 
-    Of ``train`` all views are wanted, of any other split the image itself alone.
+    The train split has all views; other splits have view 0 only, which is the image itself.
 
     Raises:
         ConfigurationError: The autoencoder's weights are missing.
@@ -118,7 +118,7 @@ def wanted_synthetic(
     autoencoder: weights.AutoencoderConfig,
     config: LatentCacheConfig,
 ) -> list[WantedSynthetic]:
-    """The synthetic defects on the good val images, image by image, in the manifest's order.
+    """The synthetic defects of the good val images, in the order of the manifest.
 
     Raises:
         ConfigurationError: The autoencoder's weights are missing.
@@ -152,13 +152,13 @@ def fill_cache(
     config: LatentCacheConfig,
     compute: ComputeConfig = ONE_PROCESS,
 ) -> int:
-    """Encodes the latents of the train and val splits that the cache lacks; returns their number.
+    """Encode the train and val latents that the cache lacks; return their number.
 
-    Latents are the same for any number of processes. A second call with the same arguments encodes
-    nothing and does not import torch. A call that was killed goes on at the shards it was writing.
+    The latents do not depend on the number of processes. If none is missing, torch is not
+    imported. After a killed call, only the shards that it did not finish are encoded.
 
     Raises:
-        CacheError: The disk has too little room or refuses to write, or another run is writing.
+        CacheError: The disk has too little space, a write fails, or another run is writing.
         ComputeError: A process was killed.
         ConfigurationError: The autoencoder's weights are missing.
         ImageError: An image cannot be read.
@@ -206,7 +206,7 @@ def _missing(
     synthetic = wanted_synthetic(manifest, geometry, autoencoder, config)
     absent = set(cache.missing([*wanted, *(key for item in synthetic for key in item[:2])]))
     plain = [latent for key, latent in wanted.items() if key in absent]
-    # One without its mask is of no use, so both are made again.
+    # A latent is used with its mask: if one is missing, both are made.
     defects = {item.key: item for item in synthetic if absent.intersection(item[:2])}
     needed, count = len(wanted) + len({item.key for item in synthetic}), len(plain) + len(defects)
     logger.info("%d latents are needed, %d of them are not cached yet", needed, count)
@@ -214,7 +214,7 @@ def _missing(
 
 
 class _Job(BaseModel):
-    """What the processes that encode are told."""
+    """Arguments of the encoding processes."""
 
     cache: Path
     items: list[Wanted | WantedSynthetic]
@@ -228,13 +228,13 @@ class _Job(BaseModel):
 
 
 def encode_rank(content: str, group: Group) -> None:
-    """Encode as one of several processes."""
+    """Encode in one of several processes; ``content`` is a `_Job` as JSON."""
     job = _Job.model_validate_json(content)
     _encode(job, ImageFolder(job.images, job.bits, job.max_pixels), group)
 
 
 def _encode(job: _Job, images: ImageFolder, group: Group) -> None:
-    """Encode this process's part of the items, shard by shard."""
+    """Encode the items of this process, shard by shard."""
     import torch
     from tqdm import tqdm
 
@@ -276,10 +276,10 @@ def _drawn(
     geometry: PreprocessConfig,
     config: LatentCacheConfig,
 ) -> Iterator[tuple[list[np.ndarray], dict[str, np.ndarray]]]:
-    """Reads images, augments them or draws defects, in threads, in batches and in order.
+    """Read images in threads and augment them or draw a defect, in batches and in order.
 
     Yields:
-        The squares, and the masks of those with a defect by their keys.
+        A batch of square images, and the masks of its synthetic defects by mask key.
     """
 
     def draw(item: Wanted | WantedSynthetic) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -299,7 +299,7 @@ def _drawn(
 
 
 def _shares(mask: np.ndarray, side: int) -> torch.Tensor:
-    """Share of each latent cell that a mask covers: bool (S, S) → float32 (1, side, side)."""
+    """Fraction of each latent cell that is defective: bool (S, S) → float32 (1, side, side)."""
     import torch
 
     cells = mask.reshape(side, len(mask) // side, side, -1)

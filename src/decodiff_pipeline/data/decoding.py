@@ -1,8 +1,8 @@
-"""From the bytes of an image file to its pixels, the same for every reader.
+"""Decodes image files, with the same rules for every reader.
 
-Pixels that are damaged are refused, also where the decoder hides it; metadata that are damaged are
-left out. Of several frames (animated PNG or WebP, multi-page TIFF) none is read; of a phone's MPO
-the first is.
+Files with damaged pixels are refused, even if the decoder accepts them; damaged metadata are
+ignored. Files with several frames (animated PNG or WebP, multi-page TIFF) are refused, except for
+the MPO files of phones: their first frame is read.
 """
 
 from __future__ import annotations
@@ -34,37 +34,37 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 SUFFIX_OF = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "BMP": ".bmp", "TIFF": ".tif"}
 MAX_PIXELS = 50_000_000
-MIN_SIDE = 8  # pixels of an image that is scored: one value of the latents
-LOSSY_WEBP = b"VP8 "  # the chunk of pixels; the lossless one is VP8L
+MIN_SIDE = 8  # smallest side of a scored image in pixels: one latent cell
+LOSSY_WEBP = b"VP8 "  # name of the pixel chunk; VP8L if lossless
 JPEG_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
 JPEG_END = b"\xff\xd9"
-LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd9")  # libjpeg's words
-READ_AHEAD = 16  # bytes that libjpeg may have taken in beyond those that it decoded
+LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd9")  # warning of libjpeg
+READ_AHEAD = 16  # bytes that libjpeg may read beyond those that it decodes
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PIXEL_CHUNKS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")  # beside the critical ones
+PIXEL_CHUNKS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")  # ancillary chunks that affect pixels
 EXIF_CHUNK = b"eXIf"
 TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
-# Keywords of the texts that may hold the orientation.
+# Keywords of text chunks that may contain the orientation.
 ORIENTATION_KEYWORDS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
-MAX_PNG_TEXT = 2**20  # bytes of such a text, once decompressed
-CHUNK_FRAME = 12  # bytes of a chunk that are not data: length, name, checksum
+MAX_PNG_TEXT = 2**20  # largest size of such a text, in bytes after decompression
+CHUNK_FRAME = 12  # bytes of a chunk's length, name and checksum
 
 
 @dataclass(frozen=True)
 class ImageFile:
     """A decoded image file."""
 
-    # In the mode of the file, turned as its EXIF orientation says, without metadata.
+    # In the mode of the file, with EXIF orientation applied, without metadata.
     image: Image.Image
-    orientation: int = 1  # the EXIF orientation, 1 to 8; from 5 on width and height are exchanged
-    lossy: bool = False  # whether its compression changes pixels
-    note: str = ""  # what is wrong with its metadata, "" for nothing
-    # The lower eight of the 16 bits of a colour image, of which Pillow reads the upper ones.
+    orientation: int = 1  # EXIF, 1 to 8; 5 to 8 exchange width and height
+    lossy: bool = False  # whether the compression changes pixels
+    note: str = ""  # what is wrong with the metadata; empty if nothing is
+    # Lower 8 bits of a 16-bit colour image; Pillow reads the upper 8 bits only.
     low: Image.Image | None = None
 
     @property
     def deep(self) -> np.ndarray | None:
-        """The values of a 16-bit file, uint16 (H, W) or (H, W, 3); ``None`` for any other."""
+        """Values of a 16-bit file, uint16 (H, W) or (H, W, 3); ``None`` for other files."""
         if self.image.mode in GREY_16_BIT:
             return np.asarray(self.image)
         if self.low is None:
@@ -73,7 +73,7 @@ class ImageFile:
         return upper.astype(np.uint16) << 8 | lower
 
     def eight_bit(self, name: object = "the image", bits: int = FULL_DEPTH) -> Image.Image:
-        """The image as "L" or "RGB"; see `to_eight_bit`."""
+        """The image as 8-bit "L" or "RGB"; see `to_eight_bit`."""
         if self.low is None or bits == FULL_DEPTH:
             return to_eight_bit(self.image, name, bits)
         values = self.deep
@@ -87,16 +87,16 @@ class ImageFile:
 def decode(
     data: bytes, path: Path, max_pixels: int = MAX_PIXELS, setting: str = "data.max_pixels"
 ) -> ImageFile:
-    """Decodes an image file fully.
+    """Decode all pixels of an image file.
 
     Args:
-        max_pixels: Largest width times height that is decoded.
-        setting: The parameter that `max_pixels` comes from, for the message.
+        max_pixels: Largest accepted width times height.
+        setting: Name of the parameter that sets `max_pixels`, for messages.
 
     Raises:
-        ImageError: The file is damaged, too large, animated, or of a format that is not read.
+        ImageError: The file is damaged, too large, animated, or in an unsupported format.
     """
-    # Pillow's own bound, from which on it warns, is 89 million; `_check_header` applies this one.
+    # Pillow warns above 89 million pixels; `_check_header` checks `max_pixels` instead.
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
     try:
         return _decoded(data, path, max_pixels, setting)
@@ -112,17 +112,17 @@ def decode(
         ) from error
     except _Refused:
         raise
-    except Exception as error:  # Pillow's plugins raise whatever a damaged file leads them to
+    except Exception as error:  # Pillow's plugins raise any exception on a damaged file
         raise ImageError(
             f"{path} is damaged ({error}): copy it again from its source or remove it."
         ) from error
 
 
 def require_side(image: Image.Image, path: object) -> None:
-    """Raise where an image is too small to be scored.
+    """Check that an image is large enough to be scored.
 
     Raises:
-        ImageError: It has less than `MIN_SIDE` pixels in width or height.
+        ImageError: Its width or height is below `MIN_SIDE` pixels.
     """
     if min(image.size) < MIN_SIDE:
         raise ImageError(
@@ -132,7 +132,7 @@ def require_side(image: Image.Image, path: object) -> None:
 
 
 class _Refused(ImageError):
-    """A sound image that is not wanted."""
+    """An undamaged image that is not accepted."""
 
 
 def _decoded(data: bytes, path: Path, max_pixels: int, setting: str) -> ImageFile:
@@ -160,7 +160,7 @@ def _check_header(image: Image.Image, path: Path, max_pixels: int, setting: str)
             f"{max_pixels:,} of {setting}: tile or shrink it, or raise {setting}."
         )
     frames = getattr(image, "n_frames", 1)
-    # A phone's MPO is a JPEG with a second picture behind the first.
+    # An MPO file of a phone is a JPEG file with a second picture after the first.
     if image.format != "MPO" and frames > 1:
         raise _Refused(
             f"{path} has {frames} frames: animated and multi-page images "
@@ -176,7 +176,7 @@ def _is_lossy(image: Image.Image, data: bytes) -> bool:
 
 
 def _webp_chunks(data: bytes) -> list[bytes]:
-    """The names of the chunks of a WebP file."""
+    """Names of the chunks of a WebP file."""
     names, at = [], 12
     while at + 8 <= len(data):
         names.append(data[at : at + 4])
@@ -186,7 +186,7 @@ def _webp_chunks(data: bytes) -> list[bytes]:
 
 
 def _lower_bytes(data: bytes, mode: str) -> Image.Image:
-    """The lower byte of each 16-bit value: read as if the bytes came in the other order."""
+    """Lower byte of each 16-bit value, decoded with the byte order swapped."""
     image = Image.open(io.BytesIO(data), formats=("PNG",))
     image.tile = [tile._replace(args=f"{mode};16L") for tile in image.tile]
     image.load()
@@ -194,14 +194,14 @@ def _lower_bytes(data: bytes, mode: str) -> Image.Image:
 
 
 def jpeg_damage(data: bytes) -> str:
-    """Says what libjpeg warns of in a JPEG file; Pillow does not pass its warnings on.
+    """Warning of libjpeg about a JPEG file; Pillow does not report these warnings.
 
-    libjpeg fills up what is missing of the coded pixels, with grey mostly, so that a file which was
-    cut and closed with an end marker looks whole.
+    libjpeg fills missing pixels, mostly with grey. A truncated file that ends with an end marker
+    therefore looks complete.
 
     Returns:
-        The warning; "" where there is none, where zeros before the end marker are all that it is
-        about (some cameras pad so), or where the file is of a kind that TurboJPEG does not decode.
+        The warning. It is empty if there is none, if it concerns only zeros before the end marker
+        (padding of some cameras), or if TurboJPEG does not decode this kind of file.
     """
     import simplejpeg
 
@@ -210,28 +210,28 @@ def jpeg_damage(data: bytes) -> str:
         space = spaces.get(simplejpeg.decode_jpeg_header(data)[2], "RGB")
     except ValueError:
         return ""
-    try:  # an eighth of the size takes a fraction of the time, and reads as many coded pixels
+    try:  # decoding at 1/8 of the size is faster and reads all coded data
         simplejpeg.decode_jpeg(data, colorspace=space, min_height=1, min_width=1)
     except ValueError as error:
         left_over = LEFT_OVER.search(str(error))
         body = data.rpartition(JPEG_END)[0]
         zeros = len(body) - len(body.rstrip(b"\0"))
-        # Zeros that take the place of coded pixels are decoded as such, and fewer are left over.
+        # libjpeg decodes zeros in place of coded pixels, so that fewer zeros are left over.
         padded = left_over is not None and 0 <= zeros - int(left_over[1]) <= READ_AHEAD
         return "" if padded else str(error)
     return ""
 
 
 def pixel_chunks(data: bytes) -> tuple[bytes, str]:
-    """Reduces a PNG file to what decides its pixels and their orientation.
+    """Reduce a PNG file to the chunks that determine its pixels and orientation.
 
     Returns:
-        A PNG file of the critical chunks, those of transparency and frames, and the metadata that
-        may hold an orientation; and a sentence on a chunk of metadata that was left out because
-        its checksum is wrong, "" for none.
+        PNG file with the critical chunks, those of transparency and animation, and metadata that
+        may contain an orientation; and a note on a metadata chunk that was left out because its
+        checksum is wrong, empty if there is none.
 
     Raises:
-        ImageError: A chunk of the pixels has a wrong checksum, or the file has no end.
+        ImageError: The checksum of a pixel chunk is wrong, or the chunk IEND is missing.
     """
     kept, note = [PNG_SIGNATURE], ""
     for kind, content, whole in _png_chunks(data):
@@ -251,13 +251,13 @@ def pixel_chunks(data: bytes) -> tuple[bytes, str]:
 
 
 def is_sixteen_bit_colour(data: bytes) -> bool:
-    """Whether a PNG file has 16 bits a channel and colour: Pillow reads the upper eight alone."""
+    """Whether a PNG file has 16-bit colour channels; Pillow reads their upper 8 bits only."""
     depth, colour = data[24:26]
     return depth == 16 and colour in {2, 6}  # noqa: PLR2004 - RGB and RGBA of the PNG standard
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Name, content and all bytes of each chunk that the file holds in full."""
+    """Name, content and all bytes of each complete chunk."""
     at = len(PNG_SIGNATURE)
     while at + CHUNK_FRAME <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
@@ -271,7 +271,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
 def _may_orient(kind: bytes, content: bytes) -> bool:
     if not content.startswith(ORIENTATION_KEYWORDS) or len(content) > MAX_PNG_TEXT:
         return False
-    if kind != b"zTXt":  # a compressed iTXt keeps its two flags behind the keyword
+    if kind != b"zTXt":  # in iTXt, a compression flag follows the keyword
         _, _, rest = content.partition(b"\0")
         return kind == b"tEXt" or rest[:1] == b"\0"
     try:
@@ -283,5 +283,5 @@ def _may_orient(kind: bytes, content: bytes) -> bool:
 
 
 def suffix_of(data: bytes) -> str:
-    """The suffix of an image file that has been read before, by its content."""
+    """File suffix by content, for an image file that `decode` accepts."""
     return SUFFIX_OF.get(Image.open(io.BytesIO(data), formats=FORMATS).format or "", ".webp")

@@ -1,6 +1,6 @@
-"""Images that occur twice: equal pixels, or a difference hash that is nearly equal.
+"""Finds duplicate images: equal pixels, or difference hashes that differ in few bits.
 
-The hash has 256 bits that survive scaling and recompression.
+The hash has 256 bits and changes little under scaling and recompression.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ logger = logging.getLogger(__name__)
 
 SIDE = 16
 BITS = SIDE * SIDE
-# Bits of either kind below which a hash says nothing: all white sheets are alike, whatever is on
-# them, and so are all that get brighter from left to right.
+# Smallest number of ones and of zeros in the hash of a test image. With fewer, different images
+# have similar hashes: white sheets, or images that get brighter from left to right.
 MIN_BITS = 16
-# Of all references, how many candidates a query may have: a candidate takes several times as long
-# as a reference that is compared in its order.
+# Largest share of the references that may be candidates of a query. Above it, all references are
+# compared in order, which takes several times less per reference.
 MOST_CANDIDATES = 0.25
-MANY_PAIRS = 4_000_000_000  # half a minute
-CHUNK = 1 << 20  # candidates, 64 bytes each
-SAMPLE = 4096  # hashes that tell how telling a bit is, or that are decoded at once
+MANY_PAIRS = 4_000_000_000  # take half a minute
+CHUNK = 1 << 20  # candidates compared at once, 64 bytes each
+SAMPLE = 4096  # hashes that are unpacked at once, or that estimate how balanced a bit is
 FITTED = (splits.TRAIN, splits.VAL, splits.CALIBRATION)
 
 
 def difference_hash(image: Image.Image) -> str:
-    """Returns the difference hash (dHash) of an image: 64 hexadecimal digits.
+    """Difference hash (dHash) of an image: 64 hexadecimal digits.
 
-    The image is brought to 17x16 grey; each bit says whether a pixel is brighter than its left
-    neighbour. 16x16 rather than the usual 8x8, because parts in the same pose share the coarse
-    outline: on 8x8 most images of one industrial category look like duplicates.
+    The image is resized to 17x16 grey pixels. Each bit says whether a pixel is brighter than its
+    left neighbour. The usual hash is 8x8, but parts in the same pose have the same coarse outline:
+    at 8x8, most images of one industrial category look like duplicates.
     """
     small = image.convert("L").resize((SIDE + 1, SIDE), Image.Resampling.BOX)
     pixels = np.asarray(small, dtype=np.int16)
@@ -46,26 +46,26 @@ def difference_hash(image: Image.Image) -> str:
 
 
 def nearest_within(wanted: np.ndarray, known: np.ndarray, bits: int) -> tuple[np.ndarray, int]:
-    """Finds the nearest reference of each query by Hamming distance, where one is near enough.
+    """Nearest reference of each query by Hamming distance, if it is within ``bits``.
 
     The hash is divided into ``bits + 1`` bands. Two hashes that differ in at most ``bits`` bits
     are equal in at least one band, so only references with an equal band are compared
-    (multi-index hashing, Norouzi et al. 2012). Queries with too many of these are compared with
-    every reference.
+    (multi-index hashing, Norouzi et al. 2012). Queries with too many such references are compared
+    with all references.
 
     Args:
-        wanted: uint64 (N, 4), as `unpack` returns them.
-        known: The references, uint64 (M, 4), each once.
+        wanted: Queries, uint64 (N, 4), from `unpack`.
+        known: References without repeats, uint64 (M, 4).
         bits: Largest distance, 0 to 256.
 
     Returns:
-        Index into ``known``, int64 (N,), the first of equally near ones and -1 for none; and
-        how many queries were compared with every reference.
+        Index into ``known``, int64 (N,): the first of equally near references, -1 for none; and
+        the number of queries that were compared with all references.
     """
     number = len(known)
     if not number:
         return np.full(len(wanted), -1), 0
-    # Distance and index as one number, so that the smallest is the first of the nearest.
+    # Distance and index as one number: its minimum is the first of the nearest references.
     none = (bits + 1) * number
     best = np.full(len(wanted), none, np.int64)
     alike = np.zeros(len(wanted), bool)
@@ -91,9 +91,9 @@ def nearest_within(wanted: np.ndarray, known: np.ndarray, bits: int) -> tuple[np
 
 
 def _bands(hashes: np.ndarray, number: int) -> list[np.ndarray]:
-    """Divides the numbers of the bits among bands, of each at most 64, the most telling first.
+    """Bit numbers of each band, at most 64, the most balanced bits first.
 
-    Bits that are the same in most hashes are dealt out evenly: a band of these would hold for all.
+    Bits that are equal in most hashes are spread evenly: a band of them would match nearly all.
     """
     sample = hashes[:: max(1, len(hashes) // SAMPLE)]
     share = np.array([_bit(sample, bit).mean() for bit in range(BITS)])
@@ -102,7 +102,7 @@ def _bands(hashes: np.ndarray, number: int) -> list[np.ndarray]:
 
 
 def _band(hashes: np.ndarray, band: np.ndarray) -> np.ndarray:
-    """Some bits of each hash as one number: uint64 (N, 4) → uint64 (N,)."""
+    """The bits of one band as an integer: uint64 (N, 4) → uint64 (N,)."""
     keys = np.zeros(len(hashes), np.uint64)
     for place, bit in enumerate(band):
         keys |= _bit(hashes, bit) << np.uint64(place)
@@ -115,22 +115,22 @@ def _bit(hashes: np.ndarray, bit: int) -> np.ndarray:
 
 
 def _chunks(count: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows that have candidates, in groups of about `CHUNK` candidates."""
+    """Indices of rows with candidates, in groups of about `CHUNK` candidates."""
     rows = np.flatnonzero(count)
     group = np.cumsum(count[rows]) // CHUNK
     yield from np.split(rows, np.flatnonzero(np.diff(group)) + 1) if len(rows) else ()
 
 
 def _ranges(start: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """The numbers start, start + 1, … of each range, one range after the other."""
+    """Concatenation of the ranges start, start + 1, … of ``count`` integers each."""
     skipped = start - (np.cumsum(count) - count)
     return np.arange(count.sum()) + np.repeat(skipped, count)
 
 
 def _distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Bits that differ between uint64 (N, 4) and (N, 4) or (4,): int64 (N,).
+    """Hamming distance of uint64 (N, 4) and (N, 4) or (4,): int64 (N,).
 
-    Word by word, which is four times as fast as a sum over the second axis.
+    The loop over words is four times as fast as a sum over the second axis.
     """
     apart = np.zeros(len(one), np.int64)
     for word in range(BITS // 64):
@@ -139,14 +139,14 @@ def _distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def duplicate_of(manifest: pd.DataFrame) -> pd.Series:
-    """Train, val or calibration image, of any category, with the pixels of a test image.
+    """Train, val or calibration image, in any category, with the same pixels as a test image.
 
     Args:
-        manifest: Rows with `data.manifest.COLUMNS`, of which ``pixels_sha256`` may be empty, or
-            missing in a manifest made before that column existed.
+        manifest: Rows with `data.manifest.COLUMNS`. ``pixels_sha256`` may be empty, or missing in
+            an older manifest.
 
     Returns:
-        A path for each row, with the manifest's index; empty where there is none.
+        Path for each row, with the manifest's index; empty for none.
     """
     pictures = pixel_digests(manifest)
     fitted = manifest["split"].isin(FITTED)
@@ -156,14 +156,14 @@ def duplicate_of(manifest: pd.DataFrame) -> pd.Series:
 
 
 def differing_duplicate_of(manifest: pd.DataFrame, column: str) -> pd.Series:
-    """An image of equal pixels with another label or category.
+    """Image with the same pixels and another label or category.
 
     Args:
         manifest: As for `duplicate_of`.
-        column: What must be the same: ``label`` or ``category``.
+        column: Compared column, ``label`` or ``category``.
 
     Returns:
-        As `duplicate_of`; empty also for the first image, which the others are compared with.
+        As `duplicate_of`; also empty for the first image, which the others are compared with.
     """
     groups = manifest.groupby(pixel_digests(manifest))
     paths, first = (groups[name].transform("first") for name in ("path", column))
@@ -171,20 +171,20 @@ def differing_duplicate_of(manifest: pd.DataFrame, column: str) -> pd.Series:
 
 
 def pixel_digests(manifest: pd.DataFrame) -> pd.Series:
-    """What tells pictures apart: the digest of their pixels; missing where there is none."""
+    """SHA-256 of each image's pixels, or of its file in an older manifest; missing for none."""
     name = "pixels_sha256" if "pixels_sha256" in manifest else "sha256"
     return manifest[name].where(manifest[name] != "")
 
 
 def near_duplicate_of(manifest: pd.DataFrame, bits: int) -> pd.Series:
-    """Train, val or calibration image of its category that a test image looks most like.
+    """Most similar train, val or calibration image, in the same category, of each test image.
 
     Args:
-        bits: How many of the 256 bits may differ.
+        bits: Largest Hamming distance of the 256-bit hashes.
 
     Returns:
-        As `duplicate_of`; empty also where the nearest image is further off than ``bits``, or the
-        hash of the test image has fewer than `MIN_BITS` bits that are set, or that are not.
+        As `duplicate_of`; also empty if no image is within ``bits``, or if the hash of the test
+        image has fewer than `MIN_BITS` ones or zeros.
     """
     found = pd.Series("", index=manifest.index, dtype="str")
     rows = np.flatnonzero(manifest["dhash"] != "")
@@ -214,7 +214,7 @@ def near_duplicate_of(manifest: pd.DataFrame, bits: int) -> pd.Series:
 
 
 def unpack(hashes: Sequence[str] | pd.Series) -> np.ndarray:
-    """Turns N hashes into uint64 (N, 4)."""
+    """Convert N hexadecimal hashes to uint64 (N, 4)."""
     words = np.empty((len(hashes), BITS // 64), np.uint64)
     for start in range(0, len(hashes), SAMPLE):
         part = bytes.fromhex("".join(hashes[start : start + SAMPLE]))

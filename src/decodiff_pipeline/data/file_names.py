@@ -1,8 +1,7 @@
-"""Names of files and folders: those of the system, those of masks, and how names are compared.
+"""File names: system files, names of masks, and how names are compared.
 
-`is_system` is the one place that decides what an operating system, a network drive or a tool left
-among the images. Names are compared in Unicode's normal form NFC: macOS writes "ü" as two
-characters, other systems as one.
+`is_system` alone decides which files an operating system, a network drive or a tool made. Names
+are compared in Unicode normal form NFC: macOS writes "ü" as two characters, other systems as one.
 """
 
 from __future__ import annotations
@@ -44,43 +43,43 @@ MASK_NAME = re.compile(
     rf"|(?P<start>.+?)(?:(?:[-_. ]+|(?<=\d))(?:colou?r[-_ ]?)?(?:{WORDS}))+[-_. ]?\(?\d*\)?)",
     re.IGNORECASE,
 )
-# What stands beside the categories: the mean over them, gates on the whole model, the floors.
+# Other keys of the metrics: mean over the categories, gates on the whole model, baselines.
 TAKEN = frozenset({"mean", "all", "baseline"})
 
 
 def is_system(name: str) -> bool:
-    """Whether an operating system, a network drive or a tool made a file or folder so called."""
+    """Whether an operating system, a network drive or a tool makes files of this name."""
     folded = name.casefold()
     return folded in SYSTEM_NAMES or folded.startswith(SYSTEM_PREFIXES)
 
 
 def is_left_out(name: str) -> bool:
-    """Whether a file or folder is no part of a data set: hidden, or `is_system`."""
+    """Whether a file or folder is not part of a data set: hidden, or `is_system`."""
     return name.startswith(".") or is_system(name)
 
 
 def in_system_folder(path: str) -> bool:
-    """Whether any part of a posix path `is_system`."""
+    """Whether any component of a posix path `is_system`."""
     return any(is_system(part) for part in PurePosixPath(path).parts)
 
 
 def nfc(text: str) -> str:
-    """Returns a name in the form that names are compared in."""
+    """Normalise a name to NFC."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def same_name(name: str) -> str:
-    """Returns what two names have in common that differ in case or in normal form only."""
+    """Key that is equal for names that differ only in case or Unicode normalisation."""
     return nfc(nfc(name).casefold())
 
 
 def printable(path: str | PurePath) -> str:
-    """Returns a path that any terminal takes; bytes that are not UTF-8 are written as ``\\xe4``."""
+    """Printable path, with bytes that are not UTF-8 escaped, such as ``\\xe4``."""
     return _bytes_of(str(path)).decode("utf-8", "backslashreplace")
 
 
 def on_disk(root: Path, relative: str) -> str:
-    """Returns the path that a table means, in the normal form that the file has on the disk."""
+    """Convert a path from a table to the Unicode normal form that it has on disk."""
     parts = Path(relative).parts
     if relative.isascii() or ".." in parts or Path(relative).is_absolute():
         return relative
@@ -97,10 +96,10 @@ def on_disk(root: Path, relative: str) -> str:
 
 
 def require_utf8(path: str, root: PurePath) -> None:
-    """Refuses the path of a file that other programs, or another locale, could not name.
+    """Check that other programs, and this locale, can represent a path.
 
     Raises:
-        DataError: The bytes of the name are not UTF-8, or the process reads them as ASCII.
+        DataError: The path is not UTF-8, or the locale is ASCII and the path is not.
     """
     try:
         path.encode()
@@ -110,7 +109,7 @@ def require_utf8(path: str, root: PurePath) -> None:
 
 
 def encoding_complaint(path: str, root: PurePath | str) -> str:
-    """Says why a name cannot be used, and what helps."""
+    """Message that says why a name cannot be used, and what to do."""
     named = f"the file name {printable(path)} in {printable(root)}"
     try:
         _bytes_of(path).decode("utf-8")
@@ -123,13 +122,13 @@ def encoding_complaint(path: str, root: PurePath | str) -> str:
 
 
 def require_one_form(names: Iterable[str], folder: PurePath, *, any_case: bool = False) -> None:
-    """Refuses names in one folder that people and other systems take for the same.
+    """Check that no two names in a folder differ only in Unicode normalisation or case.
 
     Args:
-        any_case: Whether names that differ by case only are the same too.
+        any_case: Whether two names may not differ only in case.
 
     Raises:
-        DataError: Two are; the message has both, in ASCII where they look alike.
+        DataError: Two names do; the message escapes non-ASCII characters if they look the same.
     """
     seen: dict[str, str] = {}
     for name in names:
@@ -145,10 +144,10 @@ def require_one_form(names: Iterable[str], folder: PurePath, *, any_case: bool =
 
 
 def masks_among(paths: Iterable[str]) -> dict[str, str]:
-    """Finds masks and drawings that lie beside the image they were made from, by their names.
+    """Find masks and drawings in the folder of their image, by their names.
 
     Returns:
-        The image by the mask: ``{"good/000_GT.png": "good/000.png"}``.
+        Mask → image, such as ``{"good/000_GT.png": "good/000.png"}``.
     """
     listed = [*paths]
     named = [path for path in listed if MASK_NAME.fullmatch(PurePosixPath(path).stem)]
@@ -165,20 +164,20 @@ def masks_among(paths: Iterable[str]) -> dict[str, str]:
 
 
 def _bytes_of(path: str) -> bytes:
-    """Returns the bytes of a name in UTF-8, or as they were read, whatever the locale is."""
+    """The original bytes of a name, in any locale; characters become UTF-8."""
     return path.encode("utf-8", "surrogateescape")
 
 
 def metric_key(name: str) -> str:
-    """A name with the characters replaced that MLflow takes in no key."""
+    """Replace the characters that MLflow does not allow in metric names."""
     return re.sub(r"[^\w\-. /]", "_", name)
 
 
 def check_names(names: Iterable[str], root: Path) -> None:
-    """Refuse names that would be mistaken for something else, or for each other.
+    """Check that the metrics of categories can be told apart.
 
     Raises:
-        DataError: One is taken, or two differ only by what MLflow's metric names replace.
+        DataError: A name is in `TAKEN`, or two names have the same `metric_key`.
     """
     seen: dict[str, str] = {}
     for name in names:

@@ -1,7 +1,7 @@
-"""Folders that a layout knows by name: found whatever their case, refused where nearly so called.
+"""Folder names of the layouts: found in any case, with an error for misspelt ones.
 
-A folder called "goods" beside "dent" would be a type of defect, and one called "Trian" would not be
-seen at all. A name that a real type of defect may have ("gold", "marks") is none of these.
+Without the error, "goods" beside "dent" would be a defect type, and "Trian" would be ignored.
+Names that a real defect type may have ("gold", "marks") are accepted.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ MASK_WORDS = frozenset({
 SPLIT_WORDS = {
     "training": "train", "testing": "test", "val": "validation", "valid": "validation",
 }  # fmt: skip
-# What people add to the name of a second folder of the same: "good_2", "good (1)", "good - Copy".
+# Additions to the name of a second folder: "good_2", "good (1)", "good - Copy".
 ADDED = re.compile(r"\(?\d+\)?|(?:copy|kopie|copie|backup|bak|old|new|images?|imgs?|samples?).*")
-# Below these many letters one edit makes another word: "gold", "hood", "marks", "mass".
+# Smallest lengths of misspelt words. In shorter words one edit gives another word: "gold", "mass".
 LETTERS_TO_CHANGE = 6
 LETTERS = 4
 
 
 def known_folder(parent: Path, *names: str) -> Path:
-    """Returns the folder below `parent` along `names`, whatever their case or normal form.
+    """The folder at `names` below `parent`, found in any case and Unicode normal form.
 
-    From where there is none on, the names are taken as they are.
+    Names without such a folder are appended unchanged.
 
     Raises:
-        DataError: See `subfolders`.
+        DataError: As `subfolders`.
     """
     for name in names:
         wanted = same_name(name)
@@ -54,25 +54,25 @@ def known_folder(parent: Path, *names: str) -> Path:
 
 
 def has_folder(parent: Path, *names: str) -> bool:
-    """Whether `parent` has a folder called one of `names`, whatever its case."""
+    """Whether `parent` has a folder with one of the lower-case `names`, in any case."""
     return bool({same_name(name) for name in subfolders(parent)} & {*names})
 
 
 def good_words(good: str) -> dict[str, str]:
-    """Returns other words for good images by the word that a layout uses."""
+    """Other words for good images, each mapped to the word of a layout."""
     return dict.fromkeys(GOOD_WORDS, good)
 
 
 def refuse_near_misses(parent: Path, known: Collection[str], meanings: Mapping[str, str]) -> None:
-    """Refuses folders with images in them whose name is nearly one that the layout knows.
+    """Check that no folder with images has a misspelt name.
 
     Args:
-        known: Names that the layout looks for.
-        meanings: Other words, without spaces, hyphens and underscores, by what is meant; those
-            for names that are not known are left aside.
+        known: Names that the layout uses.
+        meanings: Other word, without spaces, hyphens and underscores → name that it means. Words
+            for names that are not in `known` are ignored.
 
     Raises:
-        DataError: There is one; the message has the command that renames it.
+        DataError: A name is misspelt; the message has the command that renames the folder.
     """
     for name in subfolders(parent):
         meant = _meant(name, known, meanings)
@@ -90,7 +90,7 @@ def refuse_near_misses(parent: Path, known: Collection[str], meanings: Mapping[s
 
 
 def _meant(name: str, known: Collection[str], meanings: Mapping[str, str]) -> str | None:
-    """Returns the known name that a folder's name stands for; None for itself or for no other."""
+    """The known name that a folder name stands for; None if it is that name, or no other."""
     if same_name(name) in known:
         return None
     word = _squeezed(name)
@@ -111,7 +111,7 @@ def _squeezed(name: str) -> str:
 
 
 def _edits(word: str) -> Iterable[str]:
-    """Returns words that are one slip away: a letter too much, two swapped, one lost or wrong."""
+    """Misspelt forms: one letter added or two swapped; of longer words also one lost or wrong."""
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     cuts = [(word[:i], word[i:]) for i in range(len(word) + 1)]
     slips = {a + c + b for a, b in cuts for c in letters}

@@ -1,9 +1,9 @@
-"""Safe reading of images and masks from untrusted files.
+"""Reads images and masks from untrusted files.
 
-`read_image` returns "L" or "RGB" only, 8 bits a channel: see `decodiff_pipeline.deco.colour` for
-the rules, and `decodiff_pipeline.data.decoding` for what is refused. The EXIF orientation is
-applied. Anything but PNG, JPEG, BMP, TIFF and WebP is refused, by content, whatever the suffix
-says; so is anything above `max_pixels`, before a pixel is decoded.
+`read_image` returns 8-bit "L" or "RGB" with EXIF orientation applied; see
+`decodiff_pipeline.deco.colour` for the conversion. Only PNG, JPEG, BMP, TIFF and WebP are read, by
+content, whatever the suffix. An image above `max_pixels` is refused before it is decoded; see
+`decodiff_pipeline.data.decoding` for other refused files.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ LINK_CURE = (
     "`python -m decodiff_pipeline.data.acquire folder SOURCE NAME`, or, where DVC made them, with "
     "`dvc config cache.type copy` and `dvc checkout --relink`"
 )
-# Uncompressed 16-bit RGBA is 8 bytes a pixel: a larger file is no image of MAX_PIXELS.
+# Uncompressed 16-bit RGBA; a larger file cannot be an image of `max_pixels` pixels.
 MAX_BYTES_PER_PIXEL = 8
 
 
 class ImageFolder:
-    """A handle on a folder of raw images: cheap to make, reads one image at a time.
+    """A folder of raw images, read one at a time.
 
     Args:
-        path: Root of the raw images. It may itself be a link; nothing below it may.
-        bits: Path → bits that a 16-bit image uses; all 16 for the others.
-        max_pixels: Largest width times height that is decoded.
+        path: Root of the raw images. It may be a symbolic link; paths below it may contain none.
+        bits: Path → bits that a 16-bit image uses; 16 for images without an entry.
+        max_pixels: Largest accepted width times height.
     """
 
     def __init__(
@@ -57,12 +57,11 @@ class ImageFolder:
         self.path, self.bits, self.max_pixels = Path(path), dict(bits or {}), max_pixels
 
     def of(self, manifest: pd.DataFrame, depths: Mapping[str, int] | None = None) -> ImageFolder:
-        """The same folder, read as a validation has found the images to be.
+        """The same folder with the bit depths and image sizes of a validated manifest.
 
         Args:
             manifest: The validated manifest, or rows of it.
-            depths: Category → bits that its 16-bit images use, as a model was trained with; by
-                default what the manifest says.
+            depths: Category → bits that its 16-bit images use; by default, those of `manifest`.
         """
         pixels = self.max_pixels
         if len(manifest) and {"width", "height"} <= set(manifest):
@@ -70,7 +69,7 @@ class ImageFolder:
         return ImageFolder(self.path, bits_by_path(manifest, depths), pixels)
 
     def read(self, relative: str) -> Image.Image:
-        """Reads the image at `relative` (posix, relative to the root); see `read_image`."""
+        """Read the image at a posix path relative to the root; see `read_image`."""
         return read_image(
             self.path / relative,
             root=self.path,
@@ -79,7 +78,7 @@ class ImageFolder:
         )
 
     def read_mask(self, relative: str) -> np.ndarray:
-        """Reads the mask at `relative` as bool (H, W), True on the defect; see `read_mask`."""
+        """Read the mask at `relative` as bool (H, W), True on the defect; see `read_mask`."""
         return read_mask(self.path / relative, root=self.path, max_pixels=self.max_pixels).defect
 
     def __repr__(self) -> str:
@@ -89,15 +88,15 @@ class ImageFolder:
 def read_image(
     path: Path, *, root: Path | None = None, max_pixels: int = MAX_PIXELS, bits: int = FULL_DEPTH
 ) -> Image.Image:
-    """Reads one image as 8-bit "L" or "RGB", EXIF orientation applied.
+    """Read an image as 8-bit "L" or "RGB", with EXIF orientation applied.
 
     Args:
-        root: If given, `path` must lie below it without passing through a link.
-        bits: How many of its 16 bits a 16-bit image uses.
+        root: If given, `path` must be below it and contain no symbolic link.
+        bits: Number of bits that a 16-bit image uses.
 
     Raises:
-        ImageError: The path leaves the root, or the file is missing, empty, damaged, too large,
-            animated, transparent everywhere, or of a format or mode that is not converted.
+        ImageError: The path is outside the root, or the file is missing, empty, damaged, too
+            large, animated, fully transparent, or in an unsupported format or mode.
     """
     data = read_bytes(path, root=root, max_pixels=max_pixels)
     return decode(data, path, max_pixels).eight_bit(path, bits)
@@ -105,18 +104,18 @@ def read_image(
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask as it is read, or the union of a folder of masks."""
+    """A mask, or the union of the masks in a folder."""
 
     defect: np.ndarray  # bool (H, W), True on the defect; see `masks.parse_mask`
-    note: str  # what was taken for background that is not zero; "" for nothing
-    lossy: bool  # whether the compression of its file changes pixels
-    orientation: int  # by EXIF, 1 to 8; of a folder, its first mask's
+    note: str  # which background is not zero; empty if none
+    lossy: bool  # whether the compression changes pixels
+    orientation: int  # EXIF, 1 to 8; of the first mask in a folder
 
 
 def read_mask(path: Path, *, root: Path | None = None, max_pixels: int = MAX_PIXELS) -> Mask:
-    """Reads a mask, or the union of a folder of masks, one for each defect of an image.
+    """Read a mask, or the union of a folder with one mask per defect.
 
-    Arguments and errors are those of `read_image`; the masks of a folder must have one size.
+    Arguments and errors are those of `read_image`. The masks in a folder must have the same size.
     """
     files = [
         decode(read_bytes(one, root=root, max_pixels=max_pixels), one, max_pixels)
@@ -139,7 +138,7 @@ def read_mask(path: Path, *, root: Path | None = None, max_pixels: int = MAX_PIX
 
 
 def _mask_files(path: Path) -> list[Path]:
-    """Returns the image files of a folder of masks, or the file itself."""
+    """The image files in a folder of masks, or the file itself."""
     if not os.path.isdir(path):
         return [path]
     try:
@@ -153,12 +152,13 @@ def _mask_files(path: Path) -> list[Path]:
 
 
 def resolve_inside(root: Path, path: Path) -> Path:
-    """Returns `path` if it lies below `root`, passes through no link and climbs out nowhere.
+    """Check that `path` is below `root` and contains neither symbolic links nor "..".
 
-    The path that is returned has the normal form (NFC or NFD) that the name has on the disk.
+    Returns:
+        The path in the Unicode normal form (NFC or NFD) that it has on disk.
 
     Raises:
-        ImageError: It does not.
+        ImageError: The path fails a check.
     """
     try:
         parts = PurePosixPath(on_disk(root, path.relative_to(root).as_posix())).parts
@@ -180,10 +180,10 @@ def resolve_inside(root: Path, path: Path) -> Path:
 
 
 def read_bytes(path: Path, *, root: Path | None = None, max_pixels: int = MAX_PIXELS) -> bytes:
-    """Reads a regular file that is not empty and not absurdly large.
+    """Read a regular file of 1 to `max_pixels` · `MAX_BYTES_PER_PIXEL` bytes.
 
     Raises:
-        ImageError: The path leaves the root or is no such file.
+        ImageError: The path is outside the root, or the file is unreadable, empty or too large.
     """
     if root is not None:
         path = resolve_inside(root, path)

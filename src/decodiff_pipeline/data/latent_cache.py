@@ -1,4 +1,4 @@
-"""Latents on disk, keyed by content: encoded once, read by memory map, checked by digest."""
+"""Disk cache of latents: keyed by content, memory-mapped, verified by SHA-256."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ COLUMNS = ["key", "shard", "row", "shard_sha256"]
 
 
 class LatentMoments(NamedTuple):
-    """Posterior moments of some latents."""
+    """Mean and standard deviation of the posterior of N latents."""
 
     mean: torch.Tensor  # float32 (N, C, h, w)
-    std: torch.Tensor  # float32 (N, C, h, w), or (N, 0, h, w) of an autoencoder without a posterior
+    std: torch.Tensor  # float32 (N, C, h, w); (N, 0, h, w) if the autoencoder has no posterior
 
 
 def latent_key(
@@ -49,10 +49,11 @@ def latent_key(
     augmentation: AugmentationConfig,
     dtype: str,
 ) -> str:
-    """Name of a latent: a SHA-256 over everything that decides its values.
+    """Key of a latent: SHA-256 of everything that determines its values.
 
     Args:
-        view: Number of the augmented view; 0 is the image itself, whatever the augmentation.
+        image_sha256: SHA-256 of the image, or another text that identifies its pixels.
+        view: Number of the augmented view. View 0 is the image itself, without augmentation.
     """
     parts = {
         "format": FORMAT,
@@ -67,29 +68,28 @@ def latent_key(
 
 
 def shard_name(number: int, kind: str = "latents") -> str:
-    """Name of a shard's file."""
+    """File name of a shard."""
     return f"{kind}-{number:05d}.safetensors"
 
 
 class LatentCache:
     """A folder of latents: safetensors shards and a parquet index.
 
-    A shard is listed only once it is whole on the disk, so that a killed run loses at most the
-    shards it was working on: first in a journal, by whichever process wrote it, and in the index
-    when :meth:`merge_journal` is called. Nothing is ever overwritten or removed: latents of other
-    images, autoencoders or sizes stay for the day they are asked for again.
+    A shard is written completely and then added to a journal; :meth:`merge_journal` moves the
+    journal into the index. A killed run therefore loses only its unfinished shards. Nothing is
+    overwritten or removed: latents of other images, autoencoders or sizes stay available.
 
     Args:
-        path: The folder; it need not exist.
+        path: The folder; it may be missing.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def index(self) -> pd.DataFrame:
-        """Where each latent is: ``key``, ``shard``, ``row``, ``shard_sha256``.
+        """Table of the cached latents: ``key``, ``shard``, ``row``, ``shard_sha256``.
 
-        Latents of a shard whose file was deleted are not listed, so that they are encoded again.
+        Latents of a deleted shard are left out, so that they are encoded again.
 
         Raises:
             CacheError: The index cannot be read.
@@ -110,7 +110,7 @@ class LatentCache:
         return index if len(present) == len(shards) else index[index["shard"].isin(present)]
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        """Those of the keys that are not in the cache, in their order, each once."""
+        """The keys that are not in the cache, in order, without repeats."""
         missing = dict.fromkeys(keys)
         for key in self.index()["key"]:
             missing.pop(key, None)
@@ -119,14 +119,14 @@ class LatentCache:
     def append(
         self, keys: Sequence[str], moments: LatentMoments, dtype: str, shard: str | None = None
     ) -> None:
-        """Writes one more shard and lists it in the journal.
+        """Write a shard and add it to the journal.
 
         Args:
-            shard: Name of its file, where several processes write; by default the next number.
+            dtype: Stored data type.
+            shard: File name, required if several processes write; by default, the next number.
 
         Raises:
-            CacheError: The file system refuses, for want of space for example; what was in the
-                cache before is untouched.
+            CacheError: The write fails, for example on a full disk; earlier latents are unchanged.
         """
         import torch
         from safetensors.torch import save_file
@@ -148,15 +148,15 @@ class LatentCache:
             raise CacheError(msg) from error
 
     def next_number(self) -> int:
-        """One more than the largest number of a shard."""
+        """One more than the largest shard number."""
         names = self.index()["shard"].unique()
         return 1 + max((int(re.findall(r"\d+", name)[0]) for name in names), default=-1)
 
     def merge_journal(self) -> None:
-        """Lists what the journal lists in the index, in the order of the shards' names.
+        """Move the entries of the journal to the index, in the order of the shard names.
 
         Raises:
-            CacheError: The file system refuses.
+            CacheError: The write fails.
         """
         if not (self.path / JOURNAL).is_file():
             return
@@ -174,10 +174,10 @@ class LatentCache:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs from writing to the cache, until the block or this process ends.
+        """Keep other runs from writing to the cache until the block or this process ends.
 
         Raises:
-            CacheError: Another run is writing to it.
+            CacheError: Another run is writing to the cache.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -188,7 +188,7 @@ class LatentCache:
             raise CacheError(msg) from error
 
     def _journal(self) -> list[pd.DataFrame]:
-        """The rows of each line of the journal; one that was not finished counts as not there."""
+        """A table for each line of the journal, by shard name; incomplete lines are ignored."""
         try:
             lines = (self.path / JOURNAL).read_bytes().splitlines()
         except FileNotFoundError:
@@ -205,10 +205,10 @@ class LatentCache:
         return [table for _, table in sorted(shards, key=itemgetter(0))]
 
     def reader(self, keys: Sequence[str]) -> LatentReader:
-        """Opens latents for reading in the order of the keys, and checks their shards' digests.
+        """Open latents in the order of the keys and verify the SHA-256 of their shards.
 
         Raises:
-            CacheError: A key is not in the cache, or a shard is not what was written.
+            CacheError: A key is not in the cache, or a shard is missing or damaged.
         """
         return LatentReader(self, keys)
 
@@ -237,12 +237,12 @@ class LatentReader:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of every latent."""
+        """Shape (C, h, w) of each latent."""
         channels, height, width = self.moments([0]).mean.shape[1:]
         return channels, height, width
 
     def moments(self, rows: Sequence[int]) -> LatentMoments:
-        """Reads the latents at some positions in the order of the keys."""
+        """Moments in float32 of the latents at some positions in the order of the keys."""
         import torch
 
         places = [self._places[row] for row in rows]

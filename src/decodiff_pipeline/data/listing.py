@@ -1,4 +1,4 @@
-"""Lists image files: the one way by which the names of images come out of a folder."""
+"""Lists the image files in a folder, with the same rules for every reader."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class FolderListing:
-    """What lies below a folder, hidden files and folders left out."""
+    """Contents of a folder, without hidden files and folders."""
 
-    images: list[Path] = field(default_factory=list)  # by their suffix, sorted
+    images: list[Path] = field(default_factory=list)  # files with an image suffix, sorted
     others: list[Path] = field(default_factory=list)
-    # Files and folders that `file_names.is_system`, not looked into.
+    # System files and folders (`file_names.is_system`); the folders are not searched.
     system: list[Path] = field(default_factory=list)
     links: list[Path] = field(default_factory=list)  # links to folders, not followed
 
 
 def find_files(folder: Path, *, recursive: bool = True) -> FolderListing:
-    """Looks through a folder; there is nothing in one that is not there.
+    """List the contents of a folder; the lists are empty if it does not exist.
 
     Raises:
-        DataError: A folder cannot be listed, or two names differ in Unicode normalisation only.
+        DataError: A folder cannot be listed, or two names differ only in Unicode normalisation.
     """
     found = FolderListing()
     if not os.path.isdir(folder):
@@ -65,12 +65,12 @@ def find_files(folder: Path, *, recursive: bool = True) -> FolderListing:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Returns the names of the folders in `folder`, sorted; none if it is not there.
+    """Names of the folders in `folder`, sorted; empty if it does not exist.
 
-    Hidden ones and those of the system are left out.
+    Hidden folders and system folders are left out.
 
     Raises:
-        DataError: It cannot be listed, or two names differ by case or normalisation only.
+        DataError: `folder` cannot be listed, or two names differ only in case or normalisation.
     """
     if not os.path.isdir(folder):
         return []
@@ -84,27 +84,27 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
-    """Returns the image files in `folder`, sorted, judged by suffix; none if it is not there.
+    """List the files in `folder` with an image suffix, sorted; empty if it does not exist.
 
-    Other files are left out with a warning that counts them, hidden ones silently.
+    Other files are left out with a warning, hidden files without one.
 
     Raises:
-        DataError: As `find_files`; or, with `recursive`, a folder below is a link (its images
-            would be missed).
+        DataError: As `find_files`; or, with `recursive`, a subfolder is a symbolic link, whose
+            images would be missed.
     """
     return _checked(folder, find_files(folder, recursive=recursive))
 
 
 def list_images_to_score(folder: Path) -> list[str]:
-    """Returns the images below a folder that holds what is to be scored, not a data set.
+    """List the images below a folder of images to score.
 
-    Masks that lie beside their image are left out with a warning, as system files are.
+    Masks beside their image and system files are left out with a warning.
 
     Returns:
         Posix paths relative to `folder`, sorted.
 
     Raises:
-        DataError: As `list_images`, or the name of an image is not UTF-8.
+        DataError: As `list_images`, or the path of an image is not UTF-8.
     """
     found = find_files(folder)
     paths = [path.relative_to(folder).as_posix() for path in _checked(folder, found)]
@@ -123,7 +123,7 @@ def list_images_to_score(folder: Path) -> list[str]:
 
 
 def log_system_files(root: Path, system: Sequence[Path]) -> None:
-    """Logs one line for all that the system has put below a folder."""
+    """Log one warning about all system files below a folder."""
     if system:
         logger.warning(
             "%s: %d files and folders of the operating system or a network drive are left out, "
@@ -135,7 +135,7 @@ def log_system_files(root: Path, system: Sequence[Path]) -> None:
 
 
 def without_system(table: Table) -> Table:
-    """Leaves out the rows of a table whose `path` names a file of the system, with a warning."""
+    """Remove the rows of a table whose `path` is a system file, with a warning."""
     system = [row["path"] for _, row in table.rows if in_system_folder(row.get("path", ""))]
     if not system:
         return table
@@ -162,7 +162,7 @@ def _checked(folder: Path, found: FolderListing) -> list[Path]:
 
 
 def refuse_unlisted(error: OSError) -> NoReturn:
-    """Raises a DataError for a folder that cannot be listed."""
+    """Raise a `DataError` for a folder that cannot be listed."""
     raise DataError(
         f"{printable(error.filename)} cannot be listed ({error.strerror}): make the folder "
         "readable."

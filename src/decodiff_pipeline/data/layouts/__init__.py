@@ -1,4 +1,4 @@
-"""The layouts by name. A new one is a file in this package with a `Layout` subclass in it."""
+"""The layouts by name. Every `Layout` subclass in a module of this package is found."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
 
 
 def layout_names() -> tuple[str, ...]:
-    """Returns the names that `data.layout` may have, sorted."""
+    """Accepted values of `data.layout`, sorted."""
     return tuple(sorted(layout.name for layout in _layouts()))
 
 
 def get_layout(name: str) -> Layout:
-    """Returns the layout called `name`.
+    """The layout called `name`.
 
     Raises:
-        ConfigurationError: There is none.
+        ConfigurationError: There is no such layout.
     """
     for layout in _layouts():
         if layout.name == name:
@@ -49,14 +49,14 @@ def _layouts(parent: Any = Layout) -> Iterator[type[Layout]]:
 
 
 def list_records(root: Path, layout: Layout, categories: Sequence[str] | None) -> list[Record]:
-    """Lists the images of the wanted categories, without files of the system.
+    """List the images of the selected categories, without system files.
 
     Args:
-        categories: Names in the normal form NFC; None for all that are there.
+        categories: Names in Unicode normal form NFC; None for all categories.
 
     Raises:
-        DataError: The root is not there, holds nothing of the layout, or lacks a wanted category;
-            a category has a name that stands for something else; or a name is not UTF-8.
+        DataError: `root` does not exist, has no image in this layout, or lacks a selected
+            category; a category name is not allowed; or a path is not UTF-8.
     """
     if not root.is_dir():
         raise layout.nothing_here(root, f"the raw data folder {root} does not exist")
@@ -77,7 +77,7 @@ def list_records(root: Path, layout: Layout, categories: Sequence[str] | None) -
 
 
 def _other_layout(root: Path) -> str:
-    """Names a layout that does find categories, for a message; "" for none."""
+    """Part of a message: a layout that finds categories in `root`; empty for none."""
     for name in layout_names():
         try:
             found = get_layout(name).categories(root)
@@ -89,7 +89,7 @@ def _other_layout(root: Path) -> str:
 
 
 def _of_users(records: Iterable[Record], root: Path) -> list[Record]:
-    """Leaves out what a table names of the system's own files; refuses names that are not UTF-8."""
+    """Remove system files that a table lists; refuse paths that are not UTF-8."""
     kept: list[Record] = []
     system: list[Record] = []
     for record in records:

@@ -1,4 +1,4 @@
-"""What a layout is: it lists the images of one kind of data set on disk."""
+"""Base class of the layouts; a layout lists the images of one kind of data set on disk."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ if TYPE_CHECKING:
 GOOD = "good"
 DEFECTIVE = "defective"
 UNCERTAIN = "uncertain"
-# The split of good images that the data set keeps for validation: divided into val and calibration.
+# Good images that the data set reserves for validation; divided into val and calibration.
 HELD_OUT = "held_out"
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One image as its layout knows it, before the file is opened."""
+    """One image as listed by its layout, before the file is opened."""
 
-    category: str  # what kind of object the image shows
-    # "train", "test", …; None for a good image that `data.splits` assigns to a split, `HELD_OUT`
-    # for one that goes to val or calibration.
+    category: str  # kind of object in the image
+    # "train", "test", …; for a good image also None (`data.splits` assigns a split) or `HELD_OUT`
+    # (`data.splits` assigns val or calibration).
     split: str | None
     label: str  # "good", "defective" or "uncertain"
-    defect_type: str  # "good" for good images, else the data set's own word
+    defect_type: str  # "good" for good images, else the name in the data set
     path: str  # posix path relative to the raw root
-    # Where the mask is, or where it should be and is not; None where the data set has no mask for
-    # such an image. A folder where each defect has a mask of its own.
+    # Expected path of the mask, which may be missing; None if the data set has no mask for such an
+    # image. A folder if each defect has its own mask.
     mask_path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a new image belongs."""
+    """Path of a new image, of its mask, and its line in a table."""
 
     path: str  # posix path relative to the raw root
-    # Where its mask has to be, by any suffix; None where it needs none.
+    # Required path of its mask, with any suffix; None if it needs no mask.
     mask_path: str | None = None
-    # The file that has to name it, relative to the raw root; None where none has to.
+    # Table that must list the image, relative to the raw root; None if there is no table.
     table: str | None = None
-    line: str = ""  # what is added to that file
+    line: str = ""  # line to add to the table
 
     @classmethod
     def below(cls, root: Path, path: Path, mask: Path | None = None) -> Place:
-        """Returns the place of an image and its mask, from paths that begin with `root`."""
+        """Make a place from the paths of an image and its mask, which begin with `root`."""
         return cls(
             path.relative_to(root).as_posix(),
             mask.relative_to(root).as_posix() if mask is not None else None,
@@ -58,12 +58,12 @@ class Place:
 
 
 class Layout(ABC):
-    """How a data set lies on disk. A subclass with a `name`, in a file of this package, is found.
+    """Arrangement of a data set on disk. Subclasses in this package are found by their `name`.
 
     Attributes:
-        name: What `data.layout` calls it.
-        unlabelled: Folders of a category whose images have no label and are left out.
-        expects: What to put where, for the error message, as a clause after "this layout expects".
+        name: Value of `data.layout`.
+        unlabelled: Subfolders of a category whose images have no label; they are left out.
+        expects: Required files, for messages of the form "the layout expects … in <root>".
     """
 
     name: ClassVar[str]
@@ -72,27 +72,27 @@ class Layout(ABC):
 
     @abstractmethod
     def categories(self, root: Path) -> list[str]:
-        """Returns the categories found under `root`, sorted; empty where there are none.
+        """Categories in `root`, sorted; empty if there are none.
 
         Raises:
-            DataError: A folder has nearly a name that the layout knows, or cannot be listed.
+            DataError: A folder name is misspelt, or a folder cannot be listed.
         """
 
     @abstractmethod
     def records(self, root: Path, category: str) -> Iterator[Record]:
-        """Yields every image of `category`, in file order."""
+        """Yield the images of `category` in file order."""
 
     def place(
         self, root: Path, category: str, file: str, defect_type: str | None, *, test: bool
     ) -> Place:
-        """Says where a new image belongs.
+        """Choose the paths of a new image.
 
         Args:
             defect_type: None for a good image.
-            test: Whether a good image is for testing, where the layout leaves the choice.
+            test: Whether a good image goes to test, if the layout has good test images.
 
         Raises:
-            DataError: The layout does not say.
+            DataError: Images cannot be added to this layout.
         """
         raise DataError(
             f"images cannot be added to the layout '{self.name}' by a command: add the image to "
@@ -100,7 +100,7 @@ class Layout(ABC):
         )
 
     def nothing_here(self, root: Path, what: str) -> DataError:
-        """Returns the error for a root that is not there or does not look as it should."""
+        """Error for a root that does not exist or does not have this layout."""
         return DataError(f"{what}: the layout '{self.name}' expects {self.expects} in {root}.")
 
 
@@ -114,12 +114,12 @@ def images_in(
     mask_of: Callable[[str], Path] | None = None,
     recursive: bool = False,
 ) -> Iterator[Record]:
-    """Yields a record of each image in a folder.
+    """Yield a record for each image in a folder.
 
     Args:
         split: None, `HELD_OUT` or a split.
-        mask_of: See `mask_lookup`; None where the data set has no masks for these images.
-        recursive: Whether images in folders of the folder count too.
+        mask_of: From `mask_lookup`; None if the data set has no masks for these images.
+        recursive: Whether to include images in subfolders.
     """
     for path in list_images(folder, recursive=recursive):
         key = path.relative_to(folder).with_suffix("").as_posix()
@@ -134,23 +134,23 @@ def images_in(
 
 
 def mask_lookup(folder: Path, masks: Mapping[str, Path], pattern: str) -> Callable[[str], Path]:
-    """Returns a function from an image's path, without suffix, to its mask.
+    """Return a function from an image path, without suffix, to the path of its mask.
 
     Args:
-        masks: As `mask_index` returns them.
-        pattern: Where the mask should be if it is missing, "{}" for the image's path.
+        masks: From `mask_index`.
+        pattern: Path in `folder` of a mask that is missing, with "{}" for the image path.
     """
     return lambda key: masks.get(nfc(key), folder / pattern.format(key))
 
 
 def mask_index(folder: Path, suffixes: tuple[str, ...] = ("",)) -> dict[str, Path]:
-    """Maps an image's path below its own folder, without the file's suffix, to its mask.
+    """Map image paths to masks.
 
-    The keys are in the normal form NFC.
+    The keys are relative to the image folder, without suffix, in Unicode normal form NFC.
 
     Args:
-        folder: Where the masks lie, in the same folders as the images.
-        suffixes: What follows the image's stem in the mask's; the earlier one wins.
+        folder: Folder of the masks, with the same subfolders as the image folder.
+        suffixes: What follows the image's stem in the mask's stem; earlier ones have priority.
     """
     masks: dict[str, Path] = {}
     paths = list_images(folder, recursive=True)

@@ -1,4 +1,4 @@
-"""ELPV: electroluminescence images of solar cells, as the `elpv-dataset` package ships them."""
+"""ELPV: electroluminescence images of solar cells, as in the `elpv-dataset` package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# Probability of a defect, in thirds: label and defect type.
+# Defect probability in thirds → label and defect type.
 LABELS = {
     0: (GOOD, GOOD),
     1: (UNCERTAIN, "uncertain_33"),
@@ -27,7 +27,7 @@ TABLE = "labels.csv"
 
 
 class Cell(NamedTuple):
-    """One line of `labels.csv`: an image, its defect probability in thirds, its type."""
+    """A line of `labels.csv`: image path, defect probability in thirds, cell type."""
 
     path: str
     thirds: int
@@ -37,9 +37,9 @@ class Cell(NamedTuple):
 class ELPVLayout(Layout):
     """`images/` and `labels.csv`: path, defect probability, type (mono or poly).
 
-    The set has no splits. The first of every five good cells of a type, in file order, goes to
-    test with the defective ones; `data.splits` divides the other good cells. Cells of probability
-    1/3 and 2/3 are "uncertain": they are in test, apart from the rest, and never in train.
+    The data set has no splits. Of the good cells of a type, in file order, the first of every five
+    goes to test; `data.splits` divides the others. Defective cells go to test. Cells of
+    probability 1/3 and 2/3 are "uncertain": they go to test and are evaluated separately.
     """
 
     name = "elpv"
@@ -49,11 +49,11 @@ class ELPVLayout(Layout):
     )
 
     def categories(self, root: Path) -> list[str]:
-        """Returns the cell types in the table."""
+        """Cell types in the table, sorted."""
         return sorted({cell.category for cell in self._cells(root)})
 
     def records(self, root: Path, category: str) -> Iterator[Record]:
-        """Yields the cells of one type in file order."""
+        """Yield the cells of one type in file order."""
         seen: Counter[str] = Counter()
         for cell in self._cells(root):
             if cell.category != category:
@@ -66,7 +66,7 @@ class ELPVLayout(Layout):
     def place(
         self, root: Path, category: str, file: str, defect_type: str | None, *, test: bool
     ) -> Place:
-        """All go to `images`; a line at the table's end moves no other image to another split."""
+        """Add to `images` and to the end of the table, which keeps the splits of other images."""
         probability = 0.0 if defect_type is None else 1.0
         path = f"images/{file}"
         text = self._text(root)
@@ -81,10 +81,10 @@ class ELPVLayout(Layout):
 
     @classmethod
     def _cells(cls, root: Path) -> list[Cell]:
-        """Reads the table (separated by spaces); no cells where there is no table.
+        """Read the table; empty if it does not exist.
 
         Raises:
-            DataError: A line does not say path, probability (0, 1/3, 2/3, 1) and type.
+            DataError: A line is not a path, a probability (0, 1/3, 2/3 or 1) and a type.
         """
         cells = []
         for number, line in enumerate(cls._text(root).splitlines(), start=1):
@@ -105,7 +105,7 @@ class ELPVLayout(Layout):
 
 
 def _fields(line: str) -> list[str]:
-    """Splits at semicolons, tabs, or spaces (the package's own way), or commas."""
+    """Split a line at semicolons, tabs, spaces (as in the package) or commas."""
     for separator in (";", "\t", None, ","):
         fields = [field.strip().strip('"') for field in line.split(separator)]
         fields = [field for field in fields if field]

@@ -1,4 +1,4 @@
-"""One's own images in plain folders."""
+"""Images in plain folders, such as one's own."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ MEANINGS = (
 class FolderLayout(Layout):
     """`<category>/good`, `<category>/<defect>` and `<category>/masks/<defect>`.
 
-    Only `good` is needed. A root with a `good` folder of its own is one category, called as the
-    root. Good images that are for testing, never for training, go to `<category>/test_good`. The
-    folders may have folders in them, `masks/<defect>` then the same ones as `<defect>`. The mask
-    of `<defect>/<stem>.*` is `masks/<defect>/<stem>.*` or `<stem>_mask.*`; a defect without a
-    folder in `masks` has no masks.
+    Only `good` is required. A root with a `good` folder is a single category with the root's name.
+    Good images in `<category>/test_good` are used for testing only. Folders may have subfolders;
+    `masks/<defect>` then has the same ones as `<defect>`. The mask of `<defect>/<stem>.*` is
+    `masks/<defect>/<stem>.*` or `<stem>_mask.*`; a defect type without a folder in `masks` has no
+    masks.
     """
 
     name = "folder"
@@ -54,7 +54,7 @@ class FolderLayout(Layout):
     )
 
     def categories(self, root: Path) -> list[str]:
-        """Returns the folders that have a `good` folder, or the root's name if it has one."""
+        """Folders that have a `good` folder, or the root's name if the root has one."""
         if has_folder(root, GOOD):
             refuse_near_misses(root, KNOWN, MEANINGS)
             return [nfc(root.name)]
@@ -68,7 +68,7 @@ class FolderLayout(Layout):
         return sorted(map(nfc, found))
 
     def records(self, root: Path, category: str) -> Iterator[Record]:
-        """Yields `good` (without a split), then `test_good`, then the defects."""
+        """Yield `good` (without a split), then `test_good`, then the defects."""
         base = self._base(root, category)
         for name, split in ((GOOD, None), (TEST_GOOD, "test")):
             yield from images_in(known_folder(base, name), root, category, split, recursive=True)
@@ -85,7 +85,7 @@ class FolderLayout(Layout):
     def place(
         self, root: Path, category: str, file: str, defect_type: str | None, *, test: bool
     ) -> Place:
-        """Good images go to `good` or `test_good`, others to `<defect type>`."""
+        """Good images go to `good` or `test_good`, defective ones to `<defect type>`."""
         base = self._base(root, category)
         if defect_type is None:
             return Place.below(root, known_folder(base, TEST_GOOD if test else GOOD) / file)

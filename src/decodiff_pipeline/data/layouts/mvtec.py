@@ -1,4 +1,4 @@
-"""MVTec AD, its successors MVTec AD 2 and MVTec LOCO AD, MPDD, BTAD: a folder for each split."""
+"""MVTec AD, MVTec AD 2, MVTec LOCO AD, MPDD and BTAD: one folder per split."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ TO_TRUTH = dict.fromkeys(MASK_WORDS, TRUTH)
 class MVTecLayout(Layout):
     """`<category>/train/good`, `<category>/test/<good or defect>`, masks in `ground_truth`.
 
-    The mask of `test/<defect>/<stem>.*` is `ground_truth/<defect>/<stem>_mask.*` (or without the
-    suffix). A category without a `ground_truth` folder has no masks; with one, every defect needs
-    its mask.
+    The mask of `test/<defect>/<stem>.*` is `ground_truth/<defect>/<stem>_mask.*` or `<stem>.*`. A
+    category without a `ground_truth` folder has no masks; with one, each defective image needs a
+    mask.
 
     Attributes:
-        splits: Folders of a category, the one with the test images last; of each, the folders in
-            it that are read, None for all.
+        splits: Folder of a split → its subfolders that are read, None for all. The test folder is
+            last.
         good: Folder of good images.
-        bad: Folder where defective images are added; None for one a defect type.
-        truth: Path of the masks' folder in a category.
-        mask_file: Path of a mask in its folder, "{}" for the image's stem.
+        bad: Folder of added defective images; None for one folder per defect type.
+        truth: Path of the mask folder in a category.
+        mask_file: Path of a mask in its folder, with "{}" for the image's stem.
         mask_suffixes: As for `mask_index`.
     """
 
@@ -66,7 +66,7 @@ class MVTecLayout(Layout):
     mask_suffixes: ClassVar[tuple[str, ...]] = ("_mask", "")
 
     def categories(self, root: Path) -> list[str]:
-        """Returns the folders that have one of the splits' folders."""
+        """Folders that have at least one split folder."""
         found = []
         for name in subfolders(root):
             base = root / name
@@ -80,7 +80,7 @@ class MVTecLayout(Layout):
         return sorted(found)
 
     def records(self, root: Path, category: str) -> Iterator[Record]:
-        """Yields the images split by split; good train images have none yet."""
+        """Yield the images by split; without `validation`, good train images have no split yet."""
         base = known_folder(root, category)
         truth = known_folder(base, *self.truth)
         held_out = "validation" in self.splits and has_folder(base, "validation")
@@ -123,9 +123,9 @@ class MVTecLayout(Layout):
 class MVTecLocoLayout(MVTecLayout):
     """MVTec LOCO AD: `validation/good`, and masks in `ground_truth/<defect>/<stem>/`.
 
-    An image's mask is the union of the images in its folder of `ground_truth`. The images of
-    `validation/good` go to val and calibration, and those of `train/good` are all trained on;
-    without a `validation` folder those of `train/good` are divided.
+    The mask of an image is the union of the masks in its folder. The images of `validation/good`
+    are divided into val and calibration, and all of `train/good` are used for training. Without a
+    `validation` folder, those of `train/good` are divided.
     """
 
     name = "mvtec_loco"
@@ -147,7 +147,7 @@ class MVTecAD2Layout(MVTecLayout):
     """MVTec AD 2: `test_public/{good,bad}` with `test_public/ground_truth/bad/<stem>_mask.png`.
 
     `validation/good` is used as in `MVTecLocoLayout`. `test_private` and `test_private_mixed` have
-    no public labels: they are left out.
+    no public labels and are left out.
     """
 
     name = "mvtec_ad2"
@@ -163,7 +163,7 @@ class MVTecAD2Layout(MVTecLayout):
     truth = ("test_public", TRUTH)
 
     def categories(self, root: Path) -> list[str]:
-        """Returns the folders that have one of the splits' folders and no `test`."""
+        """Folders that have at least one split folder and no `test` folder."""
         found = super().categories(root)
         return [name for name in found if not known_folder(root, name, "test").is_dir()]
 
@@ -185,7 +185,7 @@ class BTADLayout(MVTecLayout):
     mask_suffixes = ("",)
 
     def categories(self, root: Path) -> list[str]:
-        """Returns the folders that have `ok` or `ko` in `train` or `test`."""
+        """Folders that have `ok` or `ko` in `train` or `test`."""
         meanings = good_words("ok") | dict.fromkeys(BAD_WORDS, "ko")
         found = []
         for name in subfolders(root):
@@ -203,10 +203,10 @@ class BTADLayout(MVTecLayout):
 
 
 def _refuse_other_layout(base: Path, layout: str) -> None:
-    """Refuses a category that is laid out as MVTec AD, one of its successors or BTAD is.
+    """Check that the folders of a category do not show another layout than `layout`.
 
     Raises:
-        DataError: It has the folders of another layout than `layout`.
+        DataError: They do.
     """
     fits = _layout_of(base)
     if fits not in {layout, None}:
@@ -216,7 +216,7 @@ def _refuse_other_layout(base: Path, layout: str) -> None:
 
 
 def _layout_of(base: Path) -> str | None:
-    """Returns the layout that a category's folders show; None where several are possible."""
+    """The layout that the folders of a category show; None if several are possible."""
     test, truth = known_folder(base, "test"), known_folder(base, TRUTH)
     if has_folder(base, "test_public"):
         return "mvtec_ad2"

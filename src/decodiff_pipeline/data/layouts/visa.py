@@ -1,4 +1,4 @@
-"""VisA (Visual Anomaly), as its archive ships it."""
+"""VisA (Visual Anomaly), with the folders and tables of its archive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LABELS = {"normal": GOOD, "anomaly": DEFECTIVE}
 class VisALayout(Layout):
     """The one-class protocol, `split_csv/1cls.csv`: object, split, label, image, mask.
 
-    Image and mask are paths relative to the root; masks hold small integers, non-zero = defect.
+    Image and mask are paths relative to the root. Masks hold small integers; non-zero is defective.
     """
 
     name = "visa"
@@ -31,11 +31,11 @@ class VisALayout(Layout):
     )
 
     def categories(self, root: Path) -> list[str]:
-        """Returns the objects that the table names."""
+        """Objects in the table, sorted."""
         return sorted({nfc(row["object"]) for _, row in self._rows(root)})
 
     def records(self, root: Path, category: str) -> Iterator[Record]:
-        """Yields the rows of `category`; normal train images have no split yet.
+        """Yield the images of `category`; normal train images have no split yet.
 
         Raises:
             DataError: A row has an unknown label or split.
@@ -63,7 +63,7 @@ class VisALayout(Layout):
         return known_folder(root, "split_csv") / "1cls.csv"
 
     def _rows(self, root: Path) -> list[tuple[int, dict[str, str]]]:
-        """Reads the table as (line number, row); no rows where there is no table."""
+        """Rows of the table with their line numbers; empty if there is no table."""
         table = self._table(root)
         if not table.is_file():
             return []
