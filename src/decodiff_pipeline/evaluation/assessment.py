@@ -70,10 +70,7 @@ def assess(
             resolution.
     """
     baseline, synthetic = baseline or {}, synthetic or {}
-    measured = [("baseline_metrics", baseline)]
-    measured += [("synthetic_metrics", entry) for entry in synthetic.values()]
-    for name, result in measured:
-        require_same_protocol(result, name, config.protocol, config.resolution)
+    _require_same_protocols(baseline, synthetic, config)
     geometry, index, regions = predictions.geometry(), predictions.index(), predictions.regions()
     warn_of_other_sizes(geometry, config.protocol)
     by_protocol, evaluators = _by_category(predictions, images, config)
@@ -103,6 +100,15 @@ def assess(
         {name: _curves(evaluator, config) for name, evaluator in evaluators.items()},
         table,
     )
+
+
+def _require_same_protocols(
+    baseline: Mapping[str, Any], synthetic: Mapping[str, Any], config: EvaluationConfig
+) -> None:
+    measured = [("baseline_metrics", baseline)]
+    measured += [("synthetic_metrics", entry) for entry in synthetic.values()]
+    for name, result in measured:
+        require_same_protocol(result, name, config.protocol, config.resolution)
 
 
 def _region_facts(regions: Mapping[str, Region]) -> dict[str, dict[str, Any]]:

@@ -80,8 +80,7 @@ def train(
     """Train a network on latents, in as many processes as ``compute`` says.
 
     Returns:
-        The training log; and a summary: ``last`` (its last row), ``parameters`` (of the network),
-        ``images`` and ``start``.
+        The training log; and its ``last`` row, the network's ``parameters``, ``images``, ``start``.
 
     Raises:
         DecodiffError: See `set_up_training` and `TrainingRun.run`; or a process has failed.
@@ -99,17 +98,16 @@ def train(
         regions=regions or {},
     )
     run = _set_up(job, manifest, champions, current_group() or ALONE)
+    count = len(run.batches.category_ids)
     summary = {
         "parameters": sum(parameter.numel() for parameter in run.unet.parameters()),
-        "images": len(run.batches.category_ids),
+        "images": count,
         "start": run.start,
     }
     if current_group() is not None:
         run.run()
     else:
-        workers = training_workers(
-            config, compute, images=len(run.batches.category_ids), steps=run.total
-        )
+        workers = training_workers(config, compute, images=count, steps=run.total)
         if workers.processes == 1 or _is_finished(run):
             run.run(workers.threads)
         else:

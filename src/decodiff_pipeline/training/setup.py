@@ -57,8 +57,7 @@ def set_up_training(
 ) -> TrainingRun:
     """Open the latents and make a network with its initial weights.
 
-    Only the first process of a group loads initial weights; the others receive them when the
-    training begins.
+    Only the first process of a group loads initial weights; the others receive them from it.
 
     Args:
         regions: Category → the region of its images that counts in the validation.
@@ -74,9 +73,8 @@ def set_up_training(
     if config.latents == ON_THE_FLY:
         # Only the unaugmented latents of the cache are used, for the channel statistics.
         latents = latents.model_copy(update={"views": 1})
-    keys = [
-        latent.key for latent in wanted_latents(manifest, "train", geometry, autoencoder, latents)
-    ]
+    wanted = wanted_latents(manifest, "train", geometry, autoencoder, latents)
+    keys = [latent.key for latent in wanted]
     reader = cache.reader(keys)
     unet = _unet(reader, categories, latents.views, config)
     ids = {category: number for number, category in enumerate(categories)}

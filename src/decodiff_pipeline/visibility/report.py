@@ -70,14 +70,12 @@ def check_visibility(
     Args:
         autoencoder: In eval mode; it is moved to the configured device.
         name: Name of the autoencoder in the report.
-        preset: Size of the network, for the time per square.
-        reverse_steps: Reverse steps, for the time per square.
+        preset, reverse_steps: Size of the network and reverse steps, for the time per square.
 
     Returns:
-        The report: ``settings`` (pairs of texts), ``visibility`` (category → figures), ``defects``
-        (category → rows), ``masks`` (category → sizes, if there are masks), ``answers`` (a
-        sentence per category) and ``warnings``. It contains no times, so that it is reproducible.
-        And the :class:`~.measure.Visibility` of each category, with pictures.
+        The report: ``settings`` (pairs of texts), ``visibility``, ``defects``, ``masks`` (by
+        category), ``answers`` and ``warnings`` (sentences), without times, so that it is
+        reproducible; and the :class:`~.measure.Visibility` of each category, with pictures.
     """
     keep_freed_memory()
     device = resolve_device()
@@ -91,24 +89,22 @@ def check_visibility(
         str(category): measure_category(rows, images, geometry, model, config)
         for category, rows in manifest.groupby("category", sort=True)
     }
-    fit = f"{geometry.fit} of {geometry.resize}" if geometry.crops else geometry.fit
     settings = {
         "autoencoder": name,
         "squares": f"{geometry.image_size}x{geometry.image_size} pixels",
-        "fit": fit,
+        "fit": f"{geometry.fit} of {geometry.resize}" if geometry.crops else geometry.fit,
         "network": f"{preset}, {reverse_steps} steps",
     }
+    categories = measured.items()
     report = {
         "settings": [list(pair) for pair in settings.items()],
-        "visibility": {name: category.figures for name, category in measured.items()},
-        "defects": {name: category.defects for name, category in measured.items()},
-        "masks": {name: category.masks for name, category in measured.items() if category.masks},
-        "answers": [
-            answer(name, category, geometry, config) for name, category in measured.items()
-        ],
+        "visibility": {name: category.figures for name, category in categories},
+        "defects": {name: category.defects for name, category in categories},
+        "masks": {name: category.masks for name, category in categories if category.masks},
+        "answers": [answer(name, category, geometry, config) for name, category in categories],
         "warnings": [
             sentence
-            for name, category in measured.items()
+            for name, category in categories
             for sentence in warnings(name, category, config)
         ],
     }
