@@ -1,4 +1,7 @@
-"""Random corruption of training latents: mask and noise (paper, section 3.2)."""
+"""Draws the mask and the noise that corrupt training latents (paper, section 3.2).
+
+`DeCoDiffScheduler.deviation` and `add_deviation` make δ and the corrupted latents z_t of them.
+"""
 
 from __future__ import annotations
 
