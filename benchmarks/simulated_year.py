@@ -1,6 +1,6 @@
 """A year of weekly retrainings by the documented cron line, with what happens in a year.
 
-``python -m benchmarks.simulated_year --weeks 52 --results year.jsonl --folder /tmp/year`` makes a
+``python -m benchmarks.simulated_year --weeks 52 --results year.jsonl --folder ../year`` makes a
 Git server, a DVC remote, an MLflow server on PostgreSQL (`deploy/server.sh`), a desk where people
 change images, and two machines that retrain a tiny model. Each week images are added, removed,
 spoilt, repaired or relabelled, or nothing happens. In some weeks the server is away or stops
