@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from decodiff_pipeline.data.acquire import acquire_folder, file_sizes
-from decodiff_pipeline.data.file_names import is_system, masks_among, on_disk, printable
+from decodiff_pipeline.data.file_names import is_system, masks_by_name, on_disk, printable
 from decodiff_pipeline.data.images import ImageFolder, read_image, read_mask
 from decodiff_pipeline.data.layouts import get_layout
 from decodiff_pipeline.data.layouts.mvtec import MVTecAD2Layout
@@ -135,7 +135,7 @@ def test_acquire_leaves_out_what_the_system_left(
 def test_masks_are_told_by_their_names() -> None:
     beside = ["0_GT", "0_mask", "0-mask", "0.label", "0_seg", "0_anno", "0gt", "mask_0", "0_Mask_1"]
     files = [f"good/{name}.png" for name in beside]
-    assert masks_among([*files, "good/0.jpg"]) == dict.fromkeys(files, "good/0.jpg")
+    assert masks_by_name([*files, "good/0.jpg"]) == dict.fromkeys(files, "good/0.jpg")
     alone = [
         "good/0.png",
         "good/1_mask.png",
@@ -143,7 +143,7 @@ def test_masks_are_told_by_their_names() -> None:
         "good/0_scratch.png",
         "good/00.png",
     ]
-    assert masks_among(alone) == {}
+    assert masks_by_name(alone) == {}
 
 
 @pytest.mark.parametrize(

@@ -61,10 +61,10 @@ def plan(
     """
     categories = layout.categories(target)
     if not categories:
-        raise layout.nothing_here(target, f"no category found in {target}")
+        raise layout.not_found_error(target, f"no category found in {target}")
     reviewed, problems = read_labels(labels, images)
     records = {name: list(layout.records(target, name)) for name in categories}
-    present_as = _same_bytes(reviewed, [one for some in records.values() for one in some], target)
+    present_as = _find_copies(reviewed, [one for some in records.values() for one in some], target)
     additions, present = [], 0
     for one in reviewed:
         if one.category not in records:
@@ -74,7 +74,7 @@ def plan(
                 f"{known}: correct it, or bring a new category in with good images for training."
             )
             continue
-        place = _place(one, target, layout, records[one.category], test_share)
+        place = _choose_place(one, target, layout, records[one.category], test_share)
         record = present_as.get(one.sha256)
         if record is not None and _was_added(record, one, place):
             present += 1
@@ -123,7 +123,7 @@ def add(what: Plan, target: Path) -> None:
         ) from error
 
 
-def _place(
+def _choose_place(
     one: Reviewed, target: Path, layout: Layout, records: Sequence[Record], test_share: float
 ) -> Place:
     tested = any(record.split == "test" and record.label == GOOD for record in records)
@@ -139,7 +139,7 @@ def _place(
     )
 
 
-def _same_bytes(
+def _find_copies(
     reviewed: Iterable[Reviewed], records: Iterable[Record], target: Path
 ) -> dict[str, Record]:
     """SHA-256 → record, for the files that are as large as one of the reviewed images."""

@@ -110,7 +110,7 @@ def decode(
             f"{path} is no readable PNG, JPEG, BMP, TIFF or WebP image (it begins with "
             f"{data[:8]!r}): replace or remove it."
         ) from error
-    except _Refused:
+    except _NotAccepted:
         raise
     except Exception as error:  # Pillow's plugins raise any exception on a damaged file
         raise ImageError(
@@ -131,14 +131,14 @@ def require_side(image: Image.Image, path: object) -> None:
         )
 
 
-class _Refused(ImageError):
+class _NotAccepted(ImageError):
     """An undamaged image that is not accepted."""
 
 
 def _decoded(data: bytes, path: Path, max_pixels: int, setting: str) -> ImageFile:
     note = ""
     if data.startswith(PNG_SIGNATURE):
-        data, note = pixel_chunks(data)
+        data, note = _pixel_chunks(data)
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     _check_header(image, path, max_pixels, setting)
     kind, mode = image.format, image.mode
@@ -148,21 +148,21 @@ def _decoded(data: bytes, path: Path, max_pixels: int, setting: str) -> ImageFil
         raise ImageError(damage)
     orientation, unread = orientation_of(image)
     low = None
-    if kind == "PNG" and is_sixteen_bit_colour(data):
+    if kind == "PNG" and _has_16_bit_colour(data):
         low = turned(_lower_bytes(data, mode), orientation)
     return ImageFile(turned(image, orientation), orientation, lossy, note or unread, low)
 
 
 def _check_header(image: Image.Image, path: Path, max_pixels: int, setting: str) -> None:
     if image.width * image.height > max_pixels:
-        raise _Refused(
+        raise _NotAccepted(
             f"{path} says it has {image.width}x{image.height} pixels, more than the "
             f"{max_pixels:,} of {setting}: tile or shrink it, or raise {setting}."
         )
     frames = getattr(image, "n_frames", 1)
     # An MPO file of a phone is a JPEG file with a second picture after the first.
     if image.format != "MPO" and frames > 1:
-        raise _Refused(
+        raise _NotAccepted(
             f"{path} has {frames} frames: animated and multi-page images "
             "are refused, save the frame you want as a file of its own."
         )
@@ -222,7 +222,7 @@ def jpeg_damage(data: bytes) -> str:
     return ""
 
 
-def pixel_chunks(data: bytes) -> tuple[bytes, str]:
+def _pixel_chunks(data: bytes) -> tuple[bytes, str]:
     """Reduce a PNG file to the chunks that determine its pixels and orientation.
 
     Returns:
@@ -243,14 +243,14 @@ def pixel_chunks(data: bytes) -> tuple[bytes, str]:
             kept.append(whole)
         elif not sound:
             note = f"its metadata are damaged: the checksum of the chunk {named} is wrong"
-        elif kind == EXIF_CHUNK or (kind in TEXT_CHUNKS and _may_orient(kind, content)):
+        elif kind == EXIF_CHUNK or (kind in TEXT_CHUNKS and _may_hold_orientation(kind, content)):
             kept.append(whole)
         if kind == b"IEND":
             return b"".join(kept), note
     raise ImageError("it ends before its last chunk, IEND")
 
 
-def is_sixteen_bit_colour(data: bytes) -> bool:
+def _has_16_bit_colour(data: bytes) -> bool:
     """Whether a PNG file has 16-bit colour channels; Pillow reads their upper 8 bits only."""
     depth, colour = data[24:26]
     return depth == 16 and colour in {2, 6}  # noqa: PLR2004 - RGB and RGBA of the PNG standard
@@ -268,7 +268,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
         at = end
 
 
-def _may_orient(kind: bytes, content: bytes) -> bool:
+def _may_hold_orientation(kind: bytes, content: bytes) -> bool:
     if not content.startswith(ORIENTATION_KEYWORDS) or len(content) > MAX_PNG_TEXT:
         return False
     if kind != b"zTXt":  # in iTXt, a compression flag follows the keyword

@@ -45,7 +45,9 @@ def difference_hash(image: Image.Image) -> str:
     return np.packbits(pixels[:, 1:] > pixels[:, :-1]).tobytes().hex()
 
 
-def nearest_within(wanted: np.ndarray, known: np.ndarray, bits: int) -> tuple[np.ndarray, int]:
+def nearest_within(
+    queries: np.ndarray, references: np.ndarray, bits: int
+) -> tuple[np.ndarray, int]:
     """Nearest reference of each query by Hamming distance, if it is within ``bits``.
 
     The hash is divided into ``bits + 1`` bands. Two hashes that differ in at most ``bits`` bits
@@ -54,40 +56,40 @@ def nearest_within(wanted: np.ndarray, known: np.ndarray, bits: int) -> tuple[np
     with all references.
 
     Args:
-        wanted: Queries, uint64 (N, 4), from `unpack`.
-        known: References without repeats, uint64 (M, 4).
+        queries: Queries, uint64 (N, 4), from `unpack`.
+        references: References without repeats, uint64 (M, 4).
         bits: Largest distance, 0 to 256.
 
     Returns:
-        Index into ``known``, int64 (N,): the first of equally near references, -1 for none; and
-        the number of queries that were compared with all references.
+        Index into ``references``, int64 (N,): the first of equally near ones, -1 for none; and the
+        number of queries that were compared with all references.
     """
-    number = len(known)
+    number = len(references)
     if not number:
-        return np.full(len(wanted), -1), 0
+        return np.full(len(queries), -1), 0
     # Distance and index as one number: its minimum is the first of the nearest references.
     none = (bits + 1) * number
-    best = np.full(len(wanted), none, np.int64)
-    alike = np.zeros(len(wanted), bool)
-    bands = _bands(known, bits + 1)
+    best = np.full(len(queries), none, np.int64)
+    exhaustive = np.zeros(len(queries), bool)
+    bands = _bands(references, bits + 1)
     for band in bands:
-        keys = _band(known, band)
+        keys = _band(references, band)
         order = np.argsort(keys, kind="stable")
-        searched, keys = _band(wanted, band), keys[order]
+        searched, keys = _band(queries, band), keys[order]
         start = np.searchsorted(keys, searched)
         count = np.searchsorted(keys, searched, side="right") - start
-        alike |= count > number / len(bands) * MOST_CANDIDATES
-        count[alike] = 0
-        for rows in _chunks(count):
-            near = order[_ranges(start[rows], count[rows])]
-            apart = _distance(known[near], np.repeat(wanted[rows], count[rows], axis=0))
+        exhaustive |= count > number / len(bands) * MOST_CANDIDATES
+        count[exhaustive] = 0
+        for rows in _groups(count):
+            near = order[_concatenated_ranges(start[rows], count[rows])]
+            distances = _distance(references[near], np.repeat(queries[rows], count[rows], axis=0))
             first = np.cumsum(count[rows]) - count[rows]
-            found = np.minimum.reduceat(apart * number + near, first)
+            found = np.minimum.reduceat(distances * number + near, first)
             best[rows] = np.minimum(best[rows], found)
-    for row in np.flatnonzero(alike):
-        apart = _distance(known, wanted[row])
-        best[row] = apart.min() * number + apart.argmin()
-    return np.where(best < none, best % number, -1), int(alike.sum())
+    for row in np.flatnonzero(exhaustive):
+        distances = _distance(references, queries[row])
+        best[row] = distances.min() * number + distances.argmin()
+    return np.where(best < none, best % number, -1), int(exhaustive.sum())
 
 
 def _bands(hashes: np.ndarray, number: int) -> list[np.ndarray]:
@@ -114,14 +116,14 @@ def _bit(hashes: np.ndarray, bit: int) -> np.ndarray:
     return (hashes[:, word] >> np.uint64(place)) & np.uint64(1)
 
 
-def _chunks(count: np.ndarray) -> Iterator[np.ndarray]:
+def _groups(count: np.ndarray) -> Iterator[np.ndarray]:
     """Indices of rows with candidates, in groups of about `CHUNK` candidates."""
     rows = np.flatnonzero(count)
     group = np.cumsum(count[rows]) // CHUNK
     yield from np.split(rows, np.flatnonzero(np.diff(group)) + 1) if len(rows) else ()
 
 
-def _ranges(start: np.ndarray, count: np.ndarray) -> np.ndarray:
+def _concatenated_ranges(start: np.ndarray, count: np.ndarray) -> np.ndarray:
     """Concatenation of the ranges start, start + 1, … of ``count`` integers each."""
     skipped = start - (np.cumsum(count) - count)
     return np.arange(count.sum()) + np.repeat(skipped, count)
@@ -132,10 +134,10 @@ def _distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
     The loop over words is four times as fast as a sum over the second axis.
     """
-    apart = np.zeros(len(one), np.int64)
+    distances = np.zeros(len(one), np.int64)
     for word in range(BITS // 64):
-        apart += np.bitwise_count(one[:, word] ^ other[..., word])
-    return apart
+        distances += np.bitwise_count(one[:, word] ^ other[..., word])
+    return distances
 
 
 def duplicate_of(manifest: pd.DataFrame) -> pd.Series:
@@ -195,21 +197,21 @@ def near_duplicate_of(manifest: pd.DataFrame, bits: int) -> pd.Series:
     test &= np.minimum(ones, BITS - ones) >= MIN_BITS
     codes, categories = pd.factorize(manifest["category"].iloc[rows], sort=True)
     for code, category in enumerate(categories):
-        known, asked = (np.flatnonzero((codes == code) & kind) for kind in (fitted, test))
-        if not len(known) or not len(asked):
+        known, queries = (np.flatnonzero((codes == code) & kind) for kind in (fitted, test))
+        if not len(known) or not len(queries):
             continue
         known = known[np.sort(np.unique(hashes[known], axis=0, return_index=True)[1])]
-        index, alike = nearest_within(hashes[asked], hashes[known], bits)
-        if alike * len(known) > MANY_PAIRS:
+        index, exhaustive = nearest_within(hashes[queries], hashes[known], bits)
+        if exhaustive * len(known) > MANY_PAIRS:
             logger.warning(
                 "category %s: %d of %d test images resemble many of the %d images outside test, so "
                 "all pairs were compared, which takes a minute for 8,000,000,000 pairs; a lower "
                 "near_duplicate_bits (now %d) compares fewer",
-                category, alike, len(asked), len(known), bits,
+                category, exhaustive, len(queries), len(known), bits,
             )  # fmt: skip
         near = index >= 0
         nearest = manifest["path"].iloc[rows[known[index[near]]]]
-        found.iloc[rows[asked[near]]] = nearest.to_numpy()
+        found.iloc[rows[queries[near]]] = nearest.to_numpy()
     return found
 
 

@@ -34,17 +34,17 @@ SYSTEM_NAMES = frozenset({
 })  # fmt: skip
 SYSTEM_PREFIXES = ("._", ".trash-", ".nfs", ".fuse_hidden", "@syno", "synophoto_thumb", "found.0")
 
-WORDS = (
+MASK_TERMS = (
     r"gt|masks?|msk|labels?|lbl|seg|segm|segmentations?|anno|annot|annotations?|annotated|"
     r"(?:ground[-_ ]?)?truth|labelids|instanceids|overlay|heat[-_ ]?map|thumb|thumbnail"
 )
 MASK_NAME = re.compile(
-    rf"(?:(?:{WORDS})[-_. ]+(?P<end>.+)"
-    rf"|(?P<start>.+?)(?:(?:[-_. ]+|(?<=\d))(?:colou?r[-_ ]?)?(?:{WORDS}))+[-_. ]?\(?\d*\)?)",
+    rf"(?:(?:{MASK_TERMS})[-_. ]+(?P<end>.+)"
+    rf"|(?P<start>.+?)(?:(?:[-_. ]+|(?<=\d))(?:colou?r[-_ ]?)?(?:{MASK_TERMS}))+[-_. ]?\(?\d*\)?)",
     re.IGNORECASE,
 )
 # Other keys of the metrics: mean over the categories, gates on the whole model, baselines.
-TAKEN = frozenset({"mean", "all", "baseline"})
+RESERVED_KEYS = frozenset({"mean", "all", "baseline"})
 
 
 def is_system(name: str) -> bool:
@@ -105,10 +105,10 @@ def require_utf8(path: str, root: PurePath) -> None:
         path.encode()
         os.fsencode(path)
     except UnicodeEncodeError as error:
-        raise DataError(encoding_complaint(path, root)) from error
+        raise DataError(encoding_error(path, root)) from error
 
 
-def encoding_complaint(path: str, root: PurePath | str) -> str:
+def encoding_error(path: str, root: PurePath | str) -> str:
     """Message that says why a name cannot be used, and what to do."""
     named = f"the file name {printable(path)} in {printable(root)}"
     try:
@@ -121,7 +121,7 @@ def encoding_complaint(path: str, root: PurePath | str) -> str:
     return f"{named} is not ASCII, and the locale is not UTF-8: set LC_ALL=C.UTF-8 or PYTHONUTF8=1."
 
 
-def require_one_form(names: Iterable[str], folder: PurePath, *, any_case: bool = False) -> None:
+def require_distinct(names: Iterable[str], folder: PurePath, *, any_case: bool = False) -> None:
     """Check that no two names in a folder differ only in Unicode normalisation or case.
 
     Args:
@@ -143,7 +143,7 @@ def require_one_form(names: Iterable[str], folder: PurePath, *, any_case: bool =
             )
 
 
-def masks_among(paths: Iterable[str]) -> dict[str, str]:
+def masks_by_name(paths: Iterable[str]) -> dict[str, str]:
     """Find masks and drawings in the folder of their image, by their names.
 
     Returns:
@@ -177,12 +177,12 @@ def check_names(names: Iterable[str], root: Path) -> None:
     """Check that the metrics of categories can be told apart.
 
     Raises:
-        DataError: A name is in `TAKEN`, or two names have the same `metric_key`.
+        DataError: A name is in `RESERVED_KEYS`, or two names have the same `metric_key`.
     """
     seen: dict[str, str] = {}
     for name in names:
         key = metric_key(name)
-        if key in TAKEN:
+        if key in RESERVED_KEYS:
             raise DataError(
                 f"a category in {root} is called {name!r}, which stands for something else in the "
                 "results: give it another name."

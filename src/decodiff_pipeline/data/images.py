@@ -18,7 +18,7 @@ import numpy as np
 
 from decodiff_pipeline.data.bit_depth import bits_by_path
 from decodiff_pipeline.data.decoding import MAX_PIXELS, decode
-from decodiff_pipeline.data.file_names import encoding_complaint, is_left_out, on_disk
+from decodiff_pipeline.data.file_names import encoding_error, is_left_out, on_disk
 from decodiff_pipeline.data.masks import parse_mask
 from decodiff_pipeline.deco.colour import FULL_DEPTH
 from decodiff_pipeline.errors import ImageError
@@ -206,6 +206,6 @@ def read_bytes(path: Path, *, root: Path | None = None, max_pixels: int = MAX_PI
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror or error}.") from error
     except UnicodeEncodeError as error:
-        raise ImageError(encoding_complaint(path.name, path.parent)) from error
+        raise ImageError(encoding_error(path.name, path.parent)) from error
     except ValueError as error:
         raise ImageError(f"{str(path)!r} cannot be the name of a file: {error}.") from error

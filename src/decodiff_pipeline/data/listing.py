@@ -6,26 +6,28 @@ import logging
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from decodiff_pipeline.data.file_names import (
     in_system_folder,
     is_left_out,
     is_system,
-    masks_among,
+    masks_by_name,
     printable,
-    require_one_form,
+    require_distinct,
     require_utf8,
 )
 from decodiff_pipeline.data.images import LINK_CURE, SUFFIXES
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from decodiff_pipeline.data.tables import Table
 
 logger = logging.getLogger(__name__)
+
+Row = TypeVar("Row")
 
 
 @dataclass
@@ -52,7 +54,7 @@ def find_files(folder: Path, *, recursive: bool = True) -> FolderListing:
         found.system += [Path(where, name) for name in (*folders, *names) if is_system(name)]
         folders[:] = sorted(name for name in folders if not is_left_out(name))
         files = [name for name in names if not is_left_out(name)]
-        require_one_form((*folders, *files), Path(where))
+        require_distinct((*folders, *files), Path(where))
         for name in files:
             path = Path(where, name)
             (found.images if path.suffix.lower() in SUFFIXES else found.others).append(path)
@@ -79,7 +81,7 @@ def subfolders(folder: Path) -> list[str]:
             names = sorted(e.name for e in entries if not is_left_out(e.name) and e.is_dir())
     except OSError as error:
         refuse_unlisted(error)
-    require_one_form(names, folder, any_case=True)
+    require_distinct(names, folder, any_case=True)
     return names
 
 
@@ -111,7 +113,7 @@ def list_images_to_score(folder: Path) -> list[str]:
     for path in paths:
         require_utf8(path, folder)
     log_system_files(folder, found.system)
-    masks = masks_among(paths)
+    masks = masks_by_name(paths)
     if masks:
         first, image = min(masks.items())
         logger.warning(
@@ -134,18 +136,35 @@ def log_system_files(root: Path, system: Sequence[Path]) -> None:
         )
 
 
+def without_system_files(
+    rows: Iterable[Row], path_of: Callable[[Row], str], source: Path
+) -> list[Row]:
+    """The rows of a table whose path is no system file, with a warning about the others.
+
+    Args:
+        source: Name of the table in the warning.
+    """
+    kept: list[Row] = []
+    system: list[str] = []
+    for row in rows:
+        path = path_of(row)
+        if in_system_folder(path):
+            system.append(path)
+        else:
+            kept.append(row)
+    if system:
+        logger.warning(
+            "%s: %d rows that name files of the operating system or a network drive are left out, "
+            "the first is %s",
+            source, len(system), system[0],
+        )  # fmt: skip
+    return kept
+
+
 def without_system(table: Table) -> Table:
-    """Remove the rows of a table whose `path` is a system file, with a warning."""
-    system = [row["path"] for _, row in table.rows if in_system_folder(row.get("path", ""))]
-    if not system:
-        return table
-    logger.warning(
-        "%s: %d rows that name files of the operating system or a network drive are left out, the "
-        "first is %s",
-        table.file, len(system), system[0],
-    )  # fmt: skip
-    kept = tuple(one for one in table.rows if not in_system_folder(one[1]["path"]))
-    return replace(table, rows=kept)
+    """`without_system_files` of a table with the column ``path``."""
+    rows = without_system_files(table.rows, lambda row: row[1].get("path", ""), table.file)
+    return replace(table, rows=tuple(rows))
 
 
 def _checked(folder: Path, found: FolderListing) -> list[Path]:

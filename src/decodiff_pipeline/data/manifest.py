@@ -66,6 +66,8 @@ COLUMNS = {
     "mask_note": "str",  # which non-zero value of the mask is read as background
     "mask_lossy": "bool",  # whether the file has lossy compression
 }
+# Values of the columns that were not measured, by dtype.
+NOT_MEASURED = {"str": "", "int64": 0, "bool": False, "object": None}
 
 
 class Exclusion(BaseModel):
@@ -137,7 +139,7 @@ class DataConfig(BaseModel):
 
     @field_validator("exclude", mode="before")
     @classmethod
-    def _patterns_without_a_reason(cls, entries: object) -> object:
+    def _parse_exclusions(cls, entries: object) -> object:
         if not isinstance(entries, list | tuple):
             raise ValueError(f"make it a list; it is {entries!r}")
         entries = [as_text(entry) for entry in entries]
@@ -150,7 +152,7 @@ class DataConfig(BaseModel):
 
     @field_validator("categories")
     @classmethod
-    def _some_category(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    def _distinct_categories(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if names is None:
             return None
         names = tuple(map(nfc, names))
@@ -159,7 +161,7 @@ class DataConfig(BaseModel):
         return names
 
     @model_validator(mode="after")
-    def _train_is_left(self) -> DataConfig:
+    def _fractions_below_one(self) -> DataConfig:
         if self.val_fraction + self.calibration_fraction >= 1:
             raise ValueError(
                 "val_fraction + calibration_fraction must be below 1: train is the rest"
@@ -182,11 +184,11 @@ def build_manifest(images: ImageFolder, config: DataConfig) -> pd.DataFrame:
     root = images.path
     records = list_records(root, get_layout(config.layout), config.categories)
     depth = FULL_DEPTH if config.bit_depth == "auto" else config.bit_depth
-    manifest = _measured(root, records, repeat(depth), config)
+    manifest = _measure_all(root, records, repeat(depth), config)
     if config.bit_depth == "auto":
-        manifest = _by_depth(root, records, manifest, config)
-    _excluded(manifest, config.exclude, root)
-    manifest["split"] = _splits(manifest, config)
+        manifest = _measure_with_depths(root, records, manifest, config)
+    _mark_excluded(manifest, config.exclude, root)
+    manifest["split"] = _assign_splits(manifest, config)
     return manifest.sort_values(["category", "path"], ignore_index=True)
 
 
@@ -199,7 +201,7 @@ def count_table(manifest: pd.DataFrame) -> dict[str, dict[str, dict[str, int]]]:
     return table
 
 
-def _measured(
+def _measure_all(
     root: Path, records: Sequence[Record], depths: Iterable[int], config: DataConfig
 ) -> pd.DataFrame:
     """Measure images in threads, each with its bit depth; one row per record, in the same order."""
@@ -207,7 +209,15 @@ def _measured(
 
     def row(item: tuple[Record, int]) -> dict[str, Any]:
         record, depth = item
-        return _row(record, measure(root, record, config.max_pixels, depth))
+        return {
+            **{name: NOT_MEASURED[dtype] for name, dtype in COLUMNS.items()},
+            "category": record.category,
+            "split": record.split or "",
+            "label": record.label,
+            "defect_type": record.defect_type,
+            "path": record.path,
+            **measure(root, record, config.max_pixels, depth),
+        }
 
     # Threads run in parallel, because Pillow and hashlib release the GIL.
     workers = config.workers or min(8, os.cpu_count() or 1)
@@ -221,7 +231,7 @@ def _measured(
     return pd.concat(parts, ignore_index=True)
 
 
-def _by_depth(
+def _measure_with_depths(
     root: Path, records: Sequence[Record], manifest: pd.DataFrame, config: DataConfig
 ) -> pd.DataFrame:
     """Measure 16-bit images again if their category uses fewer than 16 bits."""
@@ -241,24 +251,13 @@ def _by_depth(
     wanted = wanted[wanted != FULL_DEPTH]
     if wanted.empty:
         return manifest
-    again = _measured(root, [records[row] for row in wanted.index], wanted, config)
+    again = _measure_all(root, [records[row] for row in wanted.index], wanted, config)
     return pd.concat(
         [manifest.drop(index=wanted.index), again.set_index(wanted.index)]
     ).sort_index()
 
 
-def _row(record: Record, facts: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "category": record.category,
-        "split": record.split or "",
-        "label": record.label,
-        "defect_type": record.defect_type,
-        "path": record.path,
-        "excluded_because": "",
-    } | facts
-
-
-def _excluded(manifest: pd.DataFrame, exclude: Sequence[Exclusion], root: Path) -> None:
+def _mark_excluded(manifest: pd.DataFrame, exclude: Sequence[Exclusion], root: Path) -> None:
     """Mark excluded images in place, each with the first reason given for it."""
     for entry in exclude:
         matched = manifest["path"].isin(entry.among(manifest["path"]))
@@ -278,7 +277,7 @@ def _excluded(manifest: pd.DataFrame, exclude: Sequence[Exclusion], root: Path) 
         raise DataError(f"data.exclude leaves out every image in {root}: narrow its patterns.")
 
 
-def _splits(manifest: pd.DataFrame, config: DataConfig) -> pd.Series:
+def _assign_splits(manifest: pd.DataFrame, config: DataConfig) -> pd.Series:
     """The split column, with splits assigned to the rows for which the layout sets none."""
     split = manifest["split"].copy()
     options: dict[str, Any] = {

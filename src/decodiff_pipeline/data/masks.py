@@ -45,7 +45,7 @@ def parse_mask(image: Image.Image) -> ParsedMask:
         return _by_border(layers, layers != 0, "transparency", certain=True)
     marked = values != 0
     if image.mode in {"L", "P"} and (found := _numbered_defects(values)) is not None:
-        return ParsedMask(found, f"{VOID} is read as the border that nobody judged")
+        return ParsedMask(found, f"{VOID} is read as unlabelled")
     first = image.mode == "P" and _border_value(np.asarray(image)) == 0
     certain = bool(marked.all()) or (colours and first)
     return _by_border(values, marked, "value", certain=certain)

@@ -28,12 +28,10 @@ def measure(root: Path, record: Record, max_pixels: int, bits: int = FULL_DEPTH)
     """Read one image and its mask, and measure what validation checks.
 
     Returns:
-        Column of the manifest → value. A read error is a sentence in ``error`` or ``mask_error``.
+        Column of the manifest → value, for what could be measured. A read error is a sentence in
+        ``error`` or ``mask_error``.
     """
-    facts: dict[str, Any] = dict.fromkeys(
-        ("width", "height", "bytes", "orientation", "contrast", "bit_depth", "largest_value"), 0
-    )
-    facts |= dict.fromkeys(("mode", "sha256", "error", "dhash", "pixels_sha256", "note"), "")
+    facts: dict[str, Any] = {}
     try:
         path = root / record.path
         data = read_bytes(path, root=root, max_pixels=max_pixels)
@@ -58,27 +56,25 @@ def measure(root: Path, record: Record, max_pixels: int, bits: int = FULL_DEPTH)
 
 
 def _measure_mask(root: Path, record: Record, max_pixels: int) -> dict[str, Any]:
-    facts: dict[str, Any] = dict.fromkeys(
-        ("mask_width", "mask_height", "mask_pixels", "mask_orientation"), 0
-    )
-    facts |= {"mask_path": None, "mask_error": "", "mask_note": "", "mask_lossy": False}
     if record.mask_path is None:
-        return facts
+        return {}
     path = root / record.mask_path
     try:
-        facts["mask_path"] = record.mask_path
         if not resolve_inside(root, path).exists():
-            facts["mask_path"] = None
-            facts["mask_error"] = f"{root / record.path} has no mask: put it at {path}."
-            return facts
+            return {"mask_error": f"{root / record.path} has no mask: put it at {path}."}
         mask = read_mask(path, root=root, max_pixels=max_pixels)
-        height, width = mask.defect.shape
-        facts |= {"mask_width": width, "mask_height": height}
-        facts |= {"mask_pixels": int(mask.defect.sum()), "mask_note": mask.note}
-        facts |= {"mask_orientation": mask.orientation, "mask_lossy": mask.lossy}
     except ImageError as error:
-        facts["mask_error"] = str(error)
-    return facts
+        return {"mask_path": record.mask_path, "mask_error": str(error)}
+    height, width = mask.defect.shape
+    return {
+        "mask_path": record.mask_path,
+        "mask_width": width,
+        "mask_height": height,
+        "mask_pixels": int(mask.defect.sum()),
+        "mask_note": mask.note,
+        "mask_orientation": mask.orientation,
+        "mask_lossy": mask.lossy,
+    }
 
 
 def contrast(image: Image.Image) -> int:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from decodiff_pipeline.data.decoding import decode, suffix_of
 from decodiff_pipeline.data.file_names import nfc, same_name
-from decodiff_pipeline.data.folder_names import GOOD_WORDS, MASK_WORDS
 from decodiff_pipeline.data.images import read_bytes
+from decodiff_pipeline.data.layouts.base import GOOD_WORDS, MASK_WORDS
 from decodiff_pipeline.data.listing import find_files
 from decodiff_pipeline.data.masks import parse_mask
 from decodiff_pipeline.data.tables import read_table, table_path
@@ -67,14 +67,14 @@ def read_labels(table: Path, images: Path) -> tuple[list[Reviewed], list[str]]:
     by_sha256 = _index(images) if any(row["image_sha256"] for _, row in rows) else {}
     for line, row in rows:
         try:
-            one = _reviewed(line, row, images, by_sha256)
+            one = _read_row(line, row, images, by_sha256)
         except DataError as error:  # includes ImageError
             problems.append(f"line {line}: {error}")
             continue
         before = found.setdefault(one.sha256, one)
         if _label(before) != _label(one):
             problems.append(
-                f"line {line}: {one.image} is {_described(one)} here and {_described(before)} in "
+                f"line {line}: {one.image} is {_describe(one)} here and {_describe(before)} in "
                 f"line {before.line}: keep the line that is right."
             )
     return list(found.values()), problems
@@ -107,7 +107,7 @@ def _index(images: Path) -> dict[str, Path]:
     return {path.stem: path for path in find_files(images).images}
 
 
-def _reviewed(line: int, row: dict[str, str], images: Path, index: dict[str, Path]) -> Reviewed:
+def _read_row(line: int, row: dict[str, str], images: Path, index: dict[str, Path]) -> Reviewed:
     if row["verdict"] not in VERDICTS:
         raise DataError(f"the verdict is {row['verdict']!r}: use one of {', '.join(VERDICTS)}.")
     defective = VERDICTS[row["verdict"]]
@@ -121,7 +121,7 @@ def _reviewed(line: int, row: dict[str, str], images: Path, index: dict[str, Pat
             f"{row['defect_type']!r} cannot be the name of a type of defect: use letters, digits, "
             "'.', '_', '-', and no word for good images or masks."
         )
-    path = _path(row, images, index)
+    path = _image_path(row, images, index)
     data = read_bytes(path, root=images)
     sha256 = hashlib.sha256(data).hexdigest()
     if row["image_sha256"] and row["image_sha256"] != sha256:
@@ -143,7 +143,7 @@ def _reviewed(line: int, row: dict[str, str], images: Path, index: dict[str, Pat
     )
 
 
-def _path(row: dict[str, str], images: Path, index: dict[str, Path]) -> Path:
+def _image_path(row: dict[str, str], images: Path, index: dict[str, Path]) -> Path:
     if row["path"]:
         return images / table_path(row["path"], images)
     if not row["image_sha256"]:
@@ -174,6 +174,6 @@ def _label(one: Reviewed) -> tuple[str, bool, str, str]:
     return one.category, one.defective, one.defect_type, one.mask_sha256
 
 
-def _described(one: Reviewed) -> str:
+def _describe(one: Reviewed) -> str:
     kind = (one.defect_type or "defective") if one.defective else "good"
     return f"{one.category}, {kind}" + (f", mask {one.mask.name}" if one.mask else "")

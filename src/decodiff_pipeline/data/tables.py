@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 SEPARATORS = (",", ";", "\t", "|")
 SEPARATOR_LINE = re.compile(r"""^"?sep=(.)"?[,;\t]*\r?\n?$""", re.IGNORECASE)
 NUMBER = re.compile(r"[+-]?[0-9]+(,[0-9]+)?")
-WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
-MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
+WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+BYTE_ORDER_MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -77,11 +77,11 @@ def read_table(file: Path, known: Collection[str]) -> Table:
     first = next(stream, "")
     given = SEPARATOR_LINE.match(first)
     header, skipped = (next(stream, ""), 1) if given else (first, 0)
-    separator = given[1] if given else _separator(header, known)
+    separator = given[1] if given else _find_separator(header, known)
     stream.seek(len(first) if given else 0)
     reader = csv.reader(stream, delimiter=separator, strict=True)
     try:
-        names = [_column(name) for name in next(reader, [])]
+        names = [_column_name(name) for name in next(reader, [])]
         if not any(names):
             raise DataError(f"{file} is empty: write a line with the names of its columns.")
         rows = []
@@ -94,7 +94,7 @@ def read_table(file: Path, known: Collection[str]) -> Table:
             f"{file}, line {reader.line_num + skipped}: {error}: close the quotes, and double a "
             "quote within quotes."
         ) from error
-    return Table(file, _distinct(names, file), tuple(rows), separator != ",")
+    return Table(file, _require_distinct(names, file), tuple(rows), separator != ",")
 
 
 def decoded(file: Path) -> tuple[str, str]:
@@ -109,7 +109,9 @@ def decoded(file: Path) -> tuple[str, str]:
         raise DataError(f"{file} cannot be read ({error.strerror}): make it readable.") from error
     if data.startswith(WORKBOOKS):
         raise DataError(f"{file} is an Excel workbook: {SAVE_AS}.")
-    encoding = next((name for mark, name in MARKS.items() if data.startswith(mark)), None)
+    encoding = next(
+        (name for mark, name in BYTE_ORDER_MARKS.items() if data.startswith(mark)), None
+    )
     if encoding is None and b"\0" in data[:200]:  # UTF-16 without a byte order mark
         encoding = "utf-16-be" if data[0] == 0 else "utf-16-le"
     for name in (encoding,) if encoding else ("utf-8", "cp1252"):
@@ -145,7 +147,7 @@ def table_path(text: str, root: Path) -> str:
     """
     if ("\\" not in text and text.isascii() and ":" not in text) or os.path.exists(root / text):
         return text
-    if WINDOWS.match(text):
+    if WINDOWS_PATH.match(text):
         raise DataError(f"{text!r} is a path of Windows: use paths relative to {root}, with /.")
     slashes = re.sub(r"^(\./)+", "", text.replace("\\", "/"))
     return on_disk(root, slashes)
@@ -161,8 +163,8 @@ def _parquet(file: Path) -> Table:
         raise DataError(
             f"{file} is not a readable Parquet file ({reason}): write it again."
         ) from error
-    names = [_column(str(name)) for name in table.columns]
-    columns = _distinct(names, file)
+    names = [_column_name(str(name)) for name in table.columns]
+    columns = _require_distinct(names, file)
     text = table.astype(object).where(table.notna(), "").astype(str)
     rows = (
         {name: value.strip() for name, value in zip(names, row, strict=True) if name}
@@ -171,7 +173,7 @@ def _parquet(file: Path) -> Table:
     return Table(file, columns, tuple(enumerate(rows, start=1)))
 
 
-def _distinct(names: list[str], file: Path) -> tuple[str, ...]:
+def _require_distinct(names: list[str], file: Path) -> tuple[str, ...]:
     """The non-empty column names; raises DataError for a duplicate."""
     columns = [name for name in names if name]
     if len(set(columns)) < len(columns):
@@ -180,15 +182,15 @@ def _distinct(names: list[str], file: Path) -> tuple[str, ...]:
     return tuple(columns)
 
 
-def _separator(header: str, known: Collection[str]) -> str:
+def _find_separator(header: str, known: Collection[str]) -> str:
     def found(separator: str) -> int:
         cells = next(csv.reader([header], delimiter=separator), [])
-        return len({_column(cell) for cell in cells} & {*known})
+        return len({_column_name(cell) for cell in cells} & {*known})
 
     return max(SEPARATORS, key=found)  # the first one if several are equal
 
 
-def _column(name: str) -> str:
+def _column_name(name: str) -> str:
     return re.sub(r"[\s-]+", "_", name.replace("\ufeff", "").strip().strip('"')).lower()
 
 

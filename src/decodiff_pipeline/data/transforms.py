@@ -62,7 +62,7 @@ def augmented_square(
     """
     whole = resize_and_pad(image, geometry)
     if view:
-        whole = _draw(whole, augmentation, _generator(augmentation.seed, identity, view))
+        whole = _augment(whole, augmentation, _generator(augmentation.seed, identity, view))
     return square(whole, image.size, geometry, _first_tile(identity) + view)
 
 
@@ -102,7 +102,7 @@ def _first_tile(identity: str) -> int:
     return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big")
 
 
-def _draw(
+def _augment(
     whole: np.ndarray, augmentation: AugmentationConfig, random: np.random.Generator
 ) -> np.ndarray:
     # All random numbers are drawn, used or not: enabling one augmentation does not change the

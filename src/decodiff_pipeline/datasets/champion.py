@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NoReturn
-
-from kedro.io import AbstractDataset, DatasetError
+from typing import Any
 
 from decodiff_pipeline.commands import kedro_run
+from decodiff_pipeline.datasets.read_only import ReadOnlyDataset
 from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.registry.versions import Version, find_champion
@@ -19,7 +18,7 @@ from decodiff_pipeline.training.champion import Champion
 CURE = "or start from random weights with --params training.init_from=scratch"
 
 
-class ChampionModelDataset(AbstractDataset[NoReturn, "ChampionModel"]):
+class ChampionModelDataset(ReadOnlyDataset["ChampionModel"]):
     """Loads a handle that downloads the champion when training requests it.
 
     Example:
@@ -30,6 +29,8 @@ class ChampionModelDataset(AbstractDataset[NoReturn, "ChampionModel"]):
               filepath: data/06_models/elpv/champion
               model_name: decodiff-elpv
     """
+
+    read_only = f"champion_model is read-only; set the champion with {kedro_run('promotion')}"
 
     def __init__(
         self, *, filepath: str, model_name: str, metadata: dict[str, Any] | None = None
@@ -47,16 +48,6 @@ class ChampionModelDataset(AbstractDataset[NoReturn, "ChampionModel"]):
     def load(self) -> ChampionModel:
         """Create the handle, without access to the registry."""
         return ChampionModel(self._filepath, self._model_name)
-
-    def save(self, data: NoReturn) -> NoReturn:
-        """Not supported: the promotion pipeline sets the champion.
-
-        Raises:
-            DatasetError: Always.
-        """
-        raise DatasetError(
-            f"champion_model is read-only; set the champion with {kedro_run('promotion')}"
-        )
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath), "model_name": self._model_name}

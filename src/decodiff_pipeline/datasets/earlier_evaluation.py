@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
-
-from kedro.io import AbstractDataset, DatasetError
+from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.data.provenance import git_output
+from decodiff_pipeline.datasets.read_only import ReadOnlyDataset
 from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.evaluation.comparison import EarlierEvaluation
 from decodiff_pipeline.tracking.mlflow_values import artifact_bytes
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 CHAMPION = "champion"  # value of evaluation.compare_with, and alias in the model registry
 
 
-class EarlierEvaluationDataset(AbstractDataset[NoReturn, "EarlierEvaluations"]):
+class EarlierEvaluationDataset(ReadOnlyDataset["EarlierEvaluations"]):
     """Loads a handle that finds the evaluation that ``evaluation.compare_with`` names.
 
     Example:
@@ -34,6 +33,8 @@ class EarlierEvaluationDataset(AbstractDataset[NoReturn, "EarlierEvaluations"]):
               metrics: data/08_reporting/elpv/metrics.json
               model_name: decodiff-elpv
     """
+
+    read_only = "earlier_evaluations is read-only; save to evaluation_record and metrics"
 
     def __init__(
         self,
@@ -58,16 +59,6 @@ class EarlierEvaluationDataset(AbstractDataset[NoReturn, "EarlierEvaluations"]):
     def load(self) -> EarlierEvaluations:
         """Create the handle, without access to Git or MLflow."""
         return EarlierEvaluations(self._record, self._metrics, self._model_name)
-
-    def save(self, data: NoReturn) -> NoReturn:
-        """Not supported: an evaluation is saved to ``evaluation_record`` and ``metrics``.
-
-        Raises:
-            DatasetError: Always.
-        """
-        raise DatasetError(
-            "earlier_evaluations is read-only; save to evaluation_record and metrics"
-        )
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._record), "model_name": self._model_name}

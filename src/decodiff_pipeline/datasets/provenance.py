@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NoReturn
-
-from kedro.io import AbstractDataset, DatasetError
+from typing import Any
 
 from decodiff_pipeline.commands import environment, overrides
 from decodiff_pipeline.data.provenance import git_state
+from decodiff_pipeline.datasets.read_only import ReadOnlyDataset
 from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.dvc_lock import dvc_revision
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.tracking.tracker import active_run_id
 
 
-class ProvenanceDataset(AbstractDataset[NoReturn, dict[str, Any]]):
+class ProvenanceDataset(ReadOnlyDataset[dict[str, Any]]):
     """Git state, ``--params``, ``dvc.lock``, MLflow run and model version of the current run."""
+
+    read_only = "provenance is read-only: it comes from Git, DVC and MLflow"
 
     def __init__(
         self,
@@ -63,14 +64,6 @@ class ProvenanceDataset(AbstractDataset[NoReturn, dict[str, Any]]):
         except (OSError, ValueError, KeyError, ModelError):
             pass
         return None
-
-    def save(self, data: NoReturn) -> NoReturn:
-        """Not supported.
-
-        Raises:
-            DatasetError: Always.
-        """
-        raise DatasetError("provenance is read-only: it comes from Git, DVC and MLflow")
 
     def _describe(self) -> dict[str, Any]:
         return {"registration": self._registration, "model": self._model}

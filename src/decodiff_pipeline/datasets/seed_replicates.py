@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from kedro.io import AbstractDataset, DatasetError
-
+from decodiff_pipeline.datasets.read_only import ReadOnlyDataset
 from decodiff_pipeline.tracking.mlflow_values import artifact_bytes
 from decodiff_pipeline.tracking.tracker import active_run_id
 
@@ -38,7 +37,7 @@ MEASUREMENT = (
 MAX_RUNS = 200  # the newest finished runs of the experiment
 
 
-class SeedReplicatesDataset(AbstractDataset[NoReturn, dict[int, dict[str, Any]]]):
+class SeedReplicatesDataset(ReadOnlyDataset[dict[int, dict[str, Any]]]):
     """Metrics of the finished MLflow runs that differ from the current run only in their seeds.
 
     The comparison uses logged parameters; those of the current run are logged when it starts. A
@@ -47,6 +46,8 @@ class SeedReplicatesDataset(AbstractDataset[NoReturn, dict[int, dict[str, Any]]]
     equal where both runs have them. Without an active MLflow run, or if MLflow does not respond,
     the result is empty.
     """
+
+    read_only = "seed_replicates is read-only; the tracking hook logs runs to MLflow"
 
     def __init__(self, *, filename: str, metadata: dict[str, Any] | None = None) -> None:
         """Set the artifact.
@@ -87,14 +88,6 @@ class SeedReplicatesDataset(AbstractDataset[NoReturn, dict[int, dict[str, Any]]]
                 metrics[int(seed)] = json.loads(artifact_bytes(run.info.run_id, self._filename))
         return metrics
 
-    def save(self, data: NoReturn) -> NoReturn:
-        """Not supported: the tracking hook logs runs.
-
-        Raises:
-            DatasetError: Always.
-        """
-        raise DatasetError("seed_replicates is read-only; the tracking hook logs runs to MLflow")
-
     def _describe(self) -> dict[str, Any]:
         return {"filename": self._filename}
 
@@ -106,19 +99,14 @@ def are_seed_replicates(first: Run, second: Run) -> bool:
     digests = {run.data.tags.get("data_digest") for run in (first, second)} - {None}
     if len(digests) > 1:
         return False
-    a, b = first.data.params, second.data.params
-    if _training_parameters(a) != _training_parameters(b):
+    a, b = (
+        {key: value for key, value in run.data.params.items() if key not in IGNORED}
+        for run in (first, second)
+    )
+    if any(key.startswith("training.") for key in a.keys() ^ b.keys()):
         return False
     return all(
         a[key] == b[key]
         for key in a.keys() & b.keys()
-        if key in MEASUREMENT or (key.split(".")[0] in COMPARED_GROUPS and key not in IGNORED)
+        if key in MEASUREMENT or key.split(".")[0] in COMPARED_GROUPS
     )
-
-
-def _training_parameters(parameters: dict[str, str]) -> dict[str, str]:
-    return {
-        key: value
-        for key, value in parameters.items()
-        if key.startswith("training.") and key not in IGNORED
-    }

@@ -28,8 +28,12 @@ from decodiff_pipeline.deco.released_network import (
     released_tensors,
 )
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
-from decodiff_pipeline.deco.tensor_files import network_folder, read_network_folder
-from decodiff_pipeline.deco.weights import AutoencoderConfig
+from decodiff_pipeline.deco.tensor_files import (
+    network_folder,
+    read_network_config,
+    read_safetensors,
+)
+from decodiff_pipeline.deco.weights import WEIGHTS_FILE, AutoencoderConfig
 from decodiff_pipeline.errors import ConfigurationError, DecodiffError, ModelError
 
 if TYPE_CHECKING:
@@ -107,8 +111,9 @@ def convert_back(
     """
     _refuse_taken(target)
     folder = network_folder(source)
-    config, tensors = read_network_folder(folder)
-    unet = network_from_tensors(config, tensors, str, folder)
+    # Not from_pretrained, which replaces missing tensors by random ones.
+    tensors = read_safetensors(folder / WEIGHTS_FILE)
+    unet = network_from_tensors(read_network_config(folder), tensors, str, folder)
     args = _released_args(unet, source)
     content = {"model": released_tensors(unet), "args": args}
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")

@@ -12,7 +12,7 @@ from decodiff_pipeline.deco.released_network import EMBEDDING, NORM_GROUPS, rele
 from decodiff_pipeline.deco.tensor_files import (
     check_tensors,
     network_folder,
-    read_network_folder,
+    read_network_config,
     read_safetensors,
     read_torch,
     weights_sha256,
@@ -85,15 +85,15 @@ def load_initial_weights(unet: DeCoDiffUNet, source: Path) -> InitialWeights:
     if isinstance(embedding, torch.Tensor):
         expected[stored.label(EMBEDDING)] = embedding.shape  # its number of rows may differ
     check_tensors(stored.tensors, expected, source)
-    rows, report = _embedding(unet, stored)
+    rows, used, unused, untouched = _embedding(unet, stored)
     new = {name: stored.tensors[label] for name, label in labels.items()}
     unet.load_state_dict({**new, EMBEDDING: rows})
     if stored.statistics is not None:
         unet.register_to_config(**stored.statistics)
     return InitialWeights(
-        used=(*labels.values(), *report.used),
-        unused=(*report.unused, *stored.other),
-        untouched=report.untouched,
+        used=(*labels.values(), *used),
+        unused=(*unused, *stored.other),
+        untouched=untouched,
         sha256=stored.sha256,
     )
 
@@ -108,10 +108,9 @@ def weights_file(source: Path) -> Path:
 
 
 def _folder(source: Path) -> _Source:
-    folder = network_folder(source)
-    config, tensors = read_network_folder(folder)
+    config = read_network_config(network_folder(source))
     return _Source(
-        tensors=tensors,
+        tensors=read_safetensors(weights_file(source)),
         other=(),
         label=str,
         categories=tuple(config["categories"]),
@@ -193,26 +192,26 @@ def _check_architecture(unet: DeCoDiffUNet, stored: _Source, source: Path) -> No
         )
 
 
-def _embedding(unet: DeCoDiffUNet, stored: _Source) -> tuple[torch.Tensor, InitialWeights]:
-    """The category embedding with the rows of the source, and a report of them."""
+def _embedding(
+    unet: DeCoDiffUNet, stored: _Source
+) -> tuple[torch.Tensor, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """The category embedding; and ``used``, ``unused`` and ``untouched`` of `InitialWeights`."""
     rows = unet.state_dict()[EMBEDDING].clone()
     label = stored.label(EMBEDDING)
     source_rows = stored.tensors.get(label)
     if source_rows is None:
-        return rows, InitialWeights((), (), (EMBEDDING,), "")
-    if source_rows.shape[1:] != rows.shape[1:]:
-        return rows, InitialWeights((), (label,), (EMBEDDING,), "")
-    if stored.categories is None:
-        if source_rows.shape != rows.shape:
-            return rows, InitialWeights((), (label,), (EMBEDDING,), "")
-        return source_rows, InitialWeights((label,), (), (), "")
+        return rows, (), (), (EMBEDDING,)
+    if stored.categories is None and source_rows.shape == rows.shape:
+        return source_rows, (label,), (), ()
+    if stored.categories is None or source_rows.shape[1:] != rows.shape[1:]:
+        return rows, (), (label,), (EMBEDDING,)
     known = {name: row for row, name in enumerate(stored.categories)}
     for row, name in enumerate(unet.categories):
         if name in known:
             rows[row] = source_rows[known[name]]
-    return rows, InitialWeights(
-        used=tuple(f"{label}[{name}]" for name in known if name in unet.categories),
-        unused=tuple(f"{label}[{name}]" for name in known if name not in unet.categories),
-        untouched=tuple(f"{EMBEDDING}[{name}]" for name in unet.categories if name not in known),
-        sha256="",
+    return (
+        rows,
+        tuple(f"{label}[{name}]" for name in known if name in unet.categories),
+        tuple(f"{label}[{name}]" for name in known if name not in unet.categories),
+        tuple(f"{EMBEDDING}[{name}]" for name in unet.categories if name not in known),
     )

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
+from scipy.special import softmax
 from torch import nn
 
 from decodiff_pipeline.deco.autoencoder import encode
@@ -99,7 +100,7 @@ class CategoryRecogniser(ModelMixin, ConfigMixin):
             the probability of this answer, float64 (N,).
         """
         distances, limits = self.distances(statistics), self.limits.double().cpu().numpy()
-        chances = softmax(float(self.temperature) * self.log_densities(distances))
+        chances = softmax(float(self.temperature) * self.log_densities(distances), axis=1)
         best = chances.argmax(1)
         rows = np.arange(len(best))
         relative = distances[rows, best] / limits[best]
@@ -181,12 +182,6 @@ def chance_of_none(relative: np.ndarray, steepness: float) -> np.ndarray:
         steepness: Slope of the logistic function of ``relative``².
     """
     return 1 / (1 + np.exp((steepness * (1 - relative**2)).clip(-50, 50)))
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities (N, K) from logits (N, K)."""
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
 
 
 def _quartiles(values: np.ndarray) -> np.ndarray:

@@ -120,17 +120,6 @@ def network_folder(folder: Path) -> Path:
     )
 
 
-def read_network_folder(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Configuration and tensors of a saved :class:`DeCoDiffUNet`.
-
-    Unlike ``from_pretrained``, it does not replace missing tensors by random ones.
-
-    Raises:
-        ModelError: They cannot be read, or belong to another kind of network.
-    """
-    return read_network_config(folder), read_safetensors(folder / WEIGHTS_FILE)
-
-
 def read_network_config(folder: Path) -> dict[str, Any]:
     """Configuration of a saved :class:`DeCoDiffUNet`.
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from decodiff_pipeline.data.read_ahead import read_ahead
 from decodiff_pipeline.data.splits import CALIBRATION
@@ -17,7 +19,6 @@ from decodiff_pipeline.deco.recognition import (
     CategoryRecogniser,
     chance_of_none,
     latent_statistics,
-    softmax,
     whole_square,
 )
 from decodiff_pipeline.metrics.thresholds import conformal_threshold
@@ -134,7 +135,7 @@ def set_limits(
         recogniser.log_densities(found),
         found[true] / medians[own] / limit["threshold"],
     )
-    named = [softmax(one * densities)[true] for one in TEMPERATURES]
+    named = [softmax(one * densities, axis=1)[true] for one in TEMPERATURES]
     accepted = [1 - chance_of_none(relative, one) for one in STEEPNESS]
     for tensor, values, chances in (
         (recogniser.temperature, TEMPERATURES, named),
@@ -152,21 +153,12 @@ def _rows(manifest: pd.DataFrame, category: str, split: str) -> pd.DataFrame:
 
 
 def _statistics(model: DeCoDiffPipeline, rows: pd.DataFrame, images: ImageFolder) -> np.ndarray:
-    found: list[np.ndarray] = []
-    waiting: list[np.ndarray] = []
-
-    def described() -> np.ndarray:
-        return latent_statistics(encode(model.vae, to_tensor(waiting))[0])
+    found = []
 
     def read(path: str) -> np.ndarray:
         return whole_square(images.read(path), model.preprocessing)
 
     with closing(read_ahead(read, rows["path"])) as squares:
-        for square in squares:
-            waiting.append(square)
-            if len(waiting) == BATCH:
-                found.append(described())
-                waiting.clear()
-    if waiting:
-        found.append(described())
+        while batch := list(islice(squares, BATCH)):
+            found.append(latent_statistics(encode(model.vae, to_tensor(batch))[0]))
     return np.concatenate(found) if found else np.empty((0, 0), np.float32)

@@ -16,7 +16,7 @@ from decodiff_pipeline.deco.initialise import InitialWeights, load_initial_weigh
 from decodiff_pipeline.deco.tensor_files import (
     network_folder,
     read_network_config,
-    read_network_folder,
+    read_safetensors,
     weights_sha256,
 )
 from decodiff_pipeline.deco.unet import PRESETS
@@ -274,7 +274,7 @@ def _stored_start(unet: DeCoDiffUNet, stored: Checkpoint) -> Start:
 def _is_result(champion: Champion, store: CheckpointStore, stored: Checkpoint) -> bool:
     if not stored.finished:
         return False
-    _, tensors = read_network_folder(network_folder(champion.folder))
+    tensors = read_safetensors(weights_file(champion.folder))
     trained = trained_network(store).state_dict()
     return trained.keys() == tensors.keys() and all(
         torch.equal(tensor, tensors[name]) for name, tensor in trained.items()

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
-from decodiff_pipeline.data.file_names import check_names, in_system_folder, require_utf8
+from decodiff_pipeline.data.file_names import check_names, require_utf8
 from decodiff_pipeline.data.layouts.base import Layout, Place, Record
+from decodiff_pipeline.data.listing import without_system_files
 from decodiff_pipeline.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 __all__ = ["Layout", "Place", "Record", "get_layout", "layout_names", "list_records"]
-
-logger = logging.getLogger(__name__)
 
 for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
     importlib.import_module(_module.name)
@@ -59,10 +57,10 @@ def list_records(root: Path, layout: Layout, categories: Sequence[str] | None) -
             category; a category name is not allowed; or a path is not UTF-8.
     """
     if not root.is_dir():
-        raise layout.nothing_here(root, f"the raw data folder {root} does not exist")
+        raise layout.not_found_error(root, f"the raw data folder {root} does not exist")
     available = layout.categories(root)
     if not available:
-        raise layout.nothing_here(root, f"no category found in {root}{_other_layout(root)}")
+        raise layout.not_found_error(root, f"no category found in {root}{_matching_layout(root)}")
     wanted = available if categories is None else categories
     if missing := sorted(set(wanted) - set(available)):
         raise DataError(
@@ -72,11 +70,14 @@ def list_records(root: Path, layout: Layout, categories: Sequence[str] | None) -
     check_names(wanted, root)
     records = [record for category in wanted for record in layout.records(root, category)]
     if not records:
-        raise layout.nothing_here(root, f"no image found in {root}")
-    return _of_users(records, root)
+        raise layout.not_found_error(root, f"no image found in {root}")
+    for record in records:
+        require_utf8(record.path, root)
+        require_utf8(record.mask_path or "", root)
+    return without_system_files(records, lambda record: record.path, root)
 
 
-def _other_layout(root: Path) -> str:
+def _matching_layout(root: Path) -> str:
     """Part of a message: a layout that finds categories in `root`; empty for none."""
     for name in layout_names():
         try:
@@ -86,22 +87,3 @@ def _other_layout(root: Path) -> str:
         if found:
             return f" (the layout '{name}' finds {', '.join(found)} there)"
     return ""
-
-
-def _of_users(records: Iterable[Record], root: Path) -> list[Record]:
-    """Remove system files that a table lists; refuse paths that are not UTF-8."""
-    kept: list[Record] = []
-    system: list[Record] = []
-    for record in records:
-        require_utf8(record.path, root)
-        require_utf8(record.mask_path or "", root)
-        (system if in_system_folder(record.path) else kept).append(record)
-    if system:
-        logger.warning(
-            "%d images that the table in %s names are files of the operating system or a network "
-            "drive and are left out, the first is %s",
-            len(system),
-            root,
-            system[0].path,
-        )
-    return kept

@@ -1,17 +1,23 @@
-"""Base class of the layouts; a layout lists the images of one kind of data set on disk."""
+"""Base class of the layouts, and what they share: folder names, masks, records.
+
+A layout lists the images of one kind of data set on disk. Its folders are found in any case, and a
+misspelt one is an error: otherwise "goods" beside "dent" would be a defect type, and "Trian" would
+be ignored. Names that a real defect type may have ("gold", "marks") are accepted.
+"""
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from decodiff_pipeline.data.file_names import nfc
-from decodiff_pipeline.data.listing import list_images
+from decodiff_pipeline.data.file_names import nfc, printable, same_name
+from decodiff_pipeline.data.listing import find_files, list_images, subfolders
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
 GOOD = "good"
@@ -19,6 +25,30 @@ DEFECTIVE = "defective"
 UNCERTAIN = "uncertain"
 # Good images that the data set reserves for validation; divided into val and calibration.
 HELD_OUT = "held_out"
+
+# Words for folders of good images, defective images and masks, without spaces, hyphens and dots.
+GOOD_WORDS = frozenset({
+    "good", "ok", "okay", "normal", "normals", "nodefect", "nodefects", "defectfree",
+    "nondefective", "anomalyfree",
+})  # fmt: skip
+BAD_WORDS = frozenset({
+    "ko", "bad", "ng", "nok", "notok", "defective", "defect", "defects", "anomaly", "anomalies",
+    "abnormal",
+})  # fmt: skip
+MASK_WORDS = frozenset({
+    "mask", "masks", "gt", "groundtruth", "groundtruths", "annotation", "annotations",
+    "segmentation", "segmentations",
+})  # fmt: skip
+SPLIT_WORDS = {
+    "training": "train", "testing": "test", "val": "validation", "valid": "validation",
+}  # fmt: skip
+# Additions to the name of a second folder: "good_2", "good (1)", "good - Copy".
+COPY_ENDING = re.compile(
+    r"\(?\d+\)?|(?:copy|kopie|copie|backup|bak|old|new|images?|imgs?|samples?).*"
+)
+# Smallest lengths of misspelt words. In shorter words one edit gives another word: "gold", "mass".
+LETTERS_TO_CHANGE = 6
+LETTERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +129,7 @@ class Layout(ABC):
             f"{root} by hand, as {self.expects}."
         )
 
-    def nothing_here(self, root: Path, what: str) -> DataError:
+    def not_found_error(self, root: Path, what: str) -> DataError:
         """Error for a root that does not exist or does not have this layout."""
         return DataError(f"{what}: the layout '{self.name}' expects {self.expects} in {root}.")
 
@@ -162,3 +192,81 @@ def mask_index(folder: Path, suffixes: tuple[str, ...] = ("",)) -> dict[str, Pat
                 )
                 masks.setdefault(nfc(key.as_posix()), path)
     return masks
+
+
+def find_folder(parent: Path, *names: str) -> Path:
+    """The folder at `names` below `parent`, found in any case and Unicode normal form.
+
+    Names without such a folder are appended unchanged.
+
+    Raises:
+        DataError: As `subfolders`.
+    """
+    for name in names:
+        wanted = same_name(name)
+        parent /= next((one for one in subfolders(parent) if same_name(one) == wanted), name)
+    return parent
+
+
+def has_folder(parent: Path, *names: str) -> bool:
+    """Whether `parent` has a folder with one of the lower-case `names`, in any case."""
+    return bool({same_name(name) for name in subfolders(parent)} & {*names})
+
+
+def refuse_misspelt(parent: Path, known: Collection[str], synonyms: Mapping[str, str]) -> None:
+    """Check that no folder with images has a misspelt name.
+
+    Args:
+        known: Names that the layout uses.
+        synonyms: Other word, without spaces, hyphens and underscores → name that it means. Words
+            for names that are not in `known` are ignored.
+
+    Raises:
+        DataError: A name is misspelt; the message has the command that renames the folder.
+    """
+    for name in subfolders(parent):
+        meant = _intended_name(name, known, synonyms)
+        if meant is None or meant not in known or not find_files(parent / name).images:
+            continue
+        existing = find_folder(parent, meant)
+        command = f'mv "{printable(parent / name)}" "{printable(parent / meant)}"'
+        if existing.is_dir():
+            command = f"move its images into {printable(existing)}"
+        raise DataError(
+            f"the folder {printable(parent / name)} has a name that the layout does not know, and "
+            f"{meant!r} seems to be meant: rename it ({command}), or give it a name that is less "
+            "like that one."
+        )
+
+
+def _intended_name(name: str, known: Collection[str], synonyms: Mapping[str, str]) -> str | None:
+    """The known name that a folder name stands for; None if it is that name, or no other."""
+    if same_name(name) in known:
+        return None
+    word = _without_separators(name)
+    if word in synonyms:
+        return synonyms[word]
+    for one in known:
+        target = _without_separators(one)
+        rest = word.removeprefix(target)
+        if word == target or (len(word) >= LETTERS and word in _misspelt_forms(target)):
+            return one
+        if rest != word and COPY_ENDING.fullmatch(rest):
+            return one
+    return None
+
+
+def _without_separators(name: str) -> str:
+    return re.sub(r"[\s_.\-]+", "", same_name(name))
+
+
+def _misspelt_forms(word: str) -> set[str]:
+    """Misspelt forms: one letter added or two swapped; of longer words also one lost or wrong."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    cuts = [(word[:i], word[i:]) for i in range(len(word) + 1)]
+    spellings = {a + c + b for a, b in cuts for c in letters}
+    spellings |= {a + b[1] + b[0] + b[2:] for a, b in cuts if len(b) > 1}
+    if len(word) >= LETTERS_TO_CHANGE:
+        spellings |= {a + b[1:] for a, b in cuts if b}
+        spellings |= {a + c + b[1:] for a, b in cuts if b for c in letters}
+    return spellings - {word}

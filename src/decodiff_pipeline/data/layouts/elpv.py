@@ -91,7 +91,7 @@ class ELPVLayout(Layout):
             if not line.strip(" \t;,") or SEPARATOR_LINE.match(line):
                 continue
             try:
-                path, probability, category = _fields(line)
+                path, probability, category = _split_line(line)
                 thirds = 3 * as_number(probability, decimal_comma=True)
                 if abs(thirds - round(thirds)) > 0.02 or round(thirds) not in LABELS:  # noqa: PLR2004
                     raise ValueError(probability)
@@ -104,7 +104,7 @@ class ELPVLayout(Layout):
         return cells
 
 
-def _fields(line: str) -> list[str]:
+def _split_line(line: str) -> list[str]:
     """Split a line at semicolons, tabs, spaces (as in the package) or commas."""
     for separator in (";", "\t", None, ","):
         fields = [field.strip().strip('"') for field in line.split(separator)]

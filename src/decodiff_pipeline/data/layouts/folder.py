@@ -6,21 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from decodiff_pipeline.data.file_names import nfc, same_name
-from decodiff_pipeline.data.folder_names import (
-    MASK_WORDS,
-    good_words,
-    has_folder,
-    known_folder,
-    refuse_near_misses,
-)
 from decodiff_pipeline.data.layouts.base import (
     GOOD,
+    GOOD_WORDS,
+    MASK_WORDS,
     Layout,
     Place,
     Record,
+    find_folder,
+    has_folder,
     images_in,
     mask_index,
     mask_lookup,
+    refuse_misspelt,
 )
 from decodiff_pipeline.data.listing import subfolders
 
@@ -30,8 +28,8 @@ if TYPE_CHECKING:
 TEST_GOOD = "test_good"
 MASKS = "masks"
 KNOWN = (GOOD, TEST_GOOD, MASKS)
-MEANINGS = (
-    good_words(GOOD)
+SYNONYMS = (
+    dict.fromkeys(GOOD_WORDS, GOOD)
     | dict.fromkeys(("goodtest", "testok", "oktest", "testnormal"), TEST_GOOD)
     | dict.fromkeys(MASK_WORDS, MASKS)
 )
@@ -56,26 +54,26 @@ class FolderLayout(Layout):
     def categories(self, root: Path) -> list[str]:
         """Folders that have a `good` folder, or the root's name if the root has one."""
         if has_folder(root, GOOD):
-            refuse_near_misses(root, KNOWN, MEANINGS)
+            refuse_misspelt(root, KNOWN, SYNONYMS)
             return [nfc(root.name)]
         names = subfolders(root)
         found = [name for name in names if has_folder(root / name, GOOD)]
         for name in names:
             known = KNOWN if name in found else (GOOD, TEST_GOOD)
-            refuse_near_misses(root / name, known, MEANINGS)
+            refuse_misspelt(root / name, known, SYNONYMS)
         if not found:
-            refuse_near_misses(root, (GOOD, TEST_GOOD), MEANINGS)
+            refuse_misspelt(root, (GOOD, TEST_GOOD), SYNONYMS)
         return sorted(map(nfc, found))
 
     def records(self, root: Path, category: str) -> Iterator[Record]:
         """Yield `good` (without a split), then `test_good`, then the defects."""
         base = self._base(root, category)
         for name, split in ((GOOD, None), (TEST_GOOD, "test")):
-            yield from images_in(known_folder(base, name), root, category, split, recursive=True)
+            yield from images_in(find_folder(base, name), root, category, split, recursive=True)
         for defect in subfolders(base):
             if same_name(defect) in KNOWN:
                 continue
-            masks = known_folder(base, MASKS, defect)
+            masks = find_folder(base, MASKS, defect)
             index = mask_index(masks, ("", "_mask"))
             mask_of = mask_lookup(masks, index, "{}.png") if masks.is_dir() else None
             yield from images_in(
@@ -88,11 +86,11 @@ class FolderLayout(Layout):
         """Good images go to `good` or `test_good`, defective ones to `<defect type>`."""
         base = self._base(root, category)
         if defect_type is None:
-            return Place.below(root, known_folder(base, TEST_GOOD if test else GOOD) / file)
-        masks = known_folder(base, MASKS, defect_type)
+            return Place.below(root, find_folder(base, TEST_GOOD if test else GOOD) / file)
+        masks = find_folder(base, MASKS, defect_type)
         mask = masks / f"{Path(file).stem}.png" if masks.is_dir() else None
-        return Place.below(root, known_folder(base, defect_type) / file, mask)
+        return Place.below(root, find_folder(base, defect_type) / file, mask)
 
     @staticmethod
     def _base(root: Path, category: str) -> Path:
-        return root if has_folder(root, GOOD) else known_folder(root, category)
+        return root if has_folder(root, GOOD) else find_folder(root, category)

@@ -6,24 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from decodiff_pipeline.data.file_names import nfc, printable, same_name
-from decodiff_pipeline.data.folder_names import (
+from decodiff_pipeline.data.layouts.base import (
     BAD_WORDS,
+    GOOD,
+    GOOD_WORDS,
+    HELD_OUT,
     MASK_WORDS,
     SPLIT_WORDS,
-    good_words,
-    has_folder,
-    known_folder,
-    refuse_near_misses,
-)
-from decodiff_pipeline.data.layouts.base import (
-    GOOD,
-    HELD_OUT,
     Layout,
     Place,
     Record,
+    find_folder,
+    has_folder,
     images_in,
     mask_index,
     mask_lookup,
+    refuse_misspelt,
 )
 from decodiff_pipeline.data.listing import find_files, subfolders
 from decodiff_pipeline.errors import DataError
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 TRUTH = "ground_truth"
-TO_TRUTH = dict.fromkeys(MASK_WORDS, TRUTH)
+TRUTH_SYNONYMS = dict.fromkeys(MASK_WORDS, TRUTH)
 
 
 class MVTecLayout(Layout):
@@ -70,23 +68,25 @@ class MVTecLayout(Layout):
         found = []
         for name in subfolders(root):
             base = root / name
-            refuse_near_misses(base, self.splits, SPLIT_WORDS)
+            refuse_misspelt(base, self.splits, SPLIT_WORDS)
             if has_folder(base, *self.splits):
                 _refuse_other_layout(base, self.name)
-                refuse_near_misses(base, (*self.splits, TRUTH), TO_TRUTH)
+                refuse_misspelt(base, (*self.splits, TRUTH), TRUTH_SYNONYMS)
                 for split in self.splits:
-                    refuse_near_misses(known_folder(base, split), (GOOD,), good_words(GOOD))
+                    refuse_misspelt(
+                        find_folder(base, split), (GOOD,), dict.fromkeys(GOOD_WORDS, GOOD)
+                    )
                 found.append(nfc(name))
         return sorted(found)
 
     def records(self, root: Path, category: str) -> Iterator[Record]:
         """Yield the images by split; without `validation`, good train images have no split yet."""
-        base = known_folder(root, category)
-        truth = known_folder(base, *self.truth)
+        base = find_folder(root, category)
+        truth = find_folder(base, *self.truth)
         held_out = "validation" in self.splits and has_folder(base, "validation")
         of_good = {"train": "train" if held_out else None, "validation": HELD_OUT}
         for name, wanted in self.splits.items():
-            folder, split = known_folder(base, name), "train" if name == "train" else "test"
+            folder, split = find_folder(base, name), "train" if name == "train" else "test"
             for kind in subfolders(folder):
                 if folder / kind == truth or (wanted and same_name(kind) not in wanted):
                     continue
@@ -95,7 +95,7 @@ class MVTecLayout(Layout):
                     yield from images_in(folder / kind, root, category, good)
                     continue
                 masked = split == "test" and truth.is_dir()
-                mask_of = self._mask_of(known_folder(truth, kind)) if masked else None
+                mask_of = self._mask_of(find_folder(truth, kind)) if masked else None
                 defect_type = same_name(kind) if wanted else nfc(kind)
                 yield from images_in(
                     folder / kind, root, category, split, defect_type, mask_of=mask_of
@@ -105,15 +105,15 @@ class MVTecLayout(Layout):
         self, root: Path, category: str, file: str, defect_type: str | None, *, test: bool
     ) -> Place:
         """Good images go to train or test, defective ones to test."""
-        base = known_folder(root, category)
+        base = find_folder(root, category)
         test_folder = [*self.splits][-1]
         if defect_type is None:
             split = test_folder if test else "train"
-            return Place.below(root, known_folder(base, split, self.good) / file)
+            return Place.below(root, find_folder(base, split, self.good) / file)
         defect = self.bad or defect_type
-        truth = known_folder(base, *self.truth)
-        mask = known_folder(truth, defect) / self.mask_file.format(Path(file).stem)
-        path = known_folder(base, test_folder, defect) / file
+        truth = find_folder(base, *self.truth)
+        mask = find_folder(truth, defect) / self.mask_file.format(Path(file).stem)
+        path = find_folder(base, test_folder, defect) / file
         return Place.below(root, path, mask if truth.is_dir() else None)
 
     def _mask_of(self, folder: Path) -> Callable[[str], Path]:
@@ -165,7 +165,7 @@ class MVTecAD2Layout(MVTecLayout):
     def categories(self, root: Path) -> list[str]:
         """Folders that have at least one split folder and no `test` folder."""
         found = super().categories(root)
-        return [name for name in found if not known_folder(root, name, "test").is_dir()]
+        return [name for name in found if not find_folder(root, name, "test").is_dir()]
 
 
 class BTADLayout(MVTecLayout):
@@ -186,18 +186,18 @@ class BTADLayout(MVTecLayout):
 
     def categories(self, root: Path) -> list[str]:
         """Folders that have `ok` or `ko` in `train` or `test`."""
-        meanings = good_words("ok") | dict.fromkeys(BAD_WORDS, "ko")
+        synonyms = dict.fromkeys(GOOD_WORDS, "ok") | dict.fromkeys(BAD_WORDS, "ko")
         found = []
         for name in subfolders(root):
             base = root / name
-            folders = [known_folder(base, split) for split in self.splits]
-            refuse_near_misses(base, self.splits, SPLIT_WORDS)
+            folders = [find_folder(base, split) for split in self.splits]
+            refuse_misspelt(base, self.splits, SPLIT_WORDS)
             _refuse_other_layout(base, self.name)
             for folder in folders:
-                refuse_near_misses(folder, ("ok", "ko"), meanings)
+                refuse_misspelt(folder, ("ok", "ko"), synonyms)
             if any(has_folder(folder, "ok", "ko") for folder in folders):
-                refuse_near_misses(base, (TRUTH,), TO_TRUTH)
-                refuse_near_misses(known_folder(base, TRUTH), ("ko",), meanings)
+                refuse_misspelt(base, (TRUTH,), TRUTH_SYNONYMS)
+                refuse_misspelt(find_folder(base, TRUTH), ("ko",), synonyms)
                 found.append(nfc(name))
         return sorted(found)
 
@@ -208,23 +208,23 @@ def _refuse_other_layout(base: Path, layout: str) -> None:
     Raises:
         DataError: They do.
     """
-    fits = _layout_of(base)
-    if fits not in {layout, None}:
+    detected = _detect_layout(base)
+    if detected not in {layout, None}:
         raise DataError(
-            f"{printable(base)} has the folders of another layout: set data.layout to {fits}."
+            f"{printable(base)} has the folders of another layout: set data.layout to {detected}."
         )
 
 
-def _layout_of(base: Path) -> str | None:
+def _detect_layout(base: Path) -> str | None:
     """The layout that the folders of a category show; None if several are possible."""
-    test, truth = known_folder(base, "test"), known_folder(base, TRUTH)
+    test, truth = find_folder(base, "test"), find_folder(base, TRUTH)
     if has_folder(base, "test_public"):
         return "mvtec_ad2"
-    for folder in (known_folder(base, "train"), test):
+    for folder in (find_folder(base, "train"), test):
         if has_folder(folder, "ok") and not has_folder(folder, GOOD) and has_folder(test, "ko"):
             return "btad"
     masks = [find_files(truth / defect) for defect in subfolders(truth)]
     depths = {len(path.relative_to(truth).parts) for found in masks for path in found.images}
     if 3 in depths or has_folder(test, "logical_anomalies", "structural_anomalies"):  # noqa: PLR2004
         return "mvtec_loco"
-    return "mvtec" if has_folder(known_folder(base, "train"), GOOD) and depths else None
+    return "mvtec" if has_folder(find_folder(base, "train"), GOOD) and depths else None

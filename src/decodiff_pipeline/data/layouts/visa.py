@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from decodiff_pipeline.data.file_names import nfc
-from decodiff_pipeline.data.folder_names import known_folder
-from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD, Layout, Record
+from decodiff_pipeline.data.layouts.base import (
+    DEFECTIVE,
+    GOOD,
+    Layout,
+    Record,
+    find_folder,
+)
 from decodiff_pipeline.data.tables import read_table, table_path
 from decodiff_pipeline.errors import DataError
 
@@ -60,7 +65,7 @@ class VisALayout(Layout):
 
     @staticmethod
     def _table(root: Path) -> Path:
-        return known_folder(root, "split_csv") / "1cls.csv"
+        return find_folder(root, "split_csv") / "1cls.csv"
 
     def _rows(self, root: Path) -> list[tuple[int, dict[str, str]]]:
         """Rows of the table with their line numbers; empty if there is no table."""

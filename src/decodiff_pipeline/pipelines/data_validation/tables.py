@@ -15,7 +15,7 @@ from decodiff_pipeline.data.duplicates import (
     near_duplicate_of,
     pixel_digests,
 )
-from decodiff_pipeline.data.file_names import masks_among, nfc, same_name
+from decodiff_pipeline.data.file_names import masks_by_name, nfc, same_name
 from decodiff_pipeline.data.images import LINK_CURE
 from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
 from decodiff_pipeline.deco.geometry import plan
@@ -165,7 +165,7 @@ def _is_link(errors: pd.Series) -> pd.Series:
 def _masks_beside(paths: Iterable[str]) -> dict[str, str]:
     """Path of each image with the name of a mask → error message."""
     errors = {}
-    for mask, image in masks_among(paths).items():
+    for mask, image in masks_by_name(paths).items():
         name, stem = Path(mask), Path(image).stem
         pattern = f"*/{name.stem[: -len(stem)]}*" if name.stem.endswith(stem) else "*"
         pattern += "" if name.stem.endswith(stem) else name.stem[len(stem) :]
