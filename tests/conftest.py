@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import pandas as pd
+    from mlflow import MlflowClient
 
     from decodiff_pipeline.deco.weights import AutoencoderConfig
 
@@ -149,6 +150,41 @@ def store(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch)
     yield uri
     mlflow.set_tracking_uri(None)
     os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@pytest.fixture
+def client(store: str) -> MlflowClient:
+    """A client of `store`."""
+    from mlflow import MlflowClient
+
+    return MlflowClient(store)
+
+
+@pytest.fixture
+def register(
+    tiny_model: Path, raw: Path, manifest: pd.DataFrame, store: str
+) -> Callable[..., dict[str, Any]]:
+    """Runs the node of the registration on `tiny_model`, with other inputs by keyword."""
+    from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.pipelines.registration.nodes import register_model
+    from decodiff_pipeline.registry.config import RegistrationConfig
+
+    def run(name: str = "decodiff", **changes: Any) -> dict[str, Any]:
+        inputs: dict[str, Any] = {
+            "model_folder": tiny_model,
+            "thresholds": {"categories": {"mono": {"threshold": 0.05}}},
+            "metrics": {"categories": {}},
+            "reference": {},
+            "manifest": manifest,
+            "images": ImageFolder(raw),
+            "record": manifest,
+            "model_record": {},
+            "provenance": {},
+            "registration": RegistrationConfig(model_name=name),
+        }
+        return register_model(**{**inputs, **changes})
+
+    return run
 
 
 @pytest.fixture

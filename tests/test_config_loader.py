@@ -18,13 +18,16 @@ scoring: {fit: all, batch_size: 32}
 """
 
 
+def loader(conf: Path, files: dict[str, str], given: dict[str, Any] | None = None) -> ConfigLoader:
+    for name, text in {"base/globals.yml": "", "local/.gitkeep": "", **files}.items():
+        (conf / name).parent.mkdir(exist_ok=True)
+        (conf / name).write_text(text)
+    return ConfigLoader(str(conf), base_env="base", default_run_env="local", runtime_params=given)
+
+
 def parameters(conf: Path, given: dict[str, Any], local: str = "") -> dict[str, Any]:
-    for name, content in {"base": BASE, "local": local}.items():
-        (conf / name).mkdir()
-        if content:
-            (conf / name / "parameters.yml").write_text(content)
-    loader = ConfigLoader(str(conf), base_env="base", default_run_env="local", runtime_params=given)
-    return loader["parameters"]
+    files = {"base/parameters.yml": BASE, "local/parameters.yml": local}
+    return loader(conf, files, given)["parameters"]
 
 
 @pytest.mark.parametrize("local", ["", "other: {seeds: [0]}"])
@@ -62,26 +65,16 @@ def test_runtime_parameters_can_still_be_named_in_a_file(tmp_path: Path) -> None
 def test_a_catalog_path_can_be_a_parameter(
     tmp_path: Path, given: dict[str, Any], local: str, path: str
 ) -> None:
-    (tmp_path / "base").mkdir()
-    (tmp_path / "base" / "globals.yml").write_text("dataset: bolts")
-    (tmp_path / "base" / "parameters.yml").write_text("inference: {overlays: true}")
-    (tmp_path / "base" / "catalog.yml").write_text(
-        "images: {filepath: '${parameter:inference.source,data/${globals:dataset}/in}'}"
-    )
-    (tmp_path / "local").mkdir()
-    (tmp_path / "local" / "parameters.yml").write_text(local)
-    loader = ConfigLoader(
-        str(tmp_path), base_env="base", default_run_env="local", runtime_params=given
-    )
-    assert loader["catalog"]["images"]["filepath"] == path
-    assert loader["parameters"]["inference"].get("source") in {None, path}
-
-
-def loader(conf: Path, files: dict[str, str]) -> ConfigLoader:
-    for name, text in {"base/globals.yml": "", "local/.gitkeep": "", **files}.items():
-        (conf / name).parent.mkdir(exist_ok=True)
-        (conf / name).write_text(text)
-    return ConfigLoader(str(conf), base_env="base", default_run_env="local")
+    pattern = "${parameter:inference.source,data/${globals:dataset}/in}"
+    files = {
+        "base/globals.yml": "dataset: bolts",
+        "base/parameters.yml": "inference: {overlays: true}",
+        "base/catalog.yml": f"images: {{filepath: '{pattern}'}}",
+        "local/parameters.yml": local,
+    }
+    configuration = loader(tmp_path, files, given)
+    assert configuration["catalog"]["images"]["filepath"] == path
+    assert configuration["parameters"]["inference"].get("source") in {None, path}
 
 
 @pytest.mark.parametrize("name", ["2024_05", "01", "on", "true", "1e5", "20240501", "'null'"])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import psutil
 import pytest
+from tests.servers import free_port
 
 from decodiff_pipeline import viz
 from decodiff_pipeline.kedro_project import load_project
@@ -59,10 +60,7 @@ def page(tmp_path: Path) -> Iterator[tuple[psutil.Popen, str]]:
     (plots / "image_roc.json").write_text(json.dumps([{"category": "m6", "fpr": 0.0, "tpr": 0.5}]))
     table.mkdir(parents=True)
     pd.DataFrame({"path": ["a.png"] * 3}).to_parquet(table / "manifest.parquet")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    command = [sys.executable, "-m", "decodiff_pipeline.viz", "--port", str(port)]
+    command = [sys.executable, "-m", "decodiff_pipeline.viz", "--port", str(free_port())]
     process = psutil.Popen(
         command, cwd=tmp_path / "my-line", env=os.environ | {"BROWSER": "true"},
         stdout=subprocess.PIPE, text=True,

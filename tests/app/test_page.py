@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from tests.servers import free_port
 from tests.test_end_to_end import PARAMETERS, kedro, new_project
 
 from decodiff_pipeline.serving.request_log import RequestLog
@@ -79,9 +79,7 @@ def line(tmp_path_factory: pytest.TempPathFactory, make: SimpleNamespace) -> Ite
     for number in range(4):
         image = make.image(project / "new" / f"{number}.png", seed=7000 + number).read_bytes()
         log.write("request", [image], ["bolt"], scorer.score([image], ["bolt"]), 1.0)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     with (project / "app.log").open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "decodiff_pipeline.app.server", "--env", "bolts",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from tests.servers import free_port
 from torch.distributed import TCPStore
 
 from decodiff_pipeline import distributed
@@ -84,10 +85,7 @@ def test_a_port_that_another_program_has_is_refused(
 @pytest.mark.slow
 def test_nodes_in_two_folders_end_with_a_sentence(tmp_path: Path) -> None:
     """Two launchers, as a scheduler starts them, of which one has another project folder."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    nodes = []
+    port, nodes = free_port(), []
     for name in ("one", "two"):
         folder = tmp_path / name
         shutil.copytree(ROOT / "conf", folder / "conf")

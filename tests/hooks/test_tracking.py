@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import pytest
 from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
 from tests.hooks.conftest import SECRET
+from tests.servers import free_port
 
 from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.hooks import TrackingHooks, outcome
@@ -204,12 +204,9 @@ def test_runs_that_start_together_on_a_new_database(project: Path, sessions: Ses
 def test_without_a_server_the_run_does_all_its_work(
     project: Path, sessions: Sessions, empty_database: Path
 ) -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
     process = sessions(
         ("__default__", {}),
-        MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}",
+        MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}",
         MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
     )
     output, _ = process.communicate(timeout=120)

@@ -23,10 +23,7 @@ NAME = "decodiff"
 
 
 @pytest.fixture
-def client(store: str) -> MlflowClient:
-    import mlflow
-
-    client = mlflow.MlflowClient()
+def client(client: MlflowClient) -> MlflowClient:
     client.create_registered_model(NAME)
     return client
 

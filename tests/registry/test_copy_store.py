@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
 import pytest
 
-from decodiff_pipeline.data.images import ImageFolder
-from decodiff_pipeline.pipelines.registration.nodes import register_model
-from decodiff_pipeline.registry.config import RegistrationConfig
 from decodiff_pipeline.registry.copy_store import COPIED_FROM, main
 from decodiff_pipeline.tracking.mlflow_values import artifact_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
 @pytest.fixture
-def laptop(tiny_model: Path, raw: Path, manifest: pd.DataFrame, store: str) -> str:
+def laptop(register: Callable[..., dict[str, Any]], client: mlflow.MlflowClient, store: str) -> str:
     """Three versions, of which the second was removed; the third is the champion."""
-    client = mlflow.MlflowClient(store)
     for threshold in (0.1, 0.2, 0.3):
-        register_model(
-            tiny_model, {"categories": {"mono": {"threshold": threshold}}},
-            {"mean": {"image_auroc": 1 - threshold}}, {}, manifest, ImageFolder(raw), manifest,
-            {}, {}, RegistrationConfig(model_name="bolts"),
-        )  # fmt: skip
+        register(
+            "bolts",
+            thresholds={"categories": {"mono": {"threshold": threshold}}},
+            metrics={"mean": {"image_auroc": 1 - threshold}},
+        )
     client.delete_model_version("bolts", "2")
     client.set_registered_model_alias("bolts", "champion", "3")
     client.set_model_version_tag("bolts", "1", "rollback.reason", "false alarms")

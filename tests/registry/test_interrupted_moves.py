@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from decodiff_pipeline.errors import ModelError
+from decodiff_pipeline.errors import ConfigurationError, ModelError
 from decodiff_pipeline.pipelines.promotion import nodes as promotion_nodes
 from decodiff_pipeline.pipelines.rollback import nodes as rollback_nodes
 from decodiff_pipeline.registry import unlogged_move
+from decodiff_pipeline.registry.audit import render_table
 from decodiff_pipeline.registry.config import PromotionConfig, RegistrationConfig, RollbackConfig
 from decodiff_pipeline.registry.gates import Gate
 from decodiff_pipeline.registry.promotion import Judgement, is_logged, promote
@@ -210,10 +211,20 @@ def test_a_registry_that_is_away_costs_no_previous(
     assert registry.aliases() == {"champion": "2"}
 
 
-def test_no_rollback_brings_back_what_was_withdrawn(registry: Registry) -> None:
+def test_no_rollback_brings_back_what_was_withdrawn(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     promoted(registry, "3")
     promoted(registry, "1")
-    assert rolled_back("1 is bad")["to_version"] == "3"
+    with pytest.raises(ConfigurationError, match=r"rollback\.reason is empty"):
+        roll_back(NAME, RollbackConfig(), {})
+    variables = {"ACTIONS": "true", "SERVER_URL": "https://example.org", "REPOSITORY": "a/b"}
+    for name, value in {**variables, "RUN_ID": "7"}.items():
+        monkeypatch.setenv(f"GITHUB_{name}", value)
+    line = rolled_back("1 is bad")
+    assert (line["from_version"], line["to_version"]) == ("1", "3")
+    assert line["by"]["run_url"] == "https://example.org/a/b/actions/runs/7"
+    assert "champion again" in render_table(line)
     assert rolled_back("3 is bad")["to_version"] == "2"
     with pytest.raises(ModelError, match="no previous champion"):
         rolled_back("2 is bad")

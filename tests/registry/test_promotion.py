@@ -16,21 +16,12 @@ import torch
 from mlflow.exceptions import MlflowException
 
 from decodiff_pipeline.data.images import ImageFolder
-from decodiff_pipeline.errors import (
-    ConfigurationError,
-    ModelError,
-    PromotionRefused,
-    StoreError,
-)
+from decodiff_pipeline.errors import ModelError, PromotionRefused, StoreError
 from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.pipelines.promotion.nodes import settle
 from decodiff_pipeline.registry import version_evaluation
 from decodiff_pipeline.registry.audit import headline, render_markdown, render_table
-from decodiff_pipeline.registry.config import (
-    ComparisonGates,
-    PromotionConfig,
-    RollbackConfig,
-)
+from decodiff_pipeline.registry.config import ComparisonGates, PromotionConfig, RollbackConfig
 from decodiff_pipeline.registry.promotion import Judgement, judge_challenger, promote
 from decodiff_pipeline.registry.rollback import roll_back
 from decodiff_pipeline.registry.version_evaluation import EvaluationContext
@@ -39,6 +30,9 @@ from decodiff_pipeline.serving import serving_check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    Numbers = Callable[[str], str]
+    Judge = Callable[..., Judgement]
 
 pytestmark = pytest.mark.slow
 
@@ -49,9 +43,7 @@ NO_PCA = ComparisonGates()
 
 
 @pytest.fixture
-def versions(
-    line: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[str], str]]:
+def versions(line: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Numbers]:
     """The number of a version by its description, in a registry of this test's own."""
     torch.set_num_threads(1)
     shutil.copy(line.database, tmp_path / "mlflow.db")
@@ -81,7 +73,7 @@ def served_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def judged(line: Any, tmp_path: Path) -> Callable[..., Judgement]:
+def judged(line: Any, tmp_path: Path) -> Judge:
     """Judges a version; keywords are of the configuration."""
 
     def run(
@@ -105,7 +97,6 @@ def settings(**config: Any) -> PromotionConfig:
 
 
 def set_champion(number: str) -> None:
-    """Make a version the champion by hand."""
     mlflow.MlflowClient().set_registered_model_alias(NAME, "champion", number)
 
 
@@ -116,7 +107,6 @@ def aliases() -> dict[str, str]:
 
 
 def tags(number: str) -> dict[str, str]:
-    """Of a version."""
     return mlflow.MlflowClient().get_model_version(NAME, number).tags
 
 
@@ -126,7 +116,7 @@ def failures(line: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def test_the_first_version_promotes_itself_and_answers_in_a_fresh_process(
-    versions: Callable[[str], str], judged: Callable[..., Judgement]
+    versions: Numbers, judged: Judge
 ) -> None:
     sharp = versions("sharp")
     done = promote(judged(sharp), settings(), PROVENANCE)
@@ -144,7 +134,7 @@ def test_the_first_version_promotes_itself_and_answers_in_a_fresh_process(
 
 @pytest.mark.usefixtures("served_here")
 def test_a_better_version_takes_over_and_again_nothing_moves(
-    versions: Callable[[str], str], judged: Callable[..., Judgement]
+    versions: Numbers, judged: Judge
 ) -> None:
     blind, sharp = versions("blind to nuts"), versions("sharp")
     set_champion(blind)
@@ -167,8 +157,8 @@ def test_a_better_version_takes_over_and_again_nothing_moves(
 @pytest.mark.usefixtures("served_here")
 def test_stored_evaluations_decide_the_same_without_scoring_again(
     line: Any,
-    versions: Callable[[str], str],
-    judged: Callable[..., Judgement],
+    versions: Numbers,
+    judged: Judge,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -216,7 +206,7 @@ def test_each_run_has_a_work_folder_and_clears_those_of_killed_ones(tmp_path: Pa
 
 @pytest.mark.usefixtures("served_here")
 def test_a_better_mean_that_loses_a_category_is_refused_but_for_a_reason(
-    versions: Callable[[str], str], judged: Callable[..., Judgement]
+    versions: Numbers, judged: Judge
 ) -> None:
     champion, challenger = versions("blind to pins and rings"), versions("blind to nuts")
     set_champion(champion)
@@ -246,9 +236,7 @@ def test_a_better_mean_that_loses_a_category_is_refused_but_for_a_reason(
 
 
 @pytest.mark.usefixtures("served_here")
-def test_a_version_that_does_not_beat_the_pca_is_refused(
-    versions: Callable[[str], str], judged: Callable[..., Judgement]
-) -> None:
+def test_a_version_that_does_not_beat_the_pca_is_refused(versions: Numbers, judged: Judge) -> None:
     number = versions("blind to nuts")
     done = promote(
         judged(number, floors={}, baseline=PromotionConfig().baseline), settings(), PROVENANCE
@@ -259,7 +247,7 @@ def test_a_version_that_does_not_beat_the_pca_is_refused(
 
 @pytest.mark.usefixtures("served_here")
 def test_a_champion_that_moved_since_the_judgement_is_left_alone(
-    versions: Callable[[str], str], judged: Callable[..., Judgement]
+    versions: Numbers, judged: Judge
 ) -> None:
     sharp = versions("sharp")
     judgement = judged(sharp)
@@ -272,7 +260,7 @@ def test_a_champion_that_moved_since_the_judgement_is_left_alone(
 
 @pytest.mark.usefixtures("served_here")
 def test_a_lost_category_is_refused_and_a_new_one_is_judged_alone(
-    versions: Callable[[str], str], judged: Callable[..., Judgement]
+    versions: Numbers, judged: Judge
 ) -> None:
     sharp, fewer = versions("sharp"), versions("without rings")
     set_champion(sharp)
@@ -288,16 +276,13 @@ def test_a_lost_category_is_refused_and_a_new_one_is_judged_alone(
     done = promote(judged(sharp, **config), settings(), PROVENANCE)
     assert done["outcome"] == "promoted"
     assert any("new with the challenger" in n and n.endswith("ring") for n in done["notes"])
-    assert {g["category"] for g in done["gates"] if g["name"] == "minimum"} == {
-        "nut",
-        "pin",
-        "ring",
-    }
+    measured = {gate["category"] for gate in done["gates"] if gate["name"] == "minimum"}
+    assert measured == {"nut", "pin", "ring"}
 
 
 @pytest.mark.usefixtures("served_here")
 def test_a_champion_whose_files_are_gone_stays_unless_told_otherwise(
-    line: Any, versions: Callable[[str], str], judged: Callable[..., Judgement]
+    line: Any, versions: Numbers, judged: Judge
 ) -> None:
     champion = versions("blind to nuts")
     set_champion(champion)
@@ -320,8 +305,8 @@ def test_a_champion_whose_files_are_gone_stays_unless_told_otherwise(
 @pytest.mark.usefixtures("served_here")
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), MlflowException("503")])
 def test_a_store_that_is_away_decides_nothing(
-    versions: Callable[[str], str],
-    judged: Callable[..., Judgement],
+    versions: Numbers,
+    judged: Judge,
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
 ) -> None:
@@ -342,7 +327,7 @@ def test_a_store_that_is_away_decides_nothing(
 
 @pytest.mark.usefixtures("served_here")
 def test_data_that_changed_since_is_judged_on_as_it_is_now_and_said(
-    line: Any, versions: Callable[[str], str], judged: Callable[..., Judgement]
+    line: Any, versions: Numbers, judged: Judge
 ) -> None:
     set_champion(versions("blind to nuts"))
     fewer = line.manifest[~line.manifest["path"].str.endswith("test/good/0.png")]
@@ -356,7 +341,7 @@ def test_data_that_changed_since_is_judged_on_as_it_is_now_and_said(
 
 
 def test_changed_files_are_not_served_and_no_reason_overrides_that(
-    line: Any, versions: Callable[[str], str], judged: Callable[..., Judgement]
+    line: Any, versions: Numbers, judged: Judge
 ) -> None:
     sharp = versions("sharp")
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/{sharp}"))
@@ -377,9 +362,7 @@ def test_changed_files_are_not_served_and_no_reason_overrides_that(
     assert aliases() == {}
 
 
-def test_a_process_that_does_not_end_is_no_answer(
-    line: Any, versions: Callable[[str], str]
-) -> None:
+def test_a_process_that_does_not_end_is_no_answer(line: Any, versions: Numbers) -> None:
     sharp = versions("sharp")
     rows = line.manifest.head(1)
     serving, scores = serving_check.check_serving(
@@ -390,48 +373,14 @@ def test_a_process_that_does_not_end_is_no_answer(
 
 
 def test_without_a_challenger_the_sentence_says_what_to_do(
-    versions: Callable[[str], str], judged: Callable[..., Judgement]
+    versions: Numbers, judged: Judge
 ) -> None:
     with pytest.raises(ModelError, match=r"'candidate'; run kedro run --pipelines registration"):
         judged("candidate")
 
 
-def test_rolling_back_goes_back_and_what_was_withdrawn_stays_away(
-    versions: Callable[[str], str],
-    judged: Callable[..., Judgement],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    first, second, third = "1", "2", "3"
-    for number in (first, second, third):
-        found = judgement_of(number)
-        assert promote(found, settings(), PROVENANCE)["outcome"] == "promoted"
-    assert aliases() == {"champion": third, "previous": second}
-    with pytest.raises(ConfigurationError, match=r"rollback\.reason is empty"):
-        roll_back(NAME, RollbackConfig(), PROVENANCE)
-
-    monkeypatch.setenv("GITHUB_ACTIONS", "true")
-    monkeypatch.setenv("GITHUB_SERVER_URL", "https://example.org")
-    monkeypatch.setenv("GITHUB_REPOSITORY", "a/b")
-    monkeypatch.setenv("GITHUB_RUN_ID", "7")
-    done = roll_back(NAME, RollbackConfig(reason="false alarms"), PROVENANCE)
-    assert (done["from_version"], done["to_version"]) == (third, second)
-    assert done["by"]["run_url"] == "https://example.org/a/b/actions/runs/7"
-    # Not the withdrawn one: rolling back twice does not bring it back.
-    assert aliases() == {"champion": second, "previous": first}
-    assert tags(third)["rollback.reason"] == "false alarms"
-    assert "champion again" in render_table(done)
-
-    monkeypatch.setattr(version_evaluation, "evaluate_version", never)
-    roll_back(NAME, RollbackConfig(reason="again"), PROVENANCE)
-    assert aliases() == {"champion": first}
-    with pytest.raises(ModelError, match="no previous champion"):
-        roll_back(NAME, RollbackConfig(reason="and again"), PROVENANCE)
-
-
 @pytest.mark.usefixtures("served_here")
-def test_a_version_that_was_rolled_back_needs_an_override(
-    versions: Callable[[str], str], judged: Callable[..., Judgement]
-) -> None:
+def test_a_version_that_was_rolled_back_needs_an_override(versions: Numbers, judged: Judge) -> None:
     blind, sharp = versions("blind to nuts"), versions("sharp")
     set_champion(blind)
     promote(judged(sharp), settings(), PROVENANCE)
@@ -444,7 +393,7 @@ def test_a_version_that_was_rolled_back_needs_an_override(
 
 
 def test_two_promotions_at_once_leave_one_champion_and_one_refusal(
-    versions: Callable[[str], str],
+    versions: Numbers,
 ) -> None:
     script = """
 import sys
@@ -479,7 +428,7 @@ sys.stdout.write(promote(judgement, PromotionConfig(), {})["outcome"])
     assert aliases() == {"champion": ("1", "2")[outcomes.index("promoted")]}
 
 
-def test_rolling_back_imports_no_torch(versions: Callable[[str], str]) -> None:
+def test_rolling_back_imports_no_torch(versions: Numbers) -> None:
     for number in ("1", "2"):
         promote(judgement_of(number), settings(), PROVENANCE)
     script = """
@@ -501,8 +450,3 @@ def judgement_of(number: str) -> Judgement:
     """One without a failed gate, as of now."""
     registry = Registry(NAME)
     return Judgement(registry.version(number), registry.champion(), [], [], "")
-
-
-def never(*_: Any) -> None:
-    """Stands in for what must not be called."""
-    raise AssertionError

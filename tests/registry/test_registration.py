@@ -12,66 +12,37 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.digests import folder_sha256, sha256_of
 from decodiff_pipeline.errors import ModelError
-from decodiff_pipeline.pipelines.registration.nodes import register_model
 from decodiff_pipeline.registry import registration
-from decodiff_pipeline.registry.config import RegistrationConfig
 from decodiff_pipeline.tracking.mlflow_values import artifact_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from mlflow import MlflowClient
+
+    Register = Callable[..., dict[str, Any]]
+
 METRICS = {
     "dataset": "elpv",
     "categories": {"mono": {"image_auroc": 0.9, "pixel_ap": None}},
     "mean": {"image_auroc": 0.9},
 }
-THRESHOLDS = {"categories": {"mono": {"threshold": 0.05}}}
+OTHER_THRESHOLDS = {"categories": {"mono": {"threshold": 0.06}}}
 REFERENCE = {"model": {}, "categories": {"mono": {"values": {"score": [0.1, 0.2]}}}}
 
 
-@pytest.fixture
-def register(
-    tiny_model: Path, raw: Path, manifest: pd.DataFrame, store: str
-) -> Callable[..., dict[str, Any]]:
-    """Runs the node, with anything replaced by keyword."""
-    torch.set_num_threads(1)
-
-    def run(**changes: Any) -> dict[str, Any]:
-        inputs = {
-            "model_folder": tiny_model,
-            "thresholds": THRESHOLDS,
-            "metrics": METRICS,
-            "reference": REFERENCE,
-            "manifest": manifest,
-            "images": ImageFolder(raw),
-            "record": manifest,
-            "model_record": {},
-            "provenance": {},
-            "registration": RegistrationConfig(),
-        }
-        return register_model(**{**inputs, **changes})
-
-    return run
-
-
 def test_a_version_knows_what_it_is_and_answers(
-    register: Callable[..., dict[str, Any]],
-    tiny_model: Path,
-    png: bytes,
-    store: str,
-    tmp_path: Path,
+    register: Register, tiny_model: Path, png: bytes, client: MlflowClient, tmp_path: Path
 ) -> None:
     import mlflow
 
-    result = register()
-    client = mlflow.MlflowClient(store)
+    result = register(metrics=METRICS, reference=REFERENCE)
     version = client.get_model_version_by_alias("decodiff", "challenger")
     assert (result["version"], result["new"], str(version.version)) == ("1", True, "1")
     assert version.tags["model_sha256"] == folder_sha256(tiny_model) == result["sha256"]
@@ -108,24 +79,20 @@ def test_a_version_knows_what_it_is_and_answers(
     assert not [name for name in logged_files if name.endswith((".pkl", ".pt", ".bin"))]
 
 
-def test_the_same_model_gets_no_second_version(register: Callable[..., dict[str, Any]]) -> None:
-    import mlflow
-
-    first, second = register(), register()
+def test_the_same_model_gets_no_second_version(register: Register, client: MlflowClient) -> None:
+    first, second = register(metrics=METRICS), register(metrics=METRICS)
     assert (second["version"], second["new"]) == (first["version"], False)
     assert second["run_id"] != first["run_id"]
-    linked = mlflow.MlflowClient().get_logged_model(first["model_id"]).metrics
+    linked = client.get_logged_model(first["model_id"]).metrics
     assert {metric.run_id for metric in linked} == {first["run_id"], second["run_id"]}
 
-    other = register(thresholds={"categories": {"mono": {"threshold": 0.06}}})
+    other = register(thresholds=OTHER_THRESHOLDS)
     assert (other["version"], other["new"]) == ("2", True)
 
 
 def test_a_version_is_tagged_with_what_made_it(
-    register: Callable[..., dict[str, Any]], tiny_model: Path, store: str
+    register: Register, tiny_model: Path, client: MlflowClient
 ) -> None:
-    import mlflow
-
     made = {
         "model_sha256": folder_sha256(tiny_model),
         "git_commit": "c0ffee",
@@ -136,7 +103,6 @@ def test_a_version_is_tagged_with_what_made_it(
     now = {"git_commit": "decaf", "git_dirty": False, "dvc_revision": "of another run",
            "parameter_overrides": "registration.batch_size"}  # fmt: skip
     result = register(model_record=made, provenance=now)
-    client = mlflow.MlflowClient(store)
     tags = client.get_model_version("decodiff", "1").tags
     assert (tags["git_commit"], tags["git_dirty"]) == ("c0ffee", "True")
     assert tags["parameter_overrides"] == "registration.batch_size, training.steps"
@@ -145,21 +111,14 @@ def test_a_version_is_tagged_with_what_made_it(
     assert json.loads(artifact_bytes(result["run_id"], "parameters.json")) == made["parameters"]
 
     other = register(
-        model_record={**made, "model_sha256": "of another model"},
-        thresholds={"categories": {"mono": {"threshold": 0.06}}},
+        model_record={**made, "model_sha256": "of another model"}, thresholds=OTHER_THRESHOLDS
     )
     assert not {"git_commit", "parameters_sha256", "parameter_overrides"} & set(other["tags"])
 
 
 def test_a_run_that_is_going_on_keeps_running_and_its_experiment_gets_the_model(
-    register: Callable[..., dict[str, Any]],
-    store: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    register: Register, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import mlflow
-
-    client = mlflow.MlflowClient(store)
     experiment = client.create_experiment("elpv", (tmp_path / "elpv").as_uri())
     run = client.create_run(experiment)
     # As in a project whose `Default` was deleted; without a name, MLflow takes `Default`.
@@ -176,21 +135,19 @@ def test_a_run_that_is_going_on_keeps_running_and_its_experiment_gets_the_model(
 
 
 def test_a_model_that_does_not_answer_is_not_registered(
-    register: Callable[..., dict[str, Any]], tiny_model: Path, tmp_path: Path, store: str
+    register: Register, tiny_model: Path, tmp_path: Path, client: MlflowClient
 ) -> None:
-    import mlflow
-
     broken = tmp_path / "pipeline"
     shutil.copytree(tiny_model, broken)
     weights = broken / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ModelError, match=r"does not answer .* nothing was registered"):
         register(model_folder=broken)
-    assert mlflow.MlflowClient(store).search_registered_models() == []
+    assert client.search_registered_models() == []
 
 
 def test_what_the_store_changed_is_not_registered(
-    register: Callable[..., dict[str, Any]], store: str, monkeypatch: pytest.MonkeyPatch
+    register: Register, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow
 
@@ -205,11 +162,11 @@ def test_what_the_store_changed_is_not_registered(
     monkeypatch.setattr(mlflow.artifacts, "download_artifacts", flip)
     with pytest.raises(ModelError, match="differs from"):
         register()
-    assert mlflow.MlflowClient(store).search_registered_models() == []
+    assert client.search_registered_models() == []
 
 
 def test_without_mlflow_the_model_is_safe_and_the_sentence_says_where(
-    register: Callable[..., dict[str, Any]], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    register: Register, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow
 
@@ -223,7 +180,7 @@ def test_without_mlflow_the_model_is_safe_and_the_sentence_says_where(
 
 
 def test_a_registration_that_was_cut_off_is_completed_by_the_next(
-    register: Callable[..., dict[str, Any]], store: str, monkeypatch: pytest.MonkeyPatch
+    register: Register, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -231,7 +188,6 @@ def test_a_registration_that_was_cut_off_is_completed_by_the_next(
     def away(*_: object) -> None:
         raise MlflowException("timed out")
 
-    client = mlflow.MlflowClient(store)
     with monkeypatch.context() as outage:
         outage.setattr(mlflow.MlflowClient, "set_registered_model_alias", away)
         with pytest.raises(ModelError, match="timed out"):
@@ -245,7 +201,7 @@ def test_a_registration_that_was_cut_off_is_completed_by_the_next(
 
 
 def test_variables_of_a_server_do_not_decide_what_is_registered(
-    register: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    register: Register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "thresholds.json").write_text('{"another line": 0.5}')
     monkeypatch.setenv("DECODIFF_THRESHOLDS", str(tmp_path / "thresholds.json"))

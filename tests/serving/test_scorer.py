@@ -7,7 +7,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from decodiff_pipeline.deco.regions import Region
 from decodiff_pipeline.errors import ConfigurationError, ImageError, ModelError
 from decodiff_pipeline.serving.answer import encode_map
 from decodiff_pipeline.serving.scorer import Scorer
-from decodiff_pipeline.serving.thresholds import read_overrides, threshold_of
+from decodiff_pipeline.serving.thresholds import read_overrides
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,11 +62,6 @@ def test_a_threshold_by_costs_says_what_it_is_fitted_on(tiny_model: Path, png: b
     assert answer.threshold_from == "fitted on labels"
 
 
-def test_no_map_where_none_is_asked_for(scorer: Scorer, png: bytes) -> None:
-    (answer,) = scorer.score([png], ["mono"], map_bits=0)
-    assert answer.map is None
-
-
 def test_detections_need_no_map(tiny_model: Path, png: bytes) -> None:
     pipeline = DeCoDiffPipeline.from_pretrained(tiny_model)
     limit = float(np.asarray(pipeline(Image.open(io.BytesIO(png)), "mono").anomaly_maps).max()) / 2
@@ -77,14 +72,13 @@ def test_detections_need_no_map(tiny_model: Path, png: bytes) -> None:
     (mono,) = scorer.score([png], ["mono"])
     (without_map,) = scorer.score([png], ["mono"], map_bits=0)
     assert mono.detections
+    assert without_map.map is None
     assert without_map.detections == mono.detections
     assert mono.detections[0].mean_score >= limit
     (fewer,) = scorer.score([png], ["mono"], min_area=mono.detections[0].area + 1)
     assert fewer.detections == []
     (poly,) = scorer.score([png], ["poly"], map_bits=0)
     assert (poly.pixel_threshold, poly.detections) == (1.0, [])
-    with pytest.raises(ModelError, match="min_area is 0; it must be at least 1 pixel"):
-        scorer.score([png], ["mono"], min_area=0)
 
 
 def test_an_answer_shows_nothing_outside_of_a_region(tiny_model: Path, png: bytes) -> None:
@@ -102,22 +96,30 @@ def test_an_answer_shows_nothing_outside_of_a_region(tiny_model: Path, png: byte
     assert (box.x, box.y, box.x + box.width, box.y + box.height) == (10, 10, 30, 40)
 
 
-def test_bad_requests_are_one_sentence(scorer: Scorer, png: bytes) -> None:
-    with pytest.raises(ModelError, match=r"image 1 has the unknown category 'wood'.*mono, poly"):
-        scorer.score([png, png], ["mono", "wood"])
-    with pytest.raises(ModelError, match="holds 4 images; send 1 to 3"):
-        scorer.score([png] * 4, ["mono"] * 4)
-    with pytest.raises(ModelError, match="holds 0 images"):
-        scorer.score([], [])
-    with pytest.raises(ModelError, match="map_bits is 4"):
-        scorer.score([png], ["mono"], map_bits=4)
-    for threshold in (1.5, float("nan")):
-        with pytest.raises(ModelError, match=f"threshold is {threshold}; it must lie within 0…1"):
-            scorer.score([png], ["mono"], threshold=threshold)
-    with pytest.raises(ImageError, match="image 1 is damaged"):
-        scorer.score([png, png[:-40]], ["mono", "mono"])
-    with pytest.raises(ImageError, match="image 0"):
-        scorer.score([b"text"], ["mono"])
+@pytest.mark.parametrize(
+    ("categories", "options", "message"),
+    [
+        (["mono", "wood"], {}, r"image 1 has the unknown category 'wood'.*mono, poly"),
+        (["mono"] * 4, {}, "holds 4 images; send 1 to 3"),
+        ([], {}, "holds 0 images"),
+        (["mono"], {"map_bits": 4}, "map_bits is 4"),
+        (["mono"], {"min_area": 0}, "min_area is 0; it must be at least 1 pixel"),
+        (["mono"], {"threshold": 1.5}, "threshold is 1.5; it must lie within 0…1"),
+        (["mono"], {"threshold": float("nan")}, "threshold is nan; it must lie within 0…1"),
+    ],
+)
+def test_an_invalid_request(
+    scorer: Scorer, png: bytes, categories: list[str], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        scorer.score([png] * len(categories), categories, **options)
+
+
+def test_an_unreadable_image(scorer: Scorer, png: bytes, make, tmp_path: Path) -> None:
+    large = make.image(tmp_path / "large.png", seed=1, size=(200, 60)).read_bytes()
+    for data, message in ((png[:-40], "is damaged"), (b"text", ""), (large, "200x60 pixels")):
+        with pytest.raises(ImageError, match=f"image 1.*{message}"):
+            scorer.score([png, data], ["mono", "mono"])
 
 
 def test_thresholds_of_an_operator_and_of_a_request(
@@ -156,24 +158,11 @@ def test_wrong_overrides_stop_the_server_at_its_start(
         read_overrides(path, ("mono", "poly"))
 
 
-def test_an_image_too_large_is_refused_before_it_is_decoded(scorer: Scorer, make, tmp_path) -> None:
-    large = make.image(tmp_path / "large.png", seed=1, size=(200, 60)).read_bytes()
-    with pytest.raises(ImageError, match="200x60 pixels"):
-        scorer.score([large], ["mono"])
-
-
 @pytest.mark.parametrize(("bits", "most"), [(8, 255), (16, 65535)])
 def test_scale_of_an_encoded_map(bits: int, most: int) -> None:
     values = np.array([[0.0, 0.5, 1.0]], np.float32)
     grey = np.asarray(Image.open(io.BytesIO(encode_map(values, bits))))
     assert grey.tolist() == [[0, round(most / 2), most]]
-
-
-def test_thresholds_of_the_evaluation() -> None:
-    thresholds = {"categories": {"mono": {"threshold": 0.25}, "poly": {"threshold": None}}}
-    assert threshold_of(thresholds, "mono") == 0.25
-    assert threshold_of(thresholds, "poly") is None
-    assert threshold_of(thresholds, "other") is None
 
 
 def test_requests_of_many_threads_are_computed_together_and_answered_each(

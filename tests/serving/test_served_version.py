@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import pytest
 
-from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.digests import folder_sha256
-from decodiff_pipeline.pipelines.registration.nodes import register_model
-from decodiff_pipeline.registry.config import RegistrationConfig
 from decodiff_pipeline.serving.served_version import served_version
 from decodiff_pipeline.serving.server import chosen_version
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    import pytest
 
-@pytest.mark.usefixtures("store")
+
 def test_number_of_a_version_by_alias_in_a_copy_and_after_a_change(
+    register: Callable[..., dict[str, Any]],
     tiny_model: Path,
-    raw: Path,
-    manifest: pd.DataFrame,
+    png: bytes,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     import mlflow
 
     for threshold in (0.05, 0.06):  # two versions
-        thresholds = {"categories": {"mono": {"threshold": threshold}}}
-        register_model(
-            tiny_model, thresholds, {"categories": {}}, {}, manifest, ImageFolder(raw), manifest,
-            {}, {}, RegistrationConfig(model_name="bolts"),
-        )  # fmt: skip
-    rows = {"image": [(raw / "mono" / "a.png").read_bytes()], "category": ["mono"]}
+        register("bolts", thresholds={"categories": {"mono": {"threshold": threshold}}})
+    rows = {"image": [png], "category": ["mono"]}
     for uri, number in {
         "models:/bolts@challenger": "bolts/2",
         "models:/bolts/1": "bolts/1",

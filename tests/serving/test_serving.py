@@ -8,10 +8,8 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -22,17 +20,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from benchmarks.served_folder import save_model
 from PIL import Image
+from tests.servers import free_port, wait_for
 
-from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.monitoring.source import RecentSource
-from decodiff_pipeline.pipelines.registration.nodes import register_model
 from decodiff_pipeline.registry.config import RegistrationConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import pandas as pd
+    from collections.abc import Callable, Iterator
 
 THRESHOLDS = {"categories": {"mono": {"threshold": 0.05}}}
 
@@ -40,9 +35,7 @@ THRESHOLDS = {"categories": {"mono": {"threshold": 0.05}}}
 @contextmanager
 def serving(command: list[str], folder: Path, **variables: str) -> Iterator[str]:
     """Address of a server that a command and a port start, ended as a container's is."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     tools = Path(sys.executable).parent
     environment = os.environ | {
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
@@ -59,7 +52,7 @@ def serving(command: list[str], folder: Path, **variables: str) -> Iterator[str]
         )
         try:
             address = f"http://127.0.0.1:{port}"
-            _wait_for(f"{address}/ping", process, folder / "server.log")
+            wait_for(f"{address}/ping", process, folder / "server.log")
             yield address
             if "serving.server" in " ".join(command):
                 process.terminate()  # it alone: a container's main process ends the others
@@ -71,22 +64,9 @@ def serving(command: list[str], folder: Path, **variables: str) -> Iterator[str]
 
 
 @pytest.fixture
-def server(
-    tiny_model: Path, raw: Path, manifest: pd.DataFrame, store: str, tmp_path: Path
-) -> Iterator[str]:
+def server(register: Callable[..., dict[str, Any]], store: str, tmp_path: Path) -> Iterator[str]:
     """Address of a server that runs the command the registration returns."""
-    result = register_model(
-        tiny_model,
-        THRESHOLDS,
-        {"categories": {}},
-        {},
-        manifest,
-        ImageFolder(raw),
-        manifest,
-        {},
-        {},
-        RegistrationConfig(max_images=2),
-    )
+    result = register(registration=RegistrationConfig(max_images=2))
     (tmp_path / "overrides.json").write_text('{"poly": 0.9}')
     with serving(
         result["serve"].split()[:-1],
@@ -95,18 +75,6 @@ def server(
         DECODIFF_THRESHOLDS=str(tmp_path / "overrides.json"),
     ) as address:
         yield address
-
-
-def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(address, timeout=2):  # noqa: S310 - loopback
-                return
-        except OSError:
-            time.sleep(0.3)
-    pytest.fail(log.read_text())
 
 
 def post(address: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:

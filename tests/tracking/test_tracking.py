@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,25 +18,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-@pytest.fixture
-def client(store: str) -> MlflowClient:
-    from mlflow import MlflowClient
-
-    return MlflowClient(store)
-
-
 def tracker(uri: str, folder: Path, **tags: str) -> Tracker:
     return Tracker(uri, "elpv", run_name="training", tags=tags, unsent=folder / "unsent").start()
-
-
-@pytest.fixture
-def dead_server(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The address of a port where nobody listens."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    return f"http://user:secret@127.0.0.1:{port}"
 
 
 def test_everything_logged_is_in_the_run(store: str, client: MlflowClient, tmp_path: Path) -> None:
@@ -80,12 +62,6 @@ def test_more_and_longer_values_than_mlflow_takes_at_once(
     assert len(client.get_metric_history(run.run_id, "loss")) == 1500
 
 
-def test_a_second_run_goes_to_the_same_experiment(store: str, tmp_path: Path) -> None:
-    first, second = tracker(store, tmp_path), tracker(store, tmp_path)
-    assert first.experiment_id == second.experiment_id
-    assert first.run_id != second.run_id
-
-
 def test_a_dead_server_costs_two_warnings_and_no_exception(
     dead_server: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -105,7 +81,7 @@ def test_a_dead_server_costs_two_warnings_and_no_exception(
     named = ("the run itself", "parameters", "training_log", "report", "FINISHED")
     for unsent in (*named, "table scores.json"):
         assert unsent in end
-    assert "secret" not in caplog.text
+    assert "hunter22" not in caplog.text
 
 
 def test_what_a_server_missed_is_sent_when_it_is_back(

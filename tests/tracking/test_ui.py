@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from tests.servers import free_port, wait_for
 
 from decodiff_pipeline.tracking.ui import runs_page
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_the_page_is_that_of_the_data_sets_runs(store: str) -> None:
@@ -24,21 +25,14 @@ def test_the_page_is_that_of_the_data_sets_runs(store: str) -> None:
 
 
 @pytest.mark.slow
-def test_ending_the_command_ends_the_server(store: str) -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+def test_ending_the_command_ends_the_server(store: str, tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "ui.log"
     command = [sys.executable, "-m", "decodiff_pipeline.tracking.ui", "bolts", "--port", str(port)]
     variables = {"MLFLOW_TRACKING_URI": store, "BROWSER": "true"}
-    process = psutil.Popen(command, env=os.environ | variables, stdout=subprocess.DEVNULL)
+    with log.open("w") as output:
+        process = psutil.Popen(command, env=os.environ | variables, stdout=output, stderr=output)
     try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
-                break
-            except OSError:
-                time.sleep(0.5)
+        wait_for(f"http://127.0.0.1:{port}/health", process, log)
         servers = process.children(recursive=True)
         assert len(servers) == 1
         process.terminate()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,32 +23,16 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from mlflow import MlflowClient
-
-
-@pytest.fixture
-def client(store: str) -> MlflowClient:
-    from mlflow import MlflowClient
-
-    return MlflowClient(store)
-
-
-@pytest.fixture
-def dead_server(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The address of a port where nobody listens."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+    from mlflow.entities import Run
 
 
 def begin(uri: str, folder: Path, **tags: str) -> Tracker:
-    return Tracker(
-        uri,
-        "elpv",
-        run_name="training",
-        tags=tags,
-        unsent=folder / "unsent",
-    ).start()
+    return Tracker(uri, "elpv", run_name="training", tags=tags, unsent=folder / "unsent").start()
+
+
+def only_run(client: MlflowClient) -> Run:
+    (run,) = client.search_runs([client.get_experiment_by_name("elpv").experiment_id])
+    return run
 
 
 def log_all(run: Tracker, folder: Path, manifest: pd.DataFrame) -> None:
@@ -76,7 +59,7 @@ def test_a_run_without_a_server_is_complete_after_the_upload(
     dead_server: str, store: str, client: MlflowClient, tmp_path: Path, manifest: pd.DataFrame,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    run = begin(dead_server.replace("//", "//me:hunter22@"), tmp_path, pipeline="training")
+    run = begin(dead_server, tmp_path, pipeline="training")
     log_all(run, tmp_path, manifest)
     run.finish("FAILED", tags={"error": "ValueError: a bug"})
     (tmp_path / "figures" / "mono.png").write_text("of the next run")
@@ -88,9 +71,7 @@ def test_a_run_without_a_server_is_complete_after_the_upload(
         main([str(tmp_path / "unsent"), "--tracking-uri", store])
     assert end.value.code == 0
     assert "is FAILED" in capsys.readouterr().out
-    experiment = client.get_experiment_by_name("elpv")
-    assert experiment is not None
-    (found,) = client.search_runs([experiment.experiment_id])
+    found = only_run(client)
     assert found.info.status == "FAILED"
     assert found.info.start_time < found.info.end_time
     assert found.data.tags["error"] == "ValueError: a bug"
@@ -129,9 +110,7 @@ def test_an_upload_that_is_cut_off_is_taken_up_without_doubles(
                 upload(waiting(tmp_path), store)
     upload(waiting(tmp_path), store)
 
-    experiment = client.get_experiment_by_name("elpv")
-    assert experiment is not None
-    (found,) = client.search_runs([experiment.experiment_id])
+    found = only_run(client)
     assert found.info.status == "FINISHED"
     assert len(client.get_metric_history(found.info.run_id, "loss")) == 2
     assert len(found.inputs.dataset_inputs) == 1
@@ -189,9 +168,7 @@ def test_a_run_that_is_killed_with_9_becomes_killed_in_mlflow(
     with waiting(tmp_path).open("ab") as file:
         file.write(b'{"number": 1, "kind": "met')  # a power cut in the middle of a line
     upload(waiting(tmp_path), store)
-    experiment = client.get_experiment_by_name("elpv")
-    assert experiment is not None
-    (found,) = client.search_runs([experiment.experiment_id])
+    found = only_run(client)
     assert found.info.status == "KILLED"
     assert found.data.metrics == {"loss": 2.0}
     assert "last sign of life" in found.data.tags["error"]
@@ -214,7 +191,7 @@ def test_what_cannot_be_sent_says_why_and_stays(
         file.write(json.dumps({"created": gone, "experiment_id": "0"}) + "\n")
 
     with pytest.raises(TrackingError, match="does not take 2 records"):
-        upload(good)
+        upload(good, dead_server)
     with pytest.raises(SystemExit) as end:
         main([str(tmp_path / "unsent"), "--tracking-uri", store])
     assert end.value.code == 1
@@ -226,7 +203,7 @@ def test_what_cannot_be_sent_says_why_and_stays(
 
 
 def test_a_password_that_is_not_kept_is_asked_for(dead_server: str, tmp_path: Path) -> None:
-    begin(dead_server.replace("//", "//me:hunter22@"), tmp_path).finish("FINISHED")
+    begin(dead_server, tmp_path).finish("FINISHED")
     with pytest.raises(TrackingError, match="set MLFLOW_TRACKING_URI"):
         upload(waiting(tmp_path))
 
@@ -243,9 +220,7 @@ def test_of_a_large_file_only_its_place_is_kept(
     run.finish("FINISHED")
     (tmp_path / "changed.txt").write_text("another")
     upload(waiting(tmp_path), store)
-    experiment = client.get_experiment_by_name("elpv")
-    assert experiment is not None
-    (found,) = client.search_runs([experiment.experiment_id])
+    found = only_run(client)
     assert [file.path for file in client.list_artifacts(found.info.run_id)] == ["same.txt"]
     assert "changed.txt" in caplog.text
 
