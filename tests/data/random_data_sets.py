@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from tests.data.files import encoded
 from tests.data.sample_data_sets import (
     KINDS,
     MIN_SIDE,
@@ -21,7 +22,6 @@ from tests.data.sample_data_sets import (
     SIDE,
     DataSet,
     Photo,
-    encoded,
     mask_values,
     picture,
 )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from tests.data.files import encoded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -120,11 +119,3 @@ def mask_values() -> NDArray[np.uint8]:
     values = np.zeros((SIDE, SIDE), np.uint8)
     values[8:18, 10:16] = 1
     return values
-
-
-def encoded(image: NDArray[Any] | Image.Image, form: str = "PNG", **options: Any) -> bytes:
-    """The bytes of an image file."""
-    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    stream = io.BytesIO()
-    image.save(stream, form, **({"compress_level": 1} if form == "PNG" else {}), **options)
-    return stream.getvalue()

@@ -7,20 +7,13 @@ from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.data.files import contents
 
 from decodiff_pipeline.data.acquire import acquire_elpv, acquire_folder, main
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 @pytest.fixture
@@ -45,14 +38,6 @@ def test_elpv_is_copied_whole_and_once(package: Path, tmp_path: Path) -> None:
     after = (target / "labels.csv").stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
     assert os.listdir(raw) == ["elpv"]
-
-
-def test_the_missing_package_is_named_with_its_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r"elpv-dataset is not installed.*'demo'"):
-        acquire_elpv(tmp_path)
 
 
 def test_a_target_that_differs_is_left_alone(package: Path, tmp_path: Path) -> None:

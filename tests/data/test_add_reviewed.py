@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.data.files import contents
 
 from decodiff_pipeline.data.add_reviewed import add, main, plan, summary
 from decodiff_pipeline.data.images import ImageFolder
@@ -22,14 +23,6 @@ if TYPE_CHECKING:
 
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def tree(root: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in root.rglob("*")
-        if path.is_file()
-    }
 
 
 @pytest.fixture
@@ -71,11 +64,11 @@ def test_mvtec_takes_false_alarms_and_misses(
         false_alarms[0],  # said twice, and the same
     )
     layout = get_layout("mvtec")
-    before = tree(mvtec_tree)
+    before = contents(mvtec_tree)
     what = plan(labels, tmp_path / "log", mvtec_tree, layout)
-    assert tree(mvtec_tree) == before
+    assert contents(mvtec_tree) == before
     add(what, mvtec_tree)
-    after = tree(mvtec_tree)
+    after = contents(mvtec_tree)
     assert before.items() <= after.items()
     assert len(after) == len(before) + 20 + 1
 
@@ -147,10 +140,10 @@ def test_every_bad_line_is_told_and_nothing_is_written(
         f"bolt,miss,{names[5]},,crack,small.png",
         f"bolt,good,{names[6]},,crack,",
     )
-    before = tree(mvtec_tree)
+    before = contents(mvtec_tree)
     with pytest.raises(DataError) as caught:
         plan(labels, tmp_path / "log", mvtec_tree, get_layout("mvtec"))
-    assert tree(mvtec_tree) == before
+    assert contents(mvtec_tree) == before
     said = str(caught.value)
     assert "nothing was added" in said
     assert "and 1 more" in said

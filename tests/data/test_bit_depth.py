@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import io
 import logging
-import struct
-import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.data.files import encoded, png
 
 from decodiff_pipeline.data.bit_depth import depth_of_categories, pixel_identities
 from decodiff_pipeline.data.images import ImageFolder
@@ -35,17 +34,8 @@ def smooth(seed: int, largest: int, channels: int = 1) -> np.ndarray:
 
 def colour_png(values: np.ndarray) -> bytes:
     """A PNG of 16 bits a channel, which Pillow does not write."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    height, width, _ = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    pixels = chunk(b"IDAT", zlib.compress(rows))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
+    return png(*values.shape[1::-1], depth=16, colour=2, pixels=rows)
 
 
 @pytest.fixture
@@ -120,7 +110,5 @@ def test_pictures_are_equal_whatever_the_file_is() -> None:
     assert pixels_sha256(grey, deep) == pixels_sha256(grey)
     assert pixels_sha256(grey, deep + 1) != pixels_sha256(grey)
     assert pixels_sha256(grey.crop((0, 0, 48, 20))) != pixels_sha256(grey)
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", lossless=True)
-    again = Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")
+    again = Image.open(io.BytesIO(encoded(picture, "WEBP", lossless=True))).convert("RGB")
     assert pixels_sha256(again) == pixels_sha256(picture)

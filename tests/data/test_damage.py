@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from benchmarks.fuzz_images import fuzz
 from PIL import Image
+from tests.data.files import encoded, png_chunk
 
 from decodiff_pipeline.data.decoding import FORMATS, decode, jpeg_damage
 from decodiff_pipeline.data.images import read_image
@@ -32,12 +32,6 @@ def noisy(width: int = 160, height: int = 160) -> Image.Image:
     return Image.fromarray(np.clip(np.asarray(smooth) + noise, 0, 255).astype(np.uint8))
 
 
-def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 def half_and_end(data: bytes) -> bytes:
     return data[: len(data) * 2 // 3] + END
 
@@ -58,7 +52,7 @@ def test_a_jpeg_that_lost_pixels_is_refused_though_it_has_an_end(
     tmp_path: Path, options: dict[str, Any], damage: Callable[[bytes], bytes]
 ) -> None:
     path = tmp_path / "a.jpg"
-    path.write_bytes(encoded(noisy(), **options))
+    path.write_bytes(encoded(noisy(), "JPEG", **options))
     assert read_image(path).size == (160, 160)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ImageError, match=r"a\.jpg is damaged .*: copy it again"):
@@ -73,7 +67,7 @@ def test_no_sound_jpeg_is_refused(size: tuple[int, int], mode: str, plain: bool)
     exif = Image.Exif()
     exif[0x0112] = 3
     for options in (*BASELINE, *RESTARTING, *PROGRESSIVE, {"subsampling": 2, "quality": 1}):
-        data = encoded(picture, exif=exif, **options)
+        data = encoded(picture, "JPEG", exif=exif, **options)
         for whole in (
             data,
             data + bytes(100),
@@ -98,23 +92,18 @@ def test_real_jpegs_are_sound(real_data: Callable[[str], Path]) -> None:
     assert [path for path in paths if jpeg_damage(path.read_bytes())] == []
 
 
-def chunk(kind: bytes, data: bytes, *, sound: bool = True) -> bytes:
-    checksum = zlib.crc32(kind + data) ^ (not sound)
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
-
-
-BOMB = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**26)))
+BOMB = png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**26)))
 METADATA = {
-    "text with a wrong checksum": chunk(b"tEXt", b"Comment\0hello", sound=False),
+    "text with a wrong checksum": png_chunk(b"tEXt", b"Comment\0hello", sound=False),
     "text that is gigabytes": BOMB,
     "many such": BOMB * 80,
-    "a text that is none": chunk(b"iTXt", b"\xff" * 40),
-    "a broken profile": chunk(b"iCCP", b"icc\0\0" + b"no zlib"),
-    "EXIF that is no TIFF": chunk(b"eXIf", b"http://n/made/up/"),
-    "a broken XMP": chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta \xff"),
-    "a broken raw profile": chunk(b"zTXt", b"Raw profile type exif\0\0no zlib"),
-    "time of a wrong length": chunk(b"tIME", b"\1"),
-    "a wrong resolution": chunk(b"pHYs", b"\1\2"),
+    "a text that is none": png_chunk(b"iTXt", b"\xff" * 40),
+    "a broken profile": png_chunk(b"iCCP", b"icc\0\0" + b"no zlib"),
+    "EXIF that is no TIFF": png_chunk(b"eXIf", b"http://n/made/up/"),
+    "a broken XMP": png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta \xff"),
+    "a broken raw profile": png_chunk(b"zTXt", b"Raw profile type exif\0\0no zlib"),
+    "time of a wrong length": png_chunk(b"tIME", b"\1"),
+    "a wrong resolution": png_chunk(b"pHYs", b"\1\2"),
 }
 
 

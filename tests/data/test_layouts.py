@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.data.files import touch
 
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.data.layouts import Layout, Record, get_layout, layout_names
@@ -20,12 +21,6 @@ def told(layout: str, root: Path, category: str) -> dict[str, tuple[object, ...]
         record.path: (record.split, record.label, record.defect_type, record.mask_path)
         for record in get_layout(layout).records(root, category)
     }
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
 
 
 def test_the_layouts_are_found_by_name() -> None:
@@ -64,23 +59,13 @@ def test_mvtec(tmp_path: Path) -> None:
         ".cache/train/good/000.png",
     )
     assert get_layout("mvtec").categories(tmp_path) == ["plain", "screw"]
-    mask = "screw/ground_truth/thread_top/{}_mask.png"
+    mask, defect = "screw/ground_truth/thread_top/{}_mask.png", ("test", "defective", "thread_top")
     assert told("mvtec", tmp_path, "screw") == {
         "screw/train/good/000.png": (None, "good", "good", None),
         "screw/test/good/000.png": ("test", "good", "good", None),
-        "screw/test/thread_top/000.png": (
-            "test",
-            "defective",
-            "thread_top",
-            mask.format("000"),
-        ),
+        "screw/test/thread_top/000.png": (*defect, mask.format("000")),
         # the second has no mask, and the record says where it should be
-        "screw/test/thread_top/001.png": (
-            "test",
-            "defective",
-            "thread_top",
-            mask.format("001"),
-        ),
+        "screw/test/thread_top/001.png": (*defect, mask.format("001")),
     }
     assert told("mvtec", tmp_path, "plain")["plain/test/broken/000.png"][3] is None
 
@@ -125,16 +110,11 @@ def visa_table(root: Path, text: str) -> None:
 def test_visa_follows_its_table(tmp_path: Path) -> None:
     visa_table(tmp_path, VISA)
     assert get_layout("visa").categories(tmp_path) == ["candle", "pcb1"]
-    images = "candle/Data/Images"
+    images, mask = "candle/Data/Images", "candle/Data/Masks/Anomaly/000.png"
     assert told("visa", tmp_path, "candle") == {
         f"{images}/Normal/0000.JPG": (None, "good", "good", None),
         f"{images}/Normal/0001.JPG": ("test", "good", "good", None),
-        f"{images}/Anomaly/000.JPG": (
-            "test",
-            "defective",
-            "anomaly",
-            "candle/Data/Masks/Anomaly/000.png",
-        ),
+        f"{images}/Anomaly/000.JPG": ("test", "defective", "anomaly", mask),
     }
 
 

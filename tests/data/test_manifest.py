@@ -108,14 +108,6 @@ def test_categories_are_chosen_and_a_wrong_one_is_named_with_the_right_ones(
         build_manifest(images, DataConfig(layout="mvtec", categories=("bold", "nut")))
 
 
-def test_excluded_images_are_marked_and_never_used(mvtec_tree: Path) -> None:
-    exclude = ("bolt/train/good/00*.png", "bolt/test/scratch/002.png")
-    rows = build_manifest(ImageFolder(mvtec_tree), DataConfig(layout="mvtec", exclude=exclude))
-    left_out = rows[rows["split"] == "excluded"]["path"]
-    assert len(left_out) == 11
-    assert "bolt/test/scratch/002.png" in set(left_out)
-
-
 def test_the_reason_of_an_exclusion_is_kept(
     mvtec_tree: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

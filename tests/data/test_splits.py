@@ -26,22 +26,6 @@ def test_the_rule_is_the_documented_one() -> None:
         assert split == ("val" if u < 0.1 else "calibration" if u < 0.2 else "train")
 
 
-def test_shares_come_out_about_right_and_splits_differ_by_seed() -> None:
-    names = digests(5000)
-    counts = Counter(default(names).values())
-    assert counts["val"] / 5000 == pytest.approx(0.1, abs=0.02)
-    assert counts["calibration"] / 5000 == pytest.approx(0.1, abs=0.02)
-    assert default(names, seed=1) != default(names)
-
-
-def test_a_split_depends_on_the_content_alone() -> None:
-    names = digests(400)
-    whole = default(names)
-    half = default(names[::-2])
-    assert all(whole[name] == split for name, split in half.items())
-    assert default([*names, *names]) == whole
-
-
 def test_test_images_are_drawn_apart_from_the_rest() -> None:
     names = digests(5000)
     splits = default(names, test_fraction=0.2)

@@ -64,8 +64,6 @@ def references(root: Path) -> EarlierEvaluations:
 
 def test_a_revision_is_read_as_it_was_committed(project: Path) -> None:
     found = references(project).load("v2")
-    assert found is not None
-    assert found.record is not None
     assert found.record["score"].tolist() == [0.25]
     assert found.metrics == {"categories": {}, "score": 0.25}
     assert found.missing is None
@@ -81,19 +79,14 @@ def test_what_dvc_keeps_is_found_too(project: Path, monkeypatch: pytest.MonkeyPa
     git(project, "commit", "--quiet", "--message=v3")
     write(project, 0.9)
     found = references(project).load("HEAD")
-    assert found is not None
-    assert found.record is not None
     assert found.record["score"].tolist() == [0.75]
 
 
 def test_a_revision_without_a_record_says_so_and_keeps_its_metrics(project: Path) -> None:
     found = references(project).load("v1")
-    assert found is not None
     assert found.record is None
-    assert found.metrics is not None
     assert "has no evaluation_record.parquet" in str(found.missing)
     nothing = references(project).load("v0")
-    assert nothing is not None
     assert nothing.metrics is None
     assert "no metrics.json" in str(nothing.missing)
 
@@ -117,36 +110,23 @@ def test_the_champion_is_the_run_that_its_version_came_from(store: str, tmp_path
 
     client = MlflowClient(store)
     run = client.create_run(client.get_experiment_by_name("default").experiment_id)
-    write(tmp_path, 0.5)
-    for name in (RECORD, METRICS):
-        client.log_artifact(run.info.run_id, str(tmp_path / name))
     client.create_registered_model("decodiff-x")
     version = client.create_model_version("decodiff-x", "/nowhere", run_id=run.info.run_id)
     absent = references(tmp_path).load("champion")
-    assert absent is not None
     assert absent.missing == "the model decodiff-x has no champion yet"
 
     client.set_registered_model_alias("decodiff-x", "champion", version.version)
+    incomplete = references(tmp_path).load("champion")
+    assert incomplete.metrics is None
+    assert "champion (decodiff-x version 1) has no metrics.json" in incomplete.missing
+
+    write(tmp_path, 0.5)
+    for name in (RECORD, METRICS):
+        client.log_artifact(run.info.run_id, str(tmp_path / name))
     found = references(tmp_path).load("champion")
-    assert found is not None
     assert found.name == "champion (decodiff-x version 1)"
-    assert found.record is not None
     assert found.record["score"].tolist() == [0.5]
     assert found.metrics == {"categories": {}, "score": 0.5}
-
-
-def test_a_champion_without_an_evaluation_says_what_is_missing(store: str, tmp_path: Path) -> None:
-    from mlflow import MlflowClient
-
-    client = MlflowClient(store)
-    run = client.create_run(client.get_experiment_by_name("default").experiment_id)
-    client.create_registered_model("decodiff-x")
-    version = client.create_model_version("decodiff-x", "/nowhere", run_id=run.info.run_id)
-    client.set_registered_model_alias("decodiff-x", "champion", version.version)
-    found = references(tmp_path).load("champion")
-    assert found is not None
-    assert found.metrics is None
-    assert "champion (decodiff-x version 1) has no metrics.json" in str(found.missing)
 
 
 def test_an_unreachable_server_is_not_an_error(
@@ -156,6 +136,5 @@ def test_an_unreachable_server_is_not_an_error(
 
     mlflow.set_tracking_uri(unreachable)
     found = references(tmp_path).load("champion")
-    assert found is not None
     assert "MLflow could not be asked" in str(found.missing)
     assert "secret" not in str(found.missing)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -82,7 +81,6 @@ def test_finished_runs_with_other_seeds_are_seed_replicates(
     runs.add({"training": {"seed": 2}, "evaluation": {"gallery_size": 9}}, 0.3, **done)
     runs.add({"training": {"seed": 3}, "latent_cache": {"views": 4}}, 0.4, **done)
     own = runs.add(digest="d")  # still running
-    assert own is not None
     monkeypatch.setattr(seed_replicates, "active_run_id", lambda: own)
     assert aurocs() == {1: 0.2, 2: 0.3, 3: 0.4}
 
@@ -107,23 +105,16 @@ def test_runs_of_something_else_are_not(
     changes["training"] = {**changes.get("training", {}), "seed": 1}
     runs.add(changes, **{"status": "FINISHED", **how})
     own = runs.add({"latent_cache": {"views": 4}}, digest="d")
-    assert own is not None
     monkeypatch.setattr(seed_replicates, "active_run_id", lambda: own)
     assert load() == {}
 
 
-def test_without_a_tracked_run_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seed_replicates, "active_run_id", lambda: None)
-    assert load() == {}
-
-
-def test_without_an_answer_there_are_none(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("run_id", [None, "0" * 32])
+def test_without_a_tracked_run_or_an_answer_there_are_none(
+    store: str, unreachable: str, monkeypatch: pytest.MonkeyPatch, run_id: str | None
+) -> None:
     import mlflow
 
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr(seed_replicates, "active_run_id", lambda: "0" * 32)
-    mlflow.set_tracking_uri(f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(seed_replicates, "active_run_id", lambda: run_id)
+    mlflow.set_tracking_uri(unreachable)
     assert load() == {}

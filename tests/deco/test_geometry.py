@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig, require_places
@@ -19,7 +20,7 @@ from decodiff_pipeline.deco.geometry import (
     stitch,
     to_original,
 )
-from decodiff_pipeline.deco.preprocess import resize_mask
+from decodiff_pipeline.deco.preprocess import resize_mask, to_square, to_tensor, to_uint8
 from decodiff_pipeline.errors import ConfigurationError, ImageError
 
 FITS = [
@@ -168,6 +169,9 @@ def test_a_sliver_is_refused_where_its_short_side_would_be_scaled_up() -> None:
         ({"fit": "letterbox", "resize": 96, "image_size": 64}, "make them equal"),
         ({"fit": "tile", "overlap": 0.8}, r"overlap is 0\.8; it must lie within 0…0\.75"),
         ({"overlap": -0.1}, "overlap"),
+        ({"resize": 64, "image_size": 96}, "preprocessing"),
+        ({"resize": 100, "image_size": 100}, "preprocessing"),
+        ({"resize": 16, "image_size": 16}, "preprocessing"),
         ({"fit": "tile", "resize": 32, "image_size": 64}, "smaller than image_size"),
     ],
 )
@@ -191,3 +195,32 @@ def test_identities_of_the_time_of_one_fit_stay_as_they_were() -> None:
         assert asdict(PreprocessConfig(**config.facts())) | {"overlap": 0} == asdict(config) | {
             "overlap": 0
         }
+
+
+def test_the_crop_is_the_centre_of_the_resized_image() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 50, 3), np.uint8))
+    whole = to_square(image, PreprocessConfig(resize=96, image_size=96))
+    cropped = to_square(image, PreprocessConfig(resize=96, image_size=64))
+    assert np.array_equal(cropped, whole[16:80, 16:80])
+
+
+def test_tensors_and_bytes_convert_back_and_forth() -> None:
+    square = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    tensor = to_tensor([square])
+    assert tensor.dtype == torch.float32
+    assert -1 <= tensor.min() and tensor.max() <= 1
+    assert np.array_equal(to_uint8(tensor)[0], square)
+
+
+def test_a_large_region_keeps_its_share_of_the_image() -> None:
+    mask = np.zeros((100, 200), bool)
+    mask[20:60, 50:150] = True  # 20 % of the image
+    assert resize_mask(mask, FITS[0]).mean() == pytest.approx(0.2, abs=0.01)
+
+
+def test_upscaling_keeps_every_region() -> None:
+    mask = np.zeros((8, 8), bool)
+    mask[2, 3] = True
+    big = resize_mask(mask, FITS[0])
+    assert big[16:24, 24:32].all()
+    assert big.sum() == 64

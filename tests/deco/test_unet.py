@@ -1,4 +1,4 @@
-"""Sizes, conditioning and saving of the network."""
+"""Sizes, conditioning, saving and dropout of the network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 
-from decodiff_pipeline.deco.unet import DeCoDiffUNet, build_unet
+from decodiff_pipeline.deco.unet import DeCoDiffUNet, QuickDropout, build_unet
 from decodiff_pipeline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -68,9 +68,48 @@ def test_saving_keeps_weights_and_categories(tmp_path: Path) -> None:
 
 
 def test_bad_sizes_are_named() -> None:
-    with pytest.raises(ConfigurationError, match="unknown network preset 'huge'"):
-        build_unet("huge", ["a"], 32, 4, 0.0)
-    with pytest.raises(ConfigurationError, match="side 30"):
-        build_unet("nano", ["a"], 30, 4, 0.0)
-    with pytest.raises(ConfigurationError, match="distinct"):
-        build_unet("nano", ["a", "a"], 32, 4, 0.0)
+    for preset, names, side, message in (
+        ("huge", ["a"], 32, "unknown network preset 'huge'"),
+        ("nano", ["a"], 30, "side 30"),
+        ("nano", ["a", "a"], 32, "distinct"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            build_unet(preset, names, side, 4, 0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_share_is_dropped_and_the_mean_stays(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    ones = torch.ones(7, 11, 61, 31, dtype=dtype)  # not a multiple of four elements
+    out = QuickDropout(0.4)(ones)
+    assert out.dtype == dtype
+    assert (out == 0).float().mean().item() == pytest.approx(0.4, abs=0.005)
+    assert out.unique().float().tolist() == pytest.approx([0, 1 / 0.6], rel=0.01)
+    # Neighbours, which may share a draw, fall independently of each other.
+    dropped = (out.flatten() == 0).float()
+    both = (dropped[:-1] * dropped[1:]).mean().item()
+    assert both == pytest.approx(0.16, abs=0.005)
+
+
+def test_the_gradient_passes_where_the_value_did() -> None:
+    values = torch.ones(1000, requires_grad=True)
+    out = QuickDropout(0.5)(values)
+    out.sum().backward()
+    assert torch.equal(values.grad, out.detach())
+
+
+def test_torchs_seed_decides() -> None:
+    drop, values = QuickDropout(0.4), torch.ones(1000)
+    outs = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        outs.append([drop(values), drop(values)])
+    assert torch.equal(outs[0][0], outs[1][0])
+    assert not torch.equal(outs[0][0], outs[2][0])
+    assert not torch.equal(outs[0][0], outs[0][1])
+
+
+def test_all_or_nothing_is_dropped() -> None:
+    for rate in (0.0, 1.0):
+        assert torch.equal(QuickDropout(rate)(torch.ones(10)), torch.full((10,), 1 - rate))
+    assert torch.equal(QuickDropout(0.4).eval()(torch.ones(10)), torch.ones(10))

@@ -53,9 +53,7 @@ def train(folder: Path, processes: int, killed_at: int | None = None, **options:
         train_rank(todo.model_dump_json(), ALONE)
     else:
         launch(WORK, todo, Workers("cpu", processes, 1))
-    checkpoint = CheckpointStore(folder / "checkpoints").latest()
-    assert checkpoint is not None
-    return checkpoint
+    return CheckpointStore(folder / "checkpoints").latest()
 
 
 def train_rank(content: str, group: Group) -> None:

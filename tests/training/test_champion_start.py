@@ -17,6 +17,7 @@ from decodiff_pipeline.training.batches import LatentBatches
 from decodiff_pipeline.training.champion import Champion
 from decodiff_pipeline.training.checkpoints import CheckpointStore
 from decodiff_pipeline.training.config import TrainingConfig
+from decodiff_pipeline.training.identity import differences
 from decodiff_pipeline.training.initial_weights import check_initial_weights, initialise_weights
 from decodiff_pipeline.training.loop import TrainingRun
 from decodiff_pipeline.training.state import trained_network
@@ -309,3 +310,12 @@ def test_a_path_without_weights_is_said_before_any_work(
     where = path if path != "." else str(tmp_path)
     with pytest.raises(error, match=message):
         check_initial_weights(config(init_from=where), None, tiny_autoencoder)
+
+
+def test_the_weights_count_and_not_their_path() -> None:
+    a, b = (
+        TrainingConfig(steps=1, init_from=path).identity() for path in ("last.pt", "moved/last.pt")
+    )
+    assert not differences({**a, "init_from_sha256": "1"}, {**b, "init_from_sha256": "1"})
+    changed = differences(a, {**b, "init_from_sha256": "2"})
+    assert changed == ["init_from_sha256 was None and is 2"]

@@ -29,7 +29,6 @@ MINUTES: dict[str, Any] = {"max_minutes": 0.02, "checkpoint_every": 1}
 
 def tensors(training: TrainingRun) -> dict[str, torch.Tensor]:
     latest = training.store.latest()
-    assert latest is not None
     return latest.tensors
 
 
@@ -123,7 +122,6 @@ def test_training_stops_when_patience_ends_and_gives_the_best(tiny_run: TinyRun)
     assert training.step == 4
     assert training.store.steps() == [2, 4]
     latest = training.store.latest()
-    assert latest is not None
     assert latest.finished
     best = training.store.best(latest)
     assert best.step == 2

@@ -160,7 +160,6 @@ def test_two_nodes_of_which_one_is_killed(tmp_path: Path) -> None:
             each.kill()
             each.wait()
     other = store.latest()
-    assert other is not None
     assert other.processes == 2
     assert_the_same(one, other)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from tests.models import narrow_autoencoder
 from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 from decodiff_pipeline.deco.unet import build_unet
-from decodiff_pipeline.errors import ConfigurationError, DataError, ModelError
+from decodiff_pipeline.errors import ConfigurationError, DataError
 from decodiff_pipeline.pipelines.training.nodes import train_network
 from decodiff_pipeline.training.scoring import ScoringConfig
 from decodiff_pipeline.training.scoring_choice import (
@@ -26,7 +25,7 @@ from decodiff_pipeline.training.scoring_choice import (
     image_auroc,
     pixel_ap,
 )
-from decodiff_pipeline.training.scoring_fit import _limit, build_model
+from decodiff_pipeline.training.scoring_fit import build_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -297,23 +296,6 @@ def test_what_is_not_fitted_is_as_given(fit: str) -> None:
     weight = fitted.pixel_weight if fit == "weight" else given.pixel_weight
     limits = {"pixel_limit": fitted.pixel_limit, "latent_limit": fitted.latent_limit}
     assert fitted == replace(given, pixel_weight=weight, **limits)
-
-
-def test_a_model_that_sees_no_defect_is_warned_of(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "decodiff_pipeline.training.scoring_fit.choose_image_scores",
-        lambda config, *_: (config, 0.55),
-    )
-    with caplog.at_level(logging.WARNING):
-        built(manifest(), Photographs())
-    assert "hardly tells synthetic defects from good val images (image AUROC 0.550" in caplog.text
-
-
-def test_a_limit_of_nothing_blames_the_fit_and_no_parameter() -> None:
-    with pytest.raises(ModelError, match=r"latent discrepancy.* is 0\.0.*scoring\.fit"):
-        _limit("latent", np.zeros(9), ScoringConfig())
 
 
 def test_without_val_images_the_cure_is_named() -> None:
