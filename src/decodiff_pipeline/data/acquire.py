@@ -146,7 +146,6 @@ def _system_files(folder: str, names: list[str]) -> list[str]:
 
 
 def _reason(error: OSError) -> str:
-    """A short reason; of the many errors of a copytree, their number and the first."""
     if isinstance(error, shutil.Error) and error.args and error.args[0]:
         errors = error.args[0]
         return f"{len(errors)} files failed, the first {errors[0][0]}: {errors[0][2]}"

@@ -176,7 +176,6 @@ def _is_lossy(image: Image.Image, data: bytes) -> bool:
 
 
 def _webp_chunks(data: bytes) -> list[bytes]:
-    """Names of the chunks of a WebP file."""
     names, at = [], 12
     while at + 8 <= len(data):
         names.append(data[at : at + 4])

@@ -122,10 +122,7 @@ def encoding_error(path: str, root: PurePath | str) -> str:
 
 
 def require_distinct(names: Iterable[str], folder: PurePath, *, any_case: bool = False) -> None:
-    """Check that no two names in a folder differ only in Unicode normalisation or case.
-
-    Args:
-        any_case: Whether two names may not differ only in case.
+    """Check that no two names in a folder differ only in Unicode normalisation or, if asked, case.
 
     Raises:
         DataError: Two names do; the message escapes non-ASCII characters if they look the same.

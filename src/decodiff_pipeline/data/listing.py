@@ -139,11 +139,7 @@ def log_system_files(root: Path, system: Sequence[Path]) -> None:
 def without_system_files(
     rows: Iterable[Row], path_of: Callable[[Row], str], source: Path
 ) -> list[Row]:
-    """The rows of a table whose path is no system file, with a warning about the others.
-
-    Args:
-        source: Name of the table in the warning.
-    """
+    """The rows of a table whose path is no system file, with a warning about the others."""
     kept: list[Row] = []
     system: list[str] = []
     for row in rows:

@@ -26,7 +26,6 @@ Polygon = list[list[float]]
 
 
 def _polygons(value: Any) -> Any:
-    """Raise ValueError unless the value is `None`, a path or a list of polygons."""
     if value is None or isinstance(value, str):
         return value
     if not isinstance(value, list) or not value or not all(isinstance(p, list) for p in value):
@@ -102,15 +101,7 @@ def check_masks(configs: Mapping[str, RegionConfig]) -> None:
 def load_regions(
     configs: Mapping[str, RegionConfig], manifest: pd.DataFrame, geometry: PreprocessConfig
 ) -> dict[str, Region]:
-    """Load the regions of categories and check them against the images.
-
-    Args:
-        configs: Category → region.
-        manifest: Manifest of all images.
-        geometry: Resizing and cropping of the images to the model's input.
-
-    Returns:
-        Category → region.
+    """Load the regions of categories and check them against all images of the manifest.
 
     Raises:
         ConfigurationError: A category is unknown; a mask cannot be read; a polygon leaves the

@@ -54,12 +54,7 @@ class ChampionModelDataset(ReadOnlyDataset["ChampionModel"]):
 
 
 class ChampionModel:
-    """The champion of a registered model.
-
-    Args:
-        folder: Folder of the downloaded files.
-        model: Name of the registered model.
-    """
+    """The champion of a registered model, and the folder of its downloaded files."""
 
     def __init__(self, folder: Path, model: str) -> None:
         self._folder = folder

@@ -65,13 +65,7 @@ class EarlierEvaluationDataset(ReadOnlyDataset["EarlierEvaluations"]):
 
 
 class EarlierEvaluations:
-    """Reads earlier evaluations from MLflow or Git.
-
-    Args:
-        record: Path of the evaluation record in the project.
-        metrics: Path of the metrics in the project.
-        model_name: Name of the registered model.
-    """
+    """Reads earlier evaluations from MLflow or Git; see `EarlierEvaluationDataset`."""
 
     def __init__(self, record: Path, metrics: Path, model_name: str) -> None:
         self._record = record

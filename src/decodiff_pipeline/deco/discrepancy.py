@@ -81,7 +81,6 @@ def smoothed(
     Args:
         pixel: Float (N, H, W), as :func:`pixel_discrepancy` returns it.
         latent: Float (N, h, w), as :func:`latent_discrepancy` returns it; H/h = W/w.
-        config: Limits and smoothing.
         inside: Pixels inside of the regions, bool (N, H, W). The others are ignored by the
             smoothing and are 0 in both maps. A latent cell is inside if all its pixels are.
 
@@ -141,7 +140,6 @@ def anomaly_maps(pixel: Maps, latent: Maps, config: DiscrepancyConfig) -> Maps:
     Args:
         pixel: Float (N, H, W) within 0…1.
         latent: The same.
-        config: ``fusion`` and ``pixel_weight``.
 
     Returns:
         float32 (N, H, W) within 0…1.
@@ -157,13 +155,7 @@ def anomaly_maps(pixel: Maps, latent: Maps, config: DiscrepancyConfig) -> Maps:
 
 
 def scored_map(maps: Maps, pixel: Maps, latent: Maps, config: ImageScoreConfig) -> Maps:
-    """The map that the image score is computed from: ``config.score_from``.
-
-    Args:
-        maps: As :func:`anomaly_maps` returns them.
-        pixel: As :func:`smoothed` returns it.
-        latent: The same.
-    """
+    """The fused, pixel or latent map, from which the image score is computed."""
     return {"map": maps, "pixel": pixel, "latent": latent}[config.score_from]
 
 
@@ -242,12 +234,10 @@ def levelled(
 
     Args:
         maps: Float (N, H, W) within 0…1.
-        config: ``level_power`` (0: maps are not changed) and ``level_sigma``.
-        square_pixels: See :func:`image_scores`.
-        inside: See :func:`image_scores`.
+        square_pixels, inside: See :func:`image_scores`.
 
     Returns:
-        Float (N, H, W) within 0…1.
+        Float (N, H, W) within 0…1; the given maps if ``level_power`` is 0.
     """
     if config.level_power == 0:
         return maps

@@ -2,7 +2,7 @@
 
 An `Axis` describes one side of an image: it is resized to ``scaled`` pixels, padded, and squares
 are cut from it. The *map* of an image covers the part that its squares show, without padding;
-maps, reconstructions and masks have this size.
+maps, reconstructions and masks have this size. Sizes are width and height in pixels.
 """
 
 from __future__ import annotations
@@ -105,9 +105,6 @@ class Plan(NamedTuple):
 def plan(size: tuple[int, int], config: PreprocessConfig) -> Plan:
     """The geometry of an image.
 
-    Args:
-        size: Width and height in pixels.
-
     Raises:
         ImageError: The shorter side determines the scale, and the longer one is more than 64
             times as long.
@@ -160,7 +157,7 @@ def square(
 
     Args:
         whole: As :func:`resize_and_pad` returns it.
-        size: Width and height of the original image in pixels.
+        size: Size of the original image.
         number: Number of the square, modulo the number of squares.
 
     Returns:
@@ -207,7 +204,6 @@ def stitch(
 
     Args:
         parts: Float (image_size, image_size), or uint8 (…, 3), one for each square.
-        size: Width and height of the image in pixels.
 
     Returns:
         (h, w) or (h, w, 3), with the dtype of the parts.
@@ -242,8 +238,7 @@ def to_original(
 
     Args:
         anomaly_map: Float (h, w), or a reconstruction, uint8 (h, w, 3).
-        size: Width and height of the image in pixels.
-        target: Width and height of the result; by default ``size``.
+        target: Size of the result; by default ``size``.
 
     Returns:
         float32 (H, W), or uint8 (H, W, 3); 0 outside of the map.
@@ -265,12 +260,7 @@ def to_original(
 def seen(
     size: tuple[int, int], config: PreprocessConfig, target: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """Mask of the pixels of an image that the map covers, bool (H, W).
-
-    Args:
-        size: Width and height of the image in pixels.
-        target: Width and height of the result; by default ``size``.
-    """
+    """Mask of the pixels of an image that the map covers, bool (H, W), at the size ``target``."""
     width, height = target or size
     result = np.zeros((height, width), dtype=bool)
     rows, columns = plan(size, config)

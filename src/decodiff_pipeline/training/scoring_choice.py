@@ -103,7 +103,7 @@ def choose_weight(config: DiscrepancyConfig, maps: Drawn) -> tuple[DiscrepancyCo
 
     Args:
         config: Its weight is replaced only by one that is clearly better (`MARGIN`).
-        maps: As :meth:`Drawn.smoothed` returns them.
+        maps: From :meth:`Drawn.smoothed`, here and below.
 
     Returns:
         The configuration with the selected weight, and its pixel AP, mean over the categories.
@@ -118,12 +118,7 @@ def choose_weight(config: DiscrepancyConfig, maps: Drawn) -> tuple[DiscrepancyCo
 
 
 def pixel_ap(config: DiscrepancyConfig, maps: Drawn) -> float:
-    """Average precision over the pixels of good and defective images, mean over the categories.
-
-    Args:
-        config: Fusion of the two maps.
-        maps: As :meth:`Drawn.smoothed` returns them.
-    """
+    """Average precision over the pixels of good and defective images, mean over the categories."""
     values: list[Any] = []
     for category in np.unique(maps.category_ids):
         good, defects = maps.of(category)
@@ -144,7 +139,6 @@ def choose_image_scores(
 
     Args:
         config: Its image score is replaced only by one that is clearly better.
-        maps: As :meth:`Drawn.smoothed` returns them.
         categories: Names, in the order of their ids.
 
     Returns:
@@ -182,13 +176,7 @@ def _clearly_best(values: np.ndarray, given: int, errors: np.ndarray) -> int:
 
 
 def image_auroc(config: DiscrepancyConfig, maps: Drawn, categories: Sequence[str]) -> float:
-    """AUROC of defective against other good images, mean over the categories.
-
-    Args:
-        config: Image score.
-        maps: As :meth:`Drawn.smoothed` returns them.
-        categories: Names, in the order of their ids.
-    """
+    """AUROC of defective against other good images, mean over the categories."""
     values = []
     for category in np.unique(maps.category_ids):
         scores = score_all(config, maps, [config.image_score(categories[category])])

@@ -35,12 +35,6 @@ def fit_deviations(
     At most four images per component are used for each category, and one tile of a tiled image
     (one that shows the category's region).
 
-    Args:
-        model: The model, without usual deviations.
-        manifest: The validated manifest.
-        images: The raw images.
-        config: The number of components, and the images computed at once.
-
     Raises:
         ImageError: An image cannot be read.
         ModelError: A deviation is no number.

@@ -81,11 +81,7 @@ class ELPVLayout(Layout):
 
     @classmethod
     def _cells(cls, root: Path) -> list[Cell]:
-        """Read the table; empty if it does not exist.
-
-        Raises:
-            DataError: A line is not a path, a probability (0, 1/3, 2/3 or 1) and a type.
-        """
+        """Read the table; empty if it does not exist."""
         cells = []
         for number, line in enumerate(cls._text(root).splitlines(), start=1):
             if not line.strip(" \t;,") or SEPARATOR_LINE.match(line):

@@ -203,11 +203,6 @@ class BTADLayout(MVTecLayout):
 
 
 def _refuse_other_layout(base: Path, layout: str) -> None:
-    """Check that the folders of a category do not show another layout than `layout`.
-
-    Raises:
-        DataError: They do.
-    """
     detected = _detect_layout(base)
     if detected not in {layout, None}:
         raise DataError(
