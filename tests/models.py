@@ -28,6 +28,14 @@ def narrow_autoencoder(seed: int = 0, **options: Any) -> AutoencoderTiny:
     ).eval()
 
 
+def wave_latents(count: int, side: int = 8) -> torch.Tensor:
+    """Latents of smooth waves, no two alike, float32 (count, 4, side, side)."""
+    grid = torch.arange(float(side))
+    phase = torch.arange(count).reshape(-1, 1, 1, 1) / 3
+    mean = torch.sin(grid.reshape(1, 1, side, 1) + phase) + torch.cos(grid).reshape(1, 1, 1, side)
+    return mean.expand(-1, 4, -1, -1).contiguous()
+
+
 def small_pipeline(
     categories: Sequence[str] = ("mono", "poly"), *, resize: int = 32
 ) -> DeCoDiffPipeline:

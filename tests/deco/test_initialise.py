@@ -100,28 +100,15 @@ def test_a_saved_model_of_ours_is_taken_by_category(tmp_path: Path) -> None:
     assert result.unused == (f"{EMBEDDING}[c]",)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("missing", r"1 missing: model\.diffusion_model\.out\.2\.bias"),
-        ("unknown", r"1 unknown: model\.diffusion_model\.input_blocks\.20"),
-        ("shape", r"1 of another shape: .*time_embed\.0\.bias \(9,\)"),
-    ],
-)
 def test_a_tensor_that_does_not_fit_is_named_and_nothing_is_taken(
-    change: str, message: str, released: dict[str, torch.Tensor], tmp_path: Path
+    released: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     tensors = latent_diffusion(released, 1001)
-    if change == "missing":
-        del tensors[f"{LDM}out.2.bias"]
-    elif change == "unknown":
-        tensors[f"{LDM}input_blocks.20.0.op.weight"] = torch.zeros(1)
-    else:
-        tensors[f"{LDM}time_embed.0.bias"] = torch.zeros(9)
+    del tensors[f"{LDM}out.2.bias"]
     torch.save({"state_dict": tensors}, tmp_path / "imagenet.ckpt")
     unet = network("a")
     before = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
-    with pytest.raises(ModelError, match=message):
+    with pytest.raises(ModelError, match=r"1 missing: model\.diffusion_model\.out\.2\.bias"):
         load_initial_weights(unet, tmp_path / "imagenet.ckpt")
     assert all(torch.equal(tensor, before[name]) for name, tensor in unet.state_dict().items())
 
@@ -140,19 +127,8 @@ def test_the_unit_of_the_latents_is_that_of_the_weights(tmp_path: Path) -> None:
     unet.register_to_config(latent_mean=[0.0] * 4, latent_std=[1.0] * 4)
     load_initial_weights(unet, tmp_path)
     assert {name: unet.config[name] for name in theirs} == theirs
-
-
-def test_latents_in_another_unit_are_refused(tmp_path: Path) -> None:
-    unit = {"latent_mean": [0.0] * 4, "latent_std": [1.0] * 4}
-    DeCoDiffUNet(categories=["a"], **TINY, **unit).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="standardise_latents to true"):
         load_initial_weights(network("a"), tmp_path)
-
-
-def test_a_checkpoint_with_other_objects_names_the_way_out(tmp_path: Path) -> None:
-    torch.save({"state_dict": {}, "callbacks": {tmp_path: 1}}, tmp_path / "lightning.ckpt")
-    with pytest.raises(ModelError, match=r"pathlib\.PosixPath.*safetensors\.torch\.save_file"):
-        load_initial_weights(network("a"), tmp_path / "lightning.ckpt")
 
 
 @pytest.mark.parametrize("name", ["nowhere.pt", "."])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from tests.models import wave_latents
 
 from decodiff_pipeline.data.latent_cache import LatentCache, LatentMoments
 from decodiff_pipeline.deco.unet import build_unet
@@ -53,10 +54,7 @@ def tiny_run(tmp_path: Path) -> Callable[..., TrainingRun]:
     """
     keys = [str(number) for number in range(IMAGES)]
     cache = LatentCache(tmp_path / "cache")
-    grid = torch.arange(8.0)
-    phase = torch.arange(IMAGES).reshape(-1, 1, 1, 1) / 3
-    mean = torch.sin(grid.reshape(1, 1, 8, 1) + phase) + torch.cos(grid).reshape(1, 1, 1, 8)
-    mean = mean.expand(-1, 4, -1, -1)
+    mean = wave_latents(IMAGES)
     cache.append(keys, LatentMoments(mean, mean[:, :0]), "float32")
 
     def run(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import BaseModel
+from tests.models import wave_latents
 
 from decodiff_pipeline.compute.config import Workers
 from decodiff_pipeline.compute.group import ALONE, Group
@@ -74,10 +75,7 @@ def train_rank(content: str, group: Group) -> None:
 
 def make_run(folder: Path, config: TrainingConfig, group: Group) -> TrainingRun:
     """A run on latents of smooth waves; only the first process has the right initial weights."""
-    grid = torch.arange(float(SIDE))
-    phase = torch.arange(IMAGES).reshape(-1, 1, 1, 1) / 3
-    mean = torch.sin(grid.reshape(1, 1, SIDE, 1) + phase) + torch.cos(grid).reshape(1, 1, 1, SIDE)
-    mean = mean.expand(-1, 4, -1, -1).contiguous()
+    mean = wave_latents(IMAGES, SIDE)
     keys = [str(number) for number in range(IMAGES)]
     cache = LatentCache(folder / "cache")
     if group.first and cache.missing(keys):
