@@ -36,8 +36,3 @@ def test_every_field_is_finite_and_varies_for_any_size(name: str) -> None:
         assert field.shape == (size, size)
         assert np.isfinite(field).all()
         assert np.ptp(field) > 0
-
-
-def test_too_small_an_image_is_refused() -> None:
-    with pytest.raises(ValueError, match="size is 8"):
-        procedural_image(0, 0, size=8)

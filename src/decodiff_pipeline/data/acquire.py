@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands.add_parser("elpv", help="the images of the elpv-dataset package")
     folder = commands.add_parser("folder", help="a folder of your own")
     folder.add_argument("source", type=Path, help="where the images are")
-    folder.add_argument("name", help="what the data set is to be called")
+    folder.add_argument("name", help="name of the data set")
     folder.add_argument("--link", action="store_true", help="hard links instead of copies")
     options = parser.parse_args(arguments)
     try:

@@ -181,8 +181,8 @@ def check_names(names: Iterable[str], root: Path) -> None:
         key = metric_key(name)
         if key in RESERVED_KEYS:
             raise DataError(
-                f"a category in {root} is called {name!r}, which stands for something else in the "
-                "results: give it another name."
+                f"the name of the category {name!r} in {root} is a reserved key of the metrics: "
+                "rename it."
             )
         if key in seen:
             raise DataError(

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     Field = NDArray[np.float32]
 
-MIN_SIZE = 16
 MIN_CONTRAST = 0.15
 
 
@@ -38,12 +37,7 @@ def procedural_image(seed: int, index: int, *, size: int = 256) -> NDArray[np.ui
 
     Returns:
         RGB image, ``(size, size, 3)``, uint8, 0-255.
-
-    Raises:
-        ValueError: If ``size`` is below 16 or a seed is negative.
     """
-    if size < MIN_SIZE:
-        raise ValueError(f"size is {size}: a procedural image needs at least {MIN_SIZE} pixels.")
     rng = np.random.default_rng([seed, index])
     name = rng.choice(list(FIELDS), p=[share for _, share in FIELDS.values()])
     field = _unit(FIELDS[str(name)][0](rng, size))

@@ -9,7 +9,7 @@ The answer is the most likely category, or none if the Mahalanobis distance exce
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -108,22 +108,11 @@ class CategoryRecogniser(ModelMixin, ConfigMixin):
         return best, relative > 1, np.where(relative > 1, none, chances[rows, best] * (1 - none))
 
 
-class RecognisingModel(Protocol):
-    """The attributes of `DeCoDiffPipeline` that recognition uses."""
-
-    recogniser: CategoryRecogniser | None
-    vae: Any
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        """Names of the categories, in the order of their numbers."""
-
-
-def recognise(model: RecognisingModel, images: Sequence[np.ndarray]) -> list[Recognition]:
+def recognise(model: Any, images: Sequence[np.ndarray]) -> list[Recognition]:
     """Recognise the categories of images.
 
     Args:
-        model: A model with a recogniser.
+        model: A `DeCoDiffPipeline` with a recogniser.
         images: uint8 (S, S, 3) each, from `whole_square`.
 
     Raises:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,15 +190,7 @@ def initial_sha256(init_from: str | None) -> str | None:
             "training.init_from is champion, which can change between the variants of an ablation; "
             "set it to scratch, or to the path of a model"
         )
-    file = weights_file(_existing(init_from))
-    stat = file.stat()
-    return _sha256(file, stat.st_size, stat.st_mtime_ns)
-
-
-@cache
-def _sha256(file: Path, _size: int, _modified: int) -> str:
-    """Digest of a file, cached by size and time of modification."""
-    return weights_sha256(file)
+    return weights_sha256(weights_file(_existing(init_from)))
 
 
 def _existing(init_from: str) -> Path:
