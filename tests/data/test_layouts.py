@@ -1,14 +1,18 @@
+"""What each layout finds, and what it says of other data."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from PIL import Image
 from tests.data.files import touch
 
-from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.data.images import ImageFolder, read_mask
 from decodiff_pipeline.data.layouts import Layout, Record, get_layout, layout_names
 from decodiff_pipeline.data.manifest import DataConfig, build_manifest, count_table
-from decodiff_pipeline.errors import ConfigurationError, DataError
+from decodiff_pipeline.errors import ConfigurationError, DataError, ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,11 +51,11 @@ def test_a_new_layout_is_one_class(tmp_path: Path) -> None:
 def test_mvtec(tmp_path: Path) -> None:
     touch(
         tmp_path,
-        "screw/train/good/000.png",
+        "screw/Train/Good/000.png",
         "screw/test/good/000.png",
         "screw/test/thread_top/000.png",
         "screw/test/thread_top/001.png",
-        "screw/ground_truth/thread_top/000_mask.png",
+        "screw/Ground_truth/thread_top/000_mask.png",
         "screw/license.txt",
         "plain/train/good/000.png",
         "plain/test/broken/000.png",
@@ -59,9 +63,9 @@ def test_mvtec(tmp_path: Path) -> None:
         ".cache/train/good/000.png",
     )
     assert get_layout("mvtec").categories(tmp_path) == ["plain", "screw"]
-    mask, defect = "screw/ground_truth/thread_top/{}_mask.png", ("test", "defective", "thread_top")
+    mask, defect = "screw/Ground_truth/thread_top/{}_mask.png", ("test", "defective", "thread_top")
     assert told("mvtec", tmp_path, "screw") == {
-        "screw/train/good/000.png": (None, "good", "good", None),
+        "screw/Train/Good/000.png": (None, "good", "good", None),
         "screw/test/good/000.png": ("test", "good", "good", None),
         "screw/test/thread_top/000.png": (*defect, mask.format("000")),
         # the second has no mask, and the record says where it should be
@@ -75,22 +79,24 @@ def test_mvtec_says_so_when_train_holds_defects(tmp_path: Path) -> None:
     assert told("mvtec", tmp_path, "screw")["screw/train/bent/0.png"][:2] == ("train", "defective")
 
 
-def test_btad_has_masks_without_suffix_in_either_format(tmp_path: Path) -> None:
+def test_btad_has_masks_without_suffix_in_either_format_and_folders_in_any_case(
+    tmp_path: Path,
+) -> None:
     touch(
         tmp_path,
         "01/train/ok/0000.bmp",
-        "01/test/ok/0000.bmp",
-        "01/test/ko/0000.bmp",
-        "01/test/ko/0001.bmp",
-        "01/ground_truth/ko/0000.png",
-        "01/ground_truth/ko/0001.bmp",
+        "01/Test/ok/0000.bmp",
+        "01/Test/KO/0000.bmp",
+        "01/Test/KO/0001.bmp",
+        "01/Ground_Truth/Ko/0000.png",
+        "01/Ground_Truth/Ko/0001.bmp",
     )
     assert get_layout("btad").categories(tmp_path) == ["01"]
     assert told("btad", tmp_path, "01") == {
         "01/train/ok/0000.bmp": (None, "good", "good", None),
-        "01/test/ok/0000.bmp": ("test", "good", "good", None),
-        "01/test/ko/0000.bmp": ("test", "defective", "ko", "01/ground_truth/ko/0000.png"),
-        "01/test/ko/0001.bmp": ("test", "defective", "ko", "01/ground_truth/ko/0001.bmp"),
+        "01/Test/ok/0000.bmp": ("test", "good", "good", None),
+        "01/Test/KO/0000.bmp": ("test", "defective", "ko", "01/Ground_Truth/Ko/0000.png"),
+        "01/Test/KO/0001.bmp": ("test", "defective", "ko", "01/Ground_Truth/Ko/0001.bmp"),
     }
 
 
@@ -149,12 +155,12 @@ def test_folder_with_defects_masks_and_folders_in_folders(tmp_path: Path) -> Non
         tmp_path,
         "cap/good/monday/0.png",
         "cap/good/0.png",
-        "cap/test_good/1.png",
+        "cap/Test_Good/1.png",
         "cap/dent/monday/0.png",
         "cap/dent/0.png",
         "cap/stain/0.png",
-        "cap/masks/dent/monday/0.png",
-        "cap/masks/dent/0_mask.bmp",
+        "cap/Masks/Dent/monday/0.png",
+        "cap/Masks/Dent/0_mask.bmp",
         "cup/good/0.jpg",
         "other/0.png",
     )
@@ -162,9 +168,9 @@ def test_folder_with_defects_masks_and_folders_in_folders(tmp_path: Path) -> Non
     assert told("folder", tmp_path, "cap") == {
         "cap/good/0.png": (None, "good", "good", None),
         "cap/good/monday/0.png": (None, "good", "good", None),
-        "cap/test_good/1.png": ("test", "good", "good", None),
-        "cap/dent/0.png": ("test", "defective", "dent", "cap/masks/dent/0_mask.bmp"),
-        "cap/dent/monday/0.png": ("test", "defective", "dent", "cap/masks/dent/monday/0.png"),
+        "cap/Test_Good/1.png": ("test", "good", "good", None),
+        "cap/dent/0.png": ("test", "defective", "dent", "cap/Masks/Dent/0_mask.bmp"),
+        "cap/dent/monday/0.png": ("test", "defective", "dent", "cap/Masks/Dent/monday/0.png"),
         "cap/stain/0.png": ("test", "defective", "stain", None),
     }
 
@@ -267,3 +273,87 @@ def test_mvtec_on_real_data(
     assert (masked["mask_width"] == masked["width"]).all()
     assert (masked["mask_height"] == masked["height"]).all()
     assert masked["mask_pixels"].between(1, masked["width"] * masked["height"] - 1).all()
+
+
+@pytest.mark.parametrize(
+    ("layout", "file", "fits"),
+    [
+        ("btad", "cap/train/good/0.png cap/ground_truth/dent/0_mask.png", "mvtec"),
+        ("mvtec_loco", "cap/train/good/0.png cap/ground_truth/dent/0_mask.png", "mvtec"),
+        ("mvtec", "cap/train/ok/0.png cap/test/ko/0.png", "btad"),
+        ("mvtec", "cap/train/good/0.png cap/ground_truth/dent/0/000.png", "mvtec_loco"),
+        ("mvtec_ad2", "cap/train/good/0.png cap/ground_truth/dent/0/000.png", "mvtec_loco"),
+        ("mvtec_loco", "cap/train/good/0.png cap/test_public/good/0.png", "mvtec_ad2"),
+        ("btad", "cap/train/good/0.png cap/test_public/good/0.png", "mvtec_ad2"),
+    ],
+)
+def test_a_category_of_another_layout_names_it(
+    tmp_path: Path, layout: str, file: str, fits: str
+) -> None:
+    touch(tmp_path, *file.split())
+    with pytest.raises(DataError, match=rf"set data\.layout to {fits}\."):
+        get_layout(layout).categories(tmp_path)
+
+
+def loco(root: Path, make: SimpleNamespace) -> Path:
+    base = root / "bag"
+    for i in range(30):
+        make.image(base / "train" / "good" / f"{i:03}.png", i)
+    for i in range(8):
+        make.image(base / "validation" / "good" / f"{i:03}.png", 100 + i)
+    make.image(base / "test" / "good" / "000.png", 200)
+    make.image(base / "test" / "logical_anomalies" / "000.png", 201)
+    truth = base / "ground_truth" / "logical_anomalies" / "000"
+    make.mask(truth / "000.png")
+    second = np.zeros((40, 48), np.uint8)
+    second[10:20, 10:20] = 254
+    Image.fromarray(second).save(truth / "001.png")
+    return base
+
+
+def test_loco_unites_masks_and_keeps_its_validation_images_apart(
+    tmp_path: Path, make: SimpleNamespace
+) -> None:
+    loco(tmp_path, make)
+    with pytest.raises(DataError, match=r"the layout 'mvtec_loco' finds bag there"):
+        build_manifest(ImageFolder(tmp_path), DataConfig(layout="folder"))
+    manifest = build_manifest(ImageFolder(tmp_path), DataConfig(layout="mvtec_loco"))
+    counts = count_table(manifest)["bag"]
+    assert counts["train"] == {"good": 30}
+    assert counts["val"]["good"] + counts["calibration"]["good"] == 8
+    assert counts["test"] == {"defective": 1, "good": 1}
+    row = manifest[manifest["label"] == "defective"].iloc[0]
+    assert row["mask_path"] == "bag/ground_truth/logical_anomalies/000"
+    assert row["mask_pixels"] == 64 + 100 - 2 * 4  # the squares overlap
+    assert ImageFolder(tmp_path).read_mask(row["mask_path"]).sum() == row["mask_pixels"]
+
+
+def test_masks_of_one_image_must_agree_in_size(tmp_path: Path, make: SimpleNamespace) -> None:
+    make.mask(tmp_path / "0" / "000.png")
+    make.mask(tmp_path / "0" / "001.png", size=(20, 20))
+    with pytest.raises(ImageError, match="48x40 and 20x20"):
+        read_mask(tmp_path / "0", root=tmp_path)
+    (tmp_path / "1").mkdir()
+    with pytest.raises(ImageError, match="holds no mask"):
+        read_mask(tmp_path / "1", root=tmp_path)
+
+
+def test_mvtec_ad2(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "can/train/good/000_regular.png",
+        "can/validation/good/000_regular.png",
+        "can/test_public/good/000_regular.png",
+        "can/test_public/bad/000_overexposed.png",
+        "can/test_public/ground_truth/bad/000_overexposed_mask.png",
+        "can/test_private/000_regular.png",
+        "can/test_private_mixed/000_mixed.png",
+    )
+    assert get_layout("mvtec_ad2").categories(tmp_path) == ["can"]
+    mask = "can/test_public/ground_truth/bad/000_overexposed_mask.png"
+    assert list(told("mvtec_ad2", tmp_path, "can").values()) == [
+        ("train", "good", "good", None),
+        ("held_out", "good", "good", None),
+        ("test", "defective", "bad", mask),
+        ("test", "good", "good", None),
+    ]

@@ -10,19 +10,16 @@ import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-from PIL import Image
 from tests.data.files import touch
 
 from decodiff_pipeline.data.acquire import acquire_folder, file_sizes
 from decodiff_pipeline.data.file_names import is_system, masks_by_name, on_disk, printable
-from decodiff_pipeline.data.images import ImageFolder, read_image, read_mask
+from decodiff_pipeline.data.images import ImageFolder, read_image
 from decodiff_pipeline.data.layouts import get_layout
-from decodiff_pipeline.data.layouts.mvtec import MVTecAD2Layout
 from decodiff_pipeline.data.listing import find_files
-from decodiff_pipeline.data.manifest import DataConfig, build_manifest, count_table
-from decodiff_pipeline.errors import DataError, ImageError
+from decodiff_pipeline.data.manifest import DataConfig, build_manifest
+from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.inference.source import InferenceSource
 from decodiff_pipeline.monitoring.source import RecentSource
 
@@ -127,28 +124,6 @@ def test_masks_are_told_by_their_names() -> None:
     assert masks_by_name([*files, "good/0.jpg"]) == dict.fromkeys(files, "good/0.jpg")
     alone = ["0.png", "1_mask.png", "test/0_mask.png", "0_scratch.png", "00.png"]
     assert masks_by_name(alone) == {}
-
-
-@pytest.mark.parametrize(
-    ("layout", "files"),
-    [
-        ("folder", ["Cap/Good/0.png", "Cap/Test_Good/0.png", "Cap/dent/0.png"]),
-        ("mvtec", ["Cap/Train/Good/0.png", "Cap/TEST/GOOD/0.png", "Cap/TEST/dent/0.png"]),
-        ("btad", ["Cap/Train/OK/0.png", "Cap/Test/Ok/0.png", "Cap/Test/KO/0.png"]),
-    ],
-)
-def test_known_folders_are_found_in_any_case(tmp_path: Path, layout: str, files: list[str]) -> None:
-    masks = {
-        "folder": "Masks/Dent/0",
-        "mvtec": "Ground_Truth/Dent/0_mask",
-        "btad": "GROUND_TRUTH/Ko/0",
-    }
-    touch(tmp_path, *files, f"Cap/{masks[layout]}.png")
-    found = {record.path: record for record in get_layout(layout).records(tmp_path, "Cap")}
-    assert set(found) == set(files)
-    records = [found[path] for path in files]
-    assert [record.label for record in records] == ["good", "good", "defective"]
-    assert records[2].mask_path == f"Cap/{masks[layout]}.png"
 
 
 @pytest.mark.parametrize(
@@ -280,87 +255,3 @@ def test_what_is_not_readable_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
         find_files(tmp_path)
     os.rename(tmp_path / "cap" / "dent", tmp_path / "cap" / "bent")
     assert paths("folder", tmp_path) == {"cap/good/0.png": "good", "cap/bent/0.png": "bent"}
-
-
-@pytest.mark.parametrize(
-    ("layout", "file", "fits"),
-    [
-        ("btad", "cap/train/good/0.png cap/ground_truth/dent/0_mask.png", "mvtec"),
-        ("mvtec_loco", "cap/train/good/0.png cap/ground_truth/dent/0_mask.png", "mvtec"),
-        ("mvtec", "cap/train/ok/0.png cap/test/ko/0.png", "btad"),
-        ("mvtec", "cap/train/good/0.png cap/ground_truth/dent/0/000.png", "mvtec_loco"),
-        ("mvtec_ad2", "cap/train/good/0.png cap/ground_truth/dent/0/000.png", "mvtec_loco"),
-        ("mvtec_loco", "cap/train/good/0.png cap/test_public/good/0.png", "mvtec_ad2"),
-        ("btad", "cap/train/good/0.png cap/test_public/good/0.png", "mvtec_ad2"),
-    ],
-)
-def test_a_category_of_another_layout_names_it(
-    tmp_path: Path, layout: str, file: str, fits: str
-) -> None:
-    touch(tmp_path, *file.split())
-    with pytest.raises(DataError, match=rf"set data\.layout to {fits}\."):
-        get_layout(layout).categories(tmp_path)
-
-
-def loco(root: Path, make: SimpleNamespace) -> Path:
-    base = root / "bag"
-    for i in range(30):
-        make.image(base / "train" / "good" / f"{i:03}.png", i)
-    for i in range(8):
-        make.image(base / "validation" / "good" / f"{i:03}.png", 100 + i)
-    make.image(base / "test" / "good" / "000.png", 200)
-    make.image(base / "test" / "logical_anomalies" / "000.png", 201)
-    truth = base / "ground_truth" / "logical_anomalies" / "000"
-    make.mask(truth / "000.png")
-    second = np.zeros((40, 48), np.uint8)
-    second[10:20, 10:20] = 254
-    Image.fromarray(second).save(truth / "001.png")
-    return base
-
-
-def test_loco_unites_masks_and_keeps_its_validation_images_apart(
-    tmp_path: Path, make: SimpleNamespace
-) -> None:
-    loco(tmp_path, make)
-    with pytest.raises(DataError, match=r"the layout 'mvtec_loco' finds bag there"):
-        build_manifest(ImageFolder(tmp_path), DataConfig(layout="folder"))
-    manifest = build_manifest(ImageFolder(tmp_path), DataConfig(layout="mvtec_loco"))
-    counts = count_table(manifest)["bag"]
-    assert counts["train"] == {"good": 30}
-    assert counts["val"]["good"] + counts["calibration"]["good"] == 8
-    assert counts["test"] == {"defective": 1, "good": 1}
-    row = manifest[manifest["label"] == "defective"].iloc[0]
-    assert row["mask_path"] == "bag/ground_truth/logical_anomalies/000"
-    assert row["mask_pixels"] == 64 + 100 - 2 * 4  # the squares overlap
-    assert ImageFolder(tmp_path).read_mask(row["mask_path"]).sum() == row["mask_pixels"]
-
-
-def test_masks_of_one_image_must_agree_in_size(tmp_path: Path, make: SimpleNamespace) -> None:
-    make.mask(tmp_path / "0" / "000.png")
-    make.mask(tmp_path / "0" / "001.png", size=(20, 20))
-    with pytest.raises(ImageError, match="48x40 and 20x20"):
-        read_mask(tmp_path / "0", root=tmp_path)
-    (tmp_path / "1").mkdir()
-    with pytest.raises(ImageError, match="holds no mask"):
-        read_mask(tmp_path / "1", root=tmp_path)
-
-
-def test_mvtec_ad2(tmp_path: Path) -> None:
-    touch(
-        tmp_path,
-        "can/train/good/000_regular.png",
-        "can/validation/good/000_regular.png",
-        "can/test_public/good/000_regular.png",
-        "can/test_public/bad/000_overexposed.png",
-        "can/test_public/ground_truth/bad/000_overexposed_mask.png",
-        "can/test_private/000_regular.png",
-        "can/test_private_mixed/000_mixed.png",
-    )
-    layout = MVTecAD2Layout()
-    assert layout.categories(tmp_path) == ["can"]
-    assert [(one.split, one.label, one.mask_path) for one in layout.records(tmp_path, "can")] == [
-        ("train", "good", None),
-        ("held_out", "good", None),
-        ("test", "defective", "can/test_public/ground_truth/bad/000_overexposed_mask.png"),
-        ("test", "good", None),
-    ]
