@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, ClassVar
 
 from decodiff_pipeline.data.file_names import nfc, printable, same_name
@@ -47,8 +48,8 @@ COPY_ENDING = re.compile(
     r"\(?\d+\)?|(?:copy|kopie|copie|backup|bak|old|new|images?|imgs?|samples?).*"
 )
 # Smallest lengths of misspelt words. In shorter words one edit gives another word: "gold", "mass".
-LETTERS_TO_CHANGE = 6
-LETTERS = 4
+MIN_LETTERS_TO_CHANGE = 6
+MIN_LETTERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,35 +164,27 @@ def images_in(
         )
 
 
-def mask_lookup(folder: Path, masks: Mapping[str, Path], pattern: str) -> Callable[[str], Path]:
+def mask_lookup(
+    folder: Path, pattern: str, suffixes: tuple[str, ...] | None
+) -> Callable[[str], Path]:
     """Return a function from an image path, without suffix, to the path of its mask.
 
     Args:
-        masks: From `mask_index`.
-        pattern: Path in `folder` of a mask that is missing, with "{}" for the image path.
-    """
-    return lambda key: masks.get(nfc(key), folder / pattern.format(key))
-
-
-def mask_index(folder: Path, suffixes: tuple[str, ...] = ("",)) -> dict[str, Path]:
-    """Map image paths to masks.
-
-    The keys are relative to the image folder, without suffix, in Unicode normal form NFC.
-
-    Args:
         folder: Folder of the masks, with the same subfolders as the image folder.
+        pattern: Path in `folder` of a mask that is missing, with "{}" for the image path.
         suffixes: What follows the image's stem in the mask's stem; earlier ones have priority.
+            None if each image has a folder of masks.
     """
     masks: dict[str, Path] = {}
-    paths = list_images(folder, recursive=True)
-    for suffix in suffixes:
-        for path in paths:
+    if suffixes is None:
+        masks = {nfc(name): folder / name for name in subfolders(folder)}
+    else:
+        paths = list_images(folder, recursive=True)
+        for suffix, path in product(suffixes, paths):
             if path.stem.endswith(suffix):
-                key = path.relative_to(folder).with_name(
-                    path.stem.removesuffix(suffix) or path.stem
-                )
-                masks.setdefault(nfc(key.as_posix()), path)
-    return masks
+                image = path.with_name(path.stem.removesuffix(suffix) or path.stem)
+                masks.setdefault(nfc(image.relative_to(folder).as_posix()), path)
+    return lambda key: masks.get(nfc(key), folder / pattern.format(key))
 
 
 def find_folder(parent: Path, *names: str) -> Path:
@@ -249,7 +242,7 @@ def _intended_name(name: str, known: Collection[str], synonyms: Mapping[str, str
     for one in known:
         target = _without_separators(one)
         rest = word.removeprefix(target)
-        if word == target or (len(word) >= LETTERS and word in _misspelt_forms(target)):
+        if word == target or (len(word) >= MIN_LETTERS and word in _misspelt_forms(target)):
             return one
         if rest != word and COPY_ENDING.fullmatch(rest):
             return one
@@ -266,7 +259,7 @@ def _misspelt_forms(word: str) -> set[str]:
     cuts = [(word[:i], word[i:]) for i in range(len(word) + 1)]
     spellings = {a + c + b for a, b in cuts for c in letters}
     spellings |= {a + b[1] + b[0] + b[2:] for a, b in cuts if len(b) > 1}
-    if len(word) >= LETTERS_TO_CHANGE:
+    if len(word) >= MIN_LETTERS_TO_CHANGE:
         spellings |= {a + b[1:] for a, b in cuts if b}
         spellings |= {a + c + b[1:] for a, b in cuts if b for c in letters}
     return spellings - {word}

@@ -16,7 +16,6 @@ from decodiff_pipeline.data.layouts.base import (
     find_folder,
     has_folder,
     images_in,
-    mask_index,
     mask_lookup,
     refuse_misspelt,
 )
@@ -74,8 +73,7 @@ class FolderLayout(Layout):
             if same_name(defect) in KNOWN:
                 continue
             masks = find_folder(base, MASKS, defect)
-            index = mask_index(masks, ("", "_mask"))
-            mask_of = mask_lookup(masks, index, "{}.png") if masks.is_dir() else None
+            mask_of = mask_lookup(masks, "{}.png", ("", "_mask")) if masks.is_dir() else None
             yield from images_in(
                 base / defect, root, category, "test", nfc(defect), mask_of=mask_of, recursive=True
             )

@@ -19,7 +19,6 @@ from decodiff_pipeline.data.layouts.base import (
     find_folder,
     has_folder,
     images_in,
-    mask_index,
     mask_lookup,
     refuse_misspelt,
 )
@@ -27,7 +26,7 @@ from decodiff_pipeline.data.listing import find_files, subfolders
 from decodiff_pipeline.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 TRUTH = "ground_truth"
 TRUTH_SYNONYMS = dict.fromkeys(MASK_WORDS, TRUTH)
@@ -47,7 +46,7 @@ class MVTecLayout(Layout):
         bad: Folder of added defective images; None for one folder per defect type.
         truth: Path of the mask folder in a category.
         mask_file: Path of a mask in its folder, with "{}" for the image's stem.
-        mask_suffixes: As for `mask_index`.
+        mask_suffixes: As for `mask_lookup`.
     """
 
     name = "mvtec"
@@ -61,7 +60,7 @@ class MVTecLayout(Layout):
     bad: ClassVar[str | None] = None
     truth: ClassVar[tuple[str, ...]] = (TRUTH,)
     mask_file: ClassVar[str] = "{}_mask.png"
-    mask_suffixes: ClassVar[tuple[str, ...]] = ("_mask", "")
+    mask_suffixes: ClassVar[tuple[str, ...] | None] = ("_mask", "")
 
     def categories(self, root: Path) -> list[str]:
         """Folders that have at least one split folder."""
@@ -94,8 +93,10 @@ class MVTecLayout(Layout):
                     good = of_good.get(name, split)
                     yield from images_in(folder / kind, root, category, good)
                     continue
-                masked = split == "test" and truth.is_dir()
-                mask_of = self._mask_of(find_folder(truth, kind)) if masked else None
+                mask_of = None
+                if split == "test" and truth.is_dir():
+                    masks = find_folder(truth, kind)
+                    mask_of = mask_lookup(masks, self.mask_file, self.mask_suffixes)
                 defect_type = same_name(kind) if wanted else nfc(kind)
                 yield from images_in(
                     folder / kind, root, category, split, defect_type, mask_of=mask_of
@@ -116,9 +117,6 @@ class MVTecLayout(Layout):
         path = find_folder(base, test_folder, defect) / file
         return Place.below(root, path, mask if truth.is_dir() else None)
 
-    def _mask_of(self, folder: Path) -> Callable[[str], Path]:
-        return mask_lookup(folder, mask_index(folder, self.mask_suffixes), self.mask_file)
-
 
 class MVTecLocoLayout(MVTecLayout):
     """MVTec LOCO AD: `validation/good`, and masks in `ground_truth/<defect>/<stem>/`.
@@ -137,10 +135,7 @@ class MVTecLocoLayout(MVTecLayout):
     )
     splits: ClassVar = {"train": (GOOD,), "validation": (GOOD,), "test": None}
     mask_file = "{}/000.png"
-
-    def _mask_of(self, folder: Path) -> Callable[[str], Path]:
-        masks = {nfc(name): folder / name for name in subfolders(folder)}
-        return mask_lookup(folder, masks, self.mask_file)
+    mask_suffixes = None
 
 
 class MVTecAD2Layout(MVTecLayout):
