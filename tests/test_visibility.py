@@ -221,16 +221,21 @@ def test_images_too_thin_to_draw_in_are_told() -> None:
     assert "too thin at 64²" in answer("cap", found, SQUARE, CONFIG)
 
 
+def reported(
+    root: Path, rows: pd.DataFrame, autoencoder: AutoencoderConfig
+) -> tuple[dict[str, Any], dict[str, Visibility]]:
+    return visibility_report.check_visibility(
+        rows, ImageFolder(root), geometry=SQUARE, autoencoder=load_autoencoder(autoencoder),
+        name="tiny", config=CONFIG, preset="nano", reverse_steps=5,
+    )  # fmt: skip
+
+
 def test_a_category_without_val_images_is_told(
     tmp_path: Path, tiny_autoencoder: AutoencoderConfig
 ) -> None:
     rows = category(tmp_path, colour=False)
     rows.loc[rows["split"] == "val", "split"] = "train"
-    report, found = visibility_report.check_visibility(
-        rows, ImageFolder(tmp_path), geometry=SQUARE,
-        autoencoder=load_autoencoder(tiny_autoencoder), name="tiny", config=CONFIG,
-        preset="nano", reverse_steps=5,
-    )  # fmt: skip
+    report, found = reported(tmp_path, rows, tiny_autoencoder)
     assert report["answers"] == ["cap: not measured, because it has no good val image"]
     assert "Visibility" in visibility_report.render(report, found, CONFIG)
 
@@ -240,14 +245,8 @@ def test_the_report_is_json_and_a_page_that_loads_nothing(
 ) -> None:
     rows = category(tmp_path, colour=True)
     rows["category"] = "<b>cap"
-    (report, found), (again, pictures) = (
-        visibility_report.check_visibility(
-            rows, ImageFolder(tmp_path), geometry=SQUARE,
-            autoencoder=load_autoencoder(tiny_autoencoder), name="tiny", config=CONFIG,
-            preset="nano", reverse_steps=5,
-        )
-        for _ in range(2)
-    )  # fmt: skip
+    report, found = reported(tmp_path, rows, tiny_autoencoder)
+    again, pictures = reported(tmp_path, rows, tiny_autoencoder)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     page = visibility_report.render(report, found, CONFIG)
     assert (again, visibility_report.render(again, pictures, CONFIG)) == (report, page)  # for DVC

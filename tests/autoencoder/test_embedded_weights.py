@@ -63,20 +63,6 @@ def saturated_halves() -> Image.Image:
     return image
 
 
-def lettering() -> Image.Image:
-    image = Image.new("RGB", (SIDE, SIDE), (240, 236, 225))
-    draw = ImageDraw.Draw(image)
-    for row in range(10):
-        draw.text((6, 4 + 12 * row), "Lot 4711-B 08/15 R=2k2", fill=(30, 40, 90))
-    return image
-
-
-def noise() -> Image.Image:
-    random = np.random.default_rng(0)
-    smooth = random.normal(128, 24, (SIDE, SIDE, 3))
-    return Image.fromarray(np.clip(smooth, 0, 255).astype(np.uint8))
-
-
 def thin_lines() -> Image.Image:
     image = Image.new("RGB", (SIDE, SIDE), (60, 110, 70))
     draw = ImageDraw.Draw(image)
@@ -91,8 +77,6 @@ def thin_lines() -> Image.Image:
     [
         (coloured_patches, 23.5, 7.5, 0.7),
         (saturated_halves, 26.0, 6.0, 0.9),
-        (lettering, 14.0, 16.0, 0.0),
-        (noise, 20.0, 22.0, 0.0),  # whose colour no latent can hold
         (thin_lines, 17.5, 16.0, 0.55),
     ],
     ids=lambda value: getattr(value, "__name__", None),

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from diffusers import AutoencoderTiny
+
+
+SOURCE = {"procedural": ProceduralImages(0, size=64)}
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
@@ -83,10 +88,13 @@ def data(tmp_path: Path) -> tuple[pd.DataFrame, ImageFolder]:
     return pd.DataFrame(rows), ImageFolder(tmp_path)
 
 
-def test_reconstruction_improves() -> None:
-    _, log = train_autoencoder({"procedural": ProceduralImages(0, size=64)}, small())
+def test_reconstruction_improves_and_scaled_latents_have_unit_deviation() -> None:
+    model, log = train_autoencoder(SOURCE, small())
     assert [row["step"] for row in log] == [10, 20, 30, 40]
     assert log[-1]["psnr"] > log[0]["psnr"] + 1.5
+    crops = draw_pool(SOURCE, small(), np.random.default_rng(0))
+    latents, _ = encode(model, crops.float() / 127.5 - 1)
+    assert 0.5 < float(latents.std()) < 2
 
 
 def test_a_loss_that_is_no_number_stops_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,45 +103,34 @@ def test_a_loss_that_is_no_number_stops_the_fit(monkeypatch: pytest.MonkeyPatch)
         lambda images, device: torch.full(images.shape, torch.nan, device=device),
     )
     with pytest.raises(ModelError, match=r"loss is nan with learning_rate 0\.003.*lower it"):
-        train_autoencoder({"procedural": ProceduralImages(0, size=64)}, small())
+        train_autoencoder(SOURCE, small())
 
 
 def test_a_fit_that_diverges_is_not_kept() -> None:
-    config = small(learning_rate=1.0)
     with pytest.raises(ModelError, match=r"(loss is inf|latents is \S+e\+\d+).*nothing was saved"):
-        train_autoencoder({"procedural": ProceduralImages(0, size=64)}, config)
+        train_autoencoder(SOURCE, small(learning_rate=1.0))
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_state_alone() -> None:
-    sources = {"procedural": ProceduralImages(0, size=64)}
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first = weights(train_autoencoder(sources, small(steps=6))[0])
+    first = weights(train_autoencoder(SOURCE, small(steps=6))[0])
     assert torch.equal(before, torch.get_rng_state())
     torch.manual_seed(2)
-    again = weights(train_autoencoder(sources, small(steps=6))[0])
-    other = weights(train_autoencoder(sources, small(steps=6, seed=1))[0])
+    again = weights(train_autoencoder(SOURCE, small(steps=6))[0])
+    other = weights(train_autoencoder(SOURCE, small(steps=6, seed=1))[0])
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
-
-
-def test_scaled_latents_have_unit_deviation() -> None:
-    source = ProceduralImages(0, size=64)
-    model, _ = train_autoencoder({"procedural": source}, small())
-    crops = draw_pool({"procedural": source}, small(), np.random.default_rng(0))
-    latents, _ = encode(model, crops.float() / 127.5 - 1)
-    assert 0.5 < float(latents.std()) < 2
 
 
 def test_the_encoder_learns_the_teacher_s_latents(tmp_path: Path) -> None:
     teacher, _ = train_autoencoder({"procedural": ProceduralImages(1, size=64)}, small(seed=1))
     teacher.register_to_config(scaling_factor=1.0)
     teacher.save_pretrained(tmp_path)
-    source = {"procedural": ProceduralImages(0, size=64)}
-    crops = draw_pool(source, small(), np.random.default_rng(5)).float() / 127.5 - 1
+    crops = draw_pool(SOURCE, small(), np.random.default_rng(5)).float() / 127.5 - 1
 
     def agreement(weight: float) -> float:
-        pupil, _ = train_autoencoder(source, small(teacher=str(tmp_path), teacher_weight=weight))
+        pupil, _ = train_autoencoder(SOURCE, small(teacher=str(tmp_path), teacher_weight=weight))
         with torch.no_grad():
             latents = [model.encode(crops).latents.flatten() for model in (pupil, teacher)]
         return float(torch.corrcoef(torch.stack(latents))[0, 1])
@@ -141,21 +138,25 @@ def test_the_encoder_learns_the_teacher_s_latents(tmp_path: Path) -> None:
     assert agreement(2.0) > agreement(0.0) + 0.3
 
 
-def test_a_fit_goes_on_from_saved_weights(tmp_path: Path) -> None:
-    source = {"procedural": ProceduralImages(0, size=64)}
-    first, _ = train_autoencoder(source, small(steps=5))
-    first.save_pretrained(tmp_path)
+@pytest.fixture
+def first(tmp_path: Path) -> AutoencoderTiny:
+    """An autoencoder of five steps, saved in ``tmp_path``."""
+    model, _ = train_autoencoder(SOURCE, small(steps=5))
+    model.save_pretrained(tmp_path)
+    return model
+
+
+def test_a_fit_goes_on_from_saved_weights(first: AutoencoderTiny, tmp_path: Path) -> None:
     still = small(init_from=str(tmp_path), seed=1, steps=1, learning_rate=1e-9)
-    later, _ = train_autoencoder(source, still)
+    later, _ = train_autoencoder(SOURCE, still)
     for name, weight in weights(first).items():
         torch.testing.assert_close(weights(later)[name], weight)
 
 
-def test_a_frozen_encoder_keeps_its_latents_and_their_scale(tmp_path: Path) -> None:
-    source = {"procedural": ProceduralImages(0, size=64)}
-    first, _ = train_autoencoder(source, small(steps=5))
-    first.save_pretrained(tmp_path)
-    later, _ = train_autoencoder(source, small(init_from=str(tmp_path), freeze_encoder=True))
+def test_a_frozen_encoder_keeps_its_latents_and_their_scale(
+    first: AutoencoderTiny, tmp_path: Path
+) -> None:
+    later, _ = train_autoencoder(SOURCE, small(init_from=str(tmp_path), freeze_encoder=True))
     assert later.config.scaling_factor == first.config.scaling_factor
     assert all(torch.equal(weights(later.encoder)[n], w) for n, w in weights(first.encoder).items())
     assert any(
@@ -163,14 +164,12 @@ def test_a_frozen_encoder_keeps_its_latents_and_their_scale(tmp_path: Path) -> N
     )
 
 
+@pytest.mark.usefixtures("first")
 def test_other_latents_and_another_network_are_refused(tmp_path: Path) -> None:
-    source = {"procedural": ProceduralImages(0, size=64)}
-    first, _ = train_autoencoder(source, small(steps=1))
-    first.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="has 4 channels at 1/8 of the size, the fit has 8"):
-        train_autoencoder(source, small(teacher=str(tmp_path), latent_channels=8))
+        train_autoencoder(SOURCE, small(teacher=str(tmp_path), latent_channels=8))
     with pytest.raises(ModelError, match="not an AutoencoderTiny of width 16"):
-        train_autoencoder(source, small(init_from=str(tmp_path), width=16))
+        train_autoencoder(SOURCE, small(init_from=str(tmp_path), width=16))
 
 
 def test_crops_are_never_taken_from_enlarged_large_images() -> None:
@@ -278,6 +277,6 @@ def test_muon_finds_a_convolution_and_refuses_a_bias() -> None:
 
 def test_three_levels_give_latents_at_a_quarter_of_the_resolution() -> None:
     config = small(steps=2, blocks=(0, 1, 1), latent_channels=6)
-    model, _ = train_autoencoder({"procedural": ProceduralImages(0, size=64)}, config)
+    model, _ = train_autoencoder(SOURCE, config)
     assert reduction(model) == 4
     assert encode(model, torch.zeros(1, 3, 32, 32))[0].shape == (1, 6, 8, 8)

@@ -42,6 +42,8 @@ def test_a_perfect_model_gets_perfect_marks(plate: World) -> None:
     assert (row["n_good"], row["n_defective"], row["n_masks"]) == (6, 4, 4)
     assert row["false_negative_rate"] == 0
     assert metrics["protocol"] == "strict"
+    assert row["cropped_defects"] is None
+    assert metrics["cropped_share"] == 0
 
 
 def test_metrics_are_of_the_test_images_alone(plate: World) -> None:
@@ -86,13 +88,19 @@ def test_pixel_metrics_use_the_masks_of_their_own_images(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("label", "count", "expected"),
-    [("good", 3, (3, 0)), ("good", 1, (1, 0)), ("defective", 2, (0, 2)), ("uncertain", 2, (0, 0))],
+    ("split", "label", "count", "expected"),
+    [
+        ("test", "good", 3, (3, 0)),
+        ("test", "good", 1, (1, 0)),
+        ("test", "defective", 2, (0, 2)),
+        ("test", "uncertain", 2, (0, 0)),
+        ("calibration", "good", 3, (0, 0)),
+    ],
 )
 def test_a_category_of_one_kind_gives_nulls(
-    world: World, label: str, count: int, expected: tuple[int, int]
+    world: World, split: str, label: str, count: int, expected: tuple[int, int]
 ) -> None:
-    world.add("plate", "test", label, count)
+    world.add("plate", split, label, count)
     metrics = assessed(world)
     row = metrics["categories"]["plate"]
     assert (row["n_good"], row["n_defective"]) == expected
@@ -101,13 +109,6 @@ def test_a_category_of_one_kind_gives_nulls(
         assert metrics["mean"][name] is None
     assert row["false_positive_rate"] is None
     assert metrics["mean"]["n_categories"]["image_auroc"] == 0
-
-
-def test_a_category_without_test_images_gives_nulls(world: World) -> None:
-    world.add("plate", "calibration", "good", 3)
-    row = assessed(world)["categories"]["plate"]
-    assert (row["image_auroc"], row["n_good"]) == (None, 0)
-    assert row["threshold"] is not None
 
 
 def test_strict_keeps_the_label_of_the_whole_image_and_tells_what_the_crop_costs(
@@ -138,12 +139,6 @@ def test_released_calls_an_image_good_whose_defect_is_cropped_off(cropped: World
     assert floor.metrics["plate"]["image_auroc"] < 1
 
 
-def test_without_a_crop_nothing_is_lost_to_it(plate: World) -> None:
-    metrics = assessed(plate)
-    assert metrics["categories"]["plate"]["cropped_defects"] is None
-    assert metrics["cropped_share"] == 0
-
-
 def test_released_keeps_the_label_of_an_image_without_a_mask(world: World) -> None:
     world.add("plate", "test", "good", 2).add("plate", "test", "defective", 2)
     world.config = EvaluationConfig(protocol="released")
@@ -153,16 +148,9 @@ def test_released_keeps_the_label_of_an_image_without_a_mask(world: World) -> No
 
 def test_a_floor_by_another_protocol_is_refused(plate: World) -> None:
     store = plate.scored()
-    floor = {"pca": {}, "protocol": "released"}
+    given = (store, plate.manifest, plate.images, fit_thresholds(store, 0.05), plate.config)
     with pytest.raises(DataError, match=r"baseline_metrics.*'released'.*'strict'.*--from-nodes"):
-        assess(
-            store,
-            plate.manifest,
-            plate.images,
-            fit_thresholds(store, 0.05),
-            plate.config,
-            baseline=floor,
-        )
+        assess(*given, baseline={"pca": {}, "protocol": "released"})
 
 
 def test_the_mean_is_over_categories_that_have_the_metric() -> None:

@@ -40,7 +40,7 @@ def manifest() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns, index=range(10, 19))
 
 
-def paths_of_doubles(rows: pd.DataFrame, bits: int) -> set[str]:
+def paths_of_doubles(rows: pd.DataFrame, bits: int | None) -> set[str]:
     return set(rows["path"][near_duplicates(rows, bits)])
 
 
@@ -50,29 +50,24 @@ def test_doubles_are_found_within_the_category_and_equal_bytes_anywhere() -> Non
     assert found.dtype == bool
     assert set(manifest()["path"][found]) == {"near", "near calibration", "equal bytes"}
     assert paths_of_doubles(manifest(), BITS + 1) >= {"far", "near"}
+    assert not paths_of_doubles(manifest(), None)
+    assert near_duplicates(manifest().head(0), BITS).empty
 
 
-@pytest.mark.parametrize("ones", [MIN_BITS - 1, 256 - MIN_BITS + 1])
-def test_hashes_of_blank_sheets_and_ramps_say_nothing(ones: int) -> None:
-    rows = manifest().assign(dhash=f"{(1 << ones) - 1:064x}")
-    assert paths_of_doubles(rows, BITS) == {"equal bytes"}
-
-
-def test_null_calls_nothing_a_double_and_zero_only_equal_hashes() -> None:
-    assert not near_duplicates(manifest(), None).any()
-    assert paths_of_doubles(manifest(), 0) == {"equal bytes"}
-
-
-def test_without_hashes_equal_bytes_still_count() -> None:
-    assert paths_of_doubles(manifest().drop(columns="dhash"), BITS) == {"equal bytes"}
-
-
-def test_one_side_alone_has_no_doubles() -> None:
-    rows = manifest().drop_duplicates("sha256")
-    for split in ("train", "test"):
-        alone = rows[rows["split"] == split]
-        assert near_duplicates(alone, BITS).tolist() == [False] * len(alone)
-    assert near_duplicates(rows.head(0), BITS).empty
+@pytest.mark.parametrize(
+    ("rows", "bits"),
+    [
+        (manifest(), 0),
+        (manifest().drop(columns="dhash"), BITS),
+        # Hashes of blank sheets and of ramps say nothing.
+        (manifest().assign(dhash=f"{(1 << MIN_BITS - 1) - 1:064x}"), BITS),
+        (manifest().assign(dhash=f"{(1 << 256 - MIN_BITS + 1) - 1:064x}"), BITS),
+    ],
+)
+def test_equal_bytes_alone_count_without_hashes_that_say_something(
+    rows: pd.DataFrame, bits: int
+) -> None:
+    assert paths_of_doubles(rows, bits) == {"equal bytes"}
 
 
 @pytest.mark.slow

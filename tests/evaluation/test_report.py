@@ -105,25 +105,6 @@ def test_the_page_tells_what_the_crop_takes_away_and_who_counts_as_good(cropped:
 
 
 @pytest.mark.parametrize(
-    "groups",
-    [
-        [("test", "good", 2)],
-        [("test", "good", 1)],
-        [("test", "uncertain", 2)],
-        [("test", "defective", 1)],
-        [("calibration", "good", 2)],
-        [("calibration", "good", 2), ("test", "defective", 1)],
-    ],
-)
-def test_sparse_categories_are_shown_too(world: World, groups: list[tuple[str, str, int]]) -> None:
-    for split, label, count in groups:
-        world.add("plate", split, label, count)
-    metrics, html = evaluated(world)
-    assert "plate" in Page(html).text
-    assert "plate" in render_table(metrics)
-
-
-@pytest.mark.parametrize(
     ("pca", "against", "sentence"),
     [
         ({}, {}, "Image AUROC 0.800 and pixel AP 0.300, mean of 2 categories."),

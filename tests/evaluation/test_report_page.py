@@ -65,7 +65,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         curves={"bolt": {"image_roc": curve, "pixel_roc": curve}},
         identity={"model": {"name": SCRIPT, "version": 3}, "git": {"commit": NASTY, "dirty": True},
                   "data": "0123456789abcdef" * 4, "registered_version": "decodiff version 3"},
-        training_review={NASTY: [train], "bolt": [{"path": f"{SCRIPT}.png"}]},
+        training_review={NASTY: [train], "bolt": [train | {"path": f"{SCRIPT}.png"}]},
         comparison={
             "reference": NASTY, "outcome": "compared", "notes": [SCRIPT],
             "categories": {NASTY: {"metrics": {"image_auroc": change}}},

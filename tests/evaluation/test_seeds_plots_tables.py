@@ -104,7 +104,11 @@ def test_the_table_of_metrics_has_intervals_and_floors() -> None:
     }
     floors = {"pca": {"plate": {"image_auroc": 0.7}}}
     table = metrics_table(
-        {"categories": {"plate": row}, "mean": {"image_auroc": 0.9}, "baseline": floors}
+        {
+            "categories": {"plate": row},
+            "mean": {"image_auroc": 0.9, "intervals": {}},
+            "baseline": floors,
+        }
     )
     assert table.iloc[0].to_dict() == {
         "category": "plate",

@@ -233,12 +233,14 @@ def test_what_differs_is_not_written(
     assert list(target.parent.iterdir()) == []
 
 
-def test_an_export_of_another_model_is_refused(other_model: Path, exported: Path) -> None:
+def test_another_model_another_size_and_a_changed_file_are_refused(
+    tiny_model: Path, other_model: Path, exported: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ModelError, match=r"exported from another model .* export the model again"):
         load_pipeline(other_model, exported)
-
-
-def test_a_changed_file_is_refused(tiny_model: Path, exported: Path, tmp_path: Path) -> None:
+    pipeline = load_pipeline(tiny_model, exported)
+    with pytest.raises(ModelError, match=r"exported for images of shape \(batch, 3, 32, 32\)"):
+        pipeline.discrepancies(torch.zeros(1, 3, 64, 64), torch.zeros(1, dtype=torch.int64))
     folder = Path(shutil.copytree(exported, tmp_path / "onnx"))
     content = bytearray((folder / "network.onnx").read_bytes())
     content[-5] ^= 1
@@ -258,22 +260,6 @@ def test_a_folder_that_is_no_export_is_refused(
         use_onnx(load_pipeline(tiny_model), tmp_path, tiny_model)
 
 
-def test_another_image_size_is_refused(tiny_model: Path, exported: Path) -> None:
-    pipeline = load_pipeline(tiny_model, exported)
-    with pytest.raises(ModelError, match=r"exported for images of shape \(batch, 3, 32, 32\)"):
-        pipeline.discrepancies(torch.zeros(1, 3, 64, 64), torch.zeros(1, dtype=torch.int64))
-
-
-def test_a_missing_package_is_named_before_any_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(
-        ConfigurationError, match=r"not installed, .*onnxruntime; .*decodiff-pipeline\[onnx\]"
-    ):
-        check_export(tmp_path, "")
-
-
 def test_bfloat16_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     require_onnx()
     model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
@@ -283,17 +269,15 @@ def test_bfloat16_is_refused(tiny_model: Path, tmp_path: Path) -> None:
         export(model, tmp_path / "onnx")
 
 
-def test_a_wrong_path_or_tolerance_is_named_at_once(tiny_model: Path, tmp_path: Path) -> None:
+def test_wrong_arguments_are_named_at_once_and_no_other_folder_is_overwritten(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     require_onnx()
     with pytest.raises(ModelError, match=r"nowhere holds no file; run `kedro run"):
         export(tmp_path / "nowhere", tmp_path / "onnx")
     with pytest.raises(ConfigurationError, match=r"tolerance is nan; it must lie"):
         export(tiny_model, tmp_path / "onnx", tolerance=float("nan"))
     assert not (tmp_path / "onnx").exists()
-
-
-def test_no_other_folder_is_overwritten(tiny_model: Path, tmp_path: Path) -> None:
-    require_onnx()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
     for target in (tmp_path / "mine", tiny_model / "onnx"):
@@ -313,6 +297,9 @@ def test_the_command_ends_with_a_sentence(
     with pytest.raises(SystemExit, match=r"error: not installed, .*onnxscript.*\[onnx\]"):
         main(command)
     assert not target.exists()
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ConfigurationError, match=r"not installed, .*onnxruntime; "):
+        check_export(target, "")
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from PIL import Image
 
 from decodiff_pipeline.compute.config import ComputeConfig
 from decodiff_pipeline.data.images import ImageFolder
+from decodiff_pipeline.datasets import DiffusersDataset
 from decodiff_pipeline.deco.autoencoder import load_autoencoder
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline, Discrepancies
@@ -27,6 +28,7 @@ from decodiff_pipeline.evaluation.comparison import EarlierEvaluation
 from decodiff_pipeline.evaluation.config import EvaluationConfig, Protocol
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.pipelines.evaluation import create_pipeline
+from decodiff_pipeline.reporting.summary import render_table
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.scoring import ScoringConfig
 
@@ -134,6 +136,15 @@ def content(path: Path) -> Any:
     return json.loads(path.read_text(), parse_constant=refuse)
 
 
+def test_the_model_is_loaded_once_for_all_nodes(tiny_model: Path) -> None:
+    name = f"{DeCoDiffPipeline.__module__}.{DeCoDiffPipeline.__qualname__}"
+    dataset = DiffusersDataset(model=name, filepath=str(tiny_model))
+    loaded = dataset.load()
+    assert dataset.load() is loaded
+    dataset.release()
+    assert dataset.load() is not loaded
+
+
 @pytest.mark.parametrize("protocol", ["strict", "released"])
 def test_the_whole_pipeline(tmp_path: Path, model: GreyModel, protocol: Protocol) -> None:
     run(tmp_path, model, make_manifest(tmp_path), protocol)
@@ -221,4 +232,5 @@ def test_what_cannot_be_measured_is_null(
     usable = "good" in labels or calibrated
     assert (synthetic["n"] > 0) == usable
     assert (synthetic["pixel_ap"] is not None) == usable
-    assert (tmp_path / "report").stat().st_size > 0
+    assert "plate" in (tmp_path / "report").read_text()
+    assert "plate" in render_table(content(tmp_path / "metrics"))

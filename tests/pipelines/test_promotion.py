@@ -1,15 +1,15 @@
-"""The wiring of promotion and rollback: catalog, parameters, and the log that only grows."""
+"""The audit log of promotion and rollback."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from decodiff_pipeline.datasets.appended_lines import AppendedLinesDataset
 
-CONF = Path(__file__).parents[2] / "conf" / "base"
-IN_MEMORY = {"promotion_judgement"}
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_processes_that_log_at_once_lose_no_line(tmp_path: Path) -> None:

@@ -41,7 +41,6 @@ def batches(
 
 
 def _jitter(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Permutes the channels of a batch and scales each channel of each image by 0.6 to 1."""
     gains = torch.from_numpy(rng.uniform(0.6, 1, (len(images), RGB, 1, 1)).astype(np.float32))
     permuted = images[:, torch.from_numpy(rng.permutation(RGB)).to(images.device)]
     dimmed = (permuted + 1) * gains.to(images.device) - 1

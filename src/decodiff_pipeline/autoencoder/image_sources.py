@@ -33,11 +33,9 @@ class ProceduralImages:
         self.seed, self.size = seed, size
 
     def __len__(self) -> int:
-        """The largest 32-bit integer."""
         return 2**31 - 1
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """Generates an image."""
         return procedural_image(self.seed, index, size=self.size)
 
 
@@ -63,7 +61,6 @@ class ManifestImages:
         self.paths, self.images = list(rows["path"]), images
 
     def __len__(self) -> int:
-        """Number of good images in the split."""
         return len(self.paths)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
@@ -111,11 +108,9 @@ class PermissiveImages:
         self.images = [_load(entry) for entry in PERMISSIVE_IMAGES]
 
     def __len__(self) -> int:
-        """Number of photographs."""
         return len(self.images)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """A photograph."""
         return self.images[index]
 
 

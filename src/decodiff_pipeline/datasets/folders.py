@@ -34,14 +34,20 @@ class DiffusersDataset(AbstractDataset[Any, Any]):
         """
         self._model = model
         self._filepath = Path(filepath)
+        self._loaded: Any = None
         self.metadata = metadata
 
     def load(self) -> DiffusionPipeline:
-        """Load the model.
+        """Load the model, once for all nodes of a run.
 
         Raises:
             ModelError: The folder does not exist, or its files are damaged.
         """
+        if self._loaded is None:
+            self._loaded = self._load_from_folder()
+        return self._loaded
+
+    def _load_from_folder(self) -> DiffusionPipeline:
         module, name = self._model.rsplit(".", 1)
         if not self._filepath.is_dir():
             raise ModelError(
@@ -55,6 +61,7 @@ class DiffusersDataset(AbstractDataset[Any, Any]):
         Args:
             data: The model, or the path of this folder to keep the saved model.
         """
+        self._release()
         if data == self._filepath:
             return
         from decodiff_pipeline.data.atomic import replacing_folder
@@ -67,6 +74,9 @@ class DiffusersDataset(AbstractDataset[Any, Any]):
         pipeline = self._filepath / "model_index.json"
         file = pipeline if pipeline.is_file() else self._filepath / "config.json"
         return file.read_text(encoding="utf-8")
+
+    def _release(self) -> None:
+        self._loaded = None
 
     def _exists(self) -> bool:
         return self._filepath.is_dir()

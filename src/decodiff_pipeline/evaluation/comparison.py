@@ -79,7 +79,10 @@ def compare(
     notes = _other_categories(metrics["categories"], theirs["categories"], reference.name)
     changed = _other_regions(metrics, theirs)
     notes += [f"{name} is not compared: what of its images counts was changed" for name in changed]
-    metrics = {**metrics, "categories": _without(metrics["categories"], changed)}
+    categories = {
+        name: entry for name, entry in metrics["categories"].items() if name not in changed
+    }
+    metrics = {**metrics, "categories": categories}
     if reference.record is None:
         notes = [f"{reference.missing}: differences are of the whole test sets, not tested", *notes]
         return _untested(metrics, theirs, reference.name, notes)
@@ -126,10 +129,6 @@ def _other_regions(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[s
     ]
 
 
-def _without(categories: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
-    return {name: entry for name, entry in categories.items() if name not in names}
-
-
 def _other_categories(ours: Iterable[str], theirs: Iterable[str], name: str) -> list[str]:
     here, there = set(ours), set(theirs)
     return [
@@ -142,7 +141,6 @@ def _other_categories(ours: Iterable[str], theirs: Iterable[str], name: str) -> 
 def _untested(
     ours: Mapping[str, Any], theirs: Mapping[str, Any], name: str, notes: list[str]
 ) -> dict[str, Any]:
-    """Differences of metrics without significance tests."""
     same_limit = ours.get("aupro_limit") == theirs.get("aupro_limit")
 
     def differences(new: Mapping[str, Any], old: Mapping[str, Any]) -> Row:
@@ -168,7 +166,6 @@ def _untested(
 def _tested(
     pairs: Mapping[str, _Pair], metrics: Mapping[str, Any], name: str, notes: list[str]
 ) -> dict[str, Any]:
-    """Differences with paired bootstrap tests."""
     options = {
         "resamples": metrics.get("resamples", bootstrap.RESAMPLES),
         "confidence": metrics.get("confidence", bootstrap.CONFIDENCE),

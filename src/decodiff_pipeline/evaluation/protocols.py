@@ -47,9 +47,7 @@ def labelled(
     """
     if protocol == "strict":
         return rows
-    judged = rows[
-        (rows["split"] == "test") & (rows["label"] == "defective") & rows["mask_path"].notna()
-    ]
+    judged = rows[(rows["split"] == "test") & have_defect_masks(rows)]
     truth = ground_truth(judged, images, geometry, protocol)
     masks = (truth[i] for i in range(len(truth)))
     hidden = judged.index[[mask is None or not mask.any() for mask in masks]]
@@ -70,8 +68,7 @@ def labelled_inside(
     """
     if not regions:
         return rows
-    masked = (rows["label"] == "defective") & rows["mask_path"].notna()
-    judged = rows[masked & rows["category"].isin(regions)]
+    judged = rows[have_defect_masks(rows) & rows["category"].isin(regions)]
     hidden = []
     for path, category in zip(judged["mask_path"], judged["category"], strict=True):
         mask = images.read_mask(str(path))
@@ -81,11 +78,14 @@ def labelled_inside(
     return rows.assign(label=rows["label"].mask(rows.index.isin(outside), "good"))
 
 
+def have_defect_masks(rows: pd.DataFrame) -> pd.Series:
+    """Which images are defective and have a mask, bool (N,)."""
+    return (rows["label"] == "defective") & rows["mask_path"].notna()
+
+
 def with_ground_truth(rows: pd.DataFrame) -> pd.DataFrame:
     """The images with known pixel labels: good ones, and defective ones with a mask."""
-    good = rows["label"] == "good"
-    masked = (rows["label"] == "defective") & rows["mask_path"].notna()
-    return rows[good | masked]
+    return rows[(rows["label"] == "good") | have_defect_masks(rows)]
 
 
 def compared(
@@ -161,8 +161,7 @@ def ground_truth(
     """Masks of images, bool (h, w); ``None`` for good images.
 
     Args:
-        rows: Manifest rows, as `with_ground_truth` returns them.
-        protocol: Determines how masks are resized.
+        rows: Images with known pixel labels (`with_ground_truth`).
         resolution: ``native``: masks are not resized, but cut to what the model saw.
     """
     named = rows["mask_path"].where(rows["label"] == "defective")
@@ -183,12 +182,7 @@ def ground_truth(
 def native_maps(
     maps: Maps, sizes: Sequence[tuple[int, int]], geometry: PreprocessConfig
 ) -> OnDemand[np.ndarray]:
-    """Maps resized to the original images and cut to what the model saw, float32.
-
-    Args:
-        maps: The model's anomaly maps.
-        sizes: Width and height of each image in pixels.
-    """
+    """Maps resized to the original images and cut to what the model saw, float32."""
 
     def enlarge(index: int) -> np.ndarray:
         full = to_original(maps[index], sizes[index], geometry)
@@ -210,11 +204,7 @@ def mask_by(protocol: Protocol, mask: np.ndarray, geometry: PreprocessConfig) ->
 def released_mask(mask: np.ndarray, geometry: PreprocessConfig) -> np.ndarray:
     """Resize a mask as the released code: bicubic, cropped, every pixel above zero defective.
 
-    Args:
-        mask: bool (H, W), True on the defect.
-
-    Returns:
-        bool (h, w), the size of the map; defects grow by a few pixels on each side.
+    Defects grow by a few pixels on each side.
     """
     height, width = mask.shape
     down, across = layout = plan((width, height), geometry)
@@ -254,7 +244,7 @@ def cropped_defects(
         ``pixel_share``: share of the defective pixels outside, within 0…1; ``n_images``: number
         of images whose defects are entirely outside; ``None`` without a crop or without masks.
     """
-    masked = rows[(rows["label"] == "defective") & rows["mask_path"].notna()]
+    masked = rows[have_defect_masks(rows)]
     if not geometry.crops or masked.empty:
         return None
     total = outside = hidden = 0

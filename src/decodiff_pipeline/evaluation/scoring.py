@@ -103,8 +103,6 @@ class _Task(BaseModel):
 
 
 class _Job(BaseModel):
-    """The input of the scoring processes."""
-
     model: Path
     kind: str  # module:class of the model
     rows: Path

@@ -74,7 +74,6 @@ def review_training_images(
 
 
 def _highest(scored: pd.DataFrame, calibration: np.ndarray, count: int) -> list[dict[str, Any]]:
-    """The highest scores of a category; ties in the order of their paths."""
     highest = scored.sort_values(["score", "path"], ascending=[False, True]).head(count)
     entries = []
     for _, row in highest.iterrows():

@@ -259,7 +259,6 @@ def _table_digest(rows: pd.DataFrame) -> str:
 
 
 def _key(identity: Any) -> str:
-    """A file name derived from an identity."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 

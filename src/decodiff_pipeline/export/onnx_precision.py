@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,8 +24,6 @@ from decodiff_pipeline.evaluation.synthetic_localisation import measure_syntheti
 from decodiff_pipeline.export.onnx_model import PARTS, Part, Session, attach
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import torch
 
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
@@ -152,8 +152,6 @@ def _convert_part(folder: Path, part: Part, feeds: list[dict[str, np.ndarray]] |
 
 
 class _Recorder(Session):
-    """A session that records its inputs."""
-
     def __init__(self, folder: Path, part: Part) -> None:
         super().__init__(folder, part)
         self.feeds: list[dict[str, np.ndarray]] = []
@@ -191,16 +189,6 @@ def _calibration_data(
     return {part: session.feeds for part, session in recorders.items()}
 
 
-class _Feeds:
-    """ONNX Runtime's interface of a calibration data reader."""
-
-    def __init__(self, feeds: list[dict[str, np.ndarray]]) -> None:
-        self._feeds: Iterator[dict[str, np.ndarray]] = iter(feeds)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self._feeds, None)
-
-
 def _int8(path: Path, feeds: list[dict[str, np.ndarray]]) -> Any:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_static
@@ -212,7 +200,7 @@ def _int8(path: Path, feeds: list[dict[str, np.ndarray]]) -> Any:
         quantize_static(
             path,
             target,
-            _Feeds(feeds),
+            SimpleNamespace(get_next=partial(next, iter(feeds), None)),  # as CalibrationDataReader
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

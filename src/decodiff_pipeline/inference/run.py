@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel
 
 from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.compute.config import (
@@ -18,7 +14,6 @@ from decodiff_pipeline.compute.config import (
     plan_images,
     use_threads,
 )
-from decodiff_pipeline.compute.group import ALONE
 from decodiff_pipeline.compute.launch import launch
 from decodiff_pipeline.data.decoding import MAX_PIXELS
 from decodiff_pipeline.data.file_names import nfc
@@ -28,20 +23,20 @@ from decodiff_pipeline.deco.recognition import FOLDER, without_recogniser
 from decodiff_pipeline.deco.weights import WEIGHTS_FILE
 from decodiff_pipeline.errors import ConfigurationError, ModelError
 from decodiff_pipeline.export.onnx_model import check_export
-from decodiff_pipeline.inference.config import InferenceConfig
 from decodiff_pipeline.inference.results import Limits, log_summary, tabulate
-from decodiff_pipeline.inference.scoring import ScoringRun
-from decodiff_pipeline.inference.source import InferenceSource, Item
+from decodiff_pipeline.inference.scoring import ScoringJob, ScoringRun
 from decodiff_pipeline.inference.store import Journal
-from decodiff_pipeline.serving.scorer import load_pipeline
 from decodiff_pipeline.serving.thresholds import check_overrides, read_overrides, threshold_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     import pandas as pd
 
     from decodiff_pipeline.compute.group import Group
+    from decodiff_pipeline.inference.config import InferenceConfig
+    from decodiff_pipeline.inference.source import InferenceSource, Item
     from decodiff_pipeline.inference.store import InferenceStore
 
 logger = logging.getLogger(__name__)
@@ -90,7 +85,7 @@ def infer(
     check_overrides(config.pixel_thresholds, known, "inference.pixel_thresholds")
     categories = {item.category for item in items}
     limits = _limits(categories if categories <= {*known} else {*known}, thresholds, config)
-    job = _Job(
+    job = ScoringJob(
         items=items, source=source.path, model=model, export=export, digest=digest, known=known,
         limits=limits, store=store.path, config=config, max_pixels=max_pixels,
     )  # fmt: skip
@@ -119,22 +114,7 @@ def with_overrides(config: InferenceConfig, file: Path, model: Path) -> Inferenc
     return config.model_copy(update={"thresholds": overrides | config.thresholds})
 
 
-class _Job(BaseModel):
-    """The input of the scoring processes."""
-
-    items: list[Item]
-    source: Path
-    model: Path
-    export: Path | None
-    digest: str
-    known: list[str]
-    limits: dict[str, Limits]
-    store: Path
-    config: InferenceConfig
-    max_pixels: int
-
-
-def _score_new(job: _Job, journal: Journal, compute: ComputeConfig) -> int:
+def _score_new(job: ScoringJob, journal: Journal, compute: ComputeConfig) -> int:
     """Score new or changed images; returns their number."""
     new = sum(item.path not in journal.rows for item in job.items)
     size = (job.model / "unet" / WEIGHTS_FILE).stat().st_size
@@ -144,28 +124,14 @@ def _score_new(job: _Job, journal: Journal, compute: ComputeConfig) -> int:
         journal.load()
         return scored
     with use_threads(workers.threads):
-        return _score_part(job, journal, ALONE)
+        return ScoringRun(job, journal).score(job.items)
 
 
 def score_rank(content: str, group: Group) -> int:
     """Score as one of several processes; returns the number of images."""
-    job = _Job.model_validate_json(content)
-    return _score_part(job, Journal(job.store, shared=True), group)
-
-
-def _score_part(job: _Job, journal: Journal, group: Group) -> int:
-    run = ScoringRun(
-        InferenceSource(job.source),
-        partial(load_pipeline, job.model, job.export),
-        job.digest,
-        job.known,
-        job.limits,
-        journal,
-        job.config,
-        job.max_pixels,
-    )
-    run.score(job.items[group.part(len(job.items))])
-    return run.scored
+    job = ScoringJob.model_validate_json(content)
+    run = ScoringRun(job, Journal(job.store, shared=True))
+    return run.score(job.items[group.part(len(job.items))])
 
 
 def _require_output_outside(source: Path, output: Path) -> None:

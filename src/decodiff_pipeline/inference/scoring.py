@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import logging
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
+from pydantic import BaseModel
 
 from decodiff_pipeline.data.bit_depth import depth_of
 from decodiff_pipeline.data.decoding import decode, require_side
@@ -28,20 +30,21 @@ from decodiff_pipeline.evaluation.predict import (
     predict,
     progress,
 )
+from decodiff_pipeline.inference.config import InferenceConfig
 from decodiff_pipeline.inference.overlays import draw_overlay, encode_overlay
+from decodiff_pipeline.inference.results import Limits
+from decodiff_pipeline.inference.source import InferenceSource, Item
 from decodiff_pipeline.inference.store import Journal, map_name, overlay_name
 from decodiff_pipeline.serving.answer import encode_map
+from decodiff_pipeline.serving.scorer import load_pipeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from tqdm import tqdm
 
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
     from decodiff_pipeline.evaluation.predict import Prediction
-    from decodiff_pipeline.inference.config import InferenceConfig
-    from decodiff_pipeline.inference.results import Limits
-    from decodiff_pipeline.inference.source import InferenceSource, Item
     from decodiff_pipeline.inference.store import Row
 
 logger = logging.getLogger(__name__)
@@ -59,38 +62,62 @@ class Loaded(NamedTuple):
     certainty: float | None = None  # of the recognised category
 
 
-@dataclass
+class ScoringJob(BaseModel):
+    """Images, model and options of a scoring run, for its processes.
+
+    Attributes:
+        items: All images of the source.
+        model: Folder of the saved pipeline.
+        export: Its ONNX export, if that computes.
+        digest: `folder_sha256` of the model.
+        known: The model's categories.
+        store: Folder of the results.
+    """
+
+    items: list[Item]
+    source: Path
+    model: Path
+    export: Path | None
+    digest: str
+    known: list[str]
+    limits: dict[str, Limits]
+    store: Path
+    config: InferenceConfig
+    max_pixels: int
+
+
 class ScoringRun:
     """Scores images and writes their maps, overlays and rows."""
 
-    source: InferenceSource
-    load: Callable[[], DeCoDiffPipeline]
-    digest: str
-    known: Sequence[str]
-    limits: Mapping[str, Limits]
-    journal: Journal
-    config: InferenceConfig
-    max_pixels: int
-    scored: int = 0
-    loaded: DeCoDiffPipeline | None = None
-    lock: Lock = field(default_factory=Lock)
+    def __init__(self, job: ScoringJob, journal: Journal) -> None:
+        self.job = job
+        self.config = job.config
+        self.source = InferenceSource(job.source)
+        self.journal = journal
+        self.loaded: DeCoDiffPipeline | None = None
+        self.lock = Lock()
 
-    def score(self, items: Sequence[Item]) -> None:
-        """Score new or changed images; each batch is recorded after its files are written."""
-        size = self.config.batch_size
+    def score(self, items: Sequence[Item]) -> int:
+        """Score new or changed images; each batch is recorded after its files are written.
+
+        Returns:
+            The number of scored images.
+        """
+        size, scored = self.config.batch_size, 0
         with (
             progress(len(items), "inference") as bar,
             closing(read_ahead(self._read, items, AHEAD)) as results,
         ):
             images = self._readable(results, bar)
-            if any(item.category not in self.known for item in items):
+            if any(item.category not in self.job.known for item in items):
                 images = self._recognised(images, bar)
             first = next(images, None)
             if first is None:
-                return
+                return 0
             for batch in predict(self._model(), chain([first], images), bar, batch_size=size):
                 self.journal.record([self._write(one) for one in batch])
-                self.scored += len(batch)
+                scored += len(batch)
+        return scored
 
     def _readable(
         self, results: Iterable[ModelInput | Row | None], bar: tqdm
@@ -106,11 +133,11 @@ class ScoringRun:
     def _read(self, item: Item) -> ModelInput | Row | None:
         """Read an image. Returns ``None`` if it is done, and its row if it cannot be read."""
         try:
-            data, sha256 = self.source.read(item, self.max_pixels)
+            data, sha256 = self.source.read(item, self.job.max_pixels)
             if self._is_done(item, sha256):
                 return None
             path = self.source.root / item.path
-            decoded = decode(data, path, self.max_pixels)
+            decoded = decode(data, path, self.job.max_pixels)
             model = self._model()
             category = item.category if item.category in model.categories else None
             image = decoded.eight_bit(path, depth_of(category, model, decoded, path))
@@ -151,7 +178,7 @@ class ScoringRun:
         """The model, loaded on first use."""
         with self.lock:
             if self.loaded is None:
-                self.loaded = self.load()
+                self.loaded = load_pipeline(self.job.model, self.job.export)
         return self.loaded
 
     def _write(self, prediction: Prediction) -> Row:
@@ -160,7 +187,7 @@ class ScoringRun:
         model = self._model()
         region = model.regions.get(item.category)
         full = full_size_map(prediction.anomaly_map, size, model.preprocessing, region)
-        limit = self.limits[item.category].pixel
+        limit = self.job.limits[item.category].pixel
         detections = None if limit is None else find_detections(full, limit, self.config.min_area)
         row = self._row(item) | self._facts(sha256, size) | self._files(item)
         row |= {
@@ -182,14 +209,14 @@ class ScoringRun:
         if row is None or row["error"] is not None:
             return False
         recognised = row.get("category_certainty") is not None
-        if recognised != (item.category not in self.known):
+        if recognised != (item.category not in self.job.known):
             return False
         if recognised and row["score"] is None:
-            return row["sha256"] == sha256 and row["model_sha256"] == self.digest
+            return row["sha256"] == sha256 and row["model_sha256"] == self.job.digest
         if recognised:
             item = replace(item, category=row["category"])
         expected = self._row(item) | self._files(item)
-        expected |= {"sha256": sha256, "pixel_threshold": self.limits[item.category].pixel}
+        expected |= {"sha256": sha256, "pixel_threshold": self.job.limits[item.category].pixel}
         keys = ("category", "sha256", "model_sha256", "pixel_threshold", "min_area")
         return (
             all(row.get(key) == expected[key] for key in (*keys, "map", "overlay"))
@@ -213,7 +240,7 @@ class ScoringRun:
             "path": item.path,
             "category": item.category,
             **dict.fromkeys([*measured, "map", "overlay"]),
-            "model_sha256": self.digest,
+            "model_sha256": self.job.digest,
             "min_area": self.config.min_area,
             "error": error,
         }

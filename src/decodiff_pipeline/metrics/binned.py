@@ -90,14 +90,13 @@ class _Image:
     regions: int
 
 
-def image_histograms(maps: Maps, masks: Masks, workers: int | None = None) -> Histograms:
-    """Compute the histogram of each image.
+def image_histograms(maps: Maps, masks: Masks) -> Histograms:
+    """Compute the histogram of each image, in threads.
 
     Args:
         maps: Float32 anomaly maps, (N, H, W) or any sequence of (H, W), which may differ in size;
             each is read once.
         masks: For each map bool (H, W), True on defects, or ``None`` for an image without any.
-        workers: Number of threads; by default one per core, at most 4.
 
     Raises:
         ValueError: There are not as many masks as maps, or their shapes differ.
@@ -105,11 +104,8 @@ def image_histograms(maps: Maps, masks: Masks, workers: int | None = None) -> Hi
     """
     if len(maps) != len(masks):
         raise ValueError(f"{len(maps)} maps but {len(masks)} masks; give one for each")
-    threads = workers or min(MAX_WORKERS, os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads) as pool:
-        return _stacked(
-            list(pool.map(lambda i: _image(i, maps[i], masks[i]), range(len(maps)))),
-        )
+    with ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1)) as pool:
+        return _stacked(list(pool.map(lambda i: _image(i, maps[i], masks[i]), range(len(maps)))))
 
 
 def binned_metrics(

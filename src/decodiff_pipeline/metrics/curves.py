@@ -32,8 +32,8 @@ def curves(
     Simplification changes the areas by at most 0.002 (tested, not proven).
 
     Args:
-        maps: See `exact.pixel_metrics`.
-        masks: See `exact.pixel_metrics`.
+        maps: As of `exact.pixel_metrics`, whose errors are raised.
+        masks: As of `exact.pixel_metrics`.
         scores: Image scores, float (N,).
         defective: bool (N,).
         limit: False-positive rate at which ``pro`` ends.
@@ -42,10 +42,6 @@ def curves(
         JSON-ready, at most 200 points each: ``image_roc`` and ``pixel_roc`` ``{fpr, tpr}``,
         ``image_pr`` and ``pixel_pr`` ``{recall, precision}``, ``pro`` ``{fpr, overlap}``. A curve
         that cannot be measured is absent.
-
-    Raises:
-        ValueError: See `exact.pixel_metrics`.
-        ModelError: A score or a map holds NaN.
     """
     result = {}
     image_counts, pixel_counts = count_images(scores, defective), count_pixels(maps, masks)

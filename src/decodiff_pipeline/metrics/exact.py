@@ -37,11 +37,9 @@ class OnDemand(Generic[Item]):
     make: Callable[[int], Item]
 
     def __len__(self) -> int:
-        """Number of items."""
         return self.count
 
     def __getitem__(self, index: int, /) -> Item:
-        """Compute an item."""
         return self.make(index)
 
 

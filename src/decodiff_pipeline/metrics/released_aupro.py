@@ -73,7 +73,6 @@ def _thresholds(maps: Maps) -> np.ndarray | None:
 def _curve(
     maps: Maps, masks: Masks, thresholds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """False-positive rate and mean overlap of regions at each threshold."""
     size = len(thresholds) + 1
     free, defective, regions = np.zeros(size, np.int64), np.zeros(size), 0
     for i in range(len(maps)):

@@ -19,6 +19,7 @@ METRICS = {
     "pixel_aupro_5": "AUPRO 5 %",
 }
 COMPARED = ("image_auroc", "pixel_ap")  # compared with the baseline
+BASELINES = ("pca", "autoencoder")
 MEAN = "mean"
 
 Spread = dict[str, float | int]
@@ -38,6 +39,14 @@ def mean_over_categories(categories: Mapping[str, Mapping[str, Any]]) -> dict[st
         mean[metric] = sum(values) / len(values) if values else None
         counts[metric] = len(values)
     return mean | {"n_categories": counts}
+
+
+def baselines_with_mean(metrics: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """The measured baselines of a ``metrics.json``: name → category, or ``mean`` → metrics."""
+    measured = {name: metrics.get("baseline", {}).get(name) for name in BASELINES}
+    return {
+        name: {**rows, MEAN: mean_over_categories(rows)} for name, rows in measured.items() if rows
+    }
 
 
 def beats(ours: float | None, baseline: float | None) -> bool | None:

@@ -88,14 +88,11 @@ class ThresholdCounts:
 
 
 def count_images(scores: np.ndarray, defective: np.ndarray) -> ThresholdCounts | None:
-    """Counts of images.
+    """Counts of images; ``None`` without good or without defective ones.
 
     Args:
         scores: Float (N,).
         defective: bool (N,).
-
-    Returns:
-        ``None`` without good or without defective images.
 
     Raises:
         ModelError: A score is NaN.
@@ -112,19 +109,9 @@ def count_images(scores: np.ndarray, defective: np.ndarray) -> ThresholdCounts |
 
 
 def count_pixels(maps: Maps, masks: Masks, workers: int | None = None) -> ThresholdCounts | None:
-    """Counts of the pixels of all maps.
+    """Counts of the pixels of all maps; ``None`` without defective or without defect-free ones.
 
-    Args:
-        maps: See `exact.pixel_metrics`.
-        masks: See `exact.pixel_metrics`.
-        workers: Number of threads; by default one per core, at most 4.
-
-    Returns:
-        ``None`` without defective or without defect-free pixels.
-
-    Raises:
-        ValueError: There are not as many masks as maps, or their shapes differ.
-        ModelError: A map holds a NaN.
+    Arguments and errors are those of `exact.pixel_metrics`.
     """
     if len(maps) != len(masks):
         raise ValueError(f"{len(maps)} maps but {len(masks)} masks; give one for each")

@@ -165,8 +165,6 @@ def _autoencoder(
 
 
 class _Job(BaseModel):
-    """Input of the worker processes that time training steps."""
-
     training: TrainingConfig
     channels: int
     side: int

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from decodiff_pipeline.metrics.summary import COMPARED, METRICS, beats, measured
+from decodiff_pipeline.metrics.summary import COMPARED, MEAN, METRICS, beats, measured
 from decodiff_pipeline.reporting.formatting import (
     MAX_ITEMS,
     escaped,
@@ -15,6 +16,7 @@ from decodiff_pipeline.reporting.formatting import (
     signed,
     significant,
 )
+from decodiff_pipeline.reporting.summary import changes_of_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,8 +24,7 @@ if TYPE_CHECKING:
 MAX_CHARACTERS = 60_000  # GitHub's limit of a comment is 65,536
 MAX_CATEGORIES = 40
 SIGNS = {"better": "▲", "worse": "▼", "no significant difference": "–", None: ""}  # noqa: RUF001
-BASELINES = {"pca": "PCA", "autoencoder": "autoencoder"}
-MEAN = "mean"
+BASELINE_NAMES = {"pca": "PCA", "autoencoder": "autoencoder"}
 
 
 def render_summary(
@@ -86,7 +87,7 @@ def _ordered(metrics: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[
         verdicts = {row["verdict"] for row in rows}
         criteria = [
             "worse" in verdicts,
-            any(_is_unbeaten(metrics, baseline, name) for baseline in BASELINES),
+            any(_is_unbeaten(metrics, baseline, name) for baseline in BASELINE_NAMES),
             "better" in verdicts,
         ]
         return (criteria.index(True) if True in criteria else len(criteria)), name
@@ -95,7 +96,6 @@ def _ordered(metrics: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[
 
 
 def _verdict(metrics: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
-    """The outcome of the comparison as a sentence."""
     name = escaped(comparison["reference"])
     if comparison["outcome"] == "none":
         return "Not compared with another model (`evaluation.compare_with`)."
@@ -103,43 +103,34 @@ def _verdict(metrics: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
         return f"Not compared with {name}; the notes give the reason."
     if comparison["outcome"] == "without_significance":
         return f"Compared with {name} by the metrics alone, without a significance test."
-    rows = [
-        (metric, row)
+    counts = Counter(
+        row["verdict"]
         for category in comparison["categories"].values()
-        for metric, row in category["metrics"].items()
-    ]
-    counts = {
-        verdict: sum(row["verdict"] == verdict for _, row in rows) for verdict in SIGNS if verdict
-    }
-    mean = [
-        f"{METRICS[metric]} {row['verdict']} ({signed(row['difference'])})"
-        for metric, row in comparison["mean"].get("metrics", {}).items()
-        if metric in COMPARED
-    ]
+        for row in category["metrics"].values()
+    )
     text = (
         f"Compared with **{name}** on the same images: of the metrics of all categories "
         f"{counts['better']} are better, {counts['worse']} worse and "
         f"{counts['no significant difference']} not significantly different"
     )
-    confidence = f"{comparison['confidence']:.0%}"
-    means = f"; mean: {', '.join(mean)}" if mean else ""
-    return f"{text}{means}. Confidence {confidence} for each metric separately."
+    mean = ", ".join(changes_of_mean(comparison))
+    means = f"; mean: {mean}" if mean else ""
+    return f"{text}{means}. Confidence {comparison['confidence']:.0%} for each metric separately."
 
 
 def _leakage(metrics: Mapping[str, Any]) -> str:
     affected = []
     for name, row in metrics["categories"].items():
-        leak = row.get("leakage") or {}
-        count = (leak.get("n_good") or 0) + (leak.get("n_defective") or 0)
-        if count:
-            without = number((leak.get("without") or {}).get("image_auroc"))
+        leak = row["leakage"]
+        if leak and leak["without"]:
             affected.append(
-                f"{escaped(name)} {count} (image AUROC {number(row.get('image_auroc'))}, "
-                f"without them {without})"
+                f"{escaped(name)} {leak['n_good'] + leak['n_defective']} (image AUROC "
+                f"{number(row['image_auroc'])}, without them "
+                f"{number(leak['without']['image_auroc'])})"
             )
     if affected:
         return f"Test images with a near-duplicate in another split: {listed(affected)}."
-    checked = any(row.get("leakage") for row in metrics["categories"].values())
+    checked = any(row["leakage"] for row in metrics["categories"].values())
     return "No test image has a near-duplicate in another split." if checked else ""
 
 
@@ -167,7 +158,6 @@ def _identity(metrics: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
 def _metric_table(
     metrics: Mapping[str, Any], comparison: Mapping[str, Any], names: Sequence[str]
 ) -> str:
-    """All metrics with confidence intervals and the direction of their change."""
     columns = measured(metrics)
     rows = [["category", "good", "defective", *(METRICS[name] for name in columns)]]
     for name, row, changes in _with_mean(metrics, comparison, names):
@@ -184,14 +174,14 @@ def _with_mean(
         changes = comparison["categories"].get(name, {}).get("metrics", {})
         yield escaped(name), metrics["categories"][name], changes
     changes = comparison["mean"].get("metrics", {})
-    yield f"**{MEAN}**", metrics.get("mean", {}), changes
+    yield f"**{MEAN}**", metrics["mean"], changes
 
 
 def _cell(row: Mapping[str, Any], metric: str, changes: Mapping[str, Any]) -> str:
     value = row.get(metric)
     if value is None:
         return "-"
-    interval = (row.get("intervals") or {}).get(metric)
+    interval = row["intervals"].get(metric)
     text = f"{value:.3f}"
     if interval is not None:
         text += f" <sub>{interval[0]:.3f}…{interval[1]:.3f}</sub>"
@@ -226,13 +216,13 @@ def _change(metric: str, row: Mapping[str, Any]) -> list[str]:
 
 def _baseline_table(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
     """Metrics of the baselines, and the categories in which the model does not beat them."""
-    baselines = [key for key in BASELINES if metrics.get("baseline", {}).get(key)]
+    baselines = [key for key in BASELINE_NAMES if metrics["baseline"].get(key)]
     if not baselines:
         return ""
     columns = [metric for metric in COMPARED if metric in measured(metrics)]
     header = ["category"]
     for metric in columns:
-        header += [METRICS[metric], *(BASELINES[key] for key in baselines)]
+        header += [METRICS[metric], *(BASELINE_NAMES[key] for key in baselines)]
     rows = [header]
     for name in names:
         cells = [escaped(name)]
@@ -245,9 +235,9 @@ def _baseline_table(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
         for key in baselines
     }
     sentences = [
-        f"Not above the {BASELINES[key]} baseline: {listed(categories)}."
+        f"Not above the {BASELINE_NAMES[key]} baseline: {listed(categories)}."
         if categories
-        else f"Every category that can be measured is above the {BASELINES[key]} baseline."
+        else f"Every category that can be measured is above the {BASELINE_NAMES[key]} baseline."
         for key, categories in unbeaten.items()
     ]
     return "### Baselines\n\n" + " ".join(sentences) + "\n\n" + markdown_table(rows)
@@ -260,14 +250,12 @@ def _baseline(metrics: Mapping[str, Any], baseline: str, name: str, metric: str)
 
 
 def _is_unbeaten(metrics: Mapping[str, Any], baseline: str, name: str) -> bool:
-    """Whether a baseline is at least as good as the model in a category."""
-    values = ((metrics.get("baseline") or {}).get(baseline) or {}).get(name, {})
+    values = metrics["baseline"].get(baseline, {}).get(name, {})
     model = metrics["categories"][name]
     return any(beats(model.get(metric), values.get(metric)) is False for metric in COMPARED)
 
 
 def _decision_table(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Thresholds with their target and measured error rates."""
     formats = {
         "threshold": lambda value: significant(value, 4),
         "promised_false_positive_rate": percent,
@@ -283,7 +271,7 @@ def _decision_table(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
 
 def _seed_table(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
     """Variation of the metrics over training seeds; empty with one seed."""
-    spreads = metrics.get("seeds") or {}
+    spreads = metrics.get("seeds", {})
     rows = [["category", "metric", "seeds", "mean ± standard deviation", "least … largest"]]
     for name in (*names, MEAN):
         for metric in COMPARED:

@@ -13,9 +13,10 @@ from decodiff_pipeline.errors import ImageError
 from decodiff_pipeline.evaluation.predictions import file_stem
 from decodiff_pipeline.metrics.summary import (
     COMPARED,
+    MEAN,
     METRICS,
+    baselines_with_mean,
     beats,
-    mean_over_categories,
     measured,
 )
 from decodiff_pipeline.reporting import charts
@@ -36,14 +37,14 @@ if TYPE_CHECKING:
 REVIEWED = 12  # training images per category; training_review.json has all
 THUMBNAIL = 160  # pixels, the longer side
 THUMBNAIL_BYTES = 6_000
-BASELINES = {"pca": "PCA", "autoencoder": "AE"}
+BASELINE_NAMES = {"pca": "PCA", "autoencoder": "AE"}
 
 
 @dataclass(frozen=True)
 class ReportInput:
     """The inputs of the report."""
 
-    metrics: Mapping[str, Any]  # content of ``metrics.json``; only ``categories`` is required
+    metrics: Mapping[str, Any]  # content of ``metrics.json``
     thresholds: Mapping[str, Any]  # content of ``thresholds.json``
     index: pd.DataFrame  # index of the predictions, labelled by `protocols.labelled`
     predictions: PredictionStore
@@ -168,10 +169,9 @@ def _review(
     """The most unusual training images of each category, with thumbnails."""
     return {
         category: [
-            {"score": None, "p_value": None, "reason_hint": None}
-            | entry
-            | {"pattern": glob.escape(str(entry["path"]))}
-            | {"thumbnail": _thumbnail(str(entry["path"]), images)}
+            entry
+            | {"pattern": glob.escape(entry["path"])}
+            | {"thumbnail": _thumbnail(entry["path"], images)}
             for entry in entries[:REVIEWED]
         ]
         for category, entries in training_review.items()
@@ -191,23 +191,13 @@ def _thumbnail(path: str, images: ImageFolder) -> str | None:
 def _summary(metrics: Mapping[str, Any]) -> tuple[dict[str, str], list[Row]]:
     """Keys and names of the metrics; a row for each category and a last one for the mean."""
     names = {name: METRICS[name] for name in measured(metrics)}
-    baselines = {
-        key: metrics.get("baseline", {}).get(key) or {}
-        for key in BASELINES
-        if key in metrics.get("baseline", {})
-    }
+    baselines, seeds = baselines_with_mean(metrics), metrics.get("seeds", {})
     rows = []
-    for name, entry in metrics["categories"].items():
-        category_baselines = {key: row.get(name) or {} for key, row in baselines.items()}
-        seeds = (metrics.get("seeds") or {}).get(name) or {}
-        cells = [_cell(metric, entry, category_baselines, seeds) for metric in names]
-        counts = entry.get("n_good"), entry.get("n_defective")
-        rows.append(Row(name, _anchor(name), *counts, cells))
-    means = {key: mean_over_categories(baseline) for key, baseline in baselines.items()}
-    mean, seeds = metrics.get("mean") or {}, (metrics.get("seeds") or {}).get("mean") or {}
-    rows.append(
-        Row("mean", "", None, None, [_cell(metric, mean, means, seeds) for metric in names])
-    )
+    for name, entry in {**metrics["categories"], MEAN: metrics["mean"]}.items():
+        others = {key: values.get(name, {}) for key, values in baselines.items()}
+        cells = [_cell(metric, entry, others, seeds.get(name, {})) for metric in names]
+        anchor = "" if name == MEAN else _anchor(name)
+        rows.append(Row(name, anchor, entry.get("n_good"), entry.get("n_defective"), cells))
     return names, rows
 
 
@@ -217,18 +207,15 @@ def _cell(
     baselines: Mapping[str, Mapping[str, Any]],
     seeds: Mapping[str, Any],
 ) -> Cell:
-    value = entry.get(metric)
-    baseline_figures = [
+    value = entry[metric]
+    figures = [
         BaselineFigure(
-            BASELINES[key],
-            baseline[metric],
-            beats(value, baseline.get(metric)) if metric in COMPARED else None,
+            BASELINE_NAMES[key], figure, beats(value, figure) if metric in COMPARED else None
         )
         for key, baseline in baselines.items()
-        if baseline.get(metric) is not None
+        if (figure := baseline.get(metric)) is not None
     ]
-    interval = (entry.get("intervals") or {}).get(metric)
-    return Cell(value, interval, baseline_figures, seeds.get(metric))
+    return Cell(value, entry["intervals"].get(metric), figures, seeds.get(metric))
 
 
 def _section(
@@ -241,38 +228,35 @@ def _section(
     entry = metrics["categories"][name]
     rows = index[(index["category"] == name) & (index["split"] == "test")]
     threshold = thresholds["categories"].get(name, {})
-    types = (entry.get("defect_types") or {}).items()
-    synthetic = entry.get("synthetic")
+    synthetic = entry["synthetic"]
     return Section(
         name=name,
         anchor=_anchor(name),
         metrics=entry,
         threshold=threshold,
-        charts=draw_curves(curves.get(name) or {}, metrics.get("aupro_limit", 0.3)),
+        charts=draw_curves(curves.get(name, {}), metrics["aupro_limit"]),
         histogram=draw_histogram(rows, threshold.get("threshold")),
-        defect_types=_table((kind, group.get("n"), group) for kind, group in types),
+        defect_types=_table(
+            (kind, group["n"], group) for kind, group in entry["defect_types"].items()
+        ),
         leakage=_leakage(entry),
-        synthetic=_table([("synthetic defects", synthetic.get("n"), synthetic)])
-        if synthetic
-        else None,
-        counted_share=(metrics.get("regions") or {}).get(name, {}).get("share"),
+        synthetic=_table([("synthetic defects", synthetic["n"], synthetic)]) if synthetic else None,
+        counted_share=metrics.get("regions", {}).get(name, {}).get("share"),
     )
 
 
 def _anchor(name: str) -> str:
-    """HTML id of a category's section."""
     return f"category-{file_stem(name)}"
 
 
 def _leakage(entry: Mapping[str, Any]) -> MetricTable | None:
     """Metrics with and without near-duplicates; ``None`` if there are none or none were checked."""
-    leakage = entry.get("leakage") or {}
-    count = (leakage.get("n_good") or 0) + (leakage.get("n_defective") or 0)
-    if not count or not leakage.get("without"):
+    leakage = entry["leakage"]
+    if not leakage or not leakage["without"]:
         return None
-    total = (entry.get("n_good") or 0) + (entry.get("n_defective") or 0)
-    without = leakage["without"]
-    return _table([("all images", total, entry), ("without them", total - count, without)])
+    total = entry["n_good"] + entry["n_defective"]
+    rest = total - leakage["n_good"] - leakage["n_defective"]
+    return _table([("all images", total, entry), ("without them", rest, leakage["without"])])
 
 
 def _table(groups: Iterable[tuple[str, int | None, Mapping[str, Any]]]) -> MetricTable | None:
@@ -286,8 +270,8 @@ def _table(groups: Iterable[tuple[str, int | None, Mapping[str, Any]]]) -> Metri
 
 def _changed(comparison: Mapping[str, Any]) -> list[str]:
     """The metrics that a comparison has for at least one category, in the order of `METRICS`."""
-    entries = (comparison.get("categories") or {}).values()
-    compared = {metric for entry in entries for metric in entry.get("metrics") or {}}
+    entries = comparison.get("categories", {}).values()
+    compared = {metric for entry in entries for metric in entry["metrics"]}
     return [metric for metric in METRICS if metric in compared]
 
 

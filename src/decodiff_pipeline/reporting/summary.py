@@ -14,9 +14,10 @@ from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.errors import DataError, DecodiffError
 from decodiff_pipeline.metrics.summary import (
     COMPARED,
+    MEAN,
     METRICS,
+    baselines_with_mean,
     beats,
-    mean_over_categories,
     measured,
 )
 from decodiff_pipeline.reporting.formatting import number, signed, text_table
@@ -37,16 +38,13 @@ def render_table(metrics: Mapping[str, Any]) -> str:
         The protocol, and a line for each category and the mean. The PCA baseline follows the
         metrics in which it is compared; ``*`` marks a category that does not beat it.
     """
-    baselines = metrics.get("baseline", {}).get("pca", {})
+    baseline = baselines_with_mean(metrics).get("pca", {})
     columns = measured(metrics)
     header = ["category", "good", "bad"]
     for name in columns:
         header += [METRICS[name], "(PCA)"] if name in COMPARED else [METRICS[name]]
-    lines = [
-        _line(name, row, baselines.get(name, {}), columns)
-        for name, row in metrics.get("categories", {}).items()
-    ]
-    lines.append(_line("mean", metrics.get("mean", {}), mean_over_categories(baselines), columns))
+    rows = {**metrics.get("categories", {}), MEAN: metrics.get("mean", {})}
+    lines = [_line(name, row, baseline.get(name, {}), columns) for name, row in rows.items()]
     text = text_table([header, *lines])
     if "protocol" in metrics:
         native = ", native resolution" if metrics.get("resolution") == "native" else ""
@@ -108,13 +106,15 @@ def verdict(metrics: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
     values = " and ".join(f"{NAMES[name]} {number(mean.get(name))}" for name in available)
     values = f"{values[:1].upper()}{values[1:]}"
     over = f", mean of {len(categories)} categories" if len(categories) > 1 else ""
-    return f"{values}{over}{_against_pca(metrics)}.{_change(comparison)}"
+    changes = ", ".join(changes_of_mean(comparison))
+    against = f" Against {comparison['reference']}: {changes}." if changes else ""
+    return f"{values}{over}{_against_pca(metrics)}.{against}"
 
 
 def _against_pca(metrics: Mapping[str, Any]) -> str:
-    baseline = (metrics.get("baseline") or {}).get("pca") or {}
+    baseline = baselines_with_mean(metrics).get("pca", {})
     outcomes = [
-        [beats(row.get(name), (baseline.get(category) or {}).get(name)) for name in COMPARED]
+        [beats(row.get(name), baseline.get(category, {}).get(name)) for name in COMPARED]
         for category, row in metrics["categories"].items()
     ]
     compared = [row for row in outcomes if any(beaten is not None for beaten in row)]
@@ -126,14 +126,14 @@ def _against_pca(metrics: Mapping[str, Any]) -> str:
     return f"; {above} of {len(compared)} categories are above the PCA baseline"
 
 
-def _change(comparison: Mapping[str, Any]) -> str:
-    metrics = (comparison.get("mean") or {}).get("metrics") or {}
-    changes = [
+def changes_of_mean(comparison: Mapping[str, Any]) -> list[str]:
+    """Verdict and difference of each compared metric that was tested."""
+    metrics = comparison.get("mean", {}).get("metrics", {})
+    return [
         f"{METRICS[name]} {metrics[name]['verdict']} ({signed(metrics[name]['difference'])})"
         for name in COMPARED
-        if (metrics.get(name) or {}).get("verdict")
+        if name in metrics and metrics[name]["verdict"]
     ]
-    return f" Against {comparison['reference']}: {', '.join(changes)}." if changes else ""
 
 
 if __name__ == "__main__":

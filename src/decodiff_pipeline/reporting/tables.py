@@ -9,7 +9,7 @@ import pandas as pd
 
 from decodiff_pipeline.evaluation.category_evaluator import CERTAIN
 from decodiff_pipeline.evaluation.record import certain
-from decodiff_pipeline.metrics.summary import METRICS, mean_over_categories
+from decodiff_pipeline.metrics.summary import MEAN, METRICS, baselines_with_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,16 +48,12 @@ def metrics_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
         and the baselines (``…_pca``, ``…_autoencoder``); the columns of `FIGURES`. Cells without
         a value are empty.
     """
-    baselines = {
-        name: {**values, "mean": mean_over_categories(values)}
-        for name in ("pca", "autoencoder")
-        if (values := metrics.get("baseline", {}).get(name))
-    }
+    baselines = baselines_with_mean(metrics)
     rows = []
-    for category, row in [*metrics["categories"].items(), ("mean", metrics.get("mean", {}))]:
+    for category, row in {**metrics["categories"], MEAN: metrics["mean"]}.items():
         cells: dict[str, Any] = {"category": category}
         for metric in METRICS:
-            low, high = (row.get("intervals") or {}).get(metric) or (None, None)
+            low, high = row["intervals"].get(metric) or (None, None)
             cells |= {metric: row.get(metric), f"{metric}_low": low, f"{metric}_high": high}
             cells |= {
                 f"{metric}_{name}": values.get(category, {}).get(metric)
@@ -69,7 +65,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
 
 def key_figures(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """The measured `KEY_FIGURES` of each category and of the mean."""
-    rows = {"mean": metrics.get("mean") or {}, **metrics["categories"]}
+    rows = {MEAN: metrics["mean"], **metrics["categories"]}
     return {
         name: {key: row[key] for key in KEY_FIGURES if row.get(key) is not None}
         for name, row in rows.items()

@@ -137,7 +137,6 @@ def _table(defects: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _row(picture: Picture) -> dict[str, str]:
-    """Caption and data URIs of the image, its reconstruction and their difference."""
     difference = AMPLIFIED * abs(picture.after - picture.before)
     parts = {"before": picture.before, "after": picture.after, "difference": difference}
     return {"caption": picture.caption} | {name: _uri(part) for name, part in parts.items()}

@@ -27,8 +27,8 @@ def score_images(
     """Score the calibration and test images; returns the store."""
     from decodiff_pipeline.evaluation import scoring
 
-    images = images.of(manifest, model.bit_depths)
-    scoring.score_images(_on_device(model), manifest, images, store, config, compute)
+    model, images = _prepared(model, manifest, images)
+    scoring.score_images(model, manifest, images, store, config, compute)
     return store
 
 
@@ -47,10 +47,9 @@ def score_baseline(
     from decodiff_pipeline.evaluation import scoring
     from decodiff_pipeline.evaluation.autoencoder_baseline import AutoencoderBaseline
 
-    baseline = AutoencoderBaseline.of(_on_device(model))
-    images = images.of(manifest, model.bit_depths)
+    model, images = _prepared(model, manifest, images)
     test = manifest[manifest["split"] == "test"]
-    scoring.score_images(baseline, test, images, store, config, compute)
+    scoring.score_images(AutoencoderBaseline.of(model), test, images, store, config, compute)
     return store
 
 
@@ -65,9 +64,9 @@ def review_training_images(
     """List the good train images with the highest scores: category → images."""
     from decodiff_pipeline.evaluation import training_review
 
-    images = images.of(manifest, model.bit_depths)
+    model, images = _prepared(model, manifest, images)
     return training_review.review_training_images(
-        _on_device(model), manifest, images, predictions, config, compute
+        model, manifest, images, predictions, config, compute
     )
 
 
@@ -81,8 +80,8 @@ def make_monitoring_reference(
     """Measure the features of good val and calibration images with which monitoring compares."""
     from decodiff_pipeline.monitoring.reference import make_reference
 
-    images = images.of(manifest, model.bit_depths)
-    return make_reference(_on_device(model), manifest, images, predictions, config)
+    model, images = _prepared(model, manifest, images)
+    return make_reference(model, manifest, images, predictions, config)
 
 
 def measure_synthetic_localisation(
@@ -91,9 +90,8 @@ def measure_synthetic_localisation(
     """Pixel metrics on synthetic defects, for categories without masks: category → metrics."""
     from decodiff_pipeline.evaluation import synthetic_localisation
 
-    return synthetic_localisation.measure_synthetic_localisation(
-        _on_device(model), manifest, images.of(manifest, model.bit_depths), config
-    )
+    model, images = _prepared(model, manifest, images)
+    return synthetic_localisation.measure_synthetic_localisation(model, manifest, images, config)
 
 
 def fit_thresholds(predictions: PredictionStore, config: EvaluationConfig) -> dict[str, Any]:
@@ -249,10 +247,11 @@ def tabulate(
     )
 
 
-def _on_device(model: Any) -> Any:
+def _prepared(model: Any, manifest: pd.DataFrame, images: ImageFolder) -> tuple[Any, ImageFolder]:
+    """The model on the configured device, and the images as it reads them."""
     from decodiff_pipeline.deco.device import resolve_device
 
-    return model.to(resolve_device())
+    return model.to(resolve_device()), images.of(manifest, model.bit_depths)
 
 
 def _identity(
