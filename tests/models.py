@@ -8,11 +8,14 @@ import torch
 from diffusers import AutoencoderTiny
 
 from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+from decodiff_pipeline.deco.regions import read_regions
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler
 from decodiff_pipeline.deco.unet import DeCoDiffUNet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from decodiff_pipeline.deco.regions import Region
 
 
 def narrow_autoencoder(seed: int = 0, **options: Any) -> AutoencoderTiny:
@@ -34,6 +37,21 @@ def wave_latents(count: int, side: int = 8) -> torch.Tensor:
     phase = torch.arange(count).reshape(-1, 1, 1, 1) / 3
     mean = torch.sin(grid.reshape(1, 1, side, 1) + phase) + torch.cos(grid).reshape(1, 1, 1, side)
     return mean.expand(-1, 4, -1, -1).contiguous()
+
+
+class StandInModel:
+    """What scoring reads of a pipeline beside its output, for models whose output is made up."""
+
+    config: Mapping[str, Any] = {}
+    unet = vae = torch.nn.Linear(1, 1)
+    reference = None
+
+    @property
+    def regions(self) -> dict[str, Region]:
+        return read_regions(self.config)
+
+    def set_progress_bar_config(self, **_: Any) -> None:
+        """There is no bar."""
 
 
 def small_pipeline(

@@ -112,7 +112,9 @@ def test_an_environment_that_is_there_is_left_alone_unless_told(
     tmp_path: Path, make: SimpleNamespace, tiny_autoencoder: AutoencoderConfig
 ) -> None:
     raw = tmp_path / "raw"
-    make.category(raw / "parts", "bolt")
+    bolt = make.category(raw / "parts", "bolt")
+    # The data validation reports it.
+    (bolt / "ground_truth" / "scratch" / "000_mask.png").write_bytes(b"damaged")
     folder = tmp_path / "conf" / "parts"
     folder.mkdir(parents=True)
     (folder / "credentials.yml").write_text("mine: 1\n")
@@ -123,16 +125,6 @@ def test_an_environment_that_is_there_is_left_alone_unless_told(
     run(raw, tiny_autoencoder, dataset="parts", overwrite=True, minutes=1)
     assert "dataset: parts" in (folder / "globals.yml").read_text()
     assert (folder / "credentials.yml").read_text() == "mine: 1\n"
-
-
-def test_a_damaged_mask_is_left_to_the_validation(
-    tmp_path: Path, make: SimpleNamespace, tiny_autoencoder: AutoencoderConfig
-) -> None:
-    raw = tmp_path / "raw"
-    make.category(raw / "parts", "bolt")
-    (raw / "parts" / "bolt" / "ground_truth" / "scratch" / "000_mask.png").write_bytes(b"damaged")
-    run(raw, tiny_autoencoder, dataset="parts", minutes=1)
-    assert written(tmp_path / "conf" / "parts")["data"]["layout"] == "mvtec"
 
 
 @pytest.mark.parametrize("name", ["base", "local", "..", "a/b", "", "bolts and nuts", "-x"])

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from tests.models import StandInModel
 
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.config import PreprocessConfig
@@ -30,7 +31,7 @@ GEOMETRY = PreprocessConfig(resize=SIDE, image_size=SIDE)
 SQUARE = slice(20, 36)
 
 
-class BrightnessModel:
+class BrightnessModel(StandInModel):
     """Its map is the grey value: defects are brighter than anything good."""
 
     categories: tuple[str, ...] = ("plate", "odd/../$name", "spare")
@@ -43,16 +44,15 @@ class BrightnessModel:
         self,
         images: torch.Tensor,
         category: Sequence[str],
-        num_inference_steps: int | None = None,
-        batch_size: int = 16,
-        sizes: Sequence[tuple[int, int]] | None = None,
+        sizes: Sequence[tuple[int, int]],
+        **_: object,
     ) -> SimpleNamespace:
         self.calls.append(len(category))
         geometry = self.preprocessing
         remaining = iter(to_uint8(images))
         pictures = [
             stitch(list(islice(remaining, square_count(size, geometry))), size, geometry)
-            for size in sizes or ()
+            for size in sizes
         ]
         maps = [picture.mean(-1, dtype=np.float32) / 255 for picture in pictures]
         scores = np.array([anomaly_map.max() for anomaly_map in maps])

@@ -87,30 +87,6 @@ def test_pixel_metrics_use_the_masks_of_their_own_images(world: World) -> None:
     assert row["pixel_ap"] == pytest.approx(average_precision_score(labels, flat), abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("split", "label", "count", "expected"),
-    [
-        ("test", "good", 3, (3, 0)),
-        ("test", "good", 1, (1, 0)),
-        ("test", "defective", 2, (0, 2)),
-        ("test", "uncertain", 2, (0, 0)),
-        ("calibration", "good", 3, (0, 0)),
-    ],
-)
-def test_a_category_of_one_kind_gives_nulls(
-    world: World, split: str, label: str, count: int, expected: tuple[int, int]
-) -> None:
-    world.add("plate", split, label, count)
-    metrics = assessed(world)
-    row = metrics["categories"]["plate"]
-    assert (row["n_good"], row["n_defective"]) == expected
-    for name in (*IMAGE_METRICS, *PIXEL_METRICS):
-        assert row[name] is None
-        assert metrics["mean"][name] is None
-    assert row["false_positive_rate"] is None
-    assert metrics["mean"]["n_categories"]["image_auroc"] == 0
-
-
 def test_strict_keeps_the_label_of_the_whole_image_and_tells_what_the_crop_costs(
     cropped: World,
 ) -> None:
@@ -133,10 +109,10 @@ def test_released_calls_an_image_good_whose_defect_is_cropped_off(cropped: World
     assert metrics["protocol"] == "released"
     # Its bright square is still in the crop: a false alarm now.
     assert row["image_auroc"] < 1
-    floor = pca_baseline(
+    baseline = pca_baseline(
         cropped.manifest, cropped.images, cropped.model.preprocessing, cropped.config
     )
-    assert floor.metrics["plate"]["image_auroc"] < 1
+    assert baseline.metrics["plate"]["image_auroc"] < 1
 
 
 def test_released_keeps_the_label_of_an_image_without_a_mask(world: World) -> None:
@@ -146,7 +122,7 @@ def test_released_keeps_the_label_of_an_image_without_a_mask(world: World) -> No
     assert (row["n_good"], row["n_defective"], row["pixel_ap"]) == (2, 2, None)
 
 
-def test_a_floor_by_another_protocol_is_refused(plate: World) -> None:
+def test_a_baseline_by_another_protocol_is_refused(plate: World) -> None:
     store = plate.scored()
     given = (store, plate.manifest, plate.images, fit_thresholds(store, 0.05), plate.config)
     with pytest.raises(DataError, match=r"baseline_metrics.*'released'.*'strict'.*--from-nodes"):

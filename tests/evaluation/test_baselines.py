@@ -1,4 +1,4 @@
-"""The floors beside the model: the autoencoder alone, and what the two have in common."""
+"""The baselines beside the model: the autoencoder alone, and what the two have in common."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def test_a_good_map_gets_good_marks(
 ) -> None:
     spots.scored(geometry)
     config = EvaluationConfig(batch_size=3, protocol=protocol, resolution=resolution)
-    floor = pca_baseline(spots.manifest, spots.images, geometry, config)
+    baseline = pca_baseline(spots.manifest, spots.images, geometry, config)
     thresholds = fit_thresholds(spots.store, 0.05)
     metrics = assess(
         spots.store,
@@ -141,7 +141,7 @@ def test_a_good_map_gets_good_marks(
         spots.images,
         thresholds,
         config,
-        baseline={"pca": floor.metrics},
+        baseline={"pca": baseline.metrics},
     ).metrics
     row = metrics["categories"]["plate"]
     assert (metrics["protocol"], metrics["resolution"]) == (protocol, resolution)
@@ -153,7 +153,7 @@ def test_a_good_map_gets_good_marks(
     assert row["pixel_ap"] > (0.8 if grown else 0.97)
     assert (metrics["cropped_share"] > 0) == geometry.crops
     assert row["cropped_defects"] == ({"pixel_share": 0, "n_images": 0} if geometry.crops else None)
-    assert floor.metrics["plate"]["pixel_auroc"] is not None
+    assert baseline.metrics["plate"]["pixel_auroc"] is not None
 
 
 @pytest.mark.parametrize("protocol", ["strict", "released"])

@@ -29,11 +29,11 @@ def category(**changes: Any) -> dict[str, Any]:
 
 
 def metrics(*names: str, **changes: Any) -> dict[str, Any]:
-    floor = {"image_auroc": 0.95, "pixel_ap": 0.1}
+    baseline = {"image_auroc": 0.95, "pixel_ap": 0.1}
     return {
         "categories": {name: category() for name in names},
         "mean": {"image_auroc": 0.9, "pixel_ap": 0.5, "intervals": {}},
-        "baseline": {"pca": dict.fromkeys(names, floor), "autoencoder": {}},
+        "baseline": {"pca": dict.fromkeys(names, baseline), "autoencoder": {}},
         "protocol": "strict",
         **changes,
     }

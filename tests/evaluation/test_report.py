@@ -27,7 +27,7 @@ NASTY = "<script>alert(1)</script> & $x_1$"
 
 
 def evaluated(
-    world: World, floors: dict[str, Any] | None = None, costs: CostConfig | None = None
+    world: World, baselines: dict[str, Any] | None = None, costs: CostConfig | None = None
 ) -> tuple[dict[str, Any], str]:
     store = world.scored()
     thresholds = fit_thresholds(store, 0.05, costs)
@@ -37,7 +37,7 @@ def evaluated(
         world.images,
         thresholds,
         world.config,
-        baseline={"pca": floors or {}},
+        baseline={"pca": baselines or {}},
     ).metrics
     index = labelled(store.index(), world.images, store.geometry(), world.config.protocol)
     return metrics, render_report(ReportInput(metrics, thresholds, index, store, world.images))
@@ -84,7 +84,7 @@ def test_names_are_text(world: World) -> None:
     assert NASTY in Page(html).text
 
 
-def test_a_category_that_does_not_beat_the_floor_is_marked(plate: World) -> None:
+def test_a_category_that_does_not_beat_the_baseline_is_marked(plate: World) -> None:
     metrics, html = evaluated(plate, {"plate": {"image_auroc": 1.0, "pixel_ap": 0.5}})
     marked = re.findall(r'<small class="lost">▼ (.*?)</small>', html)
     assert marked == ["PCA 1.000", "PCA 1.000"]  # the category's image AUROC, a draw; the mean's

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.evaluation.conftest import World
 
     from decodiff_pipeline.compute.group import Group
-    from decodiff_pipeline.evaluation.predict import AnomalyModel
+    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
 
 NAMES = ("odd/../$name", "plate")
 CONFIG = EvaluationConfig(batch_size=4, review_images=3)
@@ -52,7 +52,9 @@ def parts(world: World) -> World:
     return world
 
 
-def scored(world: World, name: str, model: AnomalyModel, compute: ComputeConfig) -> PredictionStore:
+def scored(
+    world: World, name: str, model: DeCoDiffPipeline, compute: ComputeConfig
+) -> PredictionStore:
     store = PredictionStore(world.images.path.parent / name)
     score_images(model, world.manifest, world.images, store, CONFIG, compute)
     assert not store.work_folder.exists()

@@ -95,19 +95,19 @@ def test_the_table_of_images_has_the_most_anomalous_first(record: pd.DataFrame) 
     assert table["wrong"][table["category"] == "bolt"].isna().all()
 
 
-def test_the_table_of_metrics_has_intervals_and_floors() -> None:
+def test_the_table_of_metrics_has_intervals_and_baselines() -> None:
     row = {
         "image_auroc": 0.9,
         "pixel_ap": None,
         "n_good": 3,
         "intervals": {"image_auroc": [0.8, 0.95], "pixel_ap": None},
     }
-    floors = {"pca": {"plate": {"image_auroc": 0.7}}}
+    baselines = {"pca": {"plate": {"image_auroc": 0.7}}}
     table = metrics_table(
         {
             "categories": {"plate": row},
             "mean": {"image_auroc": 0.9, "intervals": {}},
-            "baseline": floors,
+            "baseline": baselines,
         }
     )
     assert table.iloc[0].to_dict() == {

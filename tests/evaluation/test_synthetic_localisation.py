@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from tests.models import StandInModel
 
 from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.deco.config import PreprocessConfig
@@ -27,7 +28,7 @@ GREY = 100
 GEOMETRY = PreprocessConfig(resize=96, image_size=64)
 
 
-class DeviationModel:
+class DeviationModel(StandInModel):
     """Its map is how far a pixel is from the grey that all good images have."""
 
     categories = ("plain", "masked", "new", "empty")

@@ -59,13 +59,6 @@ def test_only_calibration_images_count(plate: World) -> None:
     assert entry["pixel_threshold"] == entry["threshold"]
 
 
-def test_a_category_without_calibration_images_has_no_threshold(world: World) -> None:
-    world.add("plate", "test", "good", 2)
-    entry = fit_thresholds(world.scored(), 0.05)["categories"]["plate"]
-    assert (entry["threshold"], entry["pixel_threshold"]) == (None, None)
-    assert entry["n_calibration"] == 0
-
-
 def test_costs_move_the_threshold_between_good_and_defective() -> None:
     good = np.array([0.1, 0.2, 0.3, 0.6], np.float32)
     defective = np.array([0.4, 0.5, 0.7, 0.8], np.float32)

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from decodiff_pipeline.metrics.image_quality import LUMA
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -89,7 +91,7 @@ def _crop(
     if rng.random() < 0.5:  # noqa: PLR2004
         crop = crop[:, ::-1]
     if rng.random() < config.grey_share:
-        grey = np.rint(crop @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+        grey = np.rint(crop @ np.array(LUMA)).astype(np.uint8)
         crop = np.repeat(grey[..., None], 3, axis=2)
     return crop
 

@@ -40,22 +40,17 @@ class ProceduralImages:
 
 
 class ManifestImages:
-    """The good images of one split of a manifest, read on access.
-
-    Args:
-        manifest: Columns ``split``, ``label`` and ``path`` (relative to the root) at least.
+    """The good train images of a manifest, read on access.
 
     Raises:
-        DataError: The split holds no good image.
+        DataError: There is none.
     """
 
-    def __init__(
-        self, manifest: pd.DataFrame, images: ImageFolder, *, split: str = "train"
-    ) -> None:
-        rows = manifest[(manifest["split"] == split) & (manifest["label"] == "good")]
+    def __init__(self, manifest: pd.DataFrame, images: ImageFolder) -> None:
+        rows = manifest[(manifest["split"] == "train") & (manifest["label"] == "good")]
         if rows.empty:
             raise DataError(
-                f"The manifest holds no good image in split {split!r}, so the autoencoder has "
+                "The manifest holds no good image in split 'train', so the autoencoder has "
                 "nothing to learn from: check the layout and the data root."
             )
         self.paths, self.images = list(rows["path"]), images

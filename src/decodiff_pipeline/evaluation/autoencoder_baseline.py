@@ -50,16 +50,7 @@ class AutoencoderBaseline(DeCoDiffPipeline):
         category_ids: torch.Tensor,
         num_inference_steps: int | None = None,
     ) -> Discrepancies:
-        """Reconstruction errors of images.
-
-        Args:
-            images: Float (N, 3, H, W) within [-1, 1].
-            category_ids: Ignored.
-            num_inference_steps: Ignored.
-
-        Returns:
-            The pixel discrepancy and the reconstructed images; the latent discrepancy is zero.
-        """
+        """Errors and reconstructions of images; the latent discrepancy is zero."""
         del category_ids, num_inference_steps
         latents, _ = encode(self.vae, images)
         decoded = decode(self.vae, latents)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from decodiff_pipeline.deco.regions import fill
 from decodiff_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from PIL import Image
 
@@ -29,36 +29,6 @@ NO_NUMBER = (
     "the model gives NaN or infinity for {}; its weights are damaged or the training diverged: "
     "train again, with a lower training.learning_rate"
 )
-
-
-class Output(Protocol):
-    """A model's output; see `decodiff_pipeline.deco.assembly.DeCoDiffOutput`."""
-
-    anomaly_maps: np.ndarray | list[np.ndarray]
-    scores: np.ndarray
-    reconstructions: np.ndarray | list[np.ndarray]
-
-
-class AnomalyModel(Protocol):
-    """The interface of `decodiff_pipeline.deco.pipeline.DeCoDiffPipeline` that scoring needs."""
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        """The categories that the model knows."""
-
-    @property
-    def preprocessing(self) -> PreprocessConfig:
-        """Geometry of the input."""
-
-    def __call__(
-        self,
-        images: torch.Tensor,
-        category: Sequence[str],
-        num_inference_steps: int | None = None,
-        batch_size: int = 16,
-        sizes: Sequence[tuple[int, int]] | None = None,
-    ) -> Output:
-        """Compute maps, scores and reconstructions of images from their squares."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +81,7 @@ def progress(total: int, name: str) -> tqdm:
 
 
 def predict(
-    model: AnomalyModel,
+    model: DeCoDiffPipeline,
     images: Iterable[ModelInput],
     bar: tqdm,
     *,
@@ -132,8 +102,7 @@ def predict(
         ModelError: The model returns a map or score that is not finite.
     """
     keep_freed_memory()
-    if hasattr(model, "set_progress_bar_config"):
-        model.set_progress_bar_config(disable=True)
+    model.set_progress_bar_config(disable=True)
     for batch in batches(images, batch_size):
         output = model(
             to_tensor([square for image in batch for square in image.squares]),
@@ -173,13 +142,8 @@ def measure_discrepancies(
             model.discrepancies(*parts)
             for parts in zip(squares.split(batch_size), ids.split(batch_size), strict=True)
         ]
-        pixel, latent = (
-            torch.cat(parts).cpu().numpy()
-            for parts in (
-                [part.pixel for part in found],
-                [part.latent for part in found],
-            )
-        )
+        pixel = torch.cat([part.pixel for part in found]).cpu().numpy()
+        latent = torch.cat([part.latent for part in found]).cpu().numpy()
         if not (np.isfinite(pixel).all() and np.isfinite(latent).all()):
             raise ModelError(NO_NUMBER.format(batch[0].path))
         bar.update(len(batch))

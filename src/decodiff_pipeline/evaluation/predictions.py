@@ -86,11 +86,11 @@ class PredictionStore:
         return read_regions(self.about())
 
     def maps(self, category: str) -> StoredArrays:
-        """Anomaly maps of a category by row, float32 (h, w) each, memory-mapped."""
+        """Anomaly maps of a category by row, float32 (h, w)."""
         return self._arrays(category, "maps")
 
     def reconstructions(self, category: str) -> StoredArrays:
-        """Reconstructions of a category by row, uint8 (h, w, 3) each, memory-mapped."""
+        """Reconstructions of a category by row, uint8 (h, w, 3)."""
         return self._arrays(category, "reconstructions")
 
     @property

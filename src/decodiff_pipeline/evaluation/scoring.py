@@ -30,7 +30,6 @@ from decodiff_pipeline.data.read_ahead import read_ahead
 from decodiff_pipeline.deco.device import resolve_device
 from decodiff_pipeline.deco.digests import network_sha256, sha256_of
 from decodiff_pipeline.deco.loading import load_pretrained
-from decodiff_pipeline.deco.regions import read_regions
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.evaluation.predict import ModelInput, model_input, predict, progress
@@ -40,7 +39,8 @@ from decodiff_pipeline.evaluation.protocols import labelled_inside
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from decodiff_pipeline.evaluation.predict import AnomalyModel, Prediction
+    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
+    from decodiff_pipeline.evaluation.predict import Prediction
 
 PART_IMAGES = 1024
 # Parameters. A larger network uses all cores in one process, and its copies would need memory.
@@ -49,7 +49,7 @@ SCORED_SPLITS = ("calibration", "test")
 
 
 def score_images(
-    model: AnomalyModel,
+    model: DeCoDiffPipeline,
     manifest: pd.DataFrame,
     images: ImageFolder,
     store: PredictionStore,
@@ -62,14 +62,12 @@ def score_images(
     missing. Labels follow from the model's regions, see `labelled_inside`.
 
     Raises:
-        ModelError: The model does not know a category, or returns a map or score that is not
-            finite.
-        ImageError: An image cannot be read.
-        DataError: The predictions cannot be written, or another run is scoring into the store.
-        ComputeError: A process was killed.
+        ModelError: The model does not know a category.
+        DataError: Another run is scoring into the store.
+        DecodiffError: As of `score_parts`.
     """
     rows = manifest[manifest["split"].isin(SCORED_SPLITS)]
-    rows = labelled_inside(rows, images, read_regions(getattr(model, "config", {})))
+    rows = labelled_inside(rows, images, model.regions)
     unknown = sorted(set(rows["category"]) - set(model.categories))
     if unknown:
         raise ModelError(
@@ -113,7 +111,7 @@ class _Job(BaseModel):
 
 
 def score_parts(
-    model: AnomalyModel,
+    model: DeCoDiffPipeline,
     rows: pd.DataFrame,
     images: ImageFolder,
     store: PredictionStore,
@@ -132,14 +130,19 @@ def score_parts(
 
     Returns:
         Folders as `predictions.write_part` writes them, in the order of the images.
+
+    Raises:
+        ModelError: The model returns a map or score that is not finite.
+        ImageError: An image cannot be read.
+        DataError: The predictions cannot be written.
+        ComputeError: A process was killed.
     """
     key = _key(model, rows, config)
     task = _Task(store=store.path, key=key, config=config, arrays=arrays, name=name)
     group = current_group() or ALONE
-    network = getattr(model, "unet", None)
-    size = 0 if network is None else sum(weight.numel() for weight in network.parameters())
+    size = sum(weight.numel() for weight in model.unet.parameters())
     workers = plan_images(compute, len(rows), small=size < SMALL)
-    if group.size > 1 or workers.processes == 1 or network is None:
+    if group.size > 1 or workers.processes == 1:
         with use_threads(workers.threads):
             names = group.gather(_score(model, rows, images, task, group))
     else:
@@ -153,7 +156,7 @@ def score_parts(
                 max_pixels=images.max_pixels,
                 task=task,
             )
-            model.save_pretrained(job.model)  # type: ignore[attr-defined]
+            model.save_pretrained(job.model)
             rows.to_parquet(job.rows)
             names = launch(f"{__name__}:score_rank", job, workers)
     return [store.work_folder / part for parts in names for part in parts]
@@ -172,7 +175,7 @@ def score_rank(content: str, group: Group) -> list[str]:
 
 
 def _score(
-    model: AnomalyModel, rows: pd.DataFrame, images: ImageFolder, task: _Task, group: Group
+    model: DeCoDiffPipeline, rows: pd.DataFrame, images: ImageFolder, task: _Task, group: Group
 ) -> list[str]:
     """Score this process's part of the images; returns the names of its folders."""
     store = PredictionStore(task.store)
@@ -184,7 +187,7 @@ def _score(
     bar = f"{task.name}, process 0 of {group.size}" if group.size > 1 else task.name
     if missing:
         remaining = pd.concat([part for part, _ in missing])
-        with closing(predictions_of(model, remaining, images, task.config, bar)) as predictions:
+        with closing(_predictions(model, remaining, images, task.config, bar)) as predictions:
             for part, name in missing:
                 with store.reporting(), replacing_folder(store.work_folder / name) as folder:
                     if task.arrays:
@@ -199,9 +202,9 @@ def _arrays(prediction: Prediction) -> Found:
     return prediction.anomaly_map, prediction.score, prediction.reconstruction
 
 
-def _key(model: AnomalyModel, rows: pd.DataFrame, config: EvaluationConfig) -> str:
+def _key(model: DeCoDiffPipeline, rows: pd.DataFrame, config: EvaluationConfig) -> str:
     """Digest of everything that determines the predictions."""
-    modules = {name: getattr(model, name, None) for name in ("vae", "reference")}
+    modules = {"vae": model.vae, "reference": model.reference}
     digests = {name: network_sha256(module) for name, module in modules.items() if module}
     return sha256_of([describe(model, rows, config), digests])
 
@@ -211,22 +214,13 @@ def _digest(rows: pd.DataFrame, task: _Task) -> str:
     return sha256_of(about)[:16]
 
 
-def predictions_of(
-    model: AnomalyModel,
+def _predictions(
+    model: DeCoDiffPipeline,
     rows: pd.DataFrame,
     images: ImageFolder,
     config: EvaluationConfig,
     name: str,
 ) -> Generator[Prediction, None, None]:
-    """The predictions of a manifest's rows, in their order.
-
-    Args:
-        rows: Rows of categories that the model knows.
-
-    Raises:
-        ModelError: The model returns a map or score that is not finite.
-        ImageError: An image cannot be read.
-    """
     geometry = model.preprocessing
 
     def read(row: Any) -> ModelInput:
@@ -239,7 +233,7 @@ def predictions_of(
 
 
 def describe(
-    model: AnomalyModel, manifest: pd.DataFrame, config: EvaluationConfig
+    model: DeCoDiffPipeline, manifest: pd.DataFrame, config: EvaluationConfig
 ) -> dict[str, Any]:
     """Facts that identify the model and the images, JSON-ready.
 
@@ -247,21 +241,18 @@ def describe(
         manifest: The rows that are scored.
         config: Its number of reverse steps replaces the model's own.
     """
-    saved = dict(getattr(model, "config", {}))
     about = {
         "preprocessing": model.preprocessing.facts(),
         "model": type(model).__name__,
-        "num_inference_steps": config.num_inference_steps or saved.get("num_inference_steps"),
-        "discrepancy": saved.get("discrepancy"),
+        "num_inference_steps": config.num_inference_steps
+        or model.config.get("num_inference_steps"),
+        "discrepancy": model.config.get("discrepancy"),
         "images_sha256": _images_digest(manifest),
+        "parameters": sum(weights.numel() for weights in model.unet.parameters()),
+        "network_sha256": network_sha256(model.unet),
     }
-    if saved.get("regions"):
-        about["regions"] = saved["regions"]
-    network = getattr(model, "unet", None)
-    if network is not None:
-        about["parameters"] = sum(weights.numel() for weights in network.parameters())
-        about["network_sha256"] = network_sha256(network)
-    return about
+    regions = model.config.get("regions")
+    return about | ({"regions": regions} if regions else {})
 
 
 def _images_digest(manifest: pd.DataFrame) -> str:

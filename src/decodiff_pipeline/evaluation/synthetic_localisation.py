@@ -19,7 +19,7 @@ from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
 from decodiff_pipeline.data.synthetic_defects import synthetic_defect
 from decodiff_pipeline.data.synthetic_images import SyntheticImage, synthetic_images
 from decodiff_pipeline.deco.geometry import resize_and_pad
-from decodiff_pipeline.deco.regions import Region, read_regions, with_regions
+from decodiff_pipeline.deco.regions import Region, with_regions
 from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.evaluation.protocols import measure_pixels
 from decodiff_pipeline.evaluation.scoring import score_images
@@ -27,12 +27,12 @@ from decodiff_pipeline.metrics.exact import PIXEL_METRICS
 
 if TYPE_CHECKING:
     from decodiff_pipeline.deco.config import PreprocessConfig
+    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
     from decodiff_pipeline.evaluation.config import EvaluationConfig
-    from decodiff_pipeline.evaluation.predict import AnomalyModel
 
 
 def measure_synthetic_localisation(
-    model: AnomalyModel,
+    model: DeCoDiffPipeline,
     manifest: pd.DataFrame,
     images: ImageFolder,
     config: EvaluationConfig,
@@ -52,9 +52,7 @@ def measure_synthetic_localisation(
         images has ``n`` 0 and ``None``.
 
     Raises:
-        ModelError: See `scoring.score_images`.
-        ImageError: An image cannot be read.
-        DataError: The temporary folder cannot be written.
+        DecodiffError: As of `scoring.score_images`.
     """
     if not config.synthetic_images:
         return {}
@@ -133,9 +131,9 @@ def _square(image: Image.Image, geometry: PreprocessConfig) -> np.ndarray:
     return padded[top : top + side, left : left + side]
 
 
-def _region_of_drawn(model: AnomalyModel, category: str, rows: pd.DataFrame) -> Region | None:
+def _region_of_drawn(model: DeCoDiffPipeline, category: str, rows: pd.DataFrame) -> Region | None:
     """The region of a category in the generated images, which show the centre of the originals."""
-    region = read_regions(getattr(model, "config", {})).get(category)
+    region = model.regions.get(category)
     if region is None:
         return None
     inside = region.at((int(rows["width"].iloc[0]), int(rows["height"].iloc[0])))
@@ -154,7 +152,7 @@ def _selected(rows: pd.DataFrame, limit: int) -> tuple[str | None, list[Syntheti
 
 
 def _metrics(
-    model: AnomalyModel,
+    model: DeCoDiffPipeline,
     category: str,
     drawn: DrawnImages,
     config: EvaluationConfig,

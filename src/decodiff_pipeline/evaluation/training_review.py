@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     import numpy as np
 
     from decodiff_pipeline.data.images import ImageFolder
+    from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
     from decodiff_pipeline.evaluation.config import EvaluationConfig
-    from decodiff_pipeline.evaluation.predict import AnomalyModel
 
 UNUSUAL = 0.05
 FORMAT = ["width", "height", "mode"]
 
 
 def review_training_images(
-    model: AnomalyModel,
+    model: DeCoDiffPipeline,
     manifest: pd.DataFrame,
     images: ImageFolder,
     predictions: PredictionStore,
@@ -51,8 +51,7 @@ def review_training_images(
         ``reason_hint`` (may be empty). Empty if ``review_images`` is 0.
 
     Raises:
-        ModelError: The model returns a score that is not finite.
-        ImageError: An image cannot be read.
+        DecodiffError: As of `scoring.score_parts`.
     """
     if not config.review_images:
         return {}

@@ -149,10 +149,9 @@ def run_ablation(
         ``{"mean": {metric: value}, "categories": {name: {metric: value}}}``.
 
     Raises:
-        ConfigurationError: A variant is invalid or does not match the preprocessing. This is
-            checked before any training.
+        ConfigurationError: A variant is invalid or does not match the preprocessing.
         DataError: The test split lacks a label, or there are no good val images for the fit of
-            the scoring.
+            the scoring. Both are checked before any training.
     """
     rows = data.scored()
     planned = plan(config, training, scoring, has_posterior=_has_posterior(data.autoencoder))

@@ -118,7 +118,7 @@ def require_readable(results: pd.DataFrame) -> None:
     """Check that all images could be read.
 
     Raises:
-        DataError: Images could not be read. The message has their number and the first error.
+        DataError: With the number of unreadable images, and the error of the first.
     """
     errors = results["error"].dropna()
     if len(errors):

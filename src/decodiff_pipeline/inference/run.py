@@ -80,7 +80,7 @@ def infer(
     export = onnx if config.backend == "onnxruntime" else None
     if export is not None:
         check_export(export, digest)
-    check_categories(items, known, model)
+    _check_categories(items, known, model)
     check_overrides(config.thresholds, known, "inference.thresholds")
     check_overrides(config.pixel_thresholds, known, "inference.pixel_thresholds")
     categories = {item.category for item in items}
@@ -181,7 +181,7 @@ def as_the_model_spells(items: Sequence[Item], known: Sequence[str]) -> list[Ite
     return [replace(one, category=spelling.get(nfc(one.category), one.category)) for one in items]
 
 
-def check_categories(items: Sequence[Item], known: Sequence[str], model: Path) -> None:
+def _check_categories(items: Sequence[Item], known: Sequence[str], model: Path) -> None:
     for item in items:
         if item.category == AUTO and AUTO not in known:
             if not (model / FOLDER).is_dir():

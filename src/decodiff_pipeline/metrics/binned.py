@@ -93,14 +93,7 @@ class _Image:
 def image_histograms(maps: Maps, masks: Masks) -> Histograms:
     """Compute the histogram of each image, in threads.
 
-    Args:
-        maps: Float32 anomaly maps, (N, H, W) or any sequence of (H, W), which may differ in size;
-            each is read once.
-        masks: For each map bool (H, W), True on defects, or ``None`` for an image without any.
-
-    Raises:
-        ValueError: There are not as many masks as maps, or their shapes differ.
-        ModelError: A map holds a NaN.
+    Arguments and errors are those of `exact.pixel_metrics`; each map is read once.
     """
     if len(maps) != len(masks):
         raise ValueError(f"{len(maps)} maps but {len(masks)} masks; give one for each")

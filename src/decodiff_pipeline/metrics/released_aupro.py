@@ -40,8 +40,7 @@ def released_aupro(maps: Maps, masks: Masks, *limits: float) -> list[float | Non
     by the trapezoidal rule between the first and the last point, without extrapolation.
 
     Args:
-        maps: Float32 (N, H, W), or a sequence of (H, W), without NaN; each is read twice.
-        masks: For each map bool (H, W), or ``None`` for an image without defects.
+        maps: Float32, without NaN; each is read twice.
         limits: False-positive rates below which points count, in (0, 1].
 
     Returns:

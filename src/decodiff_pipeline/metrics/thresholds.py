@@ -113,12 +113,11 @@ def image_decisions(
     Args:
         scores: Float (N,).
         defective: bool (N,).
-        threshold: Images with at least this score are flagged; may be ``None``.
+        threshold: Images with at least this score are flagged.
 
     Returns:
-        ``confusion``: ``tp``, ``fp``, ``fn``, ``tn``, or ``None`` without a threshold;
-        ``false_positive_rate`` and ``false_negative_rate``, ``None`` without good or defective
-        images respectively.
+        ``confusion`` (``tp``, ``fp``, ``fn``, ``tn``), ``false_positive_rate`` and
+        ``false_negative_rate``; ``None`` without a threshold, a rate also without images.
     """
     if threshold is None:
         return dict.fromkeys(("confusion", "false_positive_rate", "false_negative_rate"))
@@ -140,9 +139,7 @@ def pixel_decisions(maps: Maps, masks: Masks, threshold: float | None) -> dict[s
     """Error rates of a pixel threshold, counted in images.
 
     Args:
-        maps: Float (H, W) for each image.
-        masks: bool (H, W) for each, or ``None`` for an image without defects.
-        threshold: Pixels with at least this value are flagged; may be ``None``.
+        threshold: Pixels with at least this value are flagged.
 
     Returns:
         ``pixel_false_positive_rate``: share of good images with at least one flagged pixel, the

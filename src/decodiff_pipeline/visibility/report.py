@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from decodiff_pipeline.data.images import ImageFolder
     from decodiff_pipeline.deco.autoencoder import Autoencoder
     from decodiff_pipeline.deco.config import PreprocessConfig
+    from decodiff_pipeline.training.config import TrainingConfig
+    from decodiff_pipeline.training.scoring import ScoringConfig
     from decodiff_pipeline.visibility.config import VisibilityConfig
     from decodiff_pipeline.visibility.measure import Picture, Visibility
 
@@ -35,23 +37,34 @@ PICTURE_BYTES = 40_000
 
 
 def report_visibility(
-    manifest: pd.DataFrame, images: ImageFolder, *, page: str, **settings: Any
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    geometry: PreprocessConfig,
+    autoencoder: Autoencoder,
+    training: TrainingConfig,
+    scoring: ScoringConfig,
+    config: VisibilityConfig,
+    *,
+    name: str,
+    page: str,
 ) -> tuple[dict[str, Any], str]:
     """Run :func:`check_visibility`, log its messages and render its page.
 
     Args:
         page: Path of the page, for the warnings.
-        settings: Keyword arguments of :func:`check_visibility`.
 
     Returns:
         The report as JSON values and as an HTML page.
     """
-    report, measured = check_visibility(manifest, images, **settings)
+    report, measured = check_visibility(
+        manifest, images, geometry=geometry, autoencoder=autoencoder, name=name, config=config,
+        preset=training.preset, reverse_steps=scoring.num_inference_steps,
+    )  # fmt: skip
     for sentence in report["answers"]:
         logger.info("visibility: %s", sentence)
     for sentence in report["warnings"]:
         logger.warning("%s. See %s.", sentence, page)
-    return report, render(report, measured, settings["config"])
+    return report, render(report, measured, config)
 
 
 def check_visibility(

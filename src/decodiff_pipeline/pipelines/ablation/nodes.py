@@ -37,12 +37,7 @@ def compare_variants(
     """Train and evaluate each variant for each seed; finished runs in the store are not repeated.
 
     Returns:
-        Mean, standard deviation over seeds and change from the base of every metric and variant;
-        see `experiments.ablation_report.summarise`.
-
-    Raises:
-        ConfigurationError: A variant is invalid.
-        DataError: The test images lack good or defective images, or no good val image exists.
+        The metrics of each variant, see `experiments.ablation_report.summarise`.
     """
     from decodiff_pipeline.experiments.ablation import AblationData, run_ablation
     from decodiff_pipeline.experiments.ablation_report import summarise

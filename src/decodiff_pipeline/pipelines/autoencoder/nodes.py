@@ -28,16 +28,8 @@ def fit_autoencoder(
 ) -> tuple[Any, list[dict[str, float]]]:
     """Train an ``AutoencoderTiny`` on the image sources ``autoencoder_training.sources``.
 
-    Args:
-        manifest: Manifest with a row per image; the source "manifest" uses the good train images.
-
     Returns:
         The autoencoder, and the training log with a row per ``log_every`` steps.
-
-    Raises:
-        ConfigurationError: The permissive images are not installed.
-        DataError: The manifest has no good train images.
-        ModelError: The training diverged.
     """
     from tqdm import tqdm
 
@@ -64,10 +56,6 @@ def measure_autoencoder(
 ) -> tuple[dict[str, Any], str]:
     """Measure how well the trained autoencoder reconstructs good val images.
 
-    Args:
-        training: Gives the preset of the network, for the time per image.
-        scoring: Gives the number of reverse steps, for the time per image.
-
     Returns:
         The report as a JSON value, and as an HTML page.
     """
@@ -76,12 +64,12 @@ def measure_autoencoder(
     return report_visibility(
         manifest,
         images.of(manifest),
-        geometry=geometry,
-        autoencoder=model.eval(),
+        geometry,
+        model.eval(),
+        training,
+        scoring,
+        config,
         name="fitted to these images",
-        config=config,
-        preset=training.preset,
-        reverse_steps=scoring.num_inference_steps,
         page="the report autoencoder.html",
     )
 

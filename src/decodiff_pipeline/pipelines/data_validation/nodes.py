@@ -66,9 +66,6 @@ def gate(manifest: pd.DataFrame, validation_report: dict[str, Any]) -> pd.DataFr
 
     Returns:
         The manifest without the excluded images.
-
-    Raises:
-        DataError: A check failed. The message names one file per folder and kind of failure.
     """
     logger.info("%s", summary(validation_report))
     failed = [

@@ -25,13 +25,10 @@ def infer(
     compute: ComputeConfig = ONE_PROCESS,
     overrides: Path | None = None,
 ) -> pd.DataFrame:
-    """Score new or changed images and decide on all images.
+    """Score new or changed images and decide on all images; see `inference.run.infer`.
 
     Args:
         overrides: File of thresholds that were set in the app for this model.
-
-    Returns:
-        A row per image in the order of the source; columns as in `inference.results.COLUMNS`.
     """
     from decodiff_pipeline.inference import run
 
@@ -50,11 +47,7 @@ def export_results(results: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]
 
 
 def report_unreadable(results: pd.DataFrame) -> None:
-    """Fail if images could not be scored.
-
-    Raises:
-        DataError: With the number of images, and the error of the first.
-    """
+    """Fail if images could not be scored."""
     from decodiff_pipeline.inference.results import require_readable
 
     require_readable(results)

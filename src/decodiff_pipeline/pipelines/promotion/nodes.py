@@ -25,10 +25,6 @@ def judge_challenger(
 
     Returns:
         A judgement of `registry.promotion`; no alias is moved yet.
-
-    Raises:
-        ModelError: There is no challenger, or MLflow does not respond.
-        StoreError: The files of a version cannot be downloaded.
     """
     from decodiff_pipeline.registry import promotion as registry
     from decodiff_pipeline.registry.version_evaluation import EvaluationContext

@@ -33,12 +33,7 @@ def recommend(
     validation: ValidationConfig,
     compute: ComputeConfig,
 ) -> None:
-    """Write ``conf/<name>`` for a folder of images, each value with its reason.
-
-    Raises:
-        ConfigurationError: The name is invalid, or the environment exists.
-        DataError: There is no good image, or no layout fits.
-    """
+    """Write ``conf/<name>`` for a folder of images, each value with its reason."""
     environment = target(config, raw, conf)
     from decodiff_pipeline.recommend import run
 

@@ -26,11 +26,7 @@ def register_model(
     """Register the trained model as a version with identity tags, thresholds and metrics.
 
     Returns:
-        Name, version, MLflow run, digests and the command that serves it; see
-        :func:`decodiff_pipeline.registry.registration.register`.
-
-    Raises:
-        ModelError: The logged model fails its check, or MLflow does not respond.
+        See :func:`decodiff_pipeline.registry.registration.register`.
     """
     from decodiff_pipeline.registry.logged_model import TrainedModel
     from decodiff_pipeline.registry.registration import example_of, identity_tags, register

@@ -17,10 +17,6 @@ def roll_back(
 
     Returns:
         The outcome as a JSON value, and the new lines of the audit log.
-
-    Raises:
-        ConfigurationError: ``rollback.reason`` is missing.
-        ModelError: There is no previous champion, or MLflow does not respond.
     """
     from decodiff_pipeline.registry import rollback as registry
     from decodiff_pipeline.registry import unlogged_move

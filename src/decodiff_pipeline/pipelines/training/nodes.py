@@ -46,10 +46,6 @@ def train_network(
     Returns:
         The checkpoints, the training log, and the last row of the log with the totals and the
         origin of the initial weights.
-
-    Raises:
-        DecodiffError: Good val images to fit the scoring to are missing, or the training fails;
-            see `training.run.train`.
     """
     from decodiff_pipeline.data.regions import load_regions
     from decodiff_pipeline.training.run import train

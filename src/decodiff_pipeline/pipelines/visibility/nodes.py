@@ -25,10 +25,6 @@ def check_visibility(
 ) -> tuple[dict[str, Any], str]:
     """Measure which defects remain visible after resizing and the autoencoder.
 
-    Args:
-        training: Gives the preset of the network, for the time per image.
-        scoring: Gives the number of reverse steps, for the time per image.
-
     Returns:
         The report as a JSON value, and as an HTML page.
     """
@@ -38,11 +34,11 @@ def check_visibility(
     return report_visibility(
         manifest,
         images.of(manifest),
-        geometry=geometry,
-        autoencoder=load_autoencoder(autoencoder),
+        geometry,
+        load_autoencoder(autoencoder),
+        training,
+        scoring,
+        config,
         name=autoencoder.source,
-        config=config,
-        preset=training.preset,
-        reverse_steps=scoring.num_inference_steps,
         page=config.html,
     )
