@@ -14,6 +14,8 @@ from decodiff_pipeline.metrics.image_quality import LUMA
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from decodiff_pipeline.visibility.fidelity import Reconstructed
+
     Box = tuple[slice, slice]
 
 # More red and less green at the same luma.
@@ -150,21 +152,19 @@ def with_defects(square: np.ndarray, kinds: Sequence[Kind], where: Sequence[Box]
 
 
 def samples(
-    good: np.ndarray,
-    spoiled: np.ndarray,
-    good_again: np.ndarray,
-    spoiled_again: np.ndarray,
-    where: Sequence[Box],
+    good: Reconstructed, defective: Reconstructed, where: Sequence[Box]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """D, Δ and e of each defect of one image; see `survival`.
 
     Args:
-        good: x, (S, S, 3) in grey levels, as the next three.
-        spoiled: x'.
-        good_again: R(x).
-        spoiled_again: R(x').
+        good: x and R(x).
+        defective: x' and R(x').
         where: Rows and columns of the defects.
     """
     for box in where:
-        image, defective = good[box].astype(np.float64), spoiled[box].astype(np.float64)
-        yield defective - image, spoiled_again[box] - good_again[box], good_again[box] - image
+        image, reconstruction = good.image[box].astype(np.float64), good.reconstruction[box]
+        yield (
+            defective.image[box] - image,
+            defective.reconstruction[box] - reconstruction,
+            reconstruction - image,
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,13 @@ EXACT = 100.0  # dB, instead of an infinite PSNR
 TIMED_BATCH = 4
 
 
+class Reconstructed(NamedTuple):
+    """An image and its reconstruction."""
+
+    image: np.ndarray  # uint8 (S, S, 3)
+    reconstruction: np.ndarray  # float64 (S, S, 3) within 0…255, not rounded
+
+
 @dataclass(frozen=True)
 class Fidelity:
     """Quality of one reconstruction."""
@@ -38,15 +45,9 @@ class Fidelity:
     sharpness_kept: float | None
 
 
-def fidelity(square: np.ndarray, again: np.ndarray, min_colour: int) -> Fidelity:
-    """Compare an image with its reconstruction.
-
-    Args:
-        square: uint8 (S, S, 3).
-        again: Float (S, S, 3) in grey levels; see :func:`reconstruct`.
-        min_colour: See :class:`.config.VisibilityConfig`.
-    """
-    pair = (square.astype(np.float64), again)
+def fidelity(square: Reconstructed, min_colour: int) -> Fidelity:
+    """Compare an image with its reconstruction; for ``min_colour`` see `VisibilityConfig`."""
+    pair = (square.image.astype(np.float64), square.reconstruction)
     image, output = (torch.from_numpy(pixels / 127.5 - 1)[None].movedim(3, 1) for pixels in pair)
     coloured = has_colour(image, min_colour)[0]
     before, after = (gradient_energy(pixels @ np.array(LUMA)) for pixels in pair)
@@ -64,22 +65,15 @@ def gradient_energy(grey: np.ndarray) -> float:
 
 def reconstruct(
     autoencoder: Autoencoder, squares: Sequence[np.ndarray], batch_size: int
-) -> np.ndarray:
-    """Encode and decode images.
-
-    Args:
-        squares: uint8 (S, S, 3) each.
-
-    Returns:
-        float64 (N, S, S, 3) within 0…255, not rounded.
-    """
-    parts = []
+) -> list[Reconstructed]:
+    """Encode and decode images, uint8 (S, S, 3) each."""
+    found: list[np.ndarray] = []
     for start in range(0, len(squares), batch_size):
         batch = to_tensor(squares[start : start + batch_size])
         latents, _ = encode(autoencoder, batch.contiguous(memory_format=torch.channels_last))
         decoded = decode(autoencoder, latents).clamp(-1, 1).double()
-        parts.append(((decoded + 1) * 127.5).permute(0, 2, 3, 1).cpu().numpy())
-    return np.concatenate(parts)
+        found += list(((decoded + 1) * 127.5).permute(0, 2, 3, 1).cpu().numpy())
+    return list(map(Reconstructed, squares, found))
 
 
 def timings(

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from decodiff_pipeline.deco.config import PreprocessConfig
     from decodiff_pipeline.visibility.config import VisibilityConfig
     from decodiff_pipeline.visibility.defects import Box
+    from decodiff_pipeline.visibility.fidelity import Reconstructed
 
 QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
 SPECKLE = 4  # pixels; smaller regions of a mask are compression artefacts
@@ -81,8 +82,8 @@ def measure_category(
         ImageError: An image or a mask cannot be read.
     """
     cell = reduction(autoencoder)
-    good = rows[(rows["split"] == "val") & (rows["label"] == GOOD)]
-    sample = good.drop_duplicates("sha256").sort_values("sha256").head(config.images)
+    held_out = rows[(rows["split"] == "val") & (rows["label"] == GOOD)]
+    sample = held_out.drop_duplicates("sha256").sort_values("sha256").head(config.images)
     sizes = list(zip(sample["width"], sample["height"], strict=True))
     masks = mask_sizes(rows, images, geometry, cell, config.masks)
     if not sizes:
@@ -91,19 +92,16 @@ def measure_category(
         plain_square(images.read(path), geometry, sha256)
         for path, sha256 in zip(sample["path"], sample["sha256"], strict=True)
     ]
-    again = reconstruct(autoencoder, squares, config.batch_size)
+    good = reconstruct(autoencoder, squares, config.batch_size)
     kinds = [Kind(contrast) for contrast in config.contrasts]
     if has_colour(to_tensor(squares), config.min_colour).any():
         kinds.append(Kind(config.colour_contrast, colour=True))
-    inputs = _Inputs(squares, again, list(sample["sha256"]), [_box(s, geometry) for s in sizes])
+    inputs = _Inputs(good, list(sample["sha256"]), [_box(s, geometry) for s in sizes])
     scale = np.median([model_scale(size, geometry) for size in sizes], axis=0)
     defects, defect_pictures = _defects(inputs, kinds, scale, cell, autoencoder, config)
-    pictures = [
-        Picture(path, square, reconstruction)
-        for path, square, reconstruction in zip(sample["path"], squares, again, strict=True)
-    ]
+    pictures = [Picture(path, *square) for path, square in zip(sample["path"], good, strict=True)]
     figures = {
-        **_fidelity(squares, again, config.min_colour),
+        **_fidelity(good, config.min_colour),
         "width": float(np.median(sample["width"])),
         "height": float(np.median(sample["height"])),
         "seen": _mean([_seen(size, geometry) for size in sizes]),
@@ -112,8 +110,8 @@ def measure_category(
     return Visibility(figures, defects, masks, [*pictures[: config.pictures], *defect_pictures])
 
 
-def _fidelity(squares: list[np.ndarray], again: np.ndarray, min_colour: int) -> dict[str, Any]:
-    values = [fidelity(*pair, min_colour) for pair in zip(squares, again, strict=True)]
+def _fidelity(squares: list[Reconstructed], min_colour: int) -> dict[str, Any]:
+    values = [fidelity(square, min_colour) for square in squares]
     return {
         "images": len(squares),
         "psnr": _mean([value.psnr for value in values]),
@@ -151,8 +149,7 @@ def model_scale(size: tuple[int, int], geometry: PreprocessConfig) -> tuple[floa
 
 @dataclass(frozen=True)
 class _Inputs:
-    squares: list[np.ndarray]
-    again: np.ndarray
+    good: list[Reconstructed]
     identities: list[str]
     boxes: list[Box]
 
@@ -177,13 +174,11 @@ def _defects(
         usable = [(number, boxes) for number, boxes in enumerate(positions) if boxes is not None]
         if not usable:
             continue
-        spoiled = [with_defects(inputs.squares[n], kinds, boxes) for n, boxes in usable]
-        spoiled_again = reconstruct(autoencoder, spoiled, config.batch_size)
+        squares = [with_defects(inputs.good[n].image, kinds, boxes) for n, boxes in usable]
+        defective = reconstruct(autoencoder, squares, config.batch_size)
         image_samples = [
-            list(samples(inputs.squares[n], image, inputs.again[n], reconstruction, boxes))
-            for (n, boxes), image, reconstruction in zip(
-                usable, spoiled, spoiled_again, strict=True
-            )
+            list(samples(inputs.good[n], square, boxes))
+            for (n, boxes), square in zip(usable, defective, strict=True)
         ]
         for index, kind in enumerate(kinds):
             result = survival(kind, side, [of_image[index] for of_image in image_samples])
@@ -198,7 +193,7 @@ def _defects(
                 )  # fmt: skip
         if cells >= 1:
             caption = f"with synthetic defects of {side} pixels of the model's input"
-            pictures.append(Picture(caption, spoiled[0], spoiled_again[0]))
+            pictures.append(Picture(caption, *defective[0]))
     return table, pictures
 
 
