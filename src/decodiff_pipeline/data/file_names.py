@@ -182,7 +182,7 @@ def check_names(names: Iterable[str], root: Path) -> None:
         if key in RESERVED_KEYS:
             raise DataError(
                 f"the name of the category {name!r} in {root} is a reserved key of the metrics: "
-                "rename it."
+                "give it another name."
             )
         if key in seen:
             raise DataError(
