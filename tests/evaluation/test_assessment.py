@@ -17,7 +17,6 @@ from decodiff_pipeline.evaluation.baselines import pca_baseline
 from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.evaluation.thresholds import fit_thresholds
 from decodiff_pipeline.metrics.exact import IMAGE_METRICS, PIXEL_METRICS
-from decodiff_pipeline.metrics.summary import mean_over_categories
 
 if TYPE_CHECKING:
     from tests.evaluation.conftest import World
@@ -127,18 +126,3 @@ def test_a_baseline_by_another_protocol_is_refused(plate: World) -> None:
     given = (store, plate.manifest, plate.images, fit_thresholds(store, 0.05), plate.config)
     with pytest.raises(DataError, match=r"baseline_metrics.*'released'.*'strict'.*--from-nodes"):
         assess(*given, baseline={"pca": {}, "protocol": "released"})
-
-
-def test_the_mean_is_over_categories_that_have_the_metric() -> None:
-    nothing = dict.fromkeys((*IMAGE_METRICS, *PIXEL_METRICS))
-    mean = mean_over_categories(
-        {
-            "a": nothing | {"image_auroc": 0.5},
-            "b": nothing | {"image_auroc": 1.0, "pixel_ap": 0.2},
-            "c": nothing,
-        }
-    )
-    assert mean["image_auroc"] == pytest.approx(0.75)
-    assert mean["pixel_ap"] == pytest.approx(0.2)
-    assert mean["pixel_aupro"] is None
-    assert mean["n_categories"]["image_auroc"] == 2

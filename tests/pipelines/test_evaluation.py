@@ -201,7 +201,6 @@ TRAIN, CALIBRATION, GOOD, BAD = ((group,) for group in EVERYTHING)
         pytest.param(TRAIN + CALIBRATION + GOOD, "strict", id="no defects"),
         pytest.param(TRAIN + CALIBRATION + BAD, "released", id="no good test images"),
         pytest.param(TRAIN + GOOD, "strict", id="neither calibration images nor defects"),
-        pytest.param(TRAIN + BAD, "strict", id="neither calibration nor good test images"),
         pytest.param(TRAIN + CALIBRATION, "released", id="no test images"),
         pytest.param(GOOD + BAD, "strict", id="nothing but test images"),
         pytest.param((("test", "good", 1),), "released", id="a single good image"),

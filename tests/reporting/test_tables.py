@@ -1,15 +1,13 @@
-"""Spread over seeds, rows for `dvc plots`, flat tables."""
+"""Flat tables, and the rows for `dvc plots`."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from decodiff_pipeline.metrics.summary import spread
 from decodiff_pipeline.reporting.tables import (
     confusion_rows,
     curve_rows,
@@ -17,11 +15,6 @@ from decodiff_pipeline.reporting.tables import (
     score_rows,
     scores_table,
 )
-
-
-def run(auroc: float | None, **more: Any) -> dict[str, Any]:
-    categories = {"plate": {"image_auroc": auroc, "pixel_ap": None}}
-    return {"categories": categories, "mean": {"image_auroc": auroc}} | more
 
 
 @pytest.fixture
@@ -38,21 +31,6 @@ def record() -> pd.DataFrame:
 
 
 THRESHOLDS = {"categories": {"plate": {"threshold": 0.5}, "bolt": {"threshold": None}}}
-
-
-def test_the_spread_counts_each_seed_once_and_this_run_for_its_own() -> None:
-    found = spread({0: run(0.1), 1: run(0.8), 2: run(0.9)}, run(0.7), seed=0)
-    expected = {"n": 3, "mean": 0.8, "std": 0.1, "low": 0.7, "high": 0.9}
-    assert found["plate"]["image_auroc"] == pytest.approx(expected)
-    assert found["mean"]["image_auroc"] == pytest.approx(expected)
-    assert "pixel_ap" not in found["plate"]
-
-
-@pytest.mark.parametrize(
-    "others", [{}, {0: run(0.8)}, {1: {"categories": {"bolt": {"image_auroc": 1.0}}}}]
-)
-def test_one_run_has_no_spread(others: dict[int, Any]) -> None:
-    assert spread(others, run(0.7), seed=0) == {}
 
 
 def test_curves_become_rows_of_the_categories_that_have_them() -> None:
