@@ -42,7 +42,7 @@ def wave_latents(count: int, side: int = 8) -> torch.Tensor:
 class StandInModel:
     """What scoring reads of a pipeline beside its output, for models whose output is made up."""
 
-    config: Mapping[str, Any] = {}
+    config: Mapping[str, Any] = {"num_inference_steps": 1, "discrepancy": {}}
     unet = vae = torch.nn.Linear(1, 1)
     reference = None
 

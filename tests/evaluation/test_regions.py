@@ -37,7 +37,7 @@ class RegionModel(BrightnessModel):
 
     def __init__(self) -> None:
         super().__init__()
-        self.config = {"regions": {"plate": asdict(REGION)}}
+        self.config = {**self.config, "regions": {"plate": asdict(REGION)}}
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Maps that are 0 outside of the region, and scores of them."""

@@ -67,7 +67,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
                   "data": "0123456789abcdef" * 4, "registered_version": "decodiff version 3"},
         training_review={NASTY: [train], "bolt": [train | {"path": f"{SCRIPT}.png"}]},
         comparison={
-            "reference": NASTY, "outcome": "compared", "notes": [SCRIPT],
+            "reference": NASTY, "outcome": "compared", "notes": [SCRIPT], "mean": {},
             "categories": {NASTY: {"metrics": {"image_auroc": change}}},
         },
     )  # fmt: skip

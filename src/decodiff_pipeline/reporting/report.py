@@ -227,7 +227,7 @@ def _section(
 ) -> Section:
     entry = metrics["categories"][name]
     rows = index[(index["category"] == name) & (index["split"] == "test")]
-    threshold = thresholds["categories"].get(name, {})
+    threshold = thresholds["categories"][name]
     synthetic = entry["synthetic"]
     return Section(
         name=name,
@@ -235,7 +235,7 @@ def _section(
         metrics=entry,
         threshold=threshold,
         charts=draw_curves(curves.get(name, {}), metrics["aupro_limit"]),
-        histogram=draw_histogram(rows, threshold.get("threshold")),
+        histogram=draw_histogram(rows, threshold["threshold"]),
         defect_types=_table(
             (kind, group["n"], group) for kind, group in entry["defect_types"].items()
         ),
