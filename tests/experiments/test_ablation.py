@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from kedro.io import DataCatalog, MemoryDataset
-from kedro.runner import SequentialRunner
-from PIL import Image
 
 from decodiff_pipeline.data.caching import LatentCacheConfig, fill_cache
 from decodiff_pipeline.data.images import ImageFolder
@@ -30,8 +27,6 @@ from decodiff_pipeline.experiments.ablation import AblationData, run_ablation
 from decodiff_pipeline.experiments.ablation_config import AblationConfig, plan
 from decodiff_pipeline.experiments.ablation_report import draw, render_table, summarise
 from decodiff_pipeline.experiments.ablation_store import AblationStore
-from decodiff_pipeline.metrics.summary import METRICS
-from decodiff_pipeline.pipelines.ablation import create_pipeline
 from decodiff_pipeline.training import setup
 from decodiff_pipeline.training.config import TrainingConfig
 from decodiff_pipeline.training.scoring import ScoringConfig
@@ -318,29 +313,3 @@ def test_the_shipped_studies_fit_every_environment(environment: str, has_posteri
     )
     asked = {study.name for study in config.studies if any(v.training for v in study.variants)}
     assert {v.study for v in planned if v.jobs[0].training != planned[0].jobs[0].training} <= asked
-
-
-def test_table_and_plot_are_saved_as_the_catalog_says(tmp_path: Path) -> None:
-    figures = {"mean": 0.75, "std": None, "change": 0.25}
-    nothing = {"mean": None, "std": None, "change": None}
-    metrics = {name: figures if name == "image_auroc" else nothing for name in METRICS}
-    variant = {"study": "a|b", "variant": "$x$", "is_base": False, "skipped": None,
-               "metrics": metrics, "categories": {"nut": {"image_auroc": 0.7}}}  # fmt: skip
-    base = {name: 0.5 if name == "image_auroc" else None for name in METRICS}
-    summary = {"note": "n", "seeds": [0], "base": base, "rows": [variant]}
-    catalog = DataCatalog.from_config(outputs(tmp_path))
-    catalog["ablation"] = MemoryDataset(summary)
-    SequentialRunner().run(create_pipeline().only_nodes("report_ablation"), catalog)
-    assert "0.750 (+0.250)" in (tmp_path / "ablation.md").read_text()
-    with Image.open(tmp_path / "ablation.png") as plot:
-        assert plot.width > 300
-
-
-def outputs(folder: Path) -> dict[str, Any]:
-    """The shipped catalog entries of table and plot, in another folder."""
-    shipped = yaml.safe_load((CONF / "base" / "catalog.yml").read_text())
-    names = ("ablation_table", "ablation_figure")
-    return {
-        name: {**shipped[name], "filepath": str(folder / Path(shipped[name]["filepath"]).name)}
-        for name in names
-    }

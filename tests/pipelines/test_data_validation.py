@@ -58,6 +58,13 @@ def offenders(report: dict[str, Any], name: str) -> list[dict[str, str]]:
     return next(check for check in report["checks"] if check["name"] == name)["offenders"]
 
 
+def refusal(manifest: pd.DataFrame, report: dict[str, Any]) -> str:
+    """The message with which the gate stops the run."""
+    with pytest.raises(DataError) as caught:
+        gate(manifest, report)
+    return str(caught.value)
+
+
 def test_a_sound_set_passes_and_the_gate_hands_it_on(
     mvtec_tree: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,11 +94,10 @@ def test_every_unreadable_image_is_found_and_named(mvtec_tree: Path) -> None:
     for reason, word in zip(offenders(report, "image_decodes"), words, strict=True):
         assert word in reason["detail"]
     assert all(name in html for name in names)
-    with pytest.raises(DataError) as caught:
-        gate(manifest, report)
-    assert "image_decodes, 3 of 37: " in str(caught.value)
-    assert "  bolt/train/good/001.png is empty (0 bytes)" in str(caught.value)
-    assert "data/08_reporting/here/validation.html" in str(caught.value)
+    message = refusal(manifest, report)
+    assert "image_decodes, 3 of 37: " in message
+    assert "  bolt/train/good/001.png is empty (0 bytes)" in message
+    assert "data/08_reporting/here/validation.html" in message
 
 
 def test_masks_missing_empty_and_of_another_size(mvtec_tree: Path, make: SimpleNamespace) -> None:
@@ -105,10 +111,8 @@ def test_masks_missing_empty_and_of_another_size(mvtec_tree: Path, make: SimpleN
         "mask_not_empty": ["bolt/test/scratch/001.png"],
         "mask_size": ["bolt/test/scratch/002.png"],
     }
-    with pytest.raises(
-        DataError, match=r"(?s)mask_exists, 1 of 37.*mask_size.*48x40.*mask_not_empty"
-    ):
-        gate(manifest, report)
+    message = refusal(manifest, report)
+    assert re.search(r"(?s)mask_exists, 1 of 37.*mask_size.*48x40.*mask_not_empty", message)
 
 
 def test_a_category_without_masks_needs_none_and_others_may_lie_beside_it(
@@ -153,8 +157,7 @@ def test_equal_pixels_in_train_and_test_stop_the_run_and_near_ones_do_not(mvtec_
     Image.open(base / "train/good/001.png").save(base / "test/good/001.webp", lossless=True)
     manifest, report, _ = checked(mvtec_tree)
     assert failures(report)["not_in_train_and_test"] == ["bolt/test/good/001.webp"]
-    with pytest.raises(DataError, match=r"001\.webp: duplicate of bolt/train/good/001\.png"):
-        gate(manifest, report)
+    assert "001.webp: duplicate of bolt/train/good/001.png" in refusal(manifest, report)
 
 
 def test_images_in_a_wrong_place_are_named(mvtec_tree: Path, make: SimpleNamespace) -> None:
@@ -228,15 +231,14 @@ def test_sizes_and_modes_out_of_bounds(mvtec_tree: Path, make: SimpleNamespace) 
         "image_mode": ["bolt/train/good/002.jpg"],
     }
     assert "is 20x40, below validation.min_side 32" in html
-    with pytest.raises(DataError) as caught:
-        gate(manifest, report)
+    message = refusal(manifest, report)
     for told in (
         "bolt/train/good/000.png is 20x40, below validation.min_side 32",
         "bolt/train/good/001.png is 48x400, above validation.max_side 300",
         "resize or tile the image, or change the limit",
         "bolt/train/good/002.jpg has the mode CMYK, not among validation.modes",
     ):
-        assert told in str(caught.value)
+        assert told in message
 
 
 def test_copies_in_train_and_a_mode_that_only_test_images_have_are_reported(
@@ -331,9 +333,7 @@ def test_masks_beside_images_stop_the_run_with_one_example_a_folder(
     make.mask(bolt / "test" / "scratch" / "000-mask.png", value=90)
     manifest, report, _ = checked(mvtec_tree)
     assert len(failures(report)["no_mask_among_images"]) == 4
-    with pytest.raises(DataError) as caught:
-        gate(manifest, report)
-    message = str(caught.value)
+    message = refusal(manifest, report)
     assert "bolt/train/good/000_GT.png (and 2 more in this folder): by its name a mask" in message
     assert "bolt/test/scratch/000-mask.png: by its name a mask" in message
     assert "data.exclude: ['*_GT.png']" in message
@@ -353,10 +353,8 @@ def test_linked_files_are_counted_with_the_cure(mvtec_tree: Path) -> None:
     found = failures(report)
     assert len(found.pop("no_links")) == 31
     assert found == {}  # the mask lies where it should
-    with pytest.raises(
-        DataError, match=r"no_links, 31 of .*data\.acquire folder.*cache\.type copy"
-    ):
-        gate(manifest, report)
+    message = refusal(manifest, report)
+    assert re.search(r"no_links, 31 of .*data\.acquire folder.*cache\.type copy", message)
 
 
 def test_the_log_ends_with_a_table_and_what_was_left_out(
@@ -438,10 +436,9 @@ def test_a_picture_saved_anew_in_another_category_or_under_another_label(
     manifest, report, _ = checked(mvtec_tree)
     told = failures(report)
     assert told["one_category"] == ["nut/train/good/000.png"]
-    with pytest.raises(DataError) as caught:
-        gate(manifest, report)
-    for name in ("bolt/test/good/000.png", "bolt/test/scratch/000.png"):
-        assert name in str(caught.value)
+    message = refusal(manifest, report)
+    assert "bolt/test/good/000.png" in message
+    assert "bolt/test/scratch/000.png" in message
 
 
 def test_masks_that_mark_most_or_are_not_turned(mvtec_tree: Path) -> None:

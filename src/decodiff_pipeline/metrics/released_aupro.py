@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 
 from decodiff_pipeline.metrics.exact import AUPRO_5_LIMIT, AUPRO_LIMIT, pixel_metrics
-from decodiff_pipeline.metrics.threshold_counts import EIGHT_CONNECTED
+from decodiff_pipeline.metrics.threshold_counts import defective_pixels
 
 if TYPE_CHECKING:
     from decodiff_pipeline.metrics.exact import Metrics
@@ -79,16 +78,12 @@ def _curve(
         # Number of thresholds strictly below each pixel, at which it is detected.
         passed = np.searchsorted(thresholds, np.asarray(anomaly_map).ravel(), side="left")
         counted = ~np.ma.getmaskarray(anomaly_map).ravel()
-        if mask is None:
-            free += np.bincount(passed[counted], minlength=size)
-            continue
-        labels, count = ndimage.label(mask, structure=EIGHT_CONNECTED)
-        region = labels.ravel()
-        share = 1 / np.maximum(np.bincount(region, minlength=count + 1), 1)
-        free += np.bincount(passed[(region == 0) & counted], minlength=size)
-        inside = region > 0
-        defective += np.bincount(passed[inside], weights=share[region[inside]], minlength=size)
-        regions += count
+        if mask is not None:
+            indices, shares, count = defective_pixels(mask)
+            defective += np.bincount(passed[indices], weights=shares, minlength=size)
+            regions += count
+            counted[indices] = False
+        free += np.bincount(passed[counted], minlength=size)
     if not regions or not free.any():
         return None
     return _above(free) / free.sum(), _above(defective) / regions
