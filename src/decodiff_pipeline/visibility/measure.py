@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import ndimage
 
-from decodiff_pipeline.data.layouts.base import GOOD
+from decodiff_pipeline.data.layouts.base import DEFECTIVE, GOOD
 from decodiff_pipeline.data.transforms import plain_square
 from decodiff_pipeline.deco.autoencoder import reduction
 from decodiff_pipeline.deco.geometry import plan
 from decodiff_pipeline.deco.preprocess import EIGHT_CONNECTED, to_tensor
-from decodiff_pipeline.evaluation.protocols import have_defect_masks
 from decodiff_pipeline.metrics.reconstruction import has_colour
 from decodiff_pipeline.visibility.defects import (
     Kind,
@@ -211,7 +210,7 @@ def mask_sizes(
         ``side`` (square root of the area) and ``width`` (at the thickest point) in pixels of the
         original image, and of ``side_cells`` and ``width_cells`` in latent cells; {} without masks.
     """
-    masked = rows[have_defect_masks(rows)]
+    masked = rows[(rows["label"] == DEFECTIVE) & rows["mask_path"].notna()]
     masked = masked.iloc[:: max(1, -(-len(masked) // limit))] if limit else masked.head(0)
     found = []
     for path in masked["mask_path"]:
