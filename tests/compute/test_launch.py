@@ -24,6 +24,12 @@ from decodiff_pipeline.errors import ComputeError, ConfigurationError, DataError
 MODULE = Path(__file__)
 SLOW = pytest.mark.slow
 WORKERS = Workers("cpu", 2, 1)
+FAULTS = {
+    "data": DataError("nut.png is empty; replace it"),
+    "unexpected": RuntimeError("boom\nin two lines"),
+    "full": OSError(28, "No space left on device", "cache/shard"),
+    "memory": MemoryError("Unable to allocate 9 GiB"),
+}
 
 
 class Job(BaseModel):
@@ -39,17 +45,10 @@ def work(content: str, group: Group) -> Any:
     if job.folder:
         (Path(job.folder) / str(os.getpid())).touch()
         time.sleep(120)
-    if group.rank == 1:
-        if job.fault == "data":
-            raise DataError("nut.png is empty; replace it")
-        if job.fault == "unexpected":
-            raise RuntimeError("boom\nin two lines")
-        if job.fault == "full":
-            raise OSError(28, "No space left on device", "cache/shard")
-        if job.fault == "memory":
-            raise MemoryError("Unable to allocate 9 GiB")
-        if job.fault == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
+    if group.rank == 1 and job.fault == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if group.rank == 1 and job.fault:
+        raise FAULTS[job.fault]
     logging.getLogger("decodiff_pipeline.test").warning("all see this")
     if group.rank == 1:
         logging.getLogger("decodiff_pipeline.test").warning("image %s is odd", "a.png")

@@ -133,14 +133,6 @@ def unused_alpha(data: DataSet, photo: Photo, which: int) -> None:
     data.touched.add(photo.path)
 
 
-def cut(data: DataSet, photo: Photo, which: int) -> None:
-    """A copy that was broken off."""
-    form = ("JPEG", "PNG", "BMP", "TIFF")[which % 4]
-    content = encoded(picture(1100 + which), form)
-    data.files[photo.path] = content[: len(content) * (1 + which % 5) // 6]
-    data.stopped.add(photo.path)
-
-
 def inverted_mask(data: DataSet, photo: Photo, which: int) -> None:
     """White where there is no defect."""
     if photo.mask_path:
@@ -190,19 +182,6 @@ def same_pixels(data: DataSet, photo: Photo, which: int) -> None:
         data.stopped.add(f"{photo.path}\n{other.path}")
 
 
-def broken_exif(data: DataSet, photo: Photo, which: int) -> None:
-    """Metadata that no program can read, beside good pixels."""
-    exif = (
-        b"Exif\0\0garbage",
-        b"Exif\0\0II*\0\xff\xff\xff\x7f",
-        b"Exif\0\0MM\0*\0\0\0\x08\xff\xff",
-    )
-    data.files[photo.path] = encoded(
-        picture(1200 + which), "JPEG", exif=exif[which % len(exif)], quality=95
-    )
-    data.touched.add(photo.path)
-
-
 def too_small(data: DataSet, photo: Photo, which: int) -> None:
     """An image below the smallest side that is allowed."""
     side = 1 + which % (MIN_SIDE - 1)
@@ -231,27 +210,9 @@ def wrong_suffix(data: DataSet, photo: Photo, which: int) -> None:
         photo.path = new
 
 
-def bits(data: DataSet, photo: Photo, which: int) -> None:
-    """More than 8 bits, in modes that cameras write."""
-    deep = np.random.default_rng(which).integers(0, (4096, 65536)[which % 2], (SIDE, SIDE))
-    form = ("PNG", "TIFF")[which // 2 % 2]
-    data.files[photo.path] = encoded(Image.fromarray(deep.astype(np.uint16)), form)
-    data.touched.add(photo.path)
-
-
-def palette(data: DataSet, photo: Photo, which: int) -> None:
-    """Modes of few colours, grey, or for print."""
-    image = Image.fromarray(picture(1400 + which))
-    mode = ("P", "L", "1", "LA", "CMYK")[which % 5]
-    image = image.quantize(16) if mode == "P" else image.convert(mode)
-    data.files[photo.path] = encoded(image, "TIFF" if mode == "CMYK" else "PNG")
-    data.touched.add(photo.path)
-
-
 ODDITIES: tuple[Callable[[DataSet, Photo, int], None], ...] = (
-    system_file, mask_beside, folder_case, odd_name, other_normal_form, blank, unused_alpha, cut,
-    inverted_mask, mask_encoding, same_pixels, broken_exif, too_small, link, wrong_suffix, bits,
-    palette,
+    system_file, mask_beside, folder_case, odd_name, other_normal_form, blank, unused_alpha,
+    inverted_mask, mask_encoding, same_pixels, too_small, link, wrong_suffix,
 )  # fmt: skip
 
 
