@@ -94,7 +94,7 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
         DataError: As `find_files`; or, with `recursive`, a subfolder is a symbolic link, whose
             images would be missed.
     """
-    return _checked(folder, find_files(folder, recursive=recursive))
+    return _without_other_files(folder, find_files(folder, recursive=recursive))
 
 
 def list_images_to_score(folder: Path) -> list[str]:
@@ -109,7 +109,7 @@ def list_images_to_score(folder: Path) -> list[str]:
         DataError: As `list_images`, or the path of an image is not UTF-8.
     """
     found = find_files(folder)
-    paths = [path.relative_to(folder).as_posix() for path in _checked(folder, found)]
+    paths = [path.relative_to(folder).as_posix() for path in _without_other_files(folder, found)]
     for path in paths:
         require_utf8(path, folder)
     log_system_files(folder, found.system)
@@ -163,7 +163,7 @@ def without_system(table: Table) -> Table:
     return replace(table, rows=tuple(rows))
 
 
-def _checked(folder: Path, found: FolderListing) -> list[Path]:
+def _without_other_files(folder: Path, found: FolderListing) -> list[Path]:
     if found.links:
         raise DataError(f"{printable(found.links[0])} is a link: {LINK_CURE}.")
     if found.others:

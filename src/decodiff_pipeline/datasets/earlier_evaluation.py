@@ -148,8 +148,8 @@ class EarlierEvaluations:
         return commit
 
     def _root(self) -> Path:
-        """Root of the Git repository; without one, the closest existing folder of the record."""
-        folder = next(parent for parent in self._record.absolute().parents if parent.is_dir())
+        """Root of the Git repository; without one, the record's folder."""
+        folder = self._record.absolute().parent
         return Path(git_output(folder, "rev-parse", "--show-toplevel") or folder)
 
 

@@ -87,7 +87,9 @@ def measured_budget(
     """
 
     def timed(work: Callable[[], object]) -> float:
-        return group.broadcast(_seconds(work))
+        before = time.perf_counter()
+        work()
+        return group.broadcast(time.perf_counter() - before)
 
     seconds = 60 * (config.max_minutes or 0)
     started = time.perf_counter()
@@ -136,9 +138,3 @@ def _store(folder: Path, budget: Budget, identity: dict[str, Any]) -> None:
     except OSError as error:
         msg = f"{folder / FILE} cannot be written ({error}); free some space and start again"
         raise CheckpointError(msg) from error
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
