@@ -133,5 +133,5 @@ def test_an_unreachable_server_stops_the_run(
 
 
 def test_a_champion_is_read_only(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError):
+    with pytest.raises(DatasetError, match="kedro run --pipelines promotion"):
         catalog(tmp_path).save("champion_model", 1)

@@ -30,8 +30,6 @@ class ChampionModelDataset(ReadOnlyDataset["ChampionModel"]):
               model_name: decodiff-elpv
     """
 
-    read_only = f"champion_model is read-only; set the champion with {kedro_run('promotion')}"
-
     def __init__(
         self, *, filepath: str, model_name: str, metadata: dict[str, Any] | None = None
     ) -> None:
@@ -44,6 +42,9 @@ class ChampionModelDataset(ReadOnlyDataset["ChampionModel"]):
         self._filepath = Path(filepath)
         self._model_name = model_name
         self.metadata = metadata
+        self.read_only = (
+            f"champion_model is read-only; set the champion with {kedro_run('promotion')}"
+        )
 
     def load(self) -> ChampionModel:
         """Create the handle, without access to the registry."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 from kedro.io import AbstractDataset, DatasetError
 
@@ -16,7 +16,7 @@ class ReadOnlyDataset(AbstractDataset[NoReturn, Loaded]):
         read_only: Error message of :meth:`save`: where the data come from.
     """
 
-    read_only: ClassVar[str]
+    read_only: str
 
     def save(self, data: NoReturn) -> NoReturn:
         """Not supported.
