@@ -63,7 +63,6 @@ def measure_baselines(
 
     Args:
         autoencoder: Predictions of the autoencoder baseline on the test images.
-        config: Protocol and limit of AUPRO.
 
     Returns:
         ``pca`` (see `PcaBaseline`) and ``autoencoder``: category → metrics, ``None`` if they
@@ -136,7 +135,6 @@ def pca_baseline(
 
     Args:
         geometry: The model's geometry, so that the masks are the same as for the model's maps.
-        config: Protocol, resolution and limit of AUPRO.
         regions: Category → its region; without one the whole image counts.
     """
     regions = regions or {}
@@ -164,10 +162,6 @@ def error_maps(
     rows: pd.DataFrame, images: ImageFolder, region: Region | None = None
 ) -> tuple[pd.DataFrame, np.ndarray] | None:
     """Fit the PCA of a category to its good images outside test, and apply it to its test images.
-
-    Args:
-        rows: The category's rows of the manifest.
-        region: The category's region.
 
     Returns:
         The rows of the good and defective test images, and their maps, float32 (N, 64, 64), 0

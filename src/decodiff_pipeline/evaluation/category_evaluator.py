@@ -62,15 +62,7 @@ class CategoryEvaluator:
         }
 
     def compared(self, rows: pd.DataFrame | None = None) -> tuple[pd.DataFrame, Maps, Masks]:
-        """Maps and masks of equal size, read on access.
-
-        Args:
-            rows: Some of `rows`; all by default.
-
-        Returns:
-            The rows with known pixel labels (`protocols.with_ground_truth`); their maps; their
-            masks.
-        """
+        """Rows with known pixel labels, and their maps and masks of equal size, read on access."""
         arguments = self._known(self.rows if rows is None else rows)
         return arguments[1], *compared(*arguments)
 

@@ -230,7 +230,6 @@ def write_part(folder: Path, rows: pd.DataFrame, found: Iterator[Found]) -> None
     Plain writes are used, since a full disk raises an error with them, but crashes a memory map.
 
     Args:
-        folder: An empty folder.
         rows: Manifest rows of the images, grouped by category.
         found: Map, float32 (h, w), score, and reconstruction, uint8 (h, w, 3), of each image, in
             the same order.

@@ -60,11 +60,7 @@ def labelled_inside(
     """Images with the labels that follow from the regions.
 
     A defective image is good if its mask is empty in the category's region. Images without a mask
-    keep their label.
-
-    Args:
-        rows: Manifest rows.
-        regions: Category → its region; without one the whole image counts.
+    and categories without a region keep their labels.
     """
     if not regions:
         return rows
@@ -260,10 +256,7 @@ def cropped_defects(
 def require_same_protocol(
     result: Mapping[str, Any], name: str, protocol: Protocol, resolution: Resolution = "model"
 ) -> None:
-    """Check that a result has the configured protocol and resolution.
-
-    Args:
-        result: Result of an earlier node, with the keys ``protocol`` and ``resolution``.
+    """Check that an earlier node's result has the configured protocol and resolution.
 
     Raises:
         DataError: The protocol or the resolution is another one.

@@ -53,7 +53,6 @@ def cache_discrepancies(
     Args:
         model: Its scoring is not used.
         rows: Manifest rows of categories of the model, sorted by category.
-        folder: Folder for the discrepancies.
 
     Raises:
         ImageError: An image cannot be read.

@@ -62,11 +62,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def check_export(folder: Path, source_sha256: str) -> None:
-    """Check an export against its model, before anything is loaded.
-
-    Args:
-        folder: See :func:`~.onnx_export.export`.
-        source_sha256: `deco.digests.folder_sha256` of the model.
+    """Check an export against the `folder_sha256` of its model, before anything is loaded.
 
     Raises:
         ConfigurationError: ONNX Runtime is not installed.
@@ -91,9 +87,8 @@ def use_onnx(pipeline: DeCoDiffPipeline, folder: Path, source: Path) -> None:
     Only their forward passes are replaced; categories, statistics and saving do not change.
 
     Args:
-        pipeline: The pipeline loaded from ``source``.
-        folder: See :func:`~.onnx_export.export`.
-        source: The saved model.
+        folder: The export.
+        source: The folder that the pipeline was loaded from.
 
     Raises:
         ConfigurationError: ONNX Runtime is not installed, or the model computes in bfloat16.
@@ -150,10 +145,6 @@ def attach(
 class Session:
     """One exported part as a function of tensors.
 
-    Args:
-        folder: Folder of the export.
-        part: The part to load.
-
     Raises:
         ModelError: ONNX Runtime cannot load it.
     """
@@ -177,10 +168,7 @@ class Session:
         self._shapes = {i.name: tuple(i.shape[1:]) for i in self._session.get_inputs()}
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Run the part.
-
-        Args:
-            inputs: In the order of the export, each with the batch as its first dimension.
+        """Run the part on inputs in the order of the export, each (batch, …).
 
         Raises:
             ModelError: An input has another shape than at export.

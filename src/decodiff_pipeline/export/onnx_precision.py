@@ -46,7 +46,6 @@ class Conversion:
         precision: ``float16`` or ``int8``.
         parts: Parts to convert; the others stay float32.
         manifest: The validated manifest, or its rows of some categories.
-        images: The images of the manifest.
         test_images: Largest number of test images per category and label.
     """
 
@@ -104,8 +103,6 @@ def convert(pipeline: DeCoDiffPipeline, folder: Path, conversion: Conversion) ->
 
     Args:
         pipeline: The model; it uses the float32 export before and the converted one afterwards.
-        folder: The exported parts.
-        conversion: Precision, parts and images.
 
     Returns:
         Entries of ``onnx.json``: ``precision``, ``parts``, ``metrics`` (precision → category →

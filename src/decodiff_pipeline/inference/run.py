@@ -102,7 +102,6 @@ def with_overrides(config: InferenceConfig, file: Path, model: Path) -> Inferenc
 
     Args:
         file: As the app writes it (docs/app.md); may be missing.
-        model: The pipeline's folder.
 
     Raises:
         ConfigurationError: The file is damaged.

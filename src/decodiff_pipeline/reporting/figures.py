@@ -51,7 +51,6 @@ def draw_figures(
 
     Args:
         index: Index of the predictions, labelled by the protocol (`protocols.labelled`).
-        config: ``protocol`` prepares the masks; ``gallery_size`` is the images per group.
 
     Returns:
         `predictions.file_stem` of the category → figure.

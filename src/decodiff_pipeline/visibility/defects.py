@@ -37,17 +37,11 @@ class Kind:
         return f"{'colour' if self.colour else 'grey'}_{self.contrast}"
 
     def drawn(self, region: np.ndarray) -> np.ndarray:
-        """A region covered by the defect.
+        """A region, uint8 (h, w, 3), covered by the defect.
 
         The sign (lighter or darker, redder or greener) is the one with more room within 0…255. A
         colour defect is weaker where a channel would be clipped, because clipping would change the
         brightness.
-
-        Args:
-            region: uint8 (h, w, 3).
-
-        Returns:
-            uint8 (h, w, 3).
         """
         pixels = region.astype(np.float64)
         if not self.colour:

@@ -48,13 +48,10 @@ def report_visibility(
     name: str,
     page: str,
 ) -> tuple[dict[str, Any], str]:
-    """Run :func:`check_visibility`, log its messages and render its page.
+    """Run :func:`check_visibility` and log its messages; returns its report, and as an HTML page.
 
     Args:
         page: Path of the page, for the warnings.
-
-    Returns:
-        The report as JSON values and as an HTML page.
     """
     report, measured = check_visibility(
         manifest, images, geometry=geometry, autoencoder=autoencoder, name=name, config=config,

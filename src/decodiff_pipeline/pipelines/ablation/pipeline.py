@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline
 
 from decodiff_pipeline.pipelines.ablation.nodes import compare_variants, report_ablation
 
 
 def create_pipeline(**_: object) -> Pipeline:
     """Latent cache and raw images in; metrics of all variants, a table and a plot out."""
-    return pipeline(
+    return Pipeline(
         [
-            node(
+            Node(
                 compare_variants,
                 inputs=[
                     "validated_manifest",
@@ -29,7 +29,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 outputs="ablation",
                 name="compare_variants",
             ),
-            node(
+            Node(
                 report_ablation,
                 inputs="ablation",
                 outputs=["ablation_table", "ablation_figure"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node
+from kedro.pipeline import Node, Pipeline
 
 from decodiff_pipeline.pipelines.autoencoder.nodes import fit_autoencoder, measure_autoencoder
 
@@ -11,13 +11,13 @@ def create_pipeline(**_: object) -> Pipeline:
     """Validated manifest and raw images in; weights, training log, metrics and a report out."""
     return Pipeline(
         [
-            node(
+            Node(
                 fit_autoencoder,
                 inputs=["validated_manifest", "raw_images", "params:autoencoder_training"],
                 outputs=["fitted_autoencoder", "autoencoder_log"],
                 name="fit_autoencoder",
             ),
-            node(
+            Node(
                 measure_autoencoder,
                 inputs=[
                     "fitted_autoencoder",

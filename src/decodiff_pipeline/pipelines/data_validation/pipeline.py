@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline
 
 from decodiff_pipeline.pipelines.data_validation.nodes import build_manifest, gate, validate
 
 
 def create_pipeline(**_: object) -> Pipeline:
     """Raw images in; manifest, validation report and validated manifest out."""
-    return pipeline(
+    return Pipeline(
         [
-            node(
+            Node(
                 build_manifest,
                 inputs=["raw_images", "params:data"],
                 outputs="manifest",
                 name="build_manifest",
             ),
-            node(
+            Node(
                 validate,
                 inputs=[
                     "manifest",
@@ -30,7 +30,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 name="validate_images",
             ),
             # A node of its own, so that the report is saved before it stops the run.
-            node(
+            Node(
                 gate,
                 inputs=["manifest", "validation_report"],
                 outputs="validated_manifest",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kedro.pipeline import Node, Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline
 
 from decodiff_pipeline.pipelines.evaluation import nodes
 
@@ -17,7 +17,7 @@ PLOTS = ("image_roc", "image_pr", "pixel_roc", "pixel_pr", "pro", "scores", "con
 
 def create_pipeline(**_: object) -> Pipeline:
     """Model and images in; predictions, thresholds, metrics, figures and a report out."""
-    return pipeline([*_scoring(), *_metrics(), *_reports()])
+    return Pipeline([*_scoring(), *_metrics(), *_reports()])
 
 
 def _scoring() -> list[Node]:
@@ -63,4 +63,4 @@ def _reports() -> list[Node]:
 
 
 def _node(function: Callable[..., Any], inputs: list[str], outputs: str | list[str]) -> Node:
-    return node(function, inputs, outputs, name=function.__name__)
+    return Node(function, inputs, outputs, name=function.__name__)

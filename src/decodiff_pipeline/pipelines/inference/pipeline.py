@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline
 
 from decodiff_pipeline.pipelines.inference.nodes import export_results, infer, report_unreadable
 
@@ -11,21 +11,21 @@ def create_pipeline(**_: object) -> Pipeline:
     """Images, model and thresholds in; results, maps and overlays out."""
     model = ["decodiff_model_folder", "decodiff_onnx_folder", "thresholds"]
     parameters = ["params:inference", "params:data", "params:compute"]
-    return pipeline(
+    return Pipeline(
         [
-            node(
+            Node(
                 infer,
                 ["inference_source", *model, "inference_store", *parameters, "threshold_overrides"],
                 "inference_results",
                 name="score_new_images",
             ),
-            node(
+            Node(
                 export_results,
                 "inference_results",
                 ["inference_table", "inference_detections"],
                 name="export_results",
             ),
             # A node of its own, so that the results are saved before it stops the run.
-            node(report_unreadable, "inference_results", None, name="report_unreadable"),
+            Node(report_unreadable, "inference_results", None, name="report_unreadable"),
         ]
     )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline
 
 from decodiff_pipeline.pipelines.latent_caching.nodes import cache_latents
 
 
 def create_pipeline(**_: object) -> Pipeline:
     """Validated manifest and raw images in; latent cache out."""
-    return pipeline(
+    return Pipeline(
         [
-            node(
+            Node(
                 cache_latents,
                 inputs=[
                     "validated_manifest",

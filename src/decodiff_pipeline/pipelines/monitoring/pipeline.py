@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline
 
 from decodiff_pipeline.pipelines.monitoring.nodes import fail_on_drift, judge, measure_recent
 
@@ -14,16 +14,16 @@ def create_pipeline(**_: object) -> Pipeline:
     model = ["monitored_model", "monitored_reference", "recent_images"]
     features = ["monitored_reference", "recent_features", "recent_images"]
     results = ["monitoring", "monitoring_report"]
-    return pipeline(
+    return Pipeline(
         [
-            node(
+            Node(
                 measure_recent,
                 [*model, PARAMETERS, "params:data"],
                 "recent_features",
                 name="measure_recent",
             ),
-            node(judge, [*features, PARAMETERS], results, name="judge_drift"),
+            Node(judge, [*features, PARAMETERS], results, name="judge_drift"),
             # A node of its own, so that the results are saved before it stops the run.
-            node(fail_on_drift, [*results, PARAMETERS], None, name="fail_on_drift"),
+            Node(fail_on_drift, [*results, PARAMETERS], None, name="fail_on_drift"),
         ]
     )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline
 
 from decodiff_pipeline.pipelines.recommend.nodes import recommend
 
 
 def create_pipeline(**_: object) -> Pipeline:
     """A folder of images in; a Kedro environment out, which the node writes."""
-    return pipeline(
+    return Pipeline(
         [
-            node(
+            Node(
                 recommend,
                 inputs=[
                     "raw_folder",

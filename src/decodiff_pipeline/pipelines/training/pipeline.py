@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline
 
 from decodiff_pipeline.pipelines.training.nodes import (
     assemble_model,
@@ -17,9 +17,9 @@ MODEL = ["params:preprocessing", "params:autoencoder", "params:scoring"]
 
 def create_pipeline(**_: object) -> Pipeline:
     """Latent cache in; checkpoints, training log and model out."""
-    return pipeline(
+    return Pipeline(
         [
-            node(
+            Node(
                 train_network,
                 inputs=[
                     "validated_manifest",
@@ -34,8 +34,8 @@ def create_pipeline(**_: object) -> Pipeline:
                 outputs=["checkpoints", "training_log", "training_summary"],
                 name="train_network",
             ),
-            node(loss_rows, "training_log", "plot_loss", name="tabulate_loss"),
-            node(
+            Node(loss_rows, "training_log", "plot_loss", name="tabulate_loss"),
+            Node(
                 assemble_model,
                 inputs=[
                     "checkpoints",
@@ -48,7 +48,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 outputs=["decodiff_model", "model_inputs"],
                 name="assemble_model",
             ),
-            node(
+            Node(
                 record_model,
                 inputs=[
                     "model_inputs",

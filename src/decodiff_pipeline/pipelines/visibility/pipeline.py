@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline
 
 from decodiff_pipeline.pipelines.visibility.nodes import check_visibility
 
 
 def create_pipeline(**_: object) -> Pipeline:
     """Validated manifest and raw images in; measurements and a report out."""
-    return pipeline(
+    return Pipeline(
         [
-            node(
+            Node(
                 check_visibility,
                 inputs=[
                     "validated_manifest",
