@@ -30,8 +30,7 @@ from decodiff_pipeline.deco.recognition import CategoryRecogniser  # noqa: TC001
 from decodiff_pipeline.deco.reference import DiscrepancyReference  # noqa: TC001
 from decodiff_pipeline.deco.regions import fill, squares_inside
 from decodiff_pipeline.deco.scheduler import DeCoDiffScheduler, reverse_process
-from decodiff_pipeline.deco.settings import PipelineSettings
-from decodiff_pipeline.deco.tensor_files import thresholds_beside, without_warnings
+from decodiff_pipeline.deco.settings import PipelineSettings, thresholds_beside, without_warnings
 from decodiff_pipeline.deco.unet import DeCoDiffUNet  # noqa: TC001
 from decodiff_pipeline.errors import ConfigurationError, ModelError
 

@@ -1,7 +1,10 @@
-"""The settings that a saved pipeline holds in its configuration, as typed objects."""
+"""The settings of a saved pipeline as typed objects: its configuration and its thresholds."""
 
 from __future__ import annotations
 
+import json
+import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig
@@ -9,7 +12,8 @@ from decodiff_pipeline.deco.regions import read_regions
 from decodiff_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     import torch
 
@@ -70,3 +74,24 @@ class PipelineSettings:
                 f"{count} images with {len(names)} categories; give one category for each image"
             )
         return self.unet.category_ids(names)
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Context without diffusers' warnings about configuration entries that it wrote itself."""
+    log = logging.getLogger("diffusers.configuration_utils")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def thresholds_beside(folder: Path) -> dict[str, float | None]:
+    """Category → image threshold, from ``thresholds.json`` next to a model's folder; else empty."""
+    path = folder.absolute().with_name("thresholds.json")
+    if not path.is_file():
+        return {}
+    categories = json.loads(path.read_text(encoding="utf-8"))["categories"]
+    return {name: limits["threshold"] for name, limits in categories.items()}

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import re
 import warnings
 import zipfile
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +18,7 @@ from decodiff_pipeline.deco.weights import CONFIG_FILE, WEIGHTS_FILE
 from decodiff_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 SIZES = (
@@ -182,24 +180,3 @@ def check_tensors(
 
 def _few(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
-
-
-@contextmanager
-def without_warnings() -> Iterator[None]:
-    """Context without diffusers' warnings about configuration entries that it wrote itself."""
-    log = logging.getLogger("diffusers.configuration_utils")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-
-
-def thresholds_beside(folder: Path) -> dict[str, float | None]:
-    """Category → image threshold, from ``thresholds.json`` next to a model's folder; else empty."""
-    path = folder.absolute().with_name("thresholds.json")
-    if not path.is_file():
-        return {}
-    categories = json.loads(path.read_text(encoding="utf-8"))["categories"]
-    return {name: limits["threshold"] for name, limits in categories.items()}
