@@ -8,11 +8,9 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,17 +21,15 @@ import pytest
 import requests
 import yaml
 from PIL import Image
+from tests.servers import free_port, wait_for
 
-from decodiff_pipeline.data.images import ImageFolder
 from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.pipeline_registry import STAGES
-from decodiff_pipeline.pipelines.registration.nodes import register_model
 from decodiff_pipeline.registry.alias_lock import AliasLock
-from decodiff_pipeline.registry.config import RegistrationConfig
 from decodiff_pipeline.retrain import Files, _take_lock, retrain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.slow
 
@@ -197,10 +193,9 @@ class Team:
                 settings[key] = {**settings[key], **value} if isinstance(value, dict) else value
             file.write_text(yaml.safe_dump(settings))
         self.git("init", "--quiet", "--initial-branch", "main")
-        self.git(
-            "init", "--quiet", "--bare", "--initial-branch", "main", str(self.home / "origin.git")
-        )
-        self.git("remote", "add", "origin", str(self.home / "origin.git"))
+        origin = str(self.home / "origin.git")
+        self.git("init", "--quiet", "--bare", "--initial-branch", "main", origin)
+        self.git("remote", "add", "origin", origin)
         self.dvc("remote", "add", "--default", "storage", str(self.home / "storage"))
         self.run(self.desk, sys.executable, "-m", "decodiff_pipeline.dvc_stages")
         (self.home / "bin").mkdir()
@@ -271,10 +266,7 @@ class Team:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URI of an MLflow server with a place of its own for artifacts."""
-    home = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    home, port = tmp_path_factory.mktemp("mlflow"), free_port()
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
         "--workers", "1", "--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}",
@@ -291,7 +283,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         command, cwd=home, env=quiet, stdout=log, stderr=log, start_new_session=True
     ) as process:  # fmt: skip
         try:
-            _wait_for(f"http://127.0.0.1:{port}/health", process, home / "log")
+            wait_for(f"http://127.0.0.1:{port}/health", process, home / "log")
             yield f"http://127.0.0.1:{port}"
         finally:
             os.killpg(process.pid, signal.SIGTERM)
@@ -300,10 +292,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_a_webhook_tells_that_a_version_became_champion(server: str, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    told = tmp_path / "told"
+    port, told = free_port(), tmp_path / "told"
     command = ["sh", "-c", 'echo "$MODEL_NAME $MODEL_VERSION" >> "$0"', str(told)]
     script = ROOT / "deploy" / "on_promotion.py"
     key = "s3cret"
@@ -327,11 +316,7 @@ def test_a_webhook_tells_that_a_version_became_champion(server: str, tmp_path: P
             event["data"] = {"name": "hooked", "alias": "champion", "version": "2"}
             body = json.dumps(event)
             now = int(time.time())
-            for other, when, status in (
-                (key, now, 204),
-                (key, now - 900, 401),
-                ("x", now, 401),
-            ):
+            for other, when, status in ((key, now, 204), (key, now - 900, 401), ("x", now, 401)):
                 signed = hmac.digest(other.encode(), f"7.{when}.{body}".encode(), "sha256")
                 headers = {
                     "X-MLflow-Delivery-Id": "7",
@@ -345,28 +330,14 @@ def test_a_webhook_tells_that_a_version_became_champion(server: str, tmp_path: P
             receiver.terminate()
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=5):  # noqa: S310
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError(log.read_text()[-2000:])
-
-
 def test_a_laptop_moves_to_the_server(
-    server: str, tiny_model: Path, raw: Path, manifest: pd.DataFrame, store: str, png: bytes
+    server: str, register: Callable[..., dict[str, Any]], store: str, png: bytes
 ) -> None:
     """By the documented command: a champion, and a version before it that was removed."""
     import mlflow
 
     for threshold in (0.1, 0.2):
-        register_model(
-            tiny_model, {"categories": {"mono": {"threshold": threshold}}}, {}, {}, manifest,
-            ImageFolder(raw), manifest, {}, {}, RegistrationConfig(model_name="tiles"),
-        )  # fmt: skip
+        register("tiles", thresholds={"categories": {"mono": {"threshold": threshold}}})
     laptop = mlflow.MlflowClient(store)
     laptop.delete_model_version("tiles", "1")
     laptop.set_registered_model_alias("tiles", "champion", "2")
@@ -408,19 +379,18 @@ def story(tmp_path_factory: pytest.TempPathFactory, server: str) -> Story:
     (home / "desk").mkdir()
     team = Team(home, server)
     team.found()
-    aliases = {}
-    team.deliver(bolt=True, nut=True, pin=True)
-    first = team.retrain()
-    aliases["first"] = team.aliases()
-    again = team.retrain()
-    aliases["again"] = team.aliases()
-    team.deliver(nut=False)
-    better = team.retrain()
-    aliases["better"] = team.aliases()
-    team.deliver(bolt=False, pin=False, nut=True)
-    lossy = team.retrain()
-    aliases["lossy"] = team.aliases()
-    return Story(team, first, again, better, lossy, aliases)
+    deliveries: dict[str, dict[str, bool]] = {
+        "first": {"bolt": True, "nut": True, "pin": True},
+        "again": {},
+        "better": {"nut": False},
+        "lossy": {"bolt": False, "pin": False, "nut": True},
+    }
+    ran, aliases = {}, {}
+    for name, spoilt in deliveries.items():
+        if spoilt:
+            team.deliver(**spoilt)
+        ran[name], aliases[name] = team.retrain(), team.aliases()
+    return Story(team, **ran, aliases=aliases)
 
 
 def test_the_first_run_trains_and_promotes(story: Story) -> None:
@@ -565,16 +535,15 @@ def test_the_wrong_folder_is_named(small_project: Path, missing: str) -> None:
         retrain(small_project)
 
 
-def test_nothing_is_committed_over_changes(small_project: Path) -> None:
-    (small_project / "dvc.yaml").write_text("stages: {}\n")
-    with pytest.raises(ConfigurationError, match="uncommitted changes"):
-        retrain(small_project, commit=True)
-
-
-def test_a_lock_that_a_killed_git_has_left_is_named_first(small_project: Path) -> None:
-    lock = small_project / ".git" / "index.lock"
-    lock.touch()
-    with pytest.raises(ConfigurationError, match=f"remove {lock}"):
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [("dvc.yaml", "uncommitted changes"), (".git/index.lock", r"remove .*/\.git/index\.lock")],
+)
+def test_nothing_is_committed_over_changes_or_beside_a_killed_git(
+    small_project: Path, file: str, message: str
+) -> None:
+    (small_project / file).write_text("stages: {}\n")
+    with pytest.raises(ConfigurationError, match=message):
         retrain(small_project, commit=True)
 
 

@@ -84,7 +84,6 @@ def retrain(
     """Update data, model and champion.
 
     Args:
-        root: Project folder.
         environment: Kedro environment; ``None`` for base and local.
         commit: Commit ``dvc.lock`` and the reports that Git tracks, even if a stage fails, so that
             the next retraining continues there. Without changes there is no commit.

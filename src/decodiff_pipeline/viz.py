@@ -13,32 +13,18 @@ import os
 import socket
 import sys
 import threading
-import time
 import warnings
-import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from decodiff_pipeline import commands
 from decodiff_pipeline.errors import DecodiffError
+from decodiff_pipeline.tracking.ui import open_when_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 HOST = "127.0.0.1"
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0
-
-
-def _open_when_up(port: int) -> None:
-    while not _answers(port):
-        time.sleep(0.5)
-    sys.stdout.write(f"http://{HOST}:{port}   (Ctrl-C ends it)\n")
-    sys.stdout.flush()
-    webbrowser.open_new_tab(f"http://{HOST}:{port}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--env", default=commands.environment(), help="Kedro environment")
     parser.add_argument("--port", type=int, default=4141)
     options = parser.parse_args(arguments)
-    if _answers(options.port):
+    with socket.socket() as probe:
+        taken = probe.connect_ex((HOST, options.port)) == 0
+    if taken:
         sys.exit(f"error: port {options.port} is taken; name another one with --port")
     os.environ.setdefault("DO_NOT_TRACK", "true")
     warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
@@ -60,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "error: Kedro-Viz is not installed; install it with "
             "`python -m pip install 'decodiff-pipeline[viz]'`"
         )
-    threading.Thread(target=_open_when_up, args=(options.port,), daemon=True).start()
+    address = f"http://{HOST}:{options.port}"
+    threading.Thread(target=open_when_up, args=(options.port, address), daemon=True).start()
     try:
         run_server(host=HOST, port=options.port, env=options.env, project_path=str(Path.cwd()))
     except (DecodiffError, RuntimeError) as error:  # the latter where this folder is no project

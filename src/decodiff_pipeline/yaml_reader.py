@@ -86,7 +86,6 @@ def parse(text: str, source: str) -> Any:
     """Parse YAML.
 
     Args:
-        text: The YAML document.
         source: File or option, for error messages.
 
     Raises:

@@ -11,10 +11,10 @@ import pytest
 
 from decodiff_pipeline.app import inspection, server
 from decodiff_pipeline.app.jobs import Jobs
-from decodiff_pipeline.app.messages import without_paths
 from decodiff_pipeline.deco.regions import EVERYTHING
 from decodiff_pipeline.errors import ConfigurationError, ImageError
 from decodiff_pipeline.serving.scorer import Scorer
+from decodiff_pipeline.tracking.redaction import without_paths
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,13 +53,13 @@ def test_a_bad_upload_costs_no_other_its_answer(
 def test_boxes_and_map_are_drawn_in_the_pixels_of_the_image(scorer: Scorer, raw: Path) -> None:
     one = inspection.inspect_one(scorer, "a.png", (raw / "mono" / "a.png").read_bytes(), "mono")
     assert one.answer is not None
-    image = inspection.opened(one, scorer.pipeline)
-    page = inspection.layers(image, one.answer)
+    image = inspection.decode_image(one, scorer.pipeline)
+    page = inspection.render_layers(image, one.answer)
     assert 'viewBox="0 0 60 50"' in page
     assert page.count("<rect") == min(len(one.answer.detections or ()), inspection.MOST_BOXES)
     assert "heat" in page
     assert "counted" not in page
-    assert "counted" in inspection.layers(image, one.answer, EVERYTHING)
+    assert "counted" in inspection.render_layers(image, one.answer, EVERYTHING)
     assert inspection.reconstruction(image, "mono", scorer.pipeline).size == (60, 50)
 
 

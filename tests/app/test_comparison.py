@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pytest
 
-from decodiff_pipeline.app.comparison import differences, rendered
+from decodiff_pipeline.app.comparison import differences, render_comparison
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.serving.scorer import Scorer, load_pipeline
 
@@ -37,9 +37,9 @@ def test_other_decisions_come_first_then_the_largest_distances(tiny_model: Path,
     found = differences(first, second)
     assert list(found["path"]) == ["mono/a.png", "c.png", "<b>.png"]
     assert list(found["decision_one"]) == ["good", "good", "defective"]
-    page = rendered(first, second, raw)
+    page = render_comparison(first, second, raw)
     assert "1 of 3 test images" in page
     assert page.count('class="layers"') == 2  # the other images are not there
     assert "<b>.png" not in page
     with pytest.raises(DataError, match="no scored test image in common"):
-        rendered(first, version("1", other, [0.1, 0.2, 0.3], "xyz"), raw)
+        render_comparison(first, version("1", other, [0.1, 0.2, 0.3], "xyz"), raw)

@@ -44,19 +44,19 @@ def project(tmp_path: Path, mvtec_tree: Path, make: SimpleNamespace) -> AppProje
     )  # fmt: skip
 
 
-def served(project: AppProject) -> list[review.Served]:
+def served(project: AppProject) -> list[review.ServedImage]:
     assert project.request_log is not None
     unusual = review.unusual_images(project.monitoring)
     return review.served_images(project.request_log, unusual)
 
 
 def test_unsure_images_come_first(project: AppProject) -> None:
-    order = review.in_order(served(project), unusual_first=False)
+    order = review.sort_images(served(project), unusual_first=False)
     assert [one.score for one in order] == [None, 0.52, 0.45, 0.2, 0.9]
     project.monitoring.write_text(
         json.dumps({"unusual": [{"path": "images/2.png", "deviations": 7.5}]})
     )
-    order = review.in_order(served(project), unusual_first=True)
+    order = review.sort_images(served(project), unusual_first=True)
     assert [one.score for one in order][:3] == [0.2, None, 0.52]
 
 
@@ -66,8 +66,8 @@ def test_verdicts_go_into_the_data_set_with_who_and_when(project: AppProject) ->
     mask = np.zeros((40, 48), bool)
     mask[3:9, 3:9] = True
     for one, verdict in ((good, "good"), (defective, "defective"), (skipped, "skip")):
-        given = review.verdict_of(one, verdict, "ana", "bolt", "")
-        reviews.give(given, mask if verdict == "defective" else None, project)
+        given = review.make_verdict(one, verdict, "ana", "bolt", "")
+        reviews.record(given, mask if verdict == "defective" else None, project)
     assert reviews.add("ana", project) == 2
     added = sorted(project.raw.rglob("reviewed_*"))
     assert {path.parent.relative_to(project.raw).as_posix() for path in added} >= {
@@ -80,7 +80,7 @@ def test_verdicts_go_into_the_data_set_with_who_and_when(project: AppProject) ->
     assert [(one["verdict"], one["by"]) for one in line["images"]] == [
         ("good", "ana"), ("defective", "ana")
     ]  # fmt: skip
-    assert reviews.done() == {good.sha256, defective.sha256, skipped.sha256}
+    assert reviews.reviewed() == {good.sha256, defective.sha256, skipped.sha256}
     with pytest.raises(DataError, match="no reviewed image"):
         reviews.add("ana", project)
 
@@ -88,8 +88,8 @@ def test_verdicts_go_into_the_data_set_with_who_and_when(project: AppProject) ->
 def test_undo_takes_back_the_last_verdict_of_a_person(project: AppProject) -> None:
     reviews = review.Reviews(project.request_log)
     first, second = served(project)[:2]
-    reviews.give(review.verdict_of(first, "good", "ana", "bolt", ""), None, project)
-    reviews.give(review.verdict_of(second, "good", "ben", "bolt", ""), None, project)
+    reviews.record(review.make_verdict(first, "good", "ana", "bolt", ""), None, project)
+    reviews.record(review.make_verdict(second, "good", "ben", "bolt", ""), None, project)
     assert reviews.undo("ana").sha256 == first.sha256
     assert list(reviews.pending()) == [second.sha256]
     with pytest.raises(DataError, match="nothing to undo"):
@@ -100,16 +100,16 @@ def test_what_the_data_set_would_refuse_is_refused_at_once(project: AppProject) 
     reviews = review.Reviews(project.request_log)
     one = served(project)[0]
     with pytest.raises(DataError, match="draw it"):  # its category has masks
-        reviews.give(review.verdict_of(one, "defective", "ana", "bolt", ""), None, project)
+        reviews.record(review.make_verdict(one, "defective", "ana", "bolt", ""), None, project)
     with pytest.raises(DataError, match="nail"):
-        reviews.give(review.verdict_of(one, "good", "ana", "nail", ""), None, project)
-    assert reviews.done() == set()
+        reviews.record(review.make_verdict(one, "good", "ana", "nail", ""), None, project)
+    assert reviews.reviewed() == set()
 
 
 def test_marks_become_a_mask_in_the_pixels_of_the_image() -> None:
     def drawn(*shapes: Any) -> Any:
         text = json.dumps({"image": "abc", "shapes": shapes})
-        return review.drawn_mask(review.parse_drawing(text)[1], (80, 40))
+        return review.rasterise(review.parse_drawing(text)[1], (80, 40))
 
     expected = np.zeros((40, 80), bool)
     expected[4:10, 2:12] = True
@@ -130,5 +130,5 @@ def test_marks_become_a_mask_in_the_pixels_of_the_image() -> None:
      '{"image": "a", "shapes": [{"stroke": [[0, 0], [1e999, 0]], "width": "x"}]}'],
 )  # fmt: skip
 def test_a_drawing_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(DataError, match="draw it anew"):
-        review.drawn_mask(review.parse_drawing(text)[1], (80, 40))
+    with pytest.raises(DataError, match="draw it again"):
+        review.rasterise(review.parse_drawing(text)[1], (80, 40))

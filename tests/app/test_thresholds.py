@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pytest
 
-from decodiff_pipeline.app.thresholds import count, rounded_up, save_override, slider_range
+from decodiff_pipeline.app.thresholds import count_errors, round_up, save_override, slider_range
 from decodiff_pipeline.deco.digests import folder_sha256
 from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.inference.config import InferenceConfig
@@ -34,7 +34,7 @@ def scores() -> pd.DataFrame:
 
 def test_counts_are_those_of_one_category_and_of_sure_labels(scores: pd.DataFrame) -> None:
     def errors(category: str, threshold: float) -> list[tuple[int, int]]:
-        return list(count(scores, category, threshold).values())
+        return list(count_errors(scores, category, threshold).values())
 
     assert errors("mono", 0.3) == [(1, 2), (1, 2), (0, 2)]
     assert errors("mono", 0.7) == [(0, 2), (0, 2), (1, 2)]
@@ -45,7 +45,7 @@ def test_the_slider_reaches_every_score_and_no_further_than_one(scores: pd.DataF
     assert slider_range(scores, "poly", None)[0] == 1.0
     assert slider_range(scores[:3], "mono", 0.2)[0] == pytest.approx(0.375)
     assert slider_range(scores[:0], "mono", None)[0] == 1.0
-    assert rounded_up(0.46143949) == 0.46144
+    assert round_up(0.46143949) == 0.46144
 
 
 @pytest.fixture

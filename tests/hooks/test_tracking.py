@@ -21,7 +21,7 @@ from tests.hooks.conftest import SECRET
 from tests.servers import free_port
 
 from decodiff_pipeline.errors import ConfigurationError
-from decodiff_pipeline.hooks import TrackingHooks, outcome
+from decodiff_pipeline.hooks import TrackingHooks, run_content
 from decodiff_pipeline.hooks.tracking import SystemMetrics
 
 if TYPE_CHECKING:
@@ -84,7 +84,9 @@ def test_a_failed_run_has_its_error(history: History) -> None:
 
 def test_a_long_outcome_fits_into_the_name_and_is_whole_in_the_description() -> None:
     line = {"name": "decodiff", "outcome": "rolled back", "from_version": "3", "to_version": "2"}
-    told = outcome.tags("rollback a", "FINISHED", {"rollback": line | {"reason": "r" * 300}})
+    told = run_content.outcome_tags(
+        "rollback a", "FINISHED", {"rollback": line | {"reason": "r" * 300}}
+    )
     assert told["mlflow.runName"].startswith("rollback a: version 2 is champion again")
     assert len(told["mlflow.runName"]) == 200
     assert told["mlflow.note.content"].endswith("r" * 300)

@@ -24,7 +24,8 @@ def served(
     log = RequestLog(folder, {"scores_sha256": model}, images=images)
     for score in scores:
         decision = "defective" if score > 0.5 else "good"
-        log.write("r", [data], ["mono"], [Answer(score, 0.5, "fitted", decision, None, (9, 9))], 1)
+        answer = Answer((9, 9), "mono", None, decision, score, 0.5, "fitted")
+        log.write("r", [data], ["mono"], [answer], 1)
 
 
 def test_a_log_is_a_source_as_folder_and_as_file(tmp_path: Path) -> None:

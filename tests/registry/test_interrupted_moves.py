@@ -9,8 +9,7 @@ import pytest
 from decodiff_pipeline.errors import ConfigurationError, ModelError
 from decodiff_pipeline.pipelines.promotion import nodes as promotion_nodes
 from decodiff_pipeline.pipelines.rollback import nodes as rollback_nodes
-from decodiff_pipeline.registry import unlogged_move
-from decodiff_pipeline.registry.audit import render_table
+from decodiff_pipeline.registry import audit
 from decodiff_pipeline.registry.config import PromotionConfig, RegistrationConfig, RollbackConfig
 from decodiff_pipeline.registry.gates import Gate
 from decodiff_pipeline.registry.promotion import Judgement, is_logged, promote
@@ -182,8 +181,8 @@ def test_a_move_of_a_process_that_lives_is_left_to_it(
     monkeypatch.setattr("os.getpid", lambda: 1)
     promoted(registry, "3")
     monkeypatch.undo()
-    assert unlogged_move.finish(NAME) is None
-    unlogged_move.settle(NAME)
+    assert audit.finish_move(NAME) is None
+    audit.settle_move(NAME)
     assert "audit.unlogged" in registry.model_tags()
 
 
@@ -224,7 +223,7 @@ def test_no_rollback_brings_back_what_was_withdrawn(
     line = rolled_back("1 is bad")
     assert (line["from_version"], line["to_version"]) == ("1", "3")
     assert line["by"]["run_url"] == "https://example.org/a/b/actions/runs/7"
-    assert "champion again" in render_table(line)
+    assert "champion again" in audit.render_table(line)
     assert rolled_back("3 is bad")["to_version"] == "2"
     with pytest.raises(ModelError, match="no previous champion"):
         rolled_back("2 is bad")

@@ -23,7 +23,7 @@ MODEL = {"model_version": "bolts/3", "model_sha256": "ab" * 32, "scores_sha256":
 
 
 def answer(decision: str = "good", score: float = 0.25) -> Answer:
-    return Answer(score, 0.5, "fitted", decision, None, (60, 50))
+    return Answer((60, 50), "mono", None, decision, score, 0.5, "fitted")
 
 
 def lines(folder: Path) -> list[dict[str, object]]:

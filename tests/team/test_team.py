@@ -50,12 +50,8 @@ class Colleagues(Team):
         self.found()
         self.dvc("remote", "modify", "storage", "url", backend.remote)
         self.set("parameters_evaluation", "evaluation", synthetic_images=4, resamples=100)
-        self.set(
-            "parameters_promotion",
-            "promotion",
-            resamples=100,
-            serving={"images": 2, "latency_ms": None},
-        )
+        serving = {"images": 2, "latency_ms": None}
+        self.set("parameters_promotion", "promotion", resamples=100, serving=serving)
 
     def set(self, file: str, section: str, **values: object) -> None:
         """Change parameters at the desk."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from decodiff_pipeline.errors import TrackingError
-from decodiff_pipeline.hooks.logged_data import describe_manifest
+from decodiff_pipeline.hooks.run_content import describe_manifest
 from decodiff_pipeline.tracking import journal as journal_module
 from decodiff_pipeline.tracking.journal import journals
 from decodiff_pipeline.tracking.tracker import Tracker

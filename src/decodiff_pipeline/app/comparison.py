@@ -51,11 +51,8 @@ def differences(one: LoadedVersion, other: LoadedVersion) -> pd.DataFrame:
     return order.sort_values(["agreed", "apart"], ascending=[True, False]).drop(columns="apart")
 
 
-def rendered(one: LoadedVersion, other: LoadedVersion, raw: Path) -> str:
+def render_comparison(one: LoadedVersion, other: LoadedVersion, raw: Path) -> str:
     """HTML: the number of different decisions, and the images that differ most with both maps.
-
-    Args:
-        raw: Folder of the raw images.
 
     Raises:
         DataError: No test image was scored by both versions.
@@ -69,25 +66,26 @@ def rendered(one: LoadedVersion, other: LoadedVersion, raw: Path) -> str:
     different = int((~found["agreed"]).sum())
     parts = [f"<p>{different} of {len(found)} test images are decided differently.</p>"]
     for row in found.head(SHOWN).to_dict("records"):
-        parts.append(_pair(row, one, other, raw))
+        parts.append(_render_pair(row, one, other, raw))
     return "".join(parts)
 
 
-def _pair(row: dict[Any, Any], one: LoadedVersion, other: LoadedVersion, raw: Path) -> str:
-    shown = []
+def _render_pair(row: dict[Any, Any], one: LoadedVersion, other: LoadedVersion, raw: Path) -> str:
+    parts = []
     for version, side in ((one, "one"), (other, "other")):
         text = f"version {version.number}: {row[f'decision_{side}']}, {row[f'score_{side}']:.3f}"
-        shown.append(f"<div><p>{escape(text)}</p>{_overlay(version, row, raw)}</div>")
+        parts.append(f"<div><p>{escape(text)}</p>{_render_overlay(version, row, raw)}</div>")
     head = f"{row['category']}, {row['label']}: {row['path']}"
-    return f'<h3>{escape(head)}</h3><div class="pair">{"".join(shown)}</div>'
+    return f'<h3>{escape(head)}</h3><div class="pair">{"".join(parts)}</div>'
 
 
-def _overlay(version: LoadedVersion, row: dict[Any, Any], raw: Path) -> str:
+def _render_overlay(version: LoadedVersion, row: dict[Any, Any], raw: Path) -> str:
     try:
         data = (raw / row["path"]).read_bytes()
     except OSError:
         return "<p>The image is not in the data set any more.</p>"
-    found = inspection.inspect_one(version.scorer, row["path"], data, row["category"])
-    if found.answer is None:
-        return f"<p>{escape(found.error)}</p>"
-    return inspection.layers(inspection.opened(found, version.scorer.pipeline), found.answer)
+    result = inspection.inspect_one(version.scorer, row["path"], data, row["category"])
+    if result.answer is None:
+        return f"<p>{escape(result.error)}</p>"
+    image = inspection.decode_image(result, version.scorer.pipeline)
+    return inspection.render_layers(image, result.answer)

@@ -1,21 +1,30 @@
-"""Objects and controls that the tabs of the page share."""
+"""What the tabs of the page share: the project, sliders, and how errors are shown."""
 
 from __future__ import annotations
 
+import functools
+import logging
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from decodiff_pipeline.errors import DecodiffError
 from decodiff_pipeline.registry.audit import actor
 from decodiff_pipeline.registry.versions import CHAMPION
+from decodiff_pipeline.tracking.redaction import without_paths
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from decodiff_pipeline.app.jobs import Jobs
     from decodiff_pipeline.app.project import AppProject
     from decodiff_pipeline.app.served_versions import ServedVersions
 
+logger = logging.getLogger(__name__)
+
+SECONDS = 20  # that a message is shown
 SET = "(value) => document.getElementById('{}').style.setProperty('--{}', value)"
 
 
@@ -33,12 +42,12 @@ class Context:
 
     def heading(self) -> str:
         """HTML: name of the model, and number and role of the served version."""
-        number = self.versions.number()
+        number = self.versions.served_number()
         is_champion = self.versions.registry.aliases().get(CHAMPION) == number
         role = "champion" if is_champion else "newest version"
         return f"<h1>{escape(self.project.model_name)} <small>version {number}, {role}</small></h1>"
 
-    def person(self, request: gr.Request) -> str:
+    def user_name(self, request: gr.Request) -> str:
         """Name of the user: of the login, else of the operating system."""
         return request.username or actor()["user"] or "unknown"
 
@@ -54,3 +63,24 @@ def view_sliders(picture: str) -> None:
         zoom = gr.Slider(1, 6, 1, step=0.5, label="Zoom", elem_id=f"{picture}-zoom")
     for name, slider in (("heat", heat), ("zoom", zoom)):
         slider.input(None, slider, None, js=SET.format(picture, name), api_visibility="private")
+
+
+def show_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate an event handler: an exception is shown as a message, the outputs do not change.
+
+    Without this, Gradio covers each output, including a drawing, with "Error".
+    """
+
+    @functools.wraps(handler)
+    def safe(*arguments: Any) -> Any:
+        try:
+            return handler(*arguments)
+        except DecodiffError as error:
+            text = without_paths(str(error))
+        except Exception:
+            logger.exception("the page's %s failed", handler.__name__)
+            text = "the app failed; its output contains the error"
+        gr.Warning(text, duration=SECONDS, title="Not done")
+        return gr.skip()
+
+    return safe

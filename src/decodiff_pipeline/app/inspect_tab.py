@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from decodiff_pipeline.app import inspection
-from decodiff_pipeline.app.context import view_sliders
-from decodiff_pipeline.app.messages import told
+from decodiff_pipeline.app.context import show_errors, view_sliders
 from decodiff_pipeline.app.thresholds import (
     DIGITS,
-    count,
-    rounded_up,
+    count_errors,
+    round_up,
     save_override,
     slider_range,
 )
@@ -33,6 +32,7 @@ DROP = (
     f"{inspection.MAX_FILES} images of {inspection.MAX_MEGABYTES} MB.</div>"
     '<p id="taken" role="status"></p>'
 )
+Results = list[inspection.InspectionResult]  # in the order of the list on the page
 CAMERA = {"video": {"facingMode": "environment", "width": {"ideal": 4096}}}
 
 
@@ -40,12 +40,12 @@ class InspectTab:
     """Builds the tab in the current Gradio page and handles its events.
 
     Args:
-        opened: Events that show the tab.
+        on_open: Events that show the tab.
     """
 
-    def __init__(self, context: Context, opened: list[Any]) -> None:
+    def __init__(self, context: Context, on_open: list[Any]) -> None:
         self._context = context
-        found = gr.State([], time_to_live=3600)
+        results = gr.State([], time_to_live=3600)
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
                 gr.HTML(DROP)
@@ -76,24 +76,25 @@ class InspectTab:
                 reason = gr.Textbox(label="Reason", max_length=500, elem_id="reason")
                 with gr.Row():
                     save = gr.Button("Save as override", elem_id="save")
-                    reset = gr.Button("Back to the fitted one", elem_id="reset")
+                    reset = gr.Button("Reset to the fitted threshold", elem_id="reset")
             with gr.Column(min_width=300):
                 counts = gr.HTML(elem_id="counts")
         shown = [view, details, limit, counts]
-        after = [found, chosen, *shown]
+        after = [results, chosen, *shown]
         own = {"concurrency_id": "model", "api_visibility": "private"}
-        files.upload(told(self._score), [files, category], after, **own)
-        camera.input(told(self._score), [camera, category], after, **own)
-        category.input(told(self._again), [found, chosen, category], after, **own)
-        gr.on(opened, told(self._opened), [found, chosen, category], [category, *after], **own)
-        chosen.input(told(self._show), [found, chosen], shown, **own)
+        files.upload(show_errors(self._score), [files, category], after, **own)
+        camera.input(show_errors(self._score), [camera, category], after, **own)
+        category.input(show_errors(self._rescore), [results, chosen, category], after, **own)
+        given = [results, chosen, category]
+        gr.on(on_open, show_errors(self._on_open), given, [category, *after], **own)
+        chosen.input(show_errors(self._show), [results, chosen], shown, **own)
         gr.on(
-            [limit.input, limit.release], told(self._count), [found, chosen, limit], counts,
-            show_progress="hidden", trigger_mode="always_last", **own,
+            [limit.input, limit.release], show_errors(self._count), [results, chosen, limit],
+            counts, show_progress="hidden", trigger_mode="always_last", **own,
         )  # fmt: skip
         for button, threshold in ((save, limit), (reset, gr.State(FITTED))):
-            given = [found, chosen, category, threshold, reason]
-            button.click(told(self._save), given, [*after, reason], **own)
+            inputs = [*given, threshold, reason]
+            button.click(show_errors(self._save), inputs, [*after, reason], **own)
 
     def _score(self, files: list[str] | str | None, category: str) -> tuple[Any, ...]:
         if files is None:  # the camera image was removed
@@ -101,75 +102,71 @@ class InspectTab:
         if isinstance(files, str):
             return self._inspect([("camera", Path(files).read_bytes())], 0, category)
         paths = map(Path, files)
-        return self._inspect([(one.name, one.read_bytes()) for one in paths], 0, category)
+        return self._inspect([(path.name, path.read_bytes()) for path in paths], 0, category)
 
-    def _again(
-        self, found: list[inspection.Inspected], index: int | None, category: str
-    ) -> tuple[Any, ...]:
-        if not found:
+    def _rescore(self, results: Results, index: int | None, category: str) -> tuple[Any, ...]:
+        if not results:
             return gr.skip()
-        return self._inspect([(one.name, one.data) for one in found], index, category)
+        return self._inspect([(result.name, result.data) for result in results], index, category)
 
-    def _opened(
-        self, found: list[inspection.Inspected], index: int | None, category: str
-    ) -> tuple[Any, ...]:
+    def _on_open(self, results: Results, index: int | None, category: str) -> tuple[Any, ...]:
         """Update the categories, and score again if another version is served now."""
         names = [AUTO, *self._context.categories()]
         category = category if category in names else AUTO
-        stale = found and found[0].version != self._context.versions.number()
-        after = self._again(found, index, category) if stale else [gr.skip()] * 6
+        stale = results and results[0].version != self._context.versions.served_number()
+        after = self._rescore(results, index, category) if stale else [gr.skip()] * 6
         return gr.Dropdown(choices=names, value=category), *after
 
     def _inspect(
         self, files: list[tuple[str, bytes]], index: int | None, category: str
     ) -> tuple[Any, ...]:
-        found = inspection.inspect(self._context.versions.served(), files, category)
-        return found, self._listed(found, index), *self._show(found, index)
+        results = inspection.inspect(self._context.versions.served(), files, category)
+        return results, self._list(results, index), *self._show(results, index)
 
-    def _listed(self, found: list[inspection.Inspected], index: int | None) -> Any:
+    def _list(self, results: Results, index: int | None) -> Any:
         # The values are indices: names may repeat, and lines may change before an event arrives.
-        choices = [(inspection.line(one), number) for number, one in enumerate(found)]
+        choices = [(inspection.summarise(result), number) for number, result in enumerate(results)]
         return gr.Radio(choices=choices, value=index)
 
-    def _show(self, found: list[inspection.Inspected], index: int | None) -> tuple[Any, ...]:
+    def _show(self, results: Results, index: int | None) -> tuple[Any, ...]:
         """Image, boxes with the reconstruction, threshold slider, and counts at the threshold."""
-        one = _at(found, index)
-        if one is None or one.answer is None or one.answer.category is None:
-            text = f"<p>{inspection.escape(one.error)}</p>" if one else NOTHING
+        result = _selected(results, index)
+        if result is None or result.answer is None:
+            text = f"<p>{inspection.escape(result.error)}</p>" if result else NOTHING
             return text, "", gr.skip(), ""
-        version, answer = self._context.versions.load(one.version), one.answer
+        version, answer = self._context.versions.load(result.version), result.answer
         pipeline = version.scorer.pipeline
-        image = inspection.opened(one, pipeline)
-        view = inspection.layers(image, answer, pipeline.regions.get(str(answer.category)))
+        image = inspection.decode_image(result, pipeline)
+        view = inspection.render_layers(image, answer, pipeline.regions.get(answer.category))
         if answer.category == UNKNOWN:
-            return view, f"<p>{inspection.escape(inspection.line(one))}</p>", gr.skip(), ""
-        category = str(answer.category)
+            return view, f"<p>{inspection.escape(inspection.summarise(result))}</p>", gr.skip(), ""
+        category = answer.category
         corrected = inspection.reconstruction(image, category, pipeline)
         top, step = slider_range(version.scores, category, answer.score, answer.threshold)
-        value = top if answer.threshold is None else rounded_up(answer.threshold)
+        value = top if answer.threshold is None else round_up(answer.threshold)
         slider = gr.Slider(maximum=top, step=step, value=value, label=f"Threshold of {category}")
         details = [
-            _verdict(one),
-            inspection.box_table(answer),
-            inspection.picture(corrected, "Reconstruction: the image as the model would have it"),
+            _render_verdict(result),
+            inspection.render_detections(answer),
+            inspection.render_picture(corrected, "Reconstruction by the model"),
         ]
-        return view, "".join(details), slider, self._count(found, index, value)
+        return view, "".join(details), slider, self._count(results, index, value)
 
-    def _count(
-        self, found: list[inspection.Inspected], index: int | None, threshold: float | None
-    ) -> str:
-        one = _at(found, index)
-        if one is None or one.answer is None or one.answer.score is None or threshold is None:
+    def _count(self, results: Results, index: int | None, threshold: float | None) -> str:
+        result = _selected(results, index)
+        answer = None if result is None else result.answer
+        if result is None or answer is None or answer.score is None or threshold is None:
             return ""
-        version, category = self._context.versions.load(one.version), str(one.answer.category)
-        same = [
-            other.answer.score >= threshold for other in found
-            if other.answer is not None and other.answer.score is not None
-            and other.answer.category == category
-        ]  # fmt: skip
-        decision = decide(one.answer.score, threshold)
-        counts = count(version.scores, category, threshold)
-        text = _counted(counts, f"{sum(same)} of {len(same)}", str(decision))
+        version, category = self._context.versions.load(result.version), answer.category
+        answers = [other.answer for other in results if other.answer is not None]
+        flagged = [
+            other.score >= threshold
+            for other in answers
+            if other.score is not None and other.category == category
+        ]
+        decision = decide(answer.score, threshold)
+        counts = count_errors(version.scores, category, threshold)
+        text = _render_counts(counts, f"{sum(flagged)} of {len(flagged)}", str(decision))
         rows = version.scores[
             (version.scores["split"] == "test") & (version.scores["category"] == category)
         ]
@@ -181,44 +178,44 @@ class InspectTab:
 
     def _save(
         self,
-        found: list[inspection.Inspected],
+        results: Results,
         index: int | None,
         asked: str,
         limit: float | str | None,
         reason: str,
         request: gr.Request,
     ) -> tuple[Any, ...]:
-        one = _at(found, index)
-        if one is None or one.answer is None or one.answer.score is None:
+        result = _selected(results, index)
+        if result is None or result.answer is None or result.answer.score is None:
             raise DataError("choose an image of the category first")
         if not limit:  # an emptied box is 0
             raise DataError("the threshold is missing or 0: choose one above 0")
         threshold = None if isinstance(limit, str) else limit
         version, project = self._context.versions.served(), self._context.project
-        if version.number != one.version:
+        if version.number != result.version:
             raise DataError(
-                f"version {version.number} is served now; open this tab anew to score with it"
+                f"version {version.number} is served now; open this tab again to score with it"
             )
         record = {
-            "by": self._context.person(request),
+            "by": self._context.user_name(request),
             "reason": reason,
             "model_version": f"{project.model_name}/{version.number}",
             "model_sha256": version.sha256,
         }
-        category = str(one.answer.category)
+        category = result.answer.category
         save_override(project.overrides, project.audit_log, category, threshold, record)
-        self._context.versions.forget()
+        self._context.versions.clear()
         what = "the fitted threshold" if threshold is None else f"the threshold {threshold:.4f}"
-        gr.Info(f"{category} has {what} from now on; a server takes it when it starts again")
-        return *self._again(found, index, asked), ""
+        gr.Info(f"{category} now has {what}; a server uses it after a restart")
+        return *self._rescore(results, index, asked), ""
 
 
-def _at(found: list[inspection.Inspected], index: int | None) -> inspection.Inspected | None:
-    return found[index] if index is not None and index < len(found) else None
+def _selected(results: Results, index: int | None) -> inspection.InspectionResult | None:
+    return results[index] if index is not None and index < len(results) else None
 
 
-def _verdict(one: inspection.Inspected) -> str:
-    answer = one.answer
+def _render_verdict(result: inspection.InspectionResult) -> str:
+    answer = result.answer
     if answer is None or answer.score is None:
         return ""
     limit = "no threshold" if answer.threshold is None else f"{answer.threshold:.4f}"
@@ -226,12 +223,12 @@ def _verdict(one: inspection.Inspected) -> str:
     sure = "" if certainty is None else f" (recognised, certainty {certainty:.2f})"
     return (
         f'<p class="verdict {answer.decision}">{answer.decision or "no decision"}</p>'
-        f"<p>{inspection.escape(str(answer.category))}{sure}: score {answer.score:.4f}, threshold "
+        f"<p>{inspection.escape(answer.category)}{sure}: score {answer.score:.4f}, threshold "
         f"{limit} ({answer.threshold_from or 'none fitted'})</p>"
     )
 
 
-def _counted(counts: dict[str, tuple[int, int]], uploaded: str, decision: str) -> str:
+def _render_counts(counts: dict[str, tuple[int, int]], uploaded: str, decision: str) -> str:
     rows = {"decision on this image": f"<b>{decision}</b>", "these images flagged": uploaded}
     for name, (part, of) in counts.items():
         rows[name] = f"{part} of {of} ({part / of:.1%})" if of else "no such images"

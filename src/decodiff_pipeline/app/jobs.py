@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decodiff_pipeline.app.messages import without_paths
 from decodiff_pipeline.errors import ConfigurationError
+from decodiff_pipeline.tracking.redaction import without_paths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,11 +93,11 @@ class Jobs:
     def state(self) -> str:
         """One line: the running command and its progress, or how the last one ended."""
         if self._process is None:
-            return "nothing was started"
+            return "no command was started"
         code = self._process.poll()
         if code is None:
             minutes, output = int(time.monotonic() - self._began) // 60, self.tail()
-            steps = [f", {one}" for one in STEP.findall(output)[-1:]]
+            steps = [f", {step}" for step in STEP.findall(output)[-1:]]
             steps += [f", {done} of {of} steps done" for done, of in DONE.findall(output)[-1:]]
             return f"{self._name} is running for {minutes} min{''.join(steps)}"
         return f"{self._name} is done" if code == 0 else f"{self._name} has failed (exit {code})"

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from decodiff_pipeline.data.add_reviewed import add, plan
-from decodiff_pipeline.data.atomic import append_lines, replacing
+from decodiff_pipeline.data import add_reviewed
+from decodiff_pipeline.data.atomic import replacing
 from decodiff_pipeline.data.layouts import get_layout
 from decodiff_pipeline.data.reviewed_labels import COLUMNS
 from decodiff_pipeline.deco.config import UNKNOWN
@@ -40,7 +40,7 @@ MAX_DRAWING = 1_000_000  # characters
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedImage:
     """An image that a server scored and kept, with the latest scores."""
 
     sha256: str
@@ -76,25 +76,26 @@ class Verdict:
     mask: str = ""  # path relative to the request log's folder; "" for none
 
 
-def served_images(log: Path, deviations: Mapping[str, float]) -> list[Served]:
+def served_images(log: Path, deviations: Mapping[str, float]) -> list[ServedImage]:
     """The images that a request log kept, without repetitions, the newest first.
 
     Args:
-        log: Folder of the request log.
         deviations: Path → deviation, as from `unusual_images`.
     """
-    found: dict[str, Served] = {}
+    images: dict[str, ServedImage] = {}
     for line in islice(_newest_lines(log), MAX_LINES):
         sha256, path = line.get("image_sha256"), line.get("path")
-        if not isinstance(path, str) or sha256 in found or not (log / path).is_file():
+        if not isinstance(path, str) or sha256 in images or not (log / path).is_file():
             continue
         names = ("category", "score", "threshold", "decision", "time")
         facts: dict[str, Any] = {name: line.get(name) for name in names}
-        found[str(sha256)] = Served(str(sha256), path, **facts, unusual=deviations.get(path, 0.0))
-    return list(found.values())
+        images[str(sha256)] = ServedImage(
+            str(sha256), path, **facts, unusual=deviations.get(path, 0.0)
+        )
+    return list(images.values())
 
 
-def in_order(images: Iterable[Served], *, unusual_first: bool) -> list[Served]:
+def sort_images(images: Iterable[ServedImage], *, unusual_first: bool) -> list[ServedImage]:
     """Sort the images for review.
 
     Args:
@@ -102,25 +103,21 @@ def in_order(images: Iterable[Served], *, unusual_first: bool) -> list[Served]:
             smallest first.
     """
     if unusual_first:
-        return sorted(images, key=lambda one: (-one.unusual, one.margin, one.time))
-    return sorted(images, key=lambda one: (one.margin, -one.unusual, one.time))
+        return sorted(images, key=lambda image: (-image.unusual, image.margin, image.time))
+    return sorted(images, key=lambda image: (image.margin, -image.unusual, image.time))
 
 
 def unusual_images(monitoring: Path) -> dict[str, float]:
     """Path → deviation of the most unusual images in the last monitoring result; may be empty."""
     try:
-        found = json.loads(monitoring.read_bytes())["unusual"]
-        return {str(one["path"]): float(one["deviations"]) for one in found}
+        unusual = json.loads(monitoring.read_bytes())["unusual"]
+        return {str(image["path"]): float(image["deviations"]) for image in unusual}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
 class Reviews:
-    """The review journal of a request log: verdicts, undone verdicts, and added images.
-
-    Args:
-        log: Folder of the request log.
-    """
+    """The review journal of a request log: verdicts, undone verdicts, and added images."""
 
     def __init__(self, log: Path) -> None:
         self.log = log
@@ -130,12 +127,12 @@ class Reviews:
         """SHA-256 → verdict, for images not yet added to the data set, in the order of review."""
         return self._read()[0]
 
-    def done(self) -> set[str]:
+    def reviewed(self) -> set[str]:
         """SHA-256 of every image that is reviewed or added to the data set."""
         pending, added = self._read()
         return {*pending, *added}
 
-    def give(self, verdict: Verdict, mask: np.ndarray | None, project: AppProject) -> None:
+    def record(self, verdict: Verdict, mask: np.ndarray | None, project: AppProject) -> None:
         """Check whether the image can be added to the data set, and write the verdict.
 
         Args:
@@ -152,11 +149,11 @@ class Reviews:
                 temporary.write_bytes(encoded.getvalue())
         if verdict.verdict != SKIP:
             try:
-                self._planned([verdict], project)
+                self._plan([verdict], project)
             except DataError as error:  # about line 2 of the temporary table
-                said = str(error).rpartition("line 2: ")[2]
-                said = said.replace(", and name it in the column mask", "")
-                raise DataError(said.replace("take the line out", "skip it")) from error
+                message = str(error).rpartition("line 2: ")[2]
+                message = message.replace(", and name it in the column mask", "")
+                raise DataError(message.replace("take the line out", "skip it")) from error
         self._append({"verdict": asdict(verdict)})
 
     def undo(self, by: str) -> Verdict:
@@ -165,9 +162,9 @@ class Reviews:
         Raises:
             DataError: The person has no verdict that is not yet added to the data set.
         """
-        own = [one for one in self.pending().values() if one.by == by]
+        own = [verdict for verdict in self.pending().values() if verdict.by == by]
         if not own:
-            raise DataError("nothing to undo: no verdict of yours waits to be added")
+            raise DataError("nothing to undo: you have no verdict that is not yet added")
         self._append({"undo": own[-1].sha256, "by": by, "at": _now()})
         return own[-1]
 
@@ -180,33 +177,32 @@ class Reviews:
         Raises:
             DataError: There are no reviewed images, or one cannot be added; then none is added.
         """
-        verdicts = [one for one in self.pending().values() if one.verdict != SKIP]
+        verdicts = [given for given in self.pending().values() if given.verdict != SKIP]
         if not verdicts:
-            raise DataError("no reviewed image waits to be added")
-        what = self._planned(verdicts, project)
-        add(what, project.raw)
-        self._append({"added": [one.sha256 for one in verdicts], "by": by, "at": _now()})
-        line = audit.record("review", {}, reviewed_by=by, images=[asdict(one) for one in verdicts])
-        project.audit_log.parent.mkdir(parents=True, exist_ok=True)
-        append_lines(project.audit_log, f"{json.dumps(line, ensure_ascii=False)}\n".encode())
-        return len(what.additions)
+            raise DataError("there is no reviewed image to add")
+        plan = self._plan(verdicts, project)
+        add_reviewed.add(plan, project.raw)
+        self._append({"added": [verdict.sha256 for verdict in verdicts], "by": by, "at": _now()})
+        images = [asdict(verdict) for verdict in verdicts]
+        audit.append(project.audit_log, audit.record("review", {}, reviewed_by=by, images=images))
+        return len(plan.additions)
 
-    def _planned(self, verdicts: list[Verdict], project: AppProject) -> Any:
+    def _plan(self, verdicts: list[Verdict], project: AppProject) -> Any:
         """Run `add_reviewed.plan` on a temporary table of the verdicts."""
         with tempfile.TemporaryDirectory() as folder:
             table = Path(folder, "reviewed.csv")
             with table.open("w", encoding="utf-8", newline="") as file:
                 writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", restval="")
                 writer.writeheader()
-                writer.writerows(asdict(one) for one in verdicts)
-            return plan(table, self.log, project.raw, get_layout(project.layout))
+                writer.writerows(asdict(verdict) for verdict in verdicts)
+            return add_reviewed.plan(table, self.log, project.raw, get_layout(project.layout))
 
     def _read(self) -> tuple[dict[str, Verdict], set[str]]:
         pending: dict[str, Verdict] = {}
         added: set[str] = set()
         if self._journal.is_file():
             for text in self._journal.read_text(encoding="utf-8").splitlines():
-                line = _parsed(text)
+                line = _parse_line(text)
                 if "verdict" in line:
                     verdict = Verdict(**line["verdict"])
                     pending.pop(verdict.sha256, None)
@@ -215,18 +211,19 @@ class Reviews:
                     pending.pop(line["undo"], None)
                 else:
                     added |= set(line.get("added", ()))
-                    pending = {key: one for key, one in pending.items() if key not in added}
+                    pending = {key: given for key, given in pending.items() if key not in added}
         return pending, added
 
     def _append(self, line: dict[str, Any]) -> None:
         try:
-            self._journal.parent.mkdir(parents=True, exist_ok=True)
-            append_lines(self._journal, f"{json.dumps(line, ensure_ascii=False)}\n".encode())
+            audit.append(self._journal, line)
         except OSError as error:
             raise DataError(f"{self._journal} cannot be written ({error.strerror})") from error
 
 
-def verdict_of(served: Served, verdict: str, by: str, category: str, defect_type: str) -> Verdict:
+def make_verdict(
+    served: ServedImage, verdict: str, by: str, category: str, defect_type: str
+) -> Verdict:
     """A verdict with the current time; only a defective image keeps its type of defect."""
     kind = defect_type.strip() if verdict == DEFECTIVE else ""
     return Verdict(served.sha256, served.path, category, verdict, by, _now(), kind)
@@ -243,13 +240,13 @@ def parse_drawing(text: str) -> tuple[str, list[Any]]:
         DataError: The text is invalid, or longer than ``MAX_DRAWING``.
     """
     try:
-        found = json.loads(text[:MAX_DRAWING])
-        return str(found["image"]), list(found["shapes"])
+        drawing = json.loads(text[:MAX_DRAWING])
+        return str(drawing["image"]), list(drawing["shapes"])
     except (ValueError, TypeError, KeyError) as error:
-        raise DataError("the drawing cannot be read, or is too long; draw it anew") from error
+        raise DataError("the drawing cannot be read, or is too long; draw it again") from error
 
 
-def drawn_mask(shapes: list[Any], size: tuple[int, int]) -> np.ndarray | None:
+def rasterise(shapes: list[Any], size: tuple[int, int]) -> np.ndarray | None:
     """Rasterise the shapes drawn on an image.
 
     Args:
@@ -278,18 +275,18 @@ def drawn_mask(shapes: list[Any], size: tuple[int, int]) -> np.ndarray | None:
                 for x, y in points:  # round ends and joins
                     pen.circle((x, y), width / 2, fill=1)
     except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise DataError("the drawing cannot be read; draw it anew") from error
-    drawn = np.asarray(mask)
-    return drawn if drawn.any() else None
+        raise DataError("the drawing cannot be read; draw it again") from error
+    pixels = np.asarray(mask)
+    return pixels if pixels.any() else None
 
 
 def _newest_lines(log: Path) -> Iterator[dict[str, Any]]:
     for file in reversed(log_files(log)):
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        yield from map(_parsed, reversed(lines))
+        yield from map(_parse_line, reversed(lines))
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def _parse_line(text: str) -> dict[str, Any]:
     try:
         line = json.loads(text)
     except ValueError:

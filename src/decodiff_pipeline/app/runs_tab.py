@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from decodiff_pipeline.app.comparison import rendered
-from decodiff_pipeline.app.context import view_sliders
-from decodiff_pipeline.app.messages import told
-from decodiff_pipeline.app.thresholds import required
+from decodiff_pipeline.app.comparison import render_comparison
+from decodiff_pipeline.app.context import show_errors, view_sliders
+from decodiff_pipeline.app.thresholds import require_reason
 from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.registry.versions import CHAMPION, ROLLED_BACK
 
@@ -25,12 +24,12 @@ SECONDS = 2  # between two updates of the state of a command
 class RunsTab:
     """Builds the tab in the current Gradio page and handles its events."""
 
-    def __init__(self, context: Context, opened: Any, heading: gr.HTML) -> None:
+    def __init__(self, context: Context, on_open: Any, heading: gr.HTML) -> None:
         self._context = context
         table = gr.HTML(elem_id="versions")
         with gr.Row():
             first = gr.Dropdown([], label="Version", elem_id="first")
-            second = gr.Dropdown([], label="beside", elem_id="second")
+            second = gr.Dropdown([], label="Compare with", elem_id="second")
             compare = gr.Button("Compare", elem_id="compare")
         pairs = gr.HTML(elem_id="pairs")
         view_sliders("pairs")
@@ -45,24 +44,29 @@ class RunsTab:
                     retrain = gr.Button("Retrain", elem_id="retrain", min_width=100)
                     stop = gr.Button("Stop", elem_id="stop", min_width=100)
             with gr.Column(min_width=300):
-                state = gr.HTML("<p>nothing was started</p>", elem_id="state")
+                state = gr.HTML("<p>no command was started</p>", elem_id="state")
                 log = gr.Textbox(
                     label="Output", lines=12, max_lines=12, autoscroll=True, elem_id="log"
                 )
         timer = gr.Timer(SECONDS, active=False)
         listed, job = [heading, table, first, second, version], [state, log, timer]
         own: dict[str, Any] = {"api_visibility": "private"}
-        for event, then in ((opened, self._listed), (timer.tick, self._ended)):
-            looked = event(told(self._job), None, job, show_progress="hidden", **own)
-            looked.then(told(then), None, listed, show_progress="hidden", **own)
-        compare.click(told(self._compare), [first, second], pairs, concurrency_id="model", **own)
-        promote.click(told(self._promote), [version, override, reason], job, **own)
-        back.click(told(self._roll_back), reason, job, **own)
-        retrain.click(told(self._retrain), None, job, **own)
-        stop.click(told(self._stop), None, job, **own)
+        for event, then in (
+            (on_open, self._show_versions),
+            (timer.tick, self._show_versions_after_job),
+        ):
+            shown = event(show_errors(self._show_job), None, job, show_progress="hidden", **own)
+            shown.then(show_errors(then), None, listed, show_progress="hidden", **own)
+        compare.click(
+            show_errors(self._compare), [first, second], pairs, concurrency_id="model", **own
+        )
+        promote.click(show_errors(self._promote), [version, override, reason], job, **own)
+        back.click(show_errors(self._roll_back), reason, job, **own)
+        retrain.click(show_errors(self._retrain), None, job, **own)
+        stop.click(show_errors(self._stop), None, job, **own)
 
-    def _listed(self) -> tuple[Any, ...]:
-        rows = self._context.versions.rows()
+    def _show_versions(self) -> tuple[Any, ...]:
+        rows = self._context.versions.list_versions()
         choices = [
             (f"{row['version']} {', '.join(row['aliases'])}", row["version"]) for row in rows
         ]
@@ -82,38 +86,40 @@ class RunsTab:
         if first == second:
             raise ConfigurationError("choose two different versions")
         versions = self._context.versions
-        return rendered(versions.load(first), versions.load(second), self._context.project.raw)
+        return render_comparison(
+            versions.load(first), versions.load(second), self._context.project.raw
+        )
 
     def _promote(
         self, version: str, override: bool, reason: str, request: gr.Request
     ) -> tuple[Any, ...]:
         parameters = {"challenger": version}
         if override:
-            parameters["override_reason"] = required(reason)
-        person = self._context.person(request)
-        self._context.jobs.pipeline("promotion", {"promotion": parameters}, person)
-        return self._job()
+            parameters["override_reason"] = require_reason(reason)
+        user = self._context.user_name(request)
+        self._context.jobs.pipeline("promotion", {"promotion": parameters}, user)
+        return self._show_job()
 
     def _roll_back(self, reason: str, request: gr.Request) -> tuple[Any, ...]:
-        given = {"rollback": {"reason": required(reason)}}
-        self._context.jobs.pipeline("rollback", given, self._context.person(request))
-        return self._job()
+        given = {"rollback": {"reason": require_reason(reason)}}
+        self._context.jobs.pipeline("rollback", given, self._context.user_name(request))
+        return self._show_job()
 
     def _retrain(self, request: gr.Request) -> tuple[Any, ...]:
-        self._context.jobs.retrain(self._context.person(request))
-        return self._job()
+        self._context.jobs.retrain(self._context.user_name(request))
+        return self._show_job()
 
     def _stop(self) -> tuple[Any, ...]:
         self._context.jobs.stop()
-        return self._job()
+        return self._show_job()
 
-    def _job(self) -> tuple[Any, ...]:
+    def _show_job(self) -> tuple[Any, ...]:
         jobs = self._context.jobs
         return f"<p>{escape(jobs.state)}</p>", jobs.tail(), gr.Timer(active=jobs.running)
 
-    def _ended(self) -> tuple[Any, ...]:
+    def _show_versions_after_job(self) -> tuple[Any, ...]:
         """Update the versions, unless a command is running."""
-        return (gr.skip(),) * 5 if self._context.jobs.running else self._listed()
+        return (gr.skip(),) * 5 if self._context.jobs.running else self._show_versions()
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
@@ -139,11 +145,11 @@ def _cells(row: dict[str, Any]) -> str:
         f"{made:%Y-%m-%d %H:%M}",
         escape(outcome or tags.get("promotion.outcome", "")),
         gates,
-        escape(_person(tags.get("rollback.by" if outcome else "promotion.by"))),
+        escape(_user(tags.get("rollback.by" if outcome else "promotion.by"))),
         escape(tags.get(ROLLED_BACK) or tags.get("promotion.reason", "")),
     )
     return "".join(f"<td>{cell}" for cell in cells)
 
 
-def _person(tag: str | None) -> str:
+def _user(tag: str | None) -> str:
     return str(json.loads(tag).get("user", "")) if tag else ""

@@ -51,21 +51,21 @@ class ServedVersions:
         self._folder = tempfile.TemporaryDirectory(prefix="decodiff-app-")
         self._loaded: dict[str, LoadedVersion] = {}
 
-    def number(self) -> str:
+    def served_number(self) -> str:
         """Number of the champion, else of the newest version, as with ``make serve``.
 
         Raises:
             ModelError: The model has no version, or MLflow cannot be reached.
         """
-        return self.registry.aliases().get(CHAMPION) or str(self.rows()[0]["version"])
+        return self.registry.aliases().get(CHAMPION) or str(self.list_versions()[0]["version"])
 
     def served(self) -> LoadedVersion:
-        """Load the version of `number`.
+        """Load the version of `served_number`.
 
         Raises:
             ModelError: The model has no version, or it cannot be loaded.
         """
-        return self.load(self.number())
+        return self.load(self.served_number())
 
     def load(self, number: str) -> LoadedVersion:
         """Load a version, from memory if possible.
@@ -73,17 +73,17 @@ class ServedVersions:
         Raises:
             ModelError: The version cannot be downloaded or loaded.
         """
-        found = self._loaded.pop(number, None) or self._fetched(number)
+        found = self._loaded.pop(number, None) or self._load(number)
         self._loaded[number] = found
         while len(self._loaded) > KEPT:
             self._loaded.pop(next(iter(self._loaded)))
         return found
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Drop the versions in memory, after a change of their thresholds."""
         self._loaded.clear()
 
-    def rows(self) -> list[dict[str, Any]]:
+    def list_versions(self) -> list[dict[str, Any]]:
         """All versions, newest first: ``version``, ``aliases``, ``created`` (ms), ``tags``.
 
         Raises:
@@ -105,7 +105,7 @@ class ServedVersions:
             for one in sorted(found, key=lambda one: -int(one.version))
         ]
 
-    def _fetched(self, number: str) -> LoadedVersion:
+    def _load(self, number: str) -> LoadedVersion:
         import mlflow
 
         version, files = self.registry.version(number), Path(self._folder.name, number)

@@ -42,7 +42,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Guard:
+class RequestGuard:
     """ASGI middleware: limits the size of requests and adds a Content-Security-Policy header."""
 
     def __init__(self, app: Any) -> None:
@@ -60,8 +60,8 @@ class Guard:
 
         async def sending(message: Any) -> None:
             if message["type"] == "http.response.start":
-                named = (b"content-security-policy", POLICY.encode())
-                message = {**message, "headers": [*message["headers"], named]}
+                header = (b"content-security-policy", POLICY.encode())
+                message = {**message, "headers": [*message["headers"], header]}
             await send(message)
 
         await self._app(scope, receiving, sending)
@@ -71,8 +71,8 @@ def build(context: Context) -> Any:
     """Build the page with its tabs: a Gradio ``Blocks``."""
     import gradio as gr
 
+    from decodiff_pipeline.app.context import show_errors
     from decodiff_pipeline.app.inspect_tab import InspectTab
-    from decodiff_pipeline.app.messages import told
     from decodiff_pipeline.app.review_tab import ReviewTab
     from decodiff_pipeline.app.runs_tab import RunsTab
 
@@ -87,7 +87,7 @@ def build(context: Context) -> Any:
             with gr.Tab("Runs", id="runs") as runs:
                 RunsTab(context, runs.select, heading)
         gr.on(
-            [page.load, inspect.select, review.select], told(context.heading), None, heading,
+            [page.load, inspect.select, review.select], show_errors(context.heading), None, heading,
             api_visibility="private",
         )  # fmt: skip
     return page
@@ -110,13 +110,13 @@ def serve(options: argparse.Namespace) -> None:
     page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
     files = resources.files(__package__)
 
-    def known(_name: str, token: str) -> bool:
+    def is_valid_login(_name: str, token: str) -> bool:
         return hmac.compare_digest(token.encode(), options.token.encode())
 
     page.launch(
         server_name=options.host,
         server_port=options.port,
-        auth=known if options.token else None,
+        auth=is_valid_login if options.token else None,
         auth_message="Your name, and the app's token as the password.",
         share=False,
         ssr_mode=False,
@@ -126,7 +126,7 @@ def serve(options: argparse.Namespace) -> None:
         max_file_size=MAX_MEGABYTES * 10**6,
         state_session_capacity=SESSIONS,
         enable_monitoring=False,
-        app_kwargs={"middleware": [Middleware(Guard)], "docs_url": None, "redoc_url": None},
+        app_kwargs={"middleware": [Middleware(RequestGuard)], "docs_url": None, "redoc_url": None},
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         css=files.joinpath("page.css").read_text(),
         head=f"<script>{files.joinpath('page.js').read_text()}</script>",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from decodiff_pipeline.data.atomic import append_lines, replacing
+from decodiff_pipeline.data.atomic import replacing
 from decodiff_pipeline.data.splits import CALIBRATION
 from decodiff_pipeline.errors import ConfigurationError
 from decodiff_pipeline.evaluation.record import certain
@@ -28,7 +28,9 @@ SHORTEST = 3  # fewest characters of a reason
 _lock = threading.Lock()
 
 
-def count(scores: pd.DataFrame, category: str, threshold: float) -> dict[str, tuple[int, int]]:
+def count_errors(
+    scores: pd.DataFrame, category: str, threshold: float
+) -> dict[str, tuple[int, int]]:
     """Count the false alarms and misses of a category at a threshold.
 
     Args:
@@ -41,13 +43,13 @@ def count(scores: pd.DataFrame, category: str, threshold: float) -> dict[str, tu
     held_out = (scores["split"] == CALIBRATION) & (scores["category"] == category)
     flagged = scores["score"][held_out].to_numpy(float) >= threshold
     tests = certain(scores, category)
-    found = image_decisions(
+    confusion = image_decisions(
         tests["score"].to_numpy(float), (tests["label"] == "defective").to_numpy(bool), threshold
     )["confusion"]
     return {
         "false alarms on calibration images": (int(flagged.sum()), len(flagged)),
-        "false alarms on good test images": (found["fp"], found["fp"] + found["tn"]),
-        "misses on defective test images": (found["fn"], found["fn"] + found["tp"]),
+        "false alarms on good test images": (confusion["fp"], confusion["fp"] + confusion["tn"]),
+        "misses on defective test images": (confusion["fn"], confusion["fn"] + confusion["tp"]),
     }
 
 
@@ -59,19 +61,19 @@ def slider_range(scores: pd.DataFrame, category: str, *shown: float | None) -> t
     """
     known = scores["score"][scores["category"] == category].to_numpy(float)
     values = [*known[np.isfinite(known)], *(value for value in shown if value is not None)]
-    top = min(1.0, rounded_up(1.25 * max(values, default=1.0))) or 1.0
+    top = min(1.0, round_up(1.25 * max(values, default=1.0))) or 1.0
     return top, top / STEPS
 
 
-def rounded_up(threshold: float) -> float:
+def round_up(threshold: float) -> float:
     """Round a threshold up to `DIGITS` decimals, so that no image below it becomes flagged."""
     return math.ceil(threshold * 10**DIGITS) / 10**DIGITS
 
 
-def required(reason: str) -> str:
+def require_reason(reason: str) -> str:
     """The stripped reason; raises ``ConfigurationError`` if it is shorter than `SHORTEST`."""
     if len(reason.strip()) < SHORTEST:
-        raise ConfigurationError("the reason is missing: say it in a few words")
+        raise ConfigurationError("the reason is missing: write a few words")
     return reason.strip()
 
 
@@ -82,14 +84,13 @@ def save_override(
 
     Args:
         file: JSON that serving and inference read: category → ``threshold`` and the record.
-        log: The audit log; a line is appended.
         record: ``by``, ``reason``, ``model_version`` and ``model_sha256``. The threshold applies to
             this model only.
 
     Raises:
         ConfigurationError: The reason is missing, the threshold is invalid, or the file is damaged.
     """
-    record = record | {"reason": required(record["reason"])}
+    record = record | {"reason": require_reason(record["reason"])}
     if threshold is not None:
         check_overrides({category: threshold}, [category], "the page")
     line = audit.record("threshold", {}, category=category, threshold=threshold, **record)
@@ -104,5 +105,4 @@ def save_override(
             del content[category]
         with replacing(file) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        append_lines(log, f"{json.dumps(line, ensure_ascii=False)}\n".encode(), sync=True)
+        audit.append(log, line)

@@ -19,12 +19,6 @@ if TYPE_CHECKING:
     from decodiff_pipeline.data.regions import RegionConfig
     from decodiff_pipeline.deco.config import PreprocessConfig
 
-COMPUTE = "params:compute"
-AUTOENCODER = "params:autoencoder"
-EVALUATION = "params:evaluation"
-EARLIER = "earlier_evaluations"
-TRAINING, CHAMPION_MODEL = "params:training", "champion_model"
-SCORING, PREPROCESSING = "params:scoring", "params:preprocessing"
 MANIFEST = "validated_manifest"
 
 
@@ -55,28 +49,31 @@ class PreflightHooks:
                 a region and the images do not match.
             ModelError: The initial weights of the training are missing or do not match.
         """
-        if COMPUTE in catalog:
-            compute = ComputeConfig.model_validate(catalog.load(COMPUTE))
+        inputs = pipeline.inputs()
+        if "params:compute" in catalog:
+            compute = ComputeConfig.model_validate(catalog.load("params:compute"))
             prefer_device(compute.device)
             prefer_compiled(compute.compile)
         self._regions = None
-        if {SCORING, PREPROCESSING} <= pipeline.inputs():
-            scoring, geometry = catalog.load(SCORING), catalog.load(PREPROCESSING)
+        if {"params:scoring", "params:preprocessing"} <= inputs:
+            scoring, geometry = catalog.load("params:scoring"), catalog.load("params:preprocessing")
             require_places(scoring.discrepancy, geometry)
             if scoring.regions:
                 self._regions = scoring.regions, geometry
                 check_masks(scoring.regions)
-                if MANIFEST in pipeline.inputs():
+                if MANIFEST in inputs:
                     load_regions(scoring.regions, catalog.load(MANIFEST), geometry)
-        if AUTOENCODER in pipeline.inputs():
-            locate(catalog.load(AUTOENCODER))
-        if {EVALUATION, EARLIER} <= pipeline.inputs():
-            catalog.load(EARLIER).check(catalog.load(EVALUATION).compare_with)
-        if {TRAINING, CHAMPION_MODEL, AUTOENCODER} <= pipeline.inputs():
-            training = catalog.load(TRAINING)
+        if "params:autoencoder" in inputs:
+            locate(catalog.load("params:autoencoder"))
+        if {"params:evaluation", "earlier_evaluations"} <= inputs:
+            catalog.load("earlier_evaluations").check(
+                catalog.load("params:evaluation").compare_with
+            )
+        if {"params:training", "champion_model", "params:autoencoder"} <= inputs:
+            training = catalog.load("params:training")
             if training.init_from is not None:
                 from decodiff_pipeline.training.initial_weights import check_initial_weights
 
                 check_initial_weights(
-                    training, catalog.load(CHAMPION_MODEL), catalog.load(AUTOENCODER)
+                    training, catalog.load("champion_model"), catalog.load("params:autoencoder")
                 )

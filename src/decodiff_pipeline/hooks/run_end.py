@@ -18,11 +18,7 @@ DEFERRED = (*STOPPING, signal.SIGINT)
 
 
 class RunEnd:
-    """Calls a function when the process is stopped, because Kedro then calls no hook.
-
-    Args:
-        end: Ends the run.
-    """
+    """Calls a function when the process is stopped, because Kedro then calls no hook."""
 
     def __init__(self, end: Callable[[], None]) -> None:
         self._end = end

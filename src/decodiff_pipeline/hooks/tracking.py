@@ -16,10 +16,15 @@ from kedro.framework.hooks import hook_impl
 from decodiff_pipeline.commands import overrides
 from decodiff_pipeline.data.provenance import git_state
 from decodiff_pipeline.dvc_lock import dvc_revision
-from decodiff_pipeline.hooks import logged_data, outcome
+from decodiff_pipeline.hooks import run_content
 from decodiff_pipeline.hooks.run_end import RunEnd
 from decodiff_pipeline.tracking import journal
-from decodiff_pipeline.tracking.mlflow_values import default_uri, first_line, prepare_environment
+from decodiff_pipeline.tracking.mlflow_values import (
+    default_uri,
+    first_line,
+    prepare_environment,
+    set_environment,
+)
 from decodiff_pipeline.tracking.tracker import UPLOAD, Tracker
 
 if TYPE_CHECKING:
@@ -71,7 +76,7 @@ class TrackingHooks:
         self._project = Path()
         self._dataset = ""
         self._env = ""
-        self._logged: dict[str, logged_data.Marked] = {}
+        self._logged: dict[str, run_content.Marked] = {}
         self._run_end = RunEnd(self._exiting)
         self._environment: dict[str, str | None] = {}
 
@@ -94,7 +99,7 @@ class TrackingHooks:
         if TRACKED.isdisjoint(self._names):
             return
         self._saved = {}
-        self._logged = logged_data.marked_for_mlflow(pipeline, catalog)
+        self._logged = run_content.marked_for_mlflow(pipeline, catalog)
         prepare_environment()
         import mlflow
 
@@ -106,7 +111,7 @@ class TrackingHooks:
         self.tracker = Tracker(
             uri,
             self._dataset,
-            run_name=outcome.run_name(self._names, self._dataset),
+            run_name=run_content.run_name(self._names, self._dataset),
             tags=self._tags(run_params),
             unsent=unsent,
         )
@@ -114,16 +119,18 @@ class TrackingHooks:
         self._run_end.watch()
         self.tracker.start()
         mlflow.set_tracking_uri(uri)
-        self._set_environment(MLFLOW_TRACKING_URI=uri, MLFLOW_RUN_ID=self.tracker.run_id)
-        self.tracker.log_params(logged_data.parameters(pipeline, catalog))
+        self._environment = set_environment(
+            {"MLFLOW_TRACKING_URI": uri, "MLFLOW_RUN_ID": self.tracker.run_id}
+        )
+        self.tracker.log_params(run_content.parameters(pipeline, catalog))
         self._system_metrics.start()
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
         """Log a data set that the catalog marks for MLflow."""
-        if dataset_name in outcome.SHOWN:
+        if dataset_name in run_content.SHOWN:
             self._saved[dataset_name] = data
-        self._log(dataset_name, data, logged_data.KINDS)
+        self._log(dataset_name, data, run_content.KINDS)
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
@@ -140,7 +147,7 @@ class TrackingHooks:
                 if kind == "digest":
                     tracker.log_data(partial(self._describe, data, path))
                 else:
-                    logged_data.send(tracker, kind, data, path, name)
+                    run_content.send(tracker, kind, data, path, name)
             except Exception as error:  # the run continues without the copy in MLflow
                 logger.warning("%s was not sent to MLflow: %s", name, first_line(error))
 
@@ -174,7 +181,7 @@ class TrackingHooks:
 
     def _describe(self, manifest: Any, path: Path) -> tuple[str, dict[str, Any]]:
         context = "evaluation" if TRAINING.isdisjoint(self._names) else "training"
-        return logged_data.describe_manifest(
+        return run_content.describe_manifest(
             manifest, name=self._dataset, path=path, project=self._project, context=context
         )
 
@@ -199,31 +206,22 @@ class TrackingHooks:
         with self._run_end.undisturbed(exiting=status == "KILLED"):
             self._system_metrics.stop()
             tracker.finish(status, tags=self._last_tags(tracker, status) | dict(tags or {}))
-            self._set_environment(**self._environment)
+            set_environment(self._environment)
 
     def _last_tags(self, tracker: Tracker, status: str) -> dict[str, str]:
         """Name, description and parent run, which depend on the outcome."""
-        name, tags = outcome.run_name(self._names, self._dataset), {}
+        name, tags = run_content.run_name(self._names, self._dataset), {}
         try:
-            tags = outcome.tags(name, status, self._saved)
+            tags = run_content.outcome_tags(name, status, self._saved)
             run, experiment = tracker.run_id, tracker.experiment_id
             if run and experiment and status != "KILLED":  # a killed run must end quickly
                 from mlflow import MlflowClient
 
                 client = MlflowClient(tracker.tracking_uri)
-                tags |= outcome.parent_tags(client, experiment, run, self._dataset)
+                tags |= run_content.parent_tags(client, experiment, run, self._dataset)
         except Exception as error:  # these tags are not essential
             logger.info("the run's name in MLflow is not set: %s", first_line(error))
         return tags
-
-    def _set_environment(self, **values: str | None) -> None:
-        """Set or (``None``) remove variables, and store their previous values."""
-        self._environment = {key: os.environ.get(key) for key in values}
-        for key, value in values.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
 
 
 def _warn_of_unsent_runs(unsent: Path) -> None:
@@ -233,11 +231,7 @@ def _warn_of_unsent_runs(unsent: Path) -> None:
 
 
 class SystemMetrics:
-    """MLflow's system metrics of a run; not logged if MLflow is unreachable.
-
-    Args:
-        tracker: Tracker of a started run.
-    """
+    """MLflow's system metrics of a run; not logged if MLflow is unreachable."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker

@@ -39,7 +39,6 @@ def judge(
     Args:
         reference: See `make_reference`.
         recent: See `measure_recent`.
-        config: Conditions of an alarm.
 
     Returns:
         JSON values: ``retrain``, ``why`` (sentences), ``categories`` (each with ``status``,

@@ -39,7 +39,6 @@ def measure_recent(
 
     Args:
         reference: See `make_reference`.
-        config: Category, number of images, batch size.
 
     Returns:
         A row for each image, also for unreadable ones and unknown categories: ``category``,

@@ -84,7 +84,6 @@ def make_reference(
 
     Args:
         predictions: Has the scores of the calibration images.
-        config: Sizes of the reference.
 
     Returns:
         JSON values: ``model`` (see `IDENTITY`) and ``categories``, each with ``space`` and

@@ -45,7 +45,6 @@ def read_log(path: Path, scores_of: str | None, last_days: float | None) -> pd.D
     because they are defective differ from the reference in any case.
 
     Args:
-        path: The file or folder.
         scores_of: `reference.reference_sha256` of the model whose scores are used; ``None`` for
             all. In a log without this field, all lines are used.
         last_days: See `MonitoringConfig`.

@@ -36,7 +36,6 @@ from decodiff_pipeline.tracking.uploader import SQLITE, artifacts_beside
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from mlflow import MlflowClient
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
@@ -47,12 +46,7 @@ PAGE = 200  # runs per request
 
 
 class StoreCopy:
-    """Copies a store to another.
-
-    Args:
-        source: URI of the store to read.
-        target: URI of the store to write.
-    """
+    """Copies a store to another."""
 
     def __init__(self, source: str, target: str) -> None:
         prepare_environment()
@@ -146,8 +140,10 @@ class StoreCopy:
     def _copy_model(self, model: RegisteredModel) -> None:
         from mlflow.exceptions import MlflowException
 
-        existing = {int(v.version): v for v in self._versions(self._target, model.name)}
-        versions = {int(v.version): v for v in self._versions(self._source, model.name)}
+        existing, versions = (
+            {int(v.version): v for v in client.search_model_versions(f"name = '{model.name}'")}
+            for client in (self._target, self._source)
+        )
         for number, version in versions.items():
             other = existing.get(number)
             if other is not None and other.tags.get(COPIED_FROM) != version.run_id:
@@ -176,9 +172,6 @@ class StoreCopy:
         source = self._target.get_run(run_id).info.artifact_uri
         self._target.create_model_version(name, source, run_id)
         self._target.delete_model_version(name, str(number))
-
-    def _versions(self, client: MlflowClient, name: str) -> list[ModelVersion]:
-        return list(client.search_model_versions(f"name = '{name}'"))
 
     def _copy_version(self, version: ModelVersion) -> None:
         source, source_run = str(version.source), str(version.run_id)

@@ -165,16 +165,8 @@ def _false_positives(inputs: GateInputs, significance: float) -> Iterator[Gate]:
             f"expected; probability of as many by chance {p_value:.3g}, at least {level:.2g} is "
             "asked"
         )
-        yield Gate(
-            "false-positive rate",
-            category,
-            "false_positive_rate",
-            rate,
-            counts.nominal,
-            level,
-            p_value >= level,
-            text,
-        )
+        name, metric, passed = "false-positive rate", "false_positive_rate", p_value >= level
+        yield Gate(name, category, metric, rate, counts.nominal, level, passed, text)
 
 
 def chance_of_as_many(counts: FalsePositives) -> float:
@@ -201,50 +193,34 @@ def chance_of_as_many(counts: FalsePositives) -> float:
 def _comparison(other: str, comparison: ModelComparison, limits: ComparisonGates) -> Iterator[Gate]:
     for category, pairs in sorted(comparison.categories.items()):
         for metric, allowed in limits.allowed(category).items():
-            pair = pairs.get(metric)
-            yield _loss(other, category, metric, pair, allowed, limits.within_noise)
+            name, pair, limit = f"no loss against {other}", pairs.get(metric), 0 - allowed
+            if pair is None:
+                yield _unmeasured(name, category, metric, limit)
+            else:
+                yield _paired(name, category, metric, pair, limit, *_loss(pair, allowed, limits))
     for metric, required in limits.improvement.items():
-        yield _gain(other, metric, comparison.mean.get(metric), required, limits.within_noise)
+        name, pair = f"gain over {other}", comparison.mean.get(metric)
+        if pair is None:
+            yield _unmeasured(name, MEAN, metric, required)
+        else:
+            yield _paired(name, MEAN, metric, pair, required, *_gain(pair, required, limits))
 
 
-def _loss(
-    other: str,
-    category: str,
-    metric: str,
-    pair: PairedDifference | None,
-    allowed: float,
-    noise: str,
-) -> Gate:
-    name = f"no loss against {other}"
-    if pair is None:
-        return _unmeasured(name, category, metric, 0 - allowed)
-    if noise == "pass":
-        passed = pair.difference >= -allowed or pair.high >= 0
-        note = ", within noise" if passed and pair.difference < -allowed else ""
+def _loss(pair: PairedDifference, allowed: float, limits: ComparisonGates) -> tuple[bool, str]:
+    excessive = pair.difference < -allowed
+    if limits.within_noise == "pass":
+        passed = not excessive or pair.high >= 0
+        note = ", within noise" if passed and excessive else ""
     else:
         passed = pair.low >= -allowed
-        note = "" if passed or pair.difference < -allowed else ", cannot be excluded"
-    text = f"{_describe(pair)}; a loss of {allowed:.3f} is allowed{note}"
-    return _paired(name, category, metric, pair, 0 - allowed, passed, text)
+        note = "" if passed or excessive else ", cannot be excluded"
+    return passed, f"a loss of {allowed:.3f} is allowed{note}"
 
 
-def _gain(
-    other: str, metric: str, pair: PairedDifference | None, required: float, noise: str
-) -> Gate:
-    name = f"gain over {other}"
-    if pair is None:
-        return _unmeasured(name, MEAN, metric, required)
-    decisive = pair.difference if noise == "pass" else pair.low
-    what = "difference" if noise == "pass" else "lower end"
-    text = f"{_describe(pair)}; the {what} must be at least {required:+.3f}"
-    return _paired(name, MEAN, metric, pair, required, decisive >= required, text)
-
-
-def _describe(pair: PairedDifference) -> str:
-    return (
-        f"{pair.value:.3f} against {pair.other:.3f}, {pair.difference:+.3f} "
-        f"[{pair.low:+.3f}, {pair.high:+.3f}]"
-    )
+def _gain(pair: PairedDifference, required: float, limits: ComparisonGates) -> tuple[bool, str]:
+    if limits.within_noise == "pass":
+        return pair.difference >= required, f"the difference must be at least {required:+.3f}"
+    return pair.low >= required, f"the lower end must be at least {required:+.3f}"
 
 
 def _paired(
@@ -254,9 +230,13 @@ def _paired(
     pair: PairedDifference,
     limit: float,
     passed: bool,
-    text: str,
+    condition: str,
 ) -> Gate:
     interval = (pair.low, pair.high)
+    text = (
+        f"{pair.value:.3f} against {pair.other:.3f}, {pair.difference:+.3f} "
+        f"[{pair.low:+.3f}, {pair.high:+.3f}]; {condition}"
+    )
     return Gate(name, category, metric, pair.value, pair.other, limit, passed, text, interval)
 
 

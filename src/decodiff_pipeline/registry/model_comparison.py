@@ -89,7 +89,6 @@ def samples_of(tests: pd.DataFrame, *, pixels: bool) -> Samples:
 
     Args:
         tests: Rows of an evaluation record.
-        pixels: Whether to include the pixel histograms.
     """
     samples = {}
     for category, rows in record.certain(tests).sort_values("path").groupby("category", sort=True):
@@ -145,7 +144,6 @@ def compare(
     """Paired differences in every common category, and of the mean over these categories.
 
     Args:
-        ours: Samples of the challenger.
         theirs: Samples of the other model, with the same images in the same order.
     """
     common = sorted(set(ours) & set(theirs))

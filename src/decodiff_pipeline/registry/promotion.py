@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.data.provenance import data_digest
-from decodiff_pipeline.registry import audit, unlogged_move
+from decodiff_pipeline.registry import audit
 from decodiff_pipeline.registry.gates import Gate, as_rows, can_be_overridden, failed, judge
 from decodiff_pipeline.registry.version_evaluation import evaluate_challenger
 from decodiff_pipeline.registry.versions import CHAMPION, REPLACED, ROLLED_BACK, Registry, Version
@@ -71,7 +71,7 @@ def promote(
 ) -> dict[str, Any]:
     """Move ``champion`` if the gates passed or are overridden and the champion is still the same.
 
-    The caller writes the returned line to the audit log, then calls `unlogged_move.settle`.
+    The caller writes the returned line to the audit log, then calls `audit.settle_move`.
 
     Returns:
         The line of the audit log. Its ``outcome`` is ``promoted``, ``overridden``, ``refused``,
@@ -104,7 +104,7 @@ def promote(
         if outcome in MOVED:
             # If the process is killed in between, the champion has a tag with its predecessor.
             registry.tag(challenger.number, {REPLACED: current or ""})
-            unlogged_move.announce(registry, line, current)
+            audit.announce_move(registry, line, current)
             notes += registry.set_champion(challenger.number, current)
         if outcome != "unchanged":
             reset = {ROLLED_BACK: ""} if outcome in MOVED else {}

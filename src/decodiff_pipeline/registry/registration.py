@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.commands import kedro_run
@@ -26,6 +25,7 @@ from decodiff_pipeline.registry.logged_model import (
     log_model,
     serving_tags,
 )
+from decodiff_pipeline.registry.versions import Version
 from decodiff_pipeline.tracking.mlflow_values import (
     first_line,
     numbers_in,
@@ -50,21 +50,6 @@ PARAMETERS_FILE = "parameters.json"
 SERVING_PORT = 5001  # 5000 is the port of `mlflow ui`
 SERVER = "python -m decodiff_pipeline.serving.server"
 EXAMPLE_SIDE = 512  # pixels
-
-
-@dataclass(frozen=True)
-class RegisteredVersion:
-    """A version in the registry and its logged model."""
-
-    name: str
-    version: str
-    model_id: str
-    run_id: str
-
-    @property
-    def uri(self) -> str:
-        """URI of the version for MLflow."""
-        return f"models:/{self.name}/{self.version}"
 
 
 def register(
@@ -110,7 +95,7 @@ def register(
         ) from error
     return {
         "name": registered.name,
-        "version": registered.version,
+        "version": registered.number,
         "new": existing is None,
         "alias": config.alias if moved else None,
         "run_id": run_id,
@@ -186,23 +171,23 @@ def _run(tracked: str | None) -> Iterator[str]:
 
 def _add_version(
     model: TrainedModel, config: RegistrationConfig, tags: Mapping[str, str], run_id: str
-) -> RegisteredVersion:
+) -> Version:
     import mlflow
 
     info = log_model(model, config, tags, run_id)
     check_model(info, model)
     added = mlflow.register_model(info.model_uri, config.model_name, tags=dict(tags))
-    return RegisteredVersion(added.name, str(added.version), info.model_id, run_id)
+    return Version(added.name, str(added.version), tags, run_id, info.model_id)
 
 
-def _set_alias(client: MlflowClient, registered: RegisteredVersion, alias: str | None) -> bool:
+def _set_alias(client: MlflowClient, registered: Version, alias: str | None) -> bool:
     """Set the alias to the version; returns whether it moved."""
     if alias is None:
         return False
     aliases = client.get_registered_model(registered.name).aliases
-    if str(aliases.get(alias)) == registered.version:
+    if str(aliases.get(alias)) == registered.number:
         return False
-    client.set_registered_model_alias(registered.name, alias, registered.version)
+    client.set_registered_model_alias(registered.name, alias, registered.number)
     return True
 
 
@@ -216,9 +201,7 @@ def _keep_evaluation(client: MlflowClient, model: TrainedModel, run_id: str, *, 
         keep_record(client, run_id, model.record)
 
 
-def _same_version(
-    client: MlflowClient, name: str, tags: Mapping[str, str]
-) -> RegisteredVersion | None:
+def _same_version(client: MlflowClient, name: str, tags: Mapping[str, str]) -> Version | None:
     """The newest version if it has the same model and serving tags and its files exist."""
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -234,7 +217,7 @@ def _same_version(
         info = mlflow.models.get_model_info(f"models:/{name}/{newest.version}")
     except (MlflowException, OSError):
         return None
-    return RegisteredVersion(name, str(newest.version), info.model_id, str(newest.run_id))
+    return Version(name, str(newest.version), newest.tags, str(newest.run_id), info.model_id)
 
 
 def _link_metrics(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from decodiff_pipeline.commands import kedro_run
 from decodiff_pipeline.errors import ConfigurationError, ModelError
-from decodiff_pipeline.registry import audit, unlogged_move
+from decodiff_pipeline.registry import audit
 from decodiff_pipeline.registry.versions import (
     CHAMPION,
     PREVIOUS,
@@ -32,7 +32,7 @@ def roll_back(name: str, config: RollbackConfig, provenance: Mapping[str, Any]) 
     ``previous`` moves to the version that the restored champion had replaced, never to the
     withdrawn one, so a second rollback goes further back. The withdrawn version gets the reason as
     a tag, by which the promotion refuses it. The caller writes the returned line to the audit log,
-    then calls `unlogged_move.settle`.
+    then calls `audit.settle_move`.
 
     Returns:
         The line of the audit log, with ``outcome`` ``rolled back``.
@@ -63,7 +63,7 @@ def roll_back(name: str, config: RollbackConfig, provenance: Mapping[str, Any]) 
             to_version=restored,
             reason=config.reason,
         )
-        unlogged_move.announce(registry, line, before)
+        audit.announce_move(registry, line, before)
         line["notes"] = registry.set_champion(restored, before)
         if withdrawn is not None:
             registry.tag(withdrawn, audit.as_tags(line))

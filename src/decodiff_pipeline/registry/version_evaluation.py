@@ -84,8 +84,6 @@ def evaluate_version(
     scored, and the record is stored with the version.
 
     Args:
-        version: The version.
-        context: Data and settings.
         regions: Category → inspected region; by default the model's.
 
     Raises:

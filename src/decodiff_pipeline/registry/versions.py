@@ -39,6 +39,7 @@ class Version:
     number: str
     tags: Mapping[str, str]  # provenance, promotions and rollbacks
     run_id: str = ""  # of the run that registered it
+    model_id: str = ""  # of its logged model; empty if the version was looked up
 
     @property
     def uri(self) -> str:
@@ -49,8 +50,7 @@ class Version:
 class Registry:
     """The versions of one model.
 
-    Raises:
-        ModelError: MLflow's store cannot be opened.
+    The constructor and every method but `tag` raise ``ModelError`` if MLflow cannot be reached.
     """
 
     def __init__(self, name: str) -> None:
@@ -64,21 +64,13 @@ class Registry:
         self._lock = AliasLock(self.client, name)
 
     def aliases(self) -> dict[str, str]:
-        """Version numbers by alias.
-
-        Raises:
-            ModelError: There is no such model, or MLflow cannot be reached.
-        """
+        """Version numbers by alias; raises ``ModelError`` if there is no such model."""
         with self._as_model_error("read"):
             aliases = self.client.get_registered_model(self.name).aliases
         return {alias: str(number) for alias, number in aliases.items()}
 
     def version(self, alias_or_number: str) -> Version:
-        """A version by alias or number.
-
-        Raises:
-            ModelError: There is no such version, or MLflow cannot be reached.
-        """
+        """A version by alias or number; raises ``ModelError`` if there is none."""
         number = self.aliases().get(alias_or_number, alias_or_number)
         if not number.isdigit():
             raise ModelError(
@@ -89,11 +81,7 @@ class Registry:
             return _version(self.client, self.name, number)
 
     def champion(self) -> Version | None:
-        """The version with the alias ``champion``, if there is one.
-
-        Raises:
-            ModelError: MLflow cannot be reached.
-        """
+        """The version with the alias ``champion``, if there is one."""
         with self._as_model_error("read"):
             return find_champion(self.name)
 
@@ -133,20 +121,12 @@ class Registry:
         return []
 
     def model_tags(self) -> dict[str, str]:
-        """Tags of the registered model, not of a version.
-
-        Raises:
-            ModelError: There is no such model, or MLflow cannot be reached.
-        """
+        """Tags of the registered model, not of a version."""
         with self._as_model_error("read"):
             return dict(self.client.get_registered_model(self.name).tags)
 
     def tag_model(self, key: str, value: str | None) -> None:
-        """Set a tag of the registered model, or remove it (``None``).
-
-        Raises:
-            ModelError: MLflow cannot be reached.
-        """
+        """Set a tag of the registered model, or remove it (``None``)."""
         with self._as_model_error("written"):
             if value is None:
                 self.client.delete_registered_model_tag(self.name, key)
@@ -168,11 +148,7 @@ class Registry:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock on the aliases of this model; waits for other processes and machines.
-
-        Raises:
-            ModelError: MLflow cannot be reached.
-        """
+        """Hold the lock on the aliases of this model; waits for other processes and machines."""
         with ExitStack() as stack:
             with self._as_model_error("written"):
                 stack.enter_context(self._lock.held())

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from decodiff_pipeline.deco.config import UNKNOWN
+
 if TYPE_CHECKING:
     from decodiff_pipeline.deco.detections import Detection
 
@@ -19,29 +21,29 @@ MAP_SCALES = {0: 0, 8: 255, 16: 65535}  # bits of the PNG: its largest value
 class Answer:
     """The result of scoring one image."""
 
-    # Anomaly score within 0…1; higher is more anomalous. ``None`` if no category was recognised.
-    score: float | None
-    # Smallest score of a defective image; ``None`` if the category had no calibration images and
-    # no threshold was set.
-    threshold: float | None
-    # Origin of the threshold: ``"request"``, ``"override"``, ``"fitted"``, ``"fitted on labels"``
-    # (by costs), or ``None`` without a threshold.
-    threshold_from: str | None
+    size: tuple[int, int]  # width and height of the image in pixels
+    category: str = UNKNOWN  # given or recognised
+    # Probability of a recognised category within 0…1; ``None`` if the category was given.
+    category_certainty: float | None = None
     # ``"defective"``, ``"good"``, ``None`` without a threshold, or ``"unknown"`` if no category was
     # recognised.
-    decision: str | None
+    decision: str | None = UNKNOWN
+    # Anomaly score within 0…1; higher is more anomalous. ``None`` if no category was recognised.
+    score: float | None = None
+    # Smallest score of a defective image; ``None`` if the category had no calibration images and
+    # no threshold was set.
+    threshold: float | None = None
+    # Origin of the threshold: ``"request"``, ``"override"``, ``"fitted"``, ``"fitted on labels"``
+    # (by costs), or ``None`` without a threshold.
+    threshold_from: str | None = None
     # Grey PNG of the anomaly map at the size of the image, 0…1 as 0…255 or 0…65535, 0 outside the
     # model's crop; ``None`` if no map was requested.
-    map: bytes | None
-    size: tuple[int, int]  # width and height of the image in pixels
+    map: bytes | None = None
     # Smallest map value of a flagged pixel; ``None`` if the category had no calibration images.
     pixel_threshold: float | None = None
     # Connected flagged regions in pixels of the image, the largest first; ``None`` without a pixel
     # threshold.
     detections: list[Detection] | None = None
-    category: str | None = None  # given or recognised, or ``"unknown"``
-    # Probability of a recognised category within 0…1; ``None`` if the category was given.
-    category_certainty: float | None = None
 
 
 def encode_map(anomaly_map: np.ndarray, bits: int) -> bytes:

@@ -23,8 +23,6 @@ class DynamicBatcher(Generic[Job, Result]):
     computing threads the process would grow by a working set for each.
 
     Args:
-        compute: Computes the results of a batch of jobs, in their order.
-        size: Size of a job.
         most: Largest total size of a batch; a larger job is a batch of its own.
     """
 

@@ -51,11 +51,7 @@ VERSION = Gauge(
 
 
 class CountedModel:
-    """Wraps a loaded MLflow model and counts its scores and decisions for all endpoints.
-
-    Args:
-        model: See ``mlflow.pyfunc.load_model``.
-    """
+    """Wraps a loaded MLflow model and counts its scores and decisions for all endpoints."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -76,7 +72,6 @@ def add_metrics(app: FastAPI, version: Mapping[str, str | None]) -> None:
 
     Args:
         app: The application, with all other routes and middleware already added.
-        version: ``model_version`` and ``model_sha256`` of the model.
     """
     VERSION.labels(version["model_version"] or "", version["model_sha256"] or "").set(1)
 

@@ -33,9 +33,7 @@ def add_protocol(app: FastAPI, model: Any, name: str, number: str) -> None:
     """Add the routes ``/v2/…``, which return the same results as ``/invocations``.
 
     Args:
-        app: The application.
         model: Has ``predict`` and ``metadata`` of a loaded MLflow model.
-        name: Name of the model in paths and responses.
         number: Number of its version; empty if unknown.
     """
     from mlflow.exceptions import MlflowException

@@ -100,10 +100,6 @@ class RequestLog:
         """Log an answered request. A failure is logged as a warning once, until it is resolved.
 
         Args:
-            request_id: ID that is also returned to the client.
-            images: The encoded image files.
-            categories: Category of each image.
-            answers: Result of each image.
             latency_ms: Time in the model, including decoding, in milliseconds.
         """
         request = {

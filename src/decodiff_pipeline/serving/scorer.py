@@ -14,7 +14,7 @@ from decodiff_pipeline.data.decoding import MAX_PIXELS, decode, require_side
 from decodiff_pipeline.data.file_names import nfc
 from decodiff_pipeline.deco import loading
 from decodiff_pipeline.deco.assembly import decide
-from decodiff_pipeline.deco.config import AUTO, UNKNOWN
+from decodiff_pipeline.deco.config import AUTO
 from decodiff_pipeline.deco.detections import find_detections
 from decodiff_pipeline.deco.device import keep_freed_memory, resolve_device
 from decodiff_pipeline.deco.digests import folder_sha256
@@ -63,12 +63,8 @@ class Scorer:
     """A trained pipeline with its thresholds; thread-safe, with dynamic batching.
 
     Args:
-        pipeline: The trained pipeline.
         thresholds: Content of the evaluation's ``thresholds.json``.
         overrides: Category → image threshold that replaces the fitted one.
-        max_images: Largest number of images per call.
-        max_pixels: Largest number of pixels per image.
-        batch_size: Largest number of images per batch.
     """
 
     def __init__(
@@ -180,16 +176,7 @@ class Scorer:
         min_area: int,
     ) -> Answer:
         if scored.category is None or scored.score is None or scored.map is None:
-            return Answer(
-                score=None,
-                threshold=None,
-                threshold_from=None,
-                decision=UNKNOWN,
-                map=None,
-                size=size,
-                category=UNKNOWN,
-                category_certainty=scored.certainty,
-            )
+            return Answer(size, category_certainty=scored.certainty)
         limit, origin = deciding_threshold(
             scored.category, self._thresholds, self._overrides, requested=threshold
         )
@@ -197,16 +184,16 @@ class Scorer:
         region = self.pipeline.regions.get(scored.category)
         png, detections = self._localise(scored.map, size, region, pixel, map_bits, min_area)
         return Answer(
+            size,
+            category=scored.category,
+            category_certainty=scored.certainty,
+            decision=decide(scored.score, limit),
             score=scored.score,
             threshold=limit,
             threshold_from=origin,
-            decision=decide(scored.score, limit),
             map=png,
-            size=size,
             pixel_threshold=pixel,
             detections=detections,
-            category=scored.category,
-            category_certainty=scored.certainty,
         )
 
     def _localise(

@@ -46,10 +46,7 @@ def server_command(
 
     Args:
         model: A folder with an MLflow model, or a URI (``models:/name@alias``).
-        host: Address to listen on.
-        port: Port to listen on.
         workers: Number of processes, each with its own copy of the model.
-        timeout_s: Time limit of a request in seconds.
     """
     import mlflow
     from mlflow.pyfunc import scoring_server
@@ -108,11 +105,7 @@ def is_up(port: int) -> bool:
 
 
 def make_app(model: Any) -> FastAPI:
-    """MLflow's scoring application with ``/metrics``, ``/v2`` and plain error messages.
-
-    Args:
-        model: See ``mlflow.pyfunc.load_model``.
-    """
+    """MLflow's scoring application with ``/metrics``, ``/v2`` and plain error messages."""
     from fastapi.responses import Response
     from mlflow.pyfunc import scoring_server
 

@@ -52,7 +52,6 @@ def sample_rows(rows: pd.DataFrame, count: int) -> pd.DataFrame:
 
     Args:
         rows: Scored test images with ``category``, ``label`` and ``path``.
-        count: Number of images.
     """
     rows = rows.sort_values("path")
     turn = rows.groupby(["category", "label"]).cumcount()
@@ -69,11 +68,8 @@ def check_serving(
     """Load a version in a new process and score images, one per request.
 
     Args:
-        uri: ``models:/name/version``.
         tags: Tags of the version, with its `DIGESTS`.
-        images: The raw images.
         rows: Images to score, with ``path`` and ``category``.
-        timeout_s: Time limit of the process in seconds.
 
     Returns:
         The result without ``largest_error``, and the scores in the order of ``rows`` (empty after

@@ -33,8 +33,6 @@ def deciding_threshold(
     """The image threshold in effect, and its origin (see :class:`~.answer.Answer`).
 
     Args:
-        category: A category of the model.
-        thresholds: Content of the evaluation's ``thresholds.json``.
         overrides: Category → threshold; precedes the fitted threshold.
         requested: Threshold of the request; precedes both.
     """
@@ -58,8 +56,6 @@ def read_overrides(
         path: ``{category: number}``; other categories keep the fitted threshold. The app writes
             ``{category: {"threshold": number, "model_sha256": digest}}``; entries of another model
             are skipped with a warning.
-        categories: Categories of the model.
-        model_sha256: SHA-256 of the model's files.
 
     Raises:
         ConfigurationError: The file cannot be read, has an unknown category, or a threshold is not
@@ -89,8 +85,6 @@ def check_overrides(overrides: Mapping[str, float], categories: Sequence[str], w
     """Check the categories and values of thresholds.
 
     Args:
-        overrides: Category → threshold.
-        categories: Categories of the model.
         where: File or parameter of the thresholds, for error messages.
 
     Raises:

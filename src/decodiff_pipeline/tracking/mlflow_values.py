@@ -16,6 +16,7 @@ from decodiff_pipeline.tracking.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
 # Limits of mlflow.utils.validation; MLflow rejects the whole batch if one value exceeds them.
 MAX_KEY = 250
@@ -66,31 +67,36 @@ def prepare_environment() -> None:
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # warns at each retry
 
 
+def set_environment(values: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Set or (``None``) remove environment variables; returns their previous values."""
+    before = {key: os.environ.get(key) for key in values}
+    for key, value in values.items():
+        if value is None:
+            os.environ.pop(key, None)
+        else:
+            os.environ[key] = value
+    return before
+
+
 @contextmanager
-def patience() -> Iterator[None]:
+def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    before = set_environment(values)
+    try:
+        yield
+    finally:
+        set_environment(before)
+
+
+def patience() -> AbstractContextManager[None]:
     """Raise MLflow's request timeout to `UPLOAD_SECONDS` while gigabytes are uploaded."""
     variable = "MLFLOW_HTTP_REQUEST_TIMEOUT"
-    before = os.environ.get(variable)
-    os.environ[variable] = str(max(UPLOAD_SECONDS, int(before or 0)))
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = before
+    seconds = max(UPLOAD_SECONDS, int(os.environ.get(variable) or 0))
+    return _environment({variable: str(seconds)})
 
 
-@contextmanager
-def as_registered() -> Iterator[None]:
+def as_registered() -> AbstractContextManager[None]:
     """Hide the variables that configure a server, so that a model uses its registered values."""
-    removed = {key: value for key, value in os.environ.items() if key.startswith(OF_A_SERVER)}
-    for key in removed:
-        del os.environ[key]
-    try:
-        yield
-    finally:
-        os.environ.update(removed)
+    return _environment(dict.fromkeys(key for key in os.environ if key.startswith(OF_A_SERVER)))
 
 
 def artifact_bytes(run_id: str, name: str) -> bytes:
@@ -106,7 +112,6 @@ def flatten(tree: Mapping[str, Any], separator: str) -> dict[str, Any]:
     """Flatten nested mappings.
 
     Args:
-        tree: Nested mappings; lists are leaves.
         separator: ``"."`` for parameters, ``"/"`` for metrics (MLflow groups charts by it).
 
     Returns:

@@ -1,4 +1,4 @@
-"""Removes passwords, tokens and keys from what is sent to MLflow or written to disk."""
+"""Removes passwords, tokens, keys and folders from texts that are sent, stored or shown."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ _QUERY = re.compile(
     r"([?&][\w-]*(?:password|secret|token|key|signature|sig)=)[^&\s\"']+", re.IGNORECASE
 )
 _USER = re.compile(r"//[^/\s]*@")  # a password may contain an @
+# Folders of an absolute path or of a local file's URL, up to the file name.
+_FOLDERS = re.compile(r"(?:\b(?:sqlite|file):/*|(?<![\w.:/~-])~?)/(?:[^\s/'\":,;]+/)+")
 SHORTEST_SECRET = 8  # characters; a shorter value, such as "true", occurs in ordinary text
 
 
@@ -30,11 +32,15 @@ def redact(text: str) -> str:
     return _QUERY.sub(rf"\1{HIDDEN}", _USER.sub(f"//{HIDDEN}@", text))
 
 
+def without_paths(text: str) -> str:
+    """`redact` a text, and reduce absolute paths to file names."""
+    return _FOLDERS.sub("", redact(text))
+
+
 def without_secrets(tree: Any, name: str = "") -> Any:
     """Redact every text in nested values, and hide each value whose key names a secret.
 
     Args:
-        tree: Mappings, lists, and leaves of any type.
         name: Key of ``tree`` in its parent.
     """
     if isinstance(tree, dict):

@@ -114,16 +114,15 @@ class Tracker:
         for part in batches(batch, PARAMS_PER_BATCH):
             self._send("params", "parameters", dict(part))
 
-    def log_metrics(self, tree: Mapping[str, Any], what: str, *, step: int = 0) -> None:
+    def log_metrics(self, tree: Mapping[str, Any], what: str) -> None:
         """Log every finite number of a nested mapping.
 
         Args:
             tree: See :func:`numbers_in`.
             what: Name of the catalog entry, for warnings.
-            step: Training step of these numbers.
         """
         now = _now()
-        self._send_metrics([(k, v, now, step) for k, v in numbers_in(tree).items()], what)
+        self._send_metrics([(k, v, now, 0) for k, v in numbers_in(tree).items()], what)
 
     def log_history(self, rows: Iterable[Mapping[str, Any]], what: str) -> None:
         """Log rows such as ``{"step": 10, "loss": 0.3}`` as curves.
@@ -177,7 +176,7 @@ class Tracker:
 
         Args:
             describe: Returns the tag ``data_digest`` and MLflow's dataset input, see
-                `hooks.logged_data.describe_manifest`.
+                `hooks.run_content.describe_manifest`.
         """
         with self._lock:
             if self._data_logged:
@@ -188,11 +187,7 @@ class Tracker:
             self._send("input", "data set", dataset_input)
 
     def finish(self, status: str, *, tags: Mapping[str, str] | None = None) -> None:
-        """Send the pending records and end the run; a second call has no effect.
-
-        Args:
-            status: ``FINISHED``, ``FAILED`` or ``KILLED``.
-        """
+        """Send the pending records and end the run; a second call has no effect."""
         with self._lock:
             if self.finished:
                 return

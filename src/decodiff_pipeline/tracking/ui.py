@@ -39,16 +39,19 @@ def runs_page(uri: str, dataset: str) -> str:
     return f"#/experiments/{experiment.experiment_id}/runs" if experiment else "#/experiments"
 
 
-def _open_when_up(port: int, address: str) -> None:
+def open_when_up(port: int, address: str) -> None:
+    """Print an address and open it in the browser as soon as the server of the port answers."""
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         connection = HTTPConnection("127.0.0.1", port, timeout=2)
         try:
-            connection.request("GET", "/health")
+            connection.request("HEAD", "/")
             connection.getresponse()
         except (OSError, HTTPException):
             time.sleep(0.5)
         else:
+            sys.stdout.write(f"{address}   (Ctrl-C ends it)\n")
+            sys.stdout.flush()
             webbrowser.open_new_tab(address)
             return
         finally:
@@ -73,9 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         webbrowser.open_new_tab(f"{redact(uri).rstrip('/')}/{page}")
         return
     address = f"http://127.0.0.1:{options.port}/{page}"
-    sys.stdout.write(f"{address}   (Ctrl-C ends it)\n")
-    sys.stdout.flush()
-    threading.Thread(target=_open_when_up, args=(options.port, address), daemon=True).start()
+    threading.Thread(target=open_when_up, args=(options.port, address), daemon=True).start()
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     from mlflow.cli import cli
 

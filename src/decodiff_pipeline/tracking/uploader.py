@@ -31,7 +31,6 @@ class MlflowUploader:
     """Sends the journal of a run to a store. Sending a record twice has no effect.
 
     Args:
-        journal: The run's journal.
         tracking_uri: Store or server, with the password if it needs one.
         fresh: Whether no process has tried to create the run in MLflow yet.
     """

@@ -43,15 +43,14 @@ def move_champion(
     Returns:
         The outcome as a JSON value, the new lines of the audit log, and a summary in Markdown.
     """
-    from decodiff_pipeline.registry import unlogged_move
-    from decodiff_pipeline.registry.audit import render_markdown
+    from decodiff_pipeline.registry import audit
     from decodiff_pipeline.registry.promotion import is_logged, promote
 
-    finished = unlogged_move.finish(judgement.challenger.name)
+    finished = audit.finish_move(judgement.challenger.name)
     line = promote(judgement, promotion, provenance)
     lines = [] if finished is None else [finished]
     lines += [line] if is_logged(judgement, line) else []
-    return line, lines, render_markdown(line)
+    return line, lines, audit.render_markdown(line)
 
 
 def settle(done: dict[str, Any], promotion: PromotionConfig) -> None:
@@ -60,9 +59,8 @@ def settle(done: dict[str, Any], promotion: PromotionConfig) -> None:
     Raises:
         PromotionRefused: The version was not promoted and ``promotion.fail_on_refusal`` is set.
     """
-    from decodiff_pipeline.registry import unlogged_move
-    from decodiff_pipeline.registry.audit import headline
+    from decodiff_pipeline.registry import audit
 
-    unlogged_move.settle(done["name"])
+    audit.settle_move(done["name"])
     if promotion.fail_on_refusal and done["outcome"] in ("refused", "outdated"):
-        raise PromotionRefused(f"{headline(done)} (promotion.fail_on_refusal is true)")
+        raise PromotionRefused(f"{audit.headline(done)} (promotion.fail_on_refusal is true)")

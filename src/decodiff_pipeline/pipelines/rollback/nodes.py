@@ -18,10 +18,10 @@ def roll_back(
     Returns:
         The outcome as a JSON value, and the new lines of the audit log.
     """
+    from decodiff_pipeline.registry import audit
     from decodiff_pipeline.registry import rollback as registry
-    from decodiff_pipeline.registry import unlogged_move
 
-    finished = unlogged_move.finish(registration.model_name)
+    finished = audit.finish_move(registration.model_name)
     lines = [] if finished is None else [finished]
     if finished is None or finished["action"] != "rollback":
         lines.append(registry.roll_back(registration.model_name, rollback, provenance))
@@ -30,6 +30,6 @@ def roll_back(
 
 def settle(done: dict[str, Any]) -> None:
     """Mark the move as logged, after the audit log is saved."""
-    from decodiff_pipeline.registry import unlogged_move
+    from decodiff_pipeline.registry import audit
 
-    unlogged_move.settle(done["name"])
+    audit.settle_move(done["name"])
