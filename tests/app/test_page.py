@@ -189,6 +189,7 @@ def test_images_are_inspected_and_a_threshold_is_set(line: Line, page: Any) -> N
     assert str(line.project) not in page.content()
     page.get_by_text("Camera").click()
     page.get_by_text("Click to Access Webcam").click()
+    page.wait_for_function("document.querySelector('#camera video')?.videoWidth > 0")
     page.get_by_label("capture photo").click()
     page.locator("#images label", has_text="camera: ").wait_for()
 

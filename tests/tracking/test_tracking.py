@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow import MlflowClient
+    from tests.tracking.conftest import Outage
 
 
 def tracker(uri: str, folder: Path, **tags: str) -> Tracker:
@@ -85,18 +86,11 @@ def test_a_dead_server_costs_two_warnings_and_no_exception(
 
 
 def test_what_a_server_missed_is_sent_when_it_is_back(
-    store: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: str, client: MlflowClient, tmp_path: Path, outage: Outage
 ) -> None:
-    import mlflow
-
     run = tracker(store, tmp_path)
     run.log_history([{"step": 1, "loss": 1.0}], "training_log")
-    with monkeypatch.context() as outage:
-
-        def refuse(*_: object, **__: object) -> None:
-            raise ConnectionError("gone")
-
-        outage.setattr(mlflow.MlflowClient, "log_batch", refuse)
+    with outage("log_batch"):
         run.log_history([{"step": 2, "loss": 0.5}], "training_log")
     run.log_history([{"step": 3, "loss": 0.25}], "training_log")
     run.finish("FINISHED")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from tests.tracking.conftest import Outage
 
 
 def begin(uri: str, folder: Path, **tags: str) -> Tracker:
@@ -117,19 +118,11 @@ def test_an_upload_that_is_cut_off_is_taken_up_without_doubles(
 
 
 def test_a_run_that_lost_its_server_half_way_is_continued(
-    store: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: str, client: MlflowClient, tmp_path: Path, outage: Outage
 ) -> None:
-    import mlflow
-
     run = begin(store, tmp_path)
     run.log_history([{"step": 1, "loss": 2.0}], "training_log")
-    with monkeypatch.context() as outage:
-
-        def refuse(*_: object, **__: object) -> None:
-            raise ConnectionError("gone")
-
-        for method in ("log_batch", "set_terminated"):
-            outage.setattr(mlflow.MlflowClient, method, refuse)
+    with outage("log_batch", "set_terminated"):
         run.log_history([{"step": 2, "loss": 1.0}], "training_log")
         run.finish("FINISHED")
     assert client.get_run(str(run.run_id)).info.status == "RUNNING"

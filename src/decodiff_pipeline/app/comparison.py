@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
 
 from decodiff_pipeline.app import inspection
 from decodiff_pipeline.deco.assembly import decide
 from decodiff_pipeline.errors import DataError
+from decodiff_pipeline.reporting.page import render_macro
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,21 +73,24 @@ def render_comparison(one: LoadedVersion, other: LoadedVersion, raw: Path) -> st
 
 
 def _render_pair(row: dict[Any, Any], one: LoadedVersion, other: LoadedVersion, raw: Path) -> str:
-    parts = []
-    for version, side in ((one, "one"), (other, "other")):
-        text = f"version {version.number}: {row[f'decision_{side}']}, {row[f'score_{side}']:.3f}"
-        parts.append(f"<div><p>{escape(text)}</p>{_render_overlay(version, row, raw)}</div>")
-    head = f"{row['category']}, {row['label']}: {row['path']}"
-    return f'<h3>{escape(head)}</h3><div class="pair">{"".join(parts)}</div>'
+    sides = [
+        (
+            f"version {version.number}: {row[f'decision_{side}']}, {row[f'score_{side}']:.3f}",
+            _render_overlay(version, row, raw),
+        )
+        for version, side in ((one, "one"), (other, "other"))
+    ]
+    title = f"{row['category']}, {row['label']}: {row['path']}"
+    return render_macro(inspection.TEMPLATE, "pair", title, sides)
 
 
 def _render_overlay(version: LoadedVersion, row: dict[Any, Any], raw: Path) -> str:
     try:
         data = (raw / row["path"]).read_bytes()
     except OSError:
-        return "<p>The image is not in the data set any more.</p>"
+        return Markup("<p>The image is not in the data set any more.</p>")
     result = inspection.inspect_one(version.scorer, row["path"], data, row["category"])
     if result.answer is None:
-        return f"<p>{escape(result.error)}</p>"
+        return Markup("<p>{}</p>").format(result.error)
     image = inspection.decode_image(result, version.scorer.pipeline)
     return inspection.render_layers(image, result.answer)

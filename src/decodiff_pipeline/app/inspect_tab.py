@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from decodiff_pipeline.deco.assembly import decide
 from decodiff_pipeline.deco.config import AUTO, UNKNOWN
 from decodiff_pipeline.errors import DataError
 from decodiff_pipeline.reporting import charts
-from decodiff_pipeline.reporting.page import environment
+from decodiff_pipeline.reporting.page import render_macro
 
 if TYPE_CHECKING:
     from decodiff_pipeline.app.context import Context
@@ -132,25 +133,21 @@ class InspectTab:
         """Image, boxes with the reconstruction, threshold slider, and counts at the threshold."""
         result = _selected(results, index)
         if result is None or result.answer is None:
-            text = f"<p>{inspection.escape(result.error)}</p>" if result else NOTHING
+            text = f"<p>{escape(result.error)}</p>" if result else NOTHING
             return text, "", gr.skip(), ""
         version, answer = self._context.versions.load(result.version), result.answer
         pipeline = version.scorer.pipeline
         image = inspection.decode_image(result, pipeline)
         view = inspection.render_layers(image, answer, pipeline.regions.get(answer.category))
         if answer.category == UNKNOWN:
-            return view, f"<p>{inspection.escape(inspection.summarise(result))}</p>", gr.skip(), ""
+            return view, f"<p>{escape(inspection.summarise(result))}</p>", gr.skip(), ""
         category = answer.category
         corrected = inspection.reconstruction(image, category, pipeline)
         top, step = slider_range(version.scores, category, answer.score, answer.threshold)
         value = top if answer.threshold is None else round_up(answer.threshold)
         slider = gr.Slider(maximum=top, step=step, value=value, label=f"Threshold of {category}")
-        details = [
-            _render_verdict(result),
-            inspection.render_detections(answer),
-            inspection.render_picture(corrected, "Reconstruction by the model"),
-        ]
-        return view, "".join(details), slider, self._count(results, index, value)
+        details = inspection.render_details(answer, corrected)
+        return view, details, slider, self._count(results, index, value)
 
     def _count(self, results: Results, index: int | None, threshold: float | None) -> str:
         result = _selected(results, index)
@@ -166,15 +163,14 @@ class InspectTab:
         ]
         decision = decide(answer.score, threshold)
         counts = count_errors(version.scores, category, threshold)
-        text = _render_counts(counts, f"{sum(flagged)} of {len(flagged)}", str(decision))
+        text = render_macro(inspection.TEMPLATE, "decisions", decision, flagged, counts)
         rows = version.scores[
             (version.scores["split"] == "test") & (version.scores["category"] == category)
         ]
         drawn = charts.draw_histogram(rows, threshold)
         if drawn is None:
             return text
-        template = environment().get_template("charts.html.j2")
-        return f"{text}{template.module.histogram(drawn, charts)}"  # type: ignore[attr-defined]
+        return text + render_macro("charts.html.j2", "histogram", drawn, charts)
 
     def _save(
         self,
@@ -212,25 +208,3 @@ class InspectTab:
 
 def _selected(results: Results, index: int | None) -> inspection.InspectionResult | None:
     return results[index] if index is not None and index < len(results) else None
-
-
-def _render_verdict(result: inspection.InspectionResult) -> str:
-    answer = result.answer
-    if answer is None or answer.score is None:
-        return ""
-    limit = "no threshold" if answer.threshold is None else f"{answer.threshold:.4f}"
-    certainty = answer.category_certainty
-    sure = "" if certainty is None else f" (recognised, certainty {certainty:.2f})"
-    return (
-        f'<p class="verdict {answer.decision}">{answer.decision or "no decision"}</p>'
-        f"<p>{inspection.escape(answer.category)}{sure}: score {answer.score:.4f}, threshold "
-        f"{limit} ({answer.threshold_from or 'none fitted'})</p>"
-    )
-
-
-def _render_counts(counts: dict[str, tuple[int, int]], uploaded: str, decision: str) -> str:
-    rows = {"decision on this image": f"<b>{decision}</b>", "these images flagged": uploaded}
-    for name, (part, of) in counts.items():
-        rows[name] = f"{part} of {of} ({part / of:.1%})" if of else "no such images"
-    cells = "".join(f"<tr><th>{name}<td>{value}</tr>" for name, value in rows.items())
-    return f'<table class="facts">{cells}</table>'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from decodiff_pipeline.data.bit_depth import depth_of
 from decodiff_pipeline.data.decoding import decode
 from decodiff_pipeline.deco.geometry import to_original
 from decodiff_pipeline.errors import ImageError, ModelError
+from decodiff_pipeline.reporting.page import render_macro
 from decodiff_pipeline.reporting.pictures import data_uri, fitted, heat, outline
 from decodiff_pipeline.serving.answer import MAP_SCALES
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from decodiff_pipeline.app.served_versions import LoadedVersion
-    from decodiff_pipeline.deco.detections import Detection
     from decodiff_pipeline.deco.pipeline import DeCoDiffPipeline
     from decodiff_pipeline.deco.regions import Region
     from decodiff_pipeline.serving.answer import Answer
     from decodiff_pipeline.serving.scorer import Scorer
 
+TEMPLATE = "app.html.j2"
 MAX_FILES = 24
 MAX_MEGABYTES = 25  # per file
 MAP_BITS = 16
@@ -112,60 +112,23 @@ def render_layers(
     Args:
         region: The scored region, drawn as an outline; ``None`` for the whole image.
     """
-    width, height = image.size
     scaled = image.convert("RGB").resize(fitted(image.size, SIDE))
-    parts = [f'<img src="{data_uri(scaled, BUDGET)}" alt="the image">']
-    boxes = ""
-    if answer is not None:
-        parts.append(_render_heat_map(answer, scaled.size))
-        size = height / 24  # font size of the numbers
-        boxes = "".join(
-            f'<rect x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}"/>'
-            f'<text x="{box.x}" y="{max(box.y, size)}" font-size="{size}">{number}</text>'
-            for number, box in enumerate(_largest(answer.detections), start=1)
-        )
-    if region is not None:
-        path, scale = outline(region.at(scaled.size), scaled.size), width / scaled.width
-        boxes += f'<path class="counted" transform="scale({scale})" d="{path}"/>'
-    parts.append(f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{boxes}</svg>')
-    return (
-        f'<div class="window" tabindex="0" aria-label="image with heat map">'
-        f'<div class="layers" style="--ratio: {width / height}">{"".join(parts)}</div></div>'
-    )
+    heat_map = None if answer is None or answer.map is None else _heat_map(answer, scaled.size)
+    boxes = ((answer and answer.detections) or ())[:MOST_BOXES]
+    path = None if region is None else outline(region.at(scaled.size), scaled.size)
+    scale, picture = image.width / scaled.width, data_uri(scaled, BUDGET)
+    return render_macro(TEMPLATE, "layers", picture, heat_map, image.size, boxes, path, scale)
 
 
-def _render_heat_map(answer: Answer, size: tuple[int, int]) -> str:
-    if answer.map is None:
-        return ""
+def _heat_map(answer: Answer, size: tuple[int, int]) -> str:
     top = min(2 * answer.pixel_threshold, 1.0) if answer.pixel_threshold else 1.0
-    values = np.asarray(Image.open(io.BytesIO(answer.map)), np.float32) / MAP_SCALES[MAP_BITS]
+    stored = Image.open(io.BytesIO(answer.map or b""))
+    values = np.asarray(stored, np.float32) / MAP_SCALES[MAP_BITS]
     small = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
-    return f'<img class="heat" src="{data_uri(heat(small, top), BUDGET)}" alt="its heat map">'
+    return data_uri(heat(small, top), BUDGET)
 
 
-def render_picture(image: Image.Image, caption: str) -> str:
-    """HTML of an image with a caption."""
-    uri = data_uri(image.convert("RGB").resize(fitted(image.size, SIDE)), BUDGET)
-    return f'<figure><img src="{uri}" alt=""><figcaption>{escape(caption)}</figcaption></figure>'
-
-
-def render_detections(answer: Answer) -> str:
-    """HTML table of the detections, in pixels of the image."""
-    if answer.detections is None:
-        return "<p>The category has no pixel threshold, so there are no boxes.</p>"
-    if not answer.detections:
-        return "<p>No pixel of the map reaches the pixel threshold.</p>"
-    rows = "".join(
-        f"<tr><td>{number}<td>{box.x}, {box.y}<td>{box.width}, {box.height}<td>{box.area}"
-        f"<td>{box.mean_score:.3f}</tr>"
-        for number, box in enumerate(_largest(answer.detections), start=1)
-    )
-    hidden = len(answer.detections) - MOST_BOXES
-    more = f"<p>and {hidden} smaller ones</p>" if hidden > 0 else ""
-    head = "<tr><th>box<th>x, y<th>width, height<th>area<th>mean of the map</tr>"
-    caption = "<caption>Regions above the pixel threshold, in pixels of the image</caption>"
-    return f'<div class="scroll"><table>{caption}{head}{rows}</table></div>{more}'
-
-
-def _largest(detections: Sequence[Detection] | None) -> Sequence[Detection]:
-    return (detections or ())[:MOST_BOXES]
+def render_details(answer: Answer, reconstruction: Image.Image) -> str:
+    """HTML of the verdict, the table of detections in pixels of the image, the reconstruction."""
+    picture = data_uri(reconstruction.convert("RGB"), BUDGET)
+    return render_macro(TEMPLATE, "details", answer, picture, MOST_BOXES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +10,11 @@ import gradio as gr
 
 from decodiff_pipeline.app.comparison import render_comparison
 from decodiff_pipeline.app.context import show_errors, view_sliders
+from decodiff_pipeline.app.inspection import TEMPLATE
 from decodiff_pipeline.app.thresholds import require_reason
 from decodiff_pipeline.errors import ConfigurationError
-from decodiff_pipeline.registry.versions import CHAMPION, ROLLED_BACK
+from decodiff_pipeline.registry.versions import CHAMPION
+from decodiff_pipeline.reporting.page import render_macro
 
 if TYPE_CHECKING:
     from decodiff_pipeline.app.context import Context
@@ -76,7 +77,7 @@ class RunsTab:
         other = champion if champion not in (None, newest) else (others or [newest])[0]
         return (
             self._context.heading(),
-            _table(rows),
+            render_macro(TEMPLATE, "versions", rows, _user),
             gr.Dropdown(choices=choices, value=newest),
             gr.Dropdown(choices=choices, value=other),
             gr.Dropdown(choices=choices, value=newest),
@@ -120,35 +121,6 @@ class RunsTab:
     def _show_versions_after_job(self) -> tuple[Any, ...]:
         """Update the versions, unless a command is running."""
         return (gr.skip(),) * 5 if self._context.jobs.running else self._show_versions()
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    head = "".join(
-        f"<th>{name}" for name in ("version", "registered", "outcome", "gates", "by", "reason")
-    )
-    body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
-
-
-def _cells(row: dict[str, Any]) -> str:
-    tags = row["tags"]
-    made = datetime.fromtimestamp(row["created"] / 1000, UTC)
-    roles = f" <b>{escape(', '.join(row['aliases']))}</b>" if row["aliases"] else ""
-    outcome = tags.get("rollback.outcome") if tags.get(ROLLED_BACK) else None
-    gates = escape(tags.get("promotion.gates", "not judged yet"))
-    failed = tags.get("promotion.failed", "none")
-    if failed != "none":
-        items = "".join(f"<li>{escape(line)}</li>" for line in failed.splitlines())
-        gates = f"<details><summary>{gates}</summary><ul>{items}</ul></details>"
-    cells = (
-        f"{row['version']}{roles}",
-        f"{made:%Y-%m-%d %H:%M}",
-        escape(outcome or tags.get("promotion.outcome", "")),
-        gates,
-        escape(_user(tags.get("rollback.by" if outcome else "promotion.by"))),
-        escape(tags.get(ROLLED_BACK) or tags.get("promotion.reason", "")),
-    )
-    return "".join(f"<td>{cell}" for cell in cells)
 
 
 def _user(tag: str | None) -> str:

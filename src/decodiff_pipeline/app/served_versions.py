@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,7 @@ class ServedVersions:
         self._loaded.clear()
 
     def list_versions(self) -> list[dict[str, Any]]:
-        """All versions, newest first: ``version``, ``aliases``, ``created`` (ms), ``tags``.
+        """All versions, newest first: ``version``, ``aliases``, ``registered`` (UTC), ``tags``.
 
         Raises:
             ModelError: The model has no version, or MLflow cannot be reached.
@@ -93,16 +94,17 @@ class ServedVersions:
         found = self.registry.client.search_model_versions(f"name = '{name}'")
         if not found:
             raise ModelError(f"{name} has no version any more; run {kedro_run('registration')}")
+        versions = sorted(found, key=lambda version: -int(version.version))
         return [
             {
-                "version": str(one.version),
+                "version": str(version.version),
                 "aliases": sorted(
-                    name for name, number in aliases.items() if number == str(one.version)
+                    a for a, number in aliases.items() if number == str(version.version)
                 ),
-                "created": one.creation_timestamp,
-                "tags": dict(one.tags),
+                "registered": datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
+                "tags": dict(version.tags),
             }
-            for one in sorted(found, key=lambda one: -int(one.version))
+            for version in versions
         ]
 
     def _load(self, number: str) -> LoadedVersion:

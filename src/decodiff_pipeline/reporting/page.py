@@ -10,6 +10,7 @@ from decodiff_pipeline.reporting.formatting import number, percent, signed, sign
 
 if TYPE_CHECKING:
     import jinja2
+    import markupsafe
 
 HASH = re.compile("[0-9a-f]{32,}")
 SHORT = 12  # characters
@@ -25,6 +26,14 @@ def render_page(template: str, **content: Any) -> str:
         jinja2.UndefinedError: The template uses another variable.
     """
     return environment().get_template(template).render(**content)
+
+
+def render_macro(template: str, macro: str, *values: Any) -> markupsafe.Markup:
+    """Render one macro of a template with all values escaped."""
+    rendered: markupsafe.Markup = getattr(environment().get_template(template).module, macro)(
+        *values
+    )
+    return rendered
 
 
 def short(value: str) -> str:
