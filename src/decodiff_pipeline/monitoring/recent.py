@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from decodiff_pipeline.monitoring.source import RecentSource
 
 logger = logging.getLogger(__name__)
+
+# Columns of the measurements; `row` is the index in the table of images.
+MEASURED = ("row", "category", "score", "descriptor", "quality")
 
 
 def measure_recent(
@@ -64,15 +67,11 @@ def measure_recent(
     images = sampled[sampled["path"] != ""].drop(columns="score").reset_index(drop=True)
     measured, errors = _measure(model, images, source, reference, config, max_pixels)
     images.loc[list(errors), "error"] = list(errors.values())
-    for name, group in measured.items():
+    for name, group in measured.groupby("category", sort=False):
         space = LatentSpace.from_dict(reference["categories"][name]["space"])
-        table = features(
-            space,
-            [image.score for image in group],
-            np.stack([image.descriptor for image in group]),
-            [image.quality for image in group],
-        )
-        parts.append(images.loc[[image.row for image in group]].reset_index(drop=True).join(table))
+        scores, descriptors, quality = (group[column].tolist() for column in MEASURED[2:])
+        table = features(space, scores, np.stack(descriptors), quality)
+        parts.append(images.loc[group["row"]].reset_index(drop=True).join(table))
     return pd.concat([*parts, images.loc[list(errors)]], ignore_index=True)
 
 
@@ -90,15 +89,6 @@ def _known(rows: pd.DataFrame, reference: Mapping[str, Any], source: RecentSourc
     return known
 
 
-class _Measured(NamedTuple):
-    """Measurements of an image."""
-
-    row: int  # index in the table of images
-    score: float
-    descriptor: np.ndarray
-    quality: dict[str, float]
-
-
 def _measure(
     model: Any,
     rows: pd.DataFrame,
@@ -106,11 +96,11 @@ def _measure(
     reference: Mapping[str, Any],
     config: MonitoringConfig,
     max_pixels: int,
-) -> tuple[dict[str, list[_Measured]], dict[int, str]]:
-    """Measurements of the images by category, and the errors of unreadable images by row."""
+) -> tuple[pd.DataFrame, dict[int, str]]:
+    """Measurements of the images, and the errors of unreadable images by row."""
     geometry, side, depths = model.preprocessing, model.image_size, model.bit_depths
     regions = model.regions
-    measured: dict[str, list[_Measured]] = {}
+    measured: list[tuple[Any, ...]] = []
     errors: dict[int, str] = {}
 
     def read(row: Any) -> ModelInput | ImageError:
@@ -143,7 +133,6 @@ def _measure(
             for prediction, (row, photograph), descriptor in zip(
                 batch, photographs, descriptors, strict=True
             ):
-                measured.setdefault(prediction.image.category, []).append(
-                    _Measured(row, float(prediction.score), descriptor, photograph.quality)
-                )
-    return measured, errors
+                category, score = prediction.image.category, float(prediction.score)
+                measured.append((row, category, score, descriptor, photograph.quality))
+    return pd.DataFrame(measured, columns=list(MEASURED)), errors

@@ -31,7 +31,7 @@ from decodiff_pipeline.tracking.mlflow_values import (
     prepare_environment,
 )
 from decodiff_pipeline.tracking.redaction import redact
-from decodiff_pipeline.tracking.uploader import SQLITE, artifacts_beside
+from decodiff_pipeline.tracking.uploader import SQLITE, find_or_create_experiment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -90,7 +90,7 @@ class StoreCopy:
 
         if run.info.status == "RUNNING":
             return
-        experiment_id = self._find_or_create_experiment(experiment)
+        experiment_id = find_or_create_experiment(self._target, experiment, self._target_uri)
         run_id = run.info.run_id
         for copied in self._target.search_runs([experiment_id], f"tags.{COPIED_FROM} = '{run_id}'"):
             if copied.info.end_time == run.info.end_time:
@@ -120,12 +120,6 @@ class StoreCopy:
         self._target.set_terminated(copy, run.info.status, run.info.end_time)
         self._runs[run_id] = copy
         self.copied["runs"] += 1
-
-    def _find_or_create_experiment(self, name: str) -> str:
-        experiment = self._target.get_experiment_by_name(name)
-        if experiment is not None:
-            return str(experiment.experiment_id)
-        return str(self._target.create_experiment(name, artifacts_beside(self._target_uri)))
 
     @contextmanager
     def _downloaded(self, uri: str) -> Iterator[str]:
@@ -183,10 +177,10 @@ class StoreCopy:
             )
         logged = self._source.get_logged_model(model_id)
         run_id = self._runs.get(source_run)
-        experiment = self._source.get_experiment(logged.experiment_id)
+        name = self._source.get_experiment(logged.experiment_id).name
+        experiment_id = find_or_create_experiment(self._target, name, self._target_uri)
         copy = self._target.create_logged_model(
-            self._find_or_create_experiment(experiment.name), logged.name, run_id, logged.tags,
-            logged.params, logged.model_type,
+            experiment_id, logged.name, run_id, logged.tags, logged.params, logged.model_type
         )  # fmt: skip
         with self._downloaded(logged.artifact_location) as folder:
             mlmodel = Path(folder, "MLmodel")

@@ -105,7 +105,7 @@ class MlflowUploader:
 
     def _create_run(self) -> None:
         header = self._journal.header
-        experiment_id = self._find_or_create_experiment()
+        experiment_id = find_or_create_experiment(self._client, header.experiment, self._uri)
         run_id = None if self._fresh else self._find_by_tag(experiment_id)
         self._fresh = False  # a request that failed may still have created the run
         if run_id is None:
@@ -121,26 +121,6 @@ class MlflowUploader:
         for duplicate in runs[1:]:  # a slow server creates a run at each retry
             self._client.delete_run(duplicate.info.run_id)
         return runs[0].info.run_id if runs else None
-
-    def _find_or_create_experiment(self) -> str:
-        from mlflow.exceptions import MlflowException
-
-        name, client = self._journal.header.experiment, self._client
-        experiment = client.get_experiment_by_name(name)
-        if experiment is None:
-            try:
-                return client.create_experiment(name, artifacts_beside(self._uri))
-            except MlflowException:
-                # Another run may have created it meanwhile; otherwise the error stands.
-                experiment = client.get_experiment_by_name(name)
-                if experiment is None:
-                    raise
-        if experiment.lifecycle_stage != "active":
-            raise ConfigurationError(
-                f"experiment {name!r} was deleted in MLflow; restore it with "
-                f"`mlflow experiments restore -x {experiment.experiment_id}`"
-            )
-        return str(experiment.experiment_id)
 
     @property
     def _client(self) -> MlflowClient:
@@ -166,9 +146,34 @@ def _database(uri: str) -> Path:
     return Path(uri.removeprefix(SQLITE).partition("?")[0]).resolve()
 
 
-def artifacts_beside(uri: str) -> str | None:
+def _artifacts_beside(uri: str) -> str | None:
     """URI of the artifact folder beside a SQLite file; ``None`` for a server, which has its own."""
     return (_database(uri).parent / ARTIFACTS).as_uri() if uri.startswith(SQLITE) else None
+
+
+def find_or_create_experiment(client: MlflowClient, name: str, uri: str) -> str:
+    """ID of the experiment of a store; a new one has its artifacts beside a SQLite file.
+
+    Raises:
+        ConfigurationError: The experiment was deleted in MLflow.
+    """
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return str(client.create_experiment(name, _artifacts_beside(uri)))
+        except MlflowException:
+            # Another run may have created it meanwhile; otherwise the error stands.
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage != "active":
+        raise ConfigurationError(
+            f"experiment {name!r} was deleted in MLflow; restore it with "
+            f"`mlflow experiments restore -x {experiment.experiment_id}`"
+        )
+    return str(experiment.experiment_id)
 
 
 def send(
