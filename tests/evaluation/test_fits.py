@@ -20,8 +20,6 @@ from decodiff_pipeline.evaluation.predictions import PredictionStore
 from decodiff_pipeline.evaluation.protocols import (
     cropped_defects,
     mask_by,
-    native_maps,
-    native_mask,
 )
 from decodiff_pipeline.evaluation.scoring import score_images
 from decodiff_pipeline.evaluation.thresholds import fit_thresholds
@@ -171,15 +169,6 @@ def test_native_leaves_out_what_the_model_did_not_see(spots: Spots, protocol: An
     for name in ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro"):
         assert after["categories"]["plate"][name] == before["categories"]["plate"][name]
     assert cropped_defects(index, spots.images, geometry)["pixel_share"] > 0.5
-
-
-def test_native_compares_with_the_masks_as_they_are() -> None:
-    geometry, size = PreprocessConfig(64, 32), (128, 96)
-    mask = np.zeros((96, 128), bool)
-    mask[40, 50] = True  # one pixel of an image twice as wide as what the model saw
-    assert native_mask(mask, geometry).sum() == 1
-    maps = native_maps([np.zeros((32, 32), np.float32)], [size], geometry)
-    assert maps[0].shape == native_mask(mask, geometry).shape == (48, 64)
 
 
 def test_figures_of_images_of_every_shape(spots: Spots) -> None:

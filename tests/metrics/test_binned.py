@@ -67,18 +67,6 @@ def test_zeros_of_both_signs_are_one_score() -> None:
     assert histograms.free.tolist() == [[1, 2]]
 
 
-@pytest.mark.parametrize("shift", [0, -1])
-def test_levels_are_the_lower_edges_of_the_bins(shift: int) -> None:
-    maps, masks = blobs(2)
-    maps += np.float32(shift)
-    histograms = image_histograms(maps, masks)
-    assert np.all(np.diff(histograms.levels) > 0)
-    place = np.searchsorted(histograms.levels, maps[0].ravel(), side="right") - 1
-    counts = np.bincount(place, minlength=len(histograms.levels))
-    assert counts.tolist() == (histograms.free + histograms.defective)[0].tolist()
-    assert histograms.overlap.sum(1) == pytest.approx(histograms.regions)
-
-
 def test_weights_count_images_several_times() -> None:
     maps, masks = blobs(3)
     histograms = image_histograms(maps, masks)
@@ -112,15 +100,6 @@ def test_histograms_survive_parquet(tmp_path: Path) -> None:
     again = unpack(pd.read_parquet(tmp_path / "record.parquet"))
     for name in ("levels", "free", "defective", "overlap", "regions"):
         np.testing.assert_array_equal(getattr(again, name), getattr(histograms, name))
-
-
-def test_placed_images_without_pixels_count_nothing() -> None:
-    maps, masks = blobs(6)
-    histograms = image_histograms(maps, masks)
-    placed = histograms.placed(np.arange(2, 8), 10)
-    assert len(placed) == 10
-    for name, value in binned_metrics(histograms).items():
-        assert binned_metrics(placed)[name] == pytest.approx(value)
 
 
 @pytest.mark.parametrize("case", ["no defect", "all defect", "no image"])
