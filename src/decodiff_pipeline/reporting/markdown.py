@@ -135,14 +135,11 @@ def _leakage(metrics: Mapping[str, Any]) -> str:
 
 
 def _notes(comparison: Mapping[str, Any]) -> str:
-    notes = [f"- {_prose(note)}" for note in comparison["notes"]]
+    # Word by word, since a longer text would be cut.
+    notes = [f"- {' '.join(map(escaped, note.split()[:100]))}" for note in comparison["notes"]]
     if len(notes) > MAX_ITEMS:
         notes = [*notes[:MAX_ITEMS], f"- and {len(notes) - MAX_ITEMS} more, in comparison.json"]
     return "\n".join(["Notes:", "", *notes]) if notes else ""
-
-
-def _prose(note: str) -> str:
-    return " ".join(escaped(word) for word in note.split()[:100])
 
 
 def _identity(metrics: Mapping[str, Any], identity: Mapping[str, Any]) -> str:

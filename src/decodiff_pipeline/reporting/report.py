@@ -146,7 +146,7 @@ def render_report(given: ReportInput) -> str:
         version=given.identity.get("registered_version"),
         identity=_flat(given.identity),
         about=given.predictions.about(),
-        counts=_counts(given.index),
+        counts=given.index["split"].value_counts().to_dict(),
         comparison=given.comparison,
         changed_metrics=_changed(given.comparison),
         review=_review(given.training_review, given.images),
@@ -157,10 +157,6 @@ def render_report(given: ReportInput) -> str:
 def _digest(text: str) -> str:
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return f"'sha256-{digest}'"
-
-
-def _counts(index: pd.DataFrame) -> dict[str, int]:
-    return {str(split): int(count) for split, count in index["split"].value_counts().items()}
 
 
 def _review(
