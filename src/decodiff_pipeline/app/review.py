@@ -25,7 +25,7 @@ from decodiff_pipeline.data.layouts import get_layout
 from decodiff_pipeline.data.reviewed_labels import COLUMNS
 from decodiff_pipeline.deco.config import UNKNOWN
 from decodiff_pipeline.errors import DataError
-from decodiff_pipeline.monitoring.source import log_files
+from decodiff_pipeline.monitoring.source import log_files, parse_line
 from decodiff_pipeline.registry import audit
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ class Reviews:
         added: set[str] = set()
         if self._journal.is_file():
             for text in self._journal.read_text(encoding="utf-8").splitlines():
-                line = _parse_line(text)
+                line = parse_line(text) or {}  # incomplete, as after a full disk
                 if "verdict" in line:
                     verdict = Verdict(**line["verdict"])
                     pending.pop(verdict.sha256, None)
@@ -283,15 +283,7 @@ def rasterise(shapes: list[Any], size: tuple[int, int]) -> np.ndarray | None:
 def _newest_lines(log: Path) -> Iterator[dict[str, Any]]:
     for file in reversed(log_files(log)):
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        yield from map(_parse_line, reversed(lines))
-
-
-def _parse_line(text: str) -> dict[str, Any]:
-    try:
-        line = json.loads(text)
-    except ValueError:
-        return {}  # incomplete line, as after a full disk
-    return line if isinstance(line, dict) else {}
+        yield from (parse_line(text) or {} for text in reversed(lines))
 
 
 def _now() -> str:

@@ -95,7 +95,7 @@ def _lines(path: Path) -> pd.DataFrame:
         try:
             with file.open(encoding="utf-8", errors="replace") as stream:
                 for number, text in enumerate(stream):
-                    line = _parse_line(text)
+                    line = parse_line(text)
                     damaged += line is None
                     if line:
                         lines.append({name: line.get(name) for name in LOG_COLUMNS})
@@ -114,8 +114,8 @@ def _lines(path: Path) -> pd.DataFrame:
     return pd.DataFrame(lines, index=numbers, columns=list(LOG_COLUMNS), dtype=object)
 
 
-def _parse_line(text: str) -> dict[str, Any] | None:
-    """The JSON object of a line; {} for a blank line, ``None`` for anything else."""
+def parse_line(text: str) -> dict[str, Any] | None:
+    """The JSON object of a line of a log; {} for a blank line, ``None`` for anything else."""
     if not text.strip():
         return {}
     try:
