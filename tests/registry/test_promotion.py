@@ -156,11 +156,7 @@ def test_a_better_version_takes_over_and_again_nothing_moves(
 
 @pytest.mark.usefixtures("served_here")
 def test_stored_evaluations_decide_the_same_without_scoring_again(
-    line: Any,
-    versions: Numbers,
-    judged: Judge,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    line: Any, versions: Numbers, judged: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     set_champion(versions("blind to nuts"))
     first, second = (  # other tests evaluate all images
@@ -305,10 +301,7 @@ def test_a_champion_whose_files_are_gone_stays_unless_told_otherwise(
 @pytest.mark.usefixtures("served_here")
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), MlflowException("503")])
 def test_a_store_that_is_away_decides_nothing(
-    versions: Numbers,
-    judged: Judge,
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
+    versions: Numbers, judged: Judge, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     champion = versions("blind to nuts")
     set_champion(champion)
@@ -392,9 +385,7 @@ def test_a_version_that_was_rolled_back_needs_an_override(versions: Numbers, jud
     assert not tags(sharp)["rollback.reason"]
 
 
-def test_two_promotions_at_once_leave_one_champion_and_one_refusal(
-    versions: Numbers,
-) -> None:
+def test_two_promotions_at_once_leave_one_champion_and_one_refusal(versions: Numbers) -> None:
     script = """
 import sys
 from decodiff_pipeline.registry.versions import Registry

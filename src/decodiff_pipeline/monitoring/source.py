@@ -153,11 +153,7 @@ class RecentSource:
         self.path = Path(path)
 
     def rows(
-        self,
-        category: str | None,
-        *,
-        scores_of: str | None = None,
-        last_days: float | None = None,
+        self, category: str | None, *, scores_of: str | None = None, last_days: float | None = None
     ) -> pd.DataFrame:
         """List the images without opening them.
 

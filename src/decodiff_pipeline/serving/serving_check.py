@@ -59,11 +59,7 @@ def sample_rows(rows: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def check_serving(
-    uri: str,
-    tags: Mapping[str, str],
-    images: ImageFolder,
-    rows: pd.DataFrame,
-    timeout_s: float,
+    uri: str, tags: Mapping[str, str], images: ImageFolder, rows: pd.DataFrame, timeout_s: float
 ) -> tuple[ServingResult, list[float]]:
     """Load a version in a new process and score images, one per request.
 
