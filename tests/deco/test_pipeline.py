@@ -247,6 +247,17 @@ def test_the_score_may_be_compared_with_the_surroundings() -> None:
     assert calm < restless
 
 
+def test_the_reconstruction_may_be_compared_with_the_input_too(tmp_path: Path) -> None:
+    images, ids = torch.rand(2, 3, 64, 64) * 2 - 1, torch.tensor([0, 1])
+    paper, both = model(), model(discrepancy={"pixel_compared_with": "both"})
+    both.save_pretrained(tmp_path)
+    found = DeCoDiffPipeline.from_pretrained(tmp_path).discrepancies(images, ids)
+    encoded = paper.discrepancies(images, ids)
+    with_input = (found.reconstructed - images).abs().amax(1)
+    assert torch.allclose(found.pixel, (encoded.pixel * with_input).sqrt(), atol=1e-3)
+    assert torch.allclose(found.latent, encoded.latent, atol=1e-3)
+
+
 def test_each_category_may_have_its_own_image_score(tmp_path: Path) -> None:
     own = {"poly": {"score_from": "pixel", "top_share": 0.1, "level_power": 0.5}}
     pipeline, images = model(discrepancy={"image_scores": own}), photographs(2)

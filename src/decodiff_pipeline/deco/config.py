@@ -189,6 +189,10 @@ class DiscrepancyConfig(ImageScoreConfig):
     Attributes:
         latent_reduction: Reduction over the latent channels: ``mean`` of the absolute
             differences, as in the paper, or ``rms``, their root mean square.
+        pixel_compared_with: What the reconstruction dec(ẑ_0) is compared with: ``encoded``, the
+            decoded latent dec(z), as in the paper; or ``both``: the geometric mean of that
+            discrepancy and of the one to the input image, which also contains details that the
+            autoencoder loses.
         normalisation: ``none`` as in the paper, or ``position``: discrepancies are divided by the
             mean of good images at the same position. Limits are in these units.
         pixel_limit: Pixel discrepancy that is mapped to 1; larger ones are clipped.
@@ -203,6 +207,7 @@ class DiscrepancyConfig(ImageScoreConfig):
     """
 
     latent_reduction: Literal["mean", "rms"] = "mean"
+    pixel_compared_with: Literal["encoded", "both"] = "encoded"
     normalisation: Literal["none", "position"] = "none"
     pixel_limit: float = 0.4
     latent_limit: float = 0.2
@@ -237,7 +242,12 @@ class DiscrepancyConfig(ImageScoreConfig):
 
         Newer fields are left out at their default, for compatibility with earlier models.
         """
-        newer = {"level_power": 0.0, "level_sigma": 0.0, "image_scores": {}}
+        newer = {
+            "level_power": 0.0,
+            "level_sigma": 0.0,
+            "image_scores": {},
+            "pixel_compared_with": "encoded",
+        }
         return {
             name: value
             for name, value in asdict(self).items()

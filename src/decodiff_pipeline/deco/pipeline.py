@@ -243,8 +243,11 @@ class DeCoDiffPipeline(PipelineSettings, DiffusionPipeline):
         corrected = self.correct(latents, category_ids, num_inference_steps)
         both = decode(self.vae, torch.cat([corrected, latents.to(corrected)]))
         reconstructed, encoded = both.chunk(2)
+        pixel = pixel_discrepancy(reconstructed, encoded)
+        if self.discrepancy.pixel_compared_with == "both":
+            pixel = (pixel * pixel_discrepancy(reconstructed, images.to(reconstructed))).sqrt()
         return Discrepancies(
-            pixel=pixel_discrepancy(reconstructed, encoded),
+            pixel=pixel,
             latent=latent_discrepancy(
                 self.unet.standardise(corrected),
                 self.unet.standardise(latents.to(corrected)),
