@@ -63,7 +63,7 @@ def render_comparison(one: LoadedVersion, other: LoadedVersion, raw: Path) -> st
     if found.empty:
         raise DataError(
             f"versions {one.number} and {other.number} have no scored test image in common; "
-            "a promotion scores both on the current ones"
+            "a promotion scores both on the current test images"
         )
     different = int((~found["agreed"]).sum())
     parts = [f"<p>{different} of {len(found)} test images are decided differently.</p>"]

@@ -31,7 +31,7 @@ NOTHING = "<p>No image is chosen.</p>"
 DROP = (
     f'<div id="drop" data-most="{inspection.MAX_FILES}">Drop images or a folder on the page, up to '
     f"{inspection.MAX_FILES} images of {inspection.MAX_MEGABYTES} MB.</div>"
-    '<p id="taken" role="status"></p>'
+    '<p id="upload-message" role="status"></p>'
 )
 Results = list[inspection.InspectionResult]  # in the order of the list on the page
 CAMERA = {"video": {"facingMode": "environment", "width": {"ideal": 4096}}}

@@ -1,42 +1,42 @@
-// What Gradio's components lack: folders, drawing on an image, keys.
+// What Gradio's components lack: folders, drawing on an image, keyboard shortcuts.
 "use strict";
 
 const IMAGE = /\.(png|jpe?g|bmp|tiff?|webp)$/i;
 const MOST_LISTED = 5000; // files of a folder
-const BRUSH = 16; // pixels of the screen: zoom in for a finer one
+const BRUSH = 16; // pixels of the screen; zoom in for a finer stroke
 const find = (selector) => document.querySelector(selector);
 const shown = (id) => Boolean(document.getElementById(id)?.offsetParent);
 
 // Inspect: the images of a folder, chosen or dropped; each is a path and its file.
 
-function take(files) {
+function uploadImages(files) {
   const images = files
     .filter(([path]) => IMAGE.test(path) && !/(^|\/)\./.test(path))
-    .sort(([one], [other]) => (one < other ? -1 : 1));
+    .sort(([first], [second]) => (first < second ? -1 : 1));
   const most = Number(find("#drop").dataset.most);
-  const told = images.length ? "" : "There is no PNG, JPEG, BMP, TIFF or WebP image in it.";
-  find("#taken").textContent = images.length > most ? `The first ${most} of ${images.length} images.` : told;
+  const message = images.length ? "" : "There is no PNG, JPEG, BMP, TIFF or WebP image in it.";
+  find("#upload-message").textContent = images.length > most ? `The first ${most} of ${images.length} images.` : message;
   if (!images.length) return;
-  const taken = new DataTransfer();
+  const transfer = new DataTransfer();
   for (const [path, file] of images.slice(0, most)) {
-    taken.items.add(new File([file], path.replaceAll("/", "_"), { type: file.type }));
+    transfer.items.add(new File([file], path.replaceAll("/", "_"), { type: file.type }));
   }
   const input = find("[data-testid='Images-upload-button']");
-  input.files = taken.files;
+  input.files = transfer.files;
   input.dispatchEvent(new Event("change", { bubbles: true }));
 }
 
-async function walk(entry, from, found) {
+async function collectFiles(entry, prefix, files) {
   if (entry.isFile) {
     const file = await new Promise((done, fail) => entry.file(done, fail));
-    found.push([entry.fullPath.slice(from), file]);
+    files.push([entry.fullPath.slice(prefix), file]);
     return;
   }
   const reader = entry.createReader();
-  while (found.length < MOST_LISTED) {
+  while (files.length < MOST_LISTED) {
     const entries = await new Promise((done, fail) => reader.readEntries(done, fail));
     if (!entries.length) return;
-    for (const one of entries) await walk(one, from, found);
+    for (const child of entries) await collectFiles(child, prefix, files);
   }
 }
 
@@ -44,18 +44,18 @@ document.addEventListener("dragover", (event) => shown("drop") && event.preventD
 document.addEventListener("drop", async (event) => {
   if (!shown("drop")) return;
   event.preventDefault();
-  const found = [];
+  const files = [];
   const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry());
   for (const entry of entries.filter(Boolean)) {
-    await walk(entry, entry.isFile ? 1 : entry.fullPath.length + 1, found);
+    await collectFiles(entry, entry.isFile ? 1 : entry.fullPath.length + 1, files);
   }
-  take(found);
+  uploadImages(files);
 });
 
 function chooseFolder() {
   const input = Object.assign(document.createElement("input"), { type: "file", webkitdirectory: true });
   input.addEventListener("change", () => {
-    take([...input.files].map((file) => [file.webkitRelativePath.replace(/^[^/]*\//, ""), file]));
+    uploadImages([...input.files].map((file) => [file.webkitRelativePath.replace(/^[^/]*\//, ""), file]));
   });
   input.click();
 }
@@ -64,12 +64,12 @@ function chooseFolder() {
 
 const canvas = () => find("#review-view svg");
 let marks = []; // shapes on the image
-let drawing = null; // the last of them while it is drawn, and where it began: x, y
+let drawing = null; // the shape being drawn, and its first point: x, y
 
-// Gradio changes the picture in place at every event: its marks stay as long as the image does.
+// Gradio updates the picture in place at every event: the marks are kept until another image is shown.
 let image = ""; // SHA-256
 new MutationObserver(() => {
-  const now = find("#judged")?.dataset.image ?? image;
+  const now = find("#reviewed-image")?.dataset.image ?? image;
   if (now !== image) marks = [];
   image = now;
   for (const mark of marks) if (!mark.isConnected) canvas()?.append(mark);
@@ -86,7 +86,7 @@ function add(name, attributes) {
   return shape;
 }
 
-function place(event) {
+function imagePoint(event) {
   const screen = canvas().getScreenCTM();
   const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(screen.inverse());
   const { width, height } = canvas().viewBox.baseVal;
@@ -97,7 +97,7 @@ document.addEventListener("pointerdown", (event) => {
   const tool = find("#tool input:checked")?.value ?? "Move";
   if (event.button || !canvas()?.contains(event.target) || tool.startsWith("Move")) return;
   canvas().setPointerCapture(event.pointerId);
-  const [x, y] = place(event);
+  const [x, y] = imagePoint(event);
   const width = BRUSH / canvas().getScreenCTM().a;
   const shape = tool.startsWith("Brush")
     ? add("polyline", { "stroke-width": width, points: `${x},${y} ${x},${y}` })
@@ -108,7 +108,7 @@ document.addEventListener("pointerdown", (event) => {
 document.addEventListener("pointermove", (event) => {
   if (!drawing) return;
   const [shape, left, top] = drawing;
-  const [x, y] = place(event);
+  const [x, y] = imagePoint(event);
   const changed =
     shape.localName === "polyline"
       ? { points: `${shape.getAttribute("points")} ${x},${y}` }
@@ -118,13 +118,13 @@ document.addEventListener("pointermove", (event) => {
 
 for (const name of ["pointerup", "pointercancel"]) {
   document.addEventListener(name, () => {
-    if (drawing?.[0].getAttribute("width") === "0") erase(); // a click
+    if (drawing?.[0].getAttribute("width") === "0") removeLastMark(); // a click
     drawing = null;
   });
 }
 
-const erase = () => marks.pop()?.remove();
-const boxOf = (rect) => [rect.x, rect.y, rect.width, rect.height].map((one) => one.baseVal.value);
+const removeLastMark = () => marks.pop()?.remove();
+const boxOf = (rect) => [rect.x, rect.y, rect.width, rect.height].map((length) => length.baseVal.value);
 
 function drawBoxes() {
   for (const rect of canvas()?.querySelectorAll("rect:not(.drawn)") ?? []) {
@@ -133,8 +133,8 @@ function drawBoxes() {
   }
 }
 
-// What goes with a verdict: the image that is on the screen, and what is drawn on it.
-function judged() {
+// Sent with a verdict: the displayed image, and the shapes on it.
+function currentDrawing() {
   const shapes = marks.map((shape) =>
     shape.localName === "rect"
       ? { rectangle: boxOf(shape) }
@@ -146,7 +146,7 @@ function judged() {
   return JSON.stringify({ image, shapes });
 }
 
-const ACTIONS = { folder: chooseFolder, boxes: drawBoxes, erase };
+const ACTIONS = { folder: chooseFolder, boxes: drawBoxes, erase: removeLastMark };
 document.addEventListener("click", (event) => ACTIONS[event.target.closest("button")?.id]?.());
 
 const KEYS = { g: "#good", d: "#defective", s: "#skip", u: "#undo", x: "#boxes", c: "#erase" };

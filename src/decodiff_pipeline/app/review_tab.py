@@ -21,7 +21,7 @@ ORDERS = ("nearest to the threshold", "unusual in the monitoring")
 EMPTY = "The request log has no image yet. The server keeps them with DECODIFF_LOG_IMAGES=all."
 TOOLS = ("Rectangle (R)", "Brush (B)", "Move (M)")
 # A verdict is sent with the displayed image, because the next one may be loading already.
-SEND_DRAWING = "(order, _, category, kind) => [order, judged(), category, kind]"
+SEND_DRAWING = "(order, _, category, kind) => [order, currentDrawing(), category, kind]"
 
 
 class ReviewTab:
@@ -134,7 +134,7 @@ class ReviewTab:
             view, message = "", f"{error} Skip it."
         text = (
             f'<p id="about">{_facts(served)}<br>{state}</p><p>{escape(message)}</p>'
-            f'<div id="judged" data-image="{escape(served.sha256)}">{view}</div>'
+            f'<div id="reviewed-image" data-image="{escape(served.sha256)}">{view}</div>'
         )
         categories = self._context.categories()
         known = served.category if served.category in categories else None
