@@ -19,6 +19,7 @@ from decodiff_pipeline.data.manifest import DataConfig, build_manifest
 from decodiff_pipeline.data.transforms import AugmentationConfig
 from decodiff_pipeline.deco.config import DiscrepancyConfig, PreprocessConfig
 from decodiff_pipeline.errors import ConfigurationError, DataError
+from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.pipelines.data_validation.config import ValidationConfig
 from decodiff_pipeline.pipelines.data_validation.nodes import validate
 from decodiff_pipeline.pipelines.recommend.nodes import recommend
@@ -64,6 +65,7 @@ def run(
     recommend(
         raw, raw.parent / "conf", RecommendConfig(**config), DataConfig(layout="elpv"), BASE,
         autoencoder, LatentCacheConfig(), TRAINING, SCORING, VisibilityConfig(), ValidationConfig(),
+        EvaluationConfig(),
         ComputeConfig(**compute),
     )  # fmt: skip
 
@@ -203,12 +205,17 @@ def test_what_a_data_set_lacks_is_told(tmp_path: Path, make: SimpleNamespace) ->
     shutil.rmtree(make.category(tmp_path, "nut") / "ground_truth")
     shutil.rmtree(make.category(tmp_path, "pin", train=9) / "test" / "scratch")
     manifest = build_manifest(ImageFolder(tmp_path), DataConfig(layout="mvtec"))
-    said = missing(manifest, 20)
+    held = (manifest["split"] == "calibration").groupby(manifest["category"]).sum()
+    said = missing(manifest, 20, 0.05)
+    needed = "calibration images and needs 19 for a false-positive rate of 0.05"
     assert [one.split(":")[0] for one in said] == [
+        f"nut has {held['nut']} {needed}",
         "nut has no masks",
         "pin has 7 good images to train on and needs 20",
+        f"pin has {held['pin']} {needed}",
         "pin has no defective images",
     ]
+    assert not any("calibration" in one for one in missing(manifest, 20, 0.9))
 
 
 def pictures(kind: str) -> list[Image.Image]:

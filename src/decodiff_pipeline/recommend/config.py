@@ -53,7 +53,11 @@ class RecommendConfig(BaseModel):
 
 @dataclass(frozen=True)
 class BaseParameters:
-    """The current parameters; ``least`` is the smallest number of good train images a category."""
+    """The current parameters.
+
+    ``least`` is the smallest number of good train images a category, ``false_positive_rate`` the
+    target of the thresholds.
+    """
 
     data: DataConfig
     geometry: PreprocessConfig
@@ -63,6 +67,7 @@ class BaseParameters:
     scoring: ScoringConfig
     visibility: VisibilityConfig
     least: int
+    false_positive_rate: float
     compute: ComputeConfig
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ def find_layout(root: Path) -> tuple[Fit, list[Fit]]:
         )
     if len(files) == 1:
         raise DataError(
-            f"{root} contains one image, {files[0]}: add at least 20 good ones of each category"
+            f"{root} contains one image, {files[0]}: add at least 40 good ones of each category"
         )
     parts = sorted(PARTS & {same_name(name) for name in subfolders(root)})
     if {"train", "test"} & {*parts}:
@@ -86,8 +87,16 @@ def _fit(name: str, root: Path, files: list[str]) -> Fit:
     return Fit(name, count, good, f"matches {count} of {len(files)} image files, category {names}")
 
 
-def missing(manifest: pd.DataFrame, least: int) -> list[str]:
-    """What a data set lacks, as sentences; ``least`` good train images are needed a category."""
+def missing(manifest: pd.DataFrame, least: int, rate: float) -> list[str]:
+    """What a data set lacks for training, evaluation and promotion, as sentences.
+
+    Args:
+        manifest: With splits.
+        least: Number of good train images that a category needs.
+        rate: Target false-positive rate, which n calibration images hold if 1 / (n + 1) is at most
+            as large.
+    """
+    calibration = math.ceil(1 / rate) - 1
     sentences = []
     unreadable = int((manifest["error"] != "").sum())
     if unreadable:
@@ -99,6 +108,14 @@ def missing(manifest: pd.DataFrame, least: int) -> list[str]:
             sentences.append(
                 f"{category} has {train} good images to train on and needs {least}: add some, or "
                 "lower validation.min_train_images"
+            )
+        held = int(((rows["split"] == "calibration") & (rows["label"] == GOOD)).sum())
+        if held < calibration:
+            sentences.append(
+                f"{category} has {held} calibration images and needs {calibration} for a "
+                f"false-positive rate of {rate:g}: the promotion refuses the model; add good "
+                "images, or raise evaluation.false_positive_rate and lower "
+                "promotion.min_calibration_images"
             )
         if defects.empty:
             sentences.append(f"{category} has no defective images: detection is not measured")

@@ -81,7 +81,7 @@ def recommend(target: Target, base: BaseParameters, minutes: float) -> list[str]
     images = ImageFolder(target.root)
     manifest = build_manifest(images, data)
     images = images.of(manifest)
-    for sentence in missing(manifest, base.least):
+    for sentence in missing(manifest, base.least, base.false_positive_rate):
         logger.warning("missing: %s", sentence)
     facts = measure_images(manifest, images, base)
     geometry, reasons = choose_geometry(facts, base.geometry)

@@ -10,6 +10,7 @@ from decodiff_pipeline.data.caching import LatentCacheConfig
 from decodiff_pipeline.data.manifest import DataConfig
 from decodiff_pipeline.deco.config import PreprocessConfig
 from decodiff_pipeline.deco.weights import AutoencoderConfig
+from decodiff_pipeline.evaluation.config import EvaluationConfig
 from decodiff_pipeline.pipelines.data_validation.config import ValidationConfig
 from decodiff_pipeline.recommend.config import BaseParameters, RecommendConfig, target
 from decodiff_pipeline.training.config import TrainingConfig
@@ -31,6 +32,7 @@ def recommend(
     scoring: ScoringConfig,
     visibility: VisibilityConfig,
     validation: ValidationConfig,
+    evaluation: EvaluationConfig,
     compute: ComputeConfig,
 ) -> None:
     """Write ``conf/<name>`` for a folder of images, each value with its reason."""
@@ -39,7 +41,7 @@ def recommend(
 
     base = BaseParameters(
         data, geometry, autoencoder, latents, training, scoring, visibility,
-        validation.min_train_images, compute,
+        validation.min_train_images, evaluation.false_positive_rate, compute,
     )  # fmt: skip
     for command in run.recommend(environment, base, config.minutes):
         logger.info("next: %s", command)

@@ -25,6 +25,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "params:scoring",
                     "params:visibility",
                     "params:validation",
+                    "params:evaluation",
                     "params:compute",
                 ],
                 outputs=None,
