@@ -72,6 +72,15 @@ def test_a_single_discrepancy_has_no_weight_to_choose() -> None:
     assert chosen == config
 
 
+def test_scores_that_see_the_input_are_not_chosen_on_synthetic_defects() -> None:
+    maps = drawn(pixel=0.6, latent=0.0)
+    config = replace(AS_THEY_ARE, score_from="latent", top_share=0.05)
+    chosen, _ = choose_image_scores(config, maps, NAMES)
+    assert chosen.score_from != "latent"
+    chosen, _ = choose_image_scores(replace(config, pixel_compared_with="both"), maps, NAMES)
+    assert chosen.score_from == "latent"
+
+
 def test_the_image_score_is_taken_from_what_tells_good_from_defective() -> None:
     maps = drawn(pixel=-0.2, latent=0.2)
     chosen, auroc = choose_image_scores(AS_THEY_ARE, maps, NAMES)

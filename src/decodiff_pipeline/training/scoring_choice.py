@@ -145,6 +145,10 @@ def choose_image_scores(
     and of the mean AUROC over all categories, with weight 10. A score replaces another only if it
     is better by more than the standard error of the AUROC (docs/scoring.md).
 
+    If the reconstruction is compared with the input too, only scores of the latent discrepancy are
+    candidates. Synthetic defects have sharp edges that an autoencoder does not reproduce, so they
+    would favour the others more than real defects do.
+
     Args:
         config: Its image score is replaced only by one that is clearly better.
         categories: Names, in the order of their ids.
@@ -152,7 +156,9 @@ def choose_image_scores(
     Returns:
         The configuration with the image scores, and its image AUROC, mean over the categories.
     """
-    candidates = [config.image_score(""), *CANDIDATES]
+    encoded = config.pixel_compared_with == "encoded"
+    usable = [each for each in CANDIDATES if encoded or each.score_from == "latent"]
+    candidates = [config.image_score(""), *usable]
     scores = score_all(config, maps, candidates)
     present = np.unique(maps.category_ids)
     aurocs = np.array([auroc(scores, maps, category) for category in present])
