@@ -42,7 +42,7 @@ def pixel_discrepancy(reconstructed: torch.Tensor, encoded: torch.Tensor) -> tor
 
     Args:
         reconstructed: dec(ẑ_0), float (N, 3, H, W) within about [-1, 1].
-        encoded: dec(z), the decoded latents of the input, the same shape.
+        encoded: dec(z), the decoded latents of the input, or the input itself; the same shape.
 
     Returns:
         float32 (N, H, W), not clipped.

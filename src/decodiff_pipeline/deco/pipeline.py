@@ -233,7 +233,10 @@ class DeCoDiffPipeline(PipelineSettings, DiffusionPipeline):
         category_ids: torch.Tensor,
         num_inference_steps: int | None = None,
     ) -> Discrepancies:
-        """Discrepancies between the corrected and the encoded images, and reconstructions.
+        """Discrepancies between corrected and encoded images, and reconstructions.
+
+        With ``pixel_compared_with: both`` the pixel discrepancy also contains the difference
+        between the reconstruction and the input image.
 
         Args:
             images: Float (N, 3, H, W) within [-1, 1].

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # to be increased when the same parameters give other results
+FORMAT = 2  # to be increased when the same parameters give other results
 DATA_COLUMNS = ("path", "sha256", "category", "split", "label", "mask_path", "mask_pixels")
 HOW_TO_CACHE = {"batch_size", "shard_size"}  # parameters without an effect on the latents
 # Scoring parameters that apply to computed discrepancies. Variants that differ only in these share

@@ -102,8 +102,7 @@ def choose_weight(config: DiscrepancyConfig, maps: Drawn) -> tuple[DiscrepancyCo
     """Select the weight of the pixel discrepancy by the maps of synthetic defects.
 
     The criterion is the mean of pixel AP and AUPRO. The masks of synthetic defects are exact to the
-    pixel, those of real ones are not: pixel AP alone would leave out the latent discrepancy, which
-    finds small and faint defects.
+    pixel, those of real ones are not, so pixel AP alone favours the pixel discrepancy too much.
 
     Args:
         config: Its weight is replaced only by one that is clearly better (`MARGIN`).
@@ -124,7 +123,7 @@ def choose_weight(config: DiscrepancyConfig, maps: Drawn) -> tuple[DiscrepancyCo
 
 
 def localisation(config: DiscrepancyConfig, maps: Drawn) -> tuple[float, float]:
-    """Pixel AP and AUPRO over good and defective images, means over the categories."""
+    """Pixel AP and AUPRO over good and defective images, each a mean over the categories, 0…1."""
     values: list[Any] = []
     for category in np.unique(maps.category_ids):
         good, defects = maps.of(category)
@@ -146,8 +145,8 @@ def choose_image_scores(
     is better by more than the standard error of the AUROC (docs/scoring.md).
 
     If the reconstruction is compared with the input too, only scores of the latent discrepancy are
-    candidates. Synthetic defects have sharp edges that an autoencoder does not reproduce, so they
-    would favour the others more than real defects do.
+    candidates. An autoencoder does not reproduce the sharp edges of synthetic defects, so the other
+    scores are better on these than on real defects.
 
     Args:
         config: Its image score is replaced only by one that is clearly better.
