@@ -18,6 +18,7 @@ from decodiff_pipeline.data.latent_cache import LatentCache, LatentMoments
 from decodiff_pipeline.errors import CheckpointError, ModelError
 from decodiff_pipeline.training import objective
 from decodiff_pipeline.training.batches import LatentBatches
+from decodiff_pipeline.training.muon import orthogonalise
 from decodiff_pipeline.training.schedule import learning_rate
 from decodiff_pipeline.training.state import new_optimizers, trained_network
 
@@ -93,6 +94,26 @@ def test_muon_takes_matrices_and_convolutions_but_no_embedding(tiny_run: TinyRun
         "category_embedding.weight"
     }
     assert all(weight.ndim > 1 for weight in muon)
+
+
+@pytest.mark.parametrize("shape", [(16, 144), (144, 16), (16, 16)], ids=str)
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [(torch.float32, 1e-3), (torch.bfloat16, 0.15)], ids=str
+)
+def test_muon_orthogonalises(
+    shape: tuple[int, int], precision: torch.dtype, tolerance: float
+) -> None:
+    """As the quintic on each singular value does, for any ratio of the sides."""
+    random = torch.Generator().manual_seed(0)
+    left, right = (torch.linalg.qr(torch.randn(n, 16, generator=random))[0] for n in shape)
+    values = torch.logspace(0, -4, 16)
+    matrix = left @ values.diag() @ right.T
+    expected = values.double() / values.norm()
+    for _ in range(5):
+        expected = 3.4445 * expected - 4.7750 * expected**3 + 2.0315 * expected**5
+    found = orthogonalise(matrix[None], precision)[0]
+    wanted = left @ expected.float().diag() @ right.T
+    assert (found - wanted).abs().max() < tolerance
 
 
 def test_a_training_from_before_a_choice_existed_goes_on(
