@@ -64,7 +64,7 @@ def test_zeros_of_both_signs_are_one_score() -> None:
     zeros = np.array([[[0.0, -0.0, -1.0]]], np.float32)
     histograms = image_histograms(zeros, [None])
     assert len(histograms.levels) == 2 and histograms.levels[1] == 0
-    assert histograms.free.tolist() == [[1, 2]]
+    assert histograms.free.tolist() == [1, 2]
 
 
 def test_weights_count_images_several_times() -> None:
@@ -89,7 +89,7 @@ def test_maps_may_differ_in_size() -> None:
     some = [one[:h, :w] for one, (h, w) in zip(maps, sizes, strict=True)]
     truth = [one[:h, :w] if one.any() else None for one, (h, w) in zip(masks, sizes, strict=True)]
     histograms = image_histograms(some, truth)
-    assert (histograms.free + histograms.defective).sum(1).tolist() == [h * w for h, w in sizes]
+    assert histograms.pixels().sum(0).tolist() == [h * w for h, w in sizes]
 
 
 def test_histograms_survive_parquet(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_histograms_survive_parquet(tmp_path: Path) -> None:
     histograms = histograms.placed([1, 2, 3, 5, 6, 7], 9)  # rows without pixels
     pack(histograms).to_parquet(tmp_path / "record.parquet")
     again = unpack(pd.read_parquet(tmp_path / "record.parquet"))
-    for name in ("levels", "free", "defective", "overlap", "regions"):
+    for name in ("levels", "ends", "bins", "free", "defective", "overlap", "regions"):
         np.testing.assert_array_equal(getattr(again, name), getattr(histograms, name))
 
 

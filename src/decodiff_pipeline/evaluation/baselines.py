@@ -250,14 +250,17 @@ def _pixel_metrics(
     measured = measure_pixels(large, known, images, geometry, config, regions)
     region = regions.get(known["category"].iloc[0], EVERYTHING)
     inside = region.at((TOUCHED_SIDE, TOUCHED_SIDE))
-    touched = [
-        None if pd.isna(path) else _touched(images.read_mask(str(path))) & inside
-        for path in known["mask_path"]
-    ]
+    paths = [None if pd.isna(path) else str(path) for path in known["mask_path"]]
+
+    def touched(index: int) -> np.ndarray | None:
+        path = paths[index]
+        return None if path is None else _touched(images.read_mask(path)) & inside
+
     uncropped = PreprocessConfig(resize=TOUCHED_SIDE, image_size=TOUCHED_SIDE)
     large = _enlarged(known_maps, known, uncropped)
     counted = OnDemand(len(large), lambda index: np.ma.masked_array(large[index], ~inside))
-    reference = pixel_metrics(counted, touched, limit=config.aupro_limit)
+    masks = OnDemand(len(large), touched)
+    reference = pixel_metrics(counted, masks, limit=config.aupro_limit)
     return measured | {"pixel_ap_touched_masks": reference["pixel_ap"]}
 
 

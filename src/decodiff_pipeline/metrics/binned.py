@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from decodiff_pipeline.errors import ModelError
 from decodiff_pipeline.metrics.exact import (
@@ -34,23 +35,29 @@ SHIFT = 16  # trailing bits of a score that its bin ignores
 MAGNITUDE = np.int32(0x7FFFFFFF)
 INFINITY = 0x7F800000  # larger bit patterns are NaN
 BLOCK_ELEMENTS = 1 << 17  # resamples · bins per block, to fit into the CPU cache
+DRAWN_ELEMENTS = 1 << 22  # resamples · images, or · bins, per block
+DENSE_ELEMENTS = 1 << 20  # images · bins per block
 COLUMNS = ("bins", "bin_free", "bin_defective", "bin_overlap", "regions")  # of `pack`
 
 
 @dataclass(frozen=True)
 class Histograms:
-    """Histograms of the scores of N images over B common bins.
+    """Histograms of the scores of N images over B common bins: the K non-empty bins of all images.
 
     Attributes:
         levels: Lower edge of each bin, ascending, float32 (B,).
-        free: Number of defect-free pixels, int32 (N, B).
-        defective: Number of defective pixels, int32 (N, B).
+        ends: The non-empty bins of image i are at ``ends[i]`` to ``ends[i + 1]``; int64 (N + 1,).
+        bins: Indices in ``levels``, ascending for each image, int32 (K,).
+        free: Number of defect-free pixels, int32 (K,).
+        defective: Number of defective pixels, int32 (K,).
         overlap: Sum, over the defect regions of the image, of the share of the region in the bin,
-            float64 (N, B).
+            float64 (K,).
         regions: Number of defect regions of the image, int64 (N,).
     """
 
     levels: np.ndarray
+    ends: np.ndarray
+    bins: np.ndarray
     free: np.ndarray
     defective: np.ndarray
     overlap: np.ndarray
@@ -59,24 +66,23 @@ class Histograms:
     def __len__(self) -> int:
         return len(self.regions)
 
+    def pixels(self) -> np.ndarray:
+        """Number of defect-free and of defective pixels of each image, int64 (2, N)."""
+        images = np.repeat(np.arange(len(self)), np.diff(self.ends))
+        counts = [
+            np.bincount(images, weights=column, minlength=len(self))
+            for column in (self.free, self.defective)
+        ]
+        return np.array(counts, np.int64)
+
     def placed(self, rows: Sequence[int] | np.ndarray, count: int) -> Histograms:
-        """The histograms at the indices ``rows`` of ``count`` images; the others are empty.
+        """The histograms at the ascending indices ``rows`` of ``count`` images; others are empty.
 
         The others are images whose masks are not known, which no pixel metric includes.
         """
-
-        def spread(array: np.ndarray) -> np.ndarray:
-            out = np.zeros((count, *array.shape[1:]), array.dtype)
-            out[rows] = array
-            return out
-
-        return replace(
-            self,
-            free=spread(self.free),
-            defective=spread(self.defective),
-            overlap=spread(self.overlap),
-            regions=spread(self.regions),
-        )
+        lengths, regions = np.zeros((2, count), np.int64)
+        lengths[rows], regions[rows] = np.diff(self.ends), self.regions
+        return replace(self, ends=np.r_[0, lengths.cumsum()], regions=regions)
 
 
 @dataclass
@@ -119,7 +125,7 @@ def binned_metrics(
     result = np.full((len(PIXEL_METRICS), len(rows)), np.nan)
     if len(histograms.levels):
         columns = _Columns(histograms)
-        step = max(1, BLOCK_ELEMENTS // len(histograms.levels))
+        step = max(1, DRAWN_ELEMENTS // max(len(histograms), len(histograms.levels)))
         for start in range(0, len(rows), step):
             block = slice(start, start + step)
             result[:, block] = columns.measure(rows[block].astype(np.float64), limit)
@@ -134,18 +140,12 @@ def pack(histograms: Histograms) -> pd.DataFrame:
         ``bins`` (int32, see `bins_of`), ``bin_free``, ``bin_defective`` (int32), ``bin_overlap``
         (float64), each a list per image, and ``regions``.
     """
-    bins = bins_of(histograms.levels) if len(histograms.levels) else np.empty(0, np.int32)
-    used = (histograms.free > 0) | (histograms.defective > 0)
-    return pd.DataFrame(
-        {
-            "bins": [bins[row] for row in used],
-            "bin_free": _rows(histograms.free, used),
-            "bin_defective": _rows(histograms.defective, used),
-            "bin_overlap": _rows(histograms.overlap, used),
-            "regions": histograms.regions,
-        },
-        columns=list(COLUMNS),
-    )
+    levels = histograms.levels
+    bins = bins_of(levels)[histograms.bins] if len(levels) else histograms.bins
+    columns = (bins, histograms.free, histograms.defective, histograms.overlap)
+    count = len(histograms)  # `np.split` gives one part for none
+    rows = (np.split(column, histograms.ends[1:-1])[:count] for column in columns)
+    return pd.DataFrame(dict(zip(COLUMNS, (*rows, histograms.regions), strict=True)))
 
 
 def unpack(frame: pd.DataFrame) -> Histograms:
@@ -167,34 +167,65 @@ def unpack(frame: pd.DataFrame) -> Histograms:
 
 
 class _Columns:
-    """Histograms as float64; defect counts of the images with defects alone."""
+    """Histograms as sparse matrices (N, B); defect counts of the images with defects alone."""
 
     def __init__(self, histograms: Histograms) -> None:
+        shape = len(histograms), len(histograms.levels)
+
+        def matrix(counts: np.ndarray) -> sparse.csr_array:
+            return sparse.csr_array((counts, histograms.bins, histograms.ends), shape)
+
         self._with_defects = np.flatnonzero(histograms.regions)
-        self._free = histograms.free.astype(np.float64)
-        self._defective = histograms.defective[self._with_defects].astype(np.float64)
-        self._overlap = histograms.overlap[self._with_defects]
+        self._free = matrix(histograms.free).tocsc()
+        self._defective = matrix(histograms.defective)[self._with_defects].tocsc()
+        self._overlap = matrix(histograms.overlap)[self._with_defects].tocsc()
         self._regions = histograms.regions[self._with_defects].astype(np.float64)
 
     def measure(self, weights: np.ndarray, limit: float) -> np.ndarray:
         """Metrics (5, R) of R resamples with weights (R, N)."""
         defect_weights = weights[:, self._with_defects]
-        free, defective = weights @ self._free, defect_weights @ self._defective
+        free = _sums(weights, self._free)
+        defective = _sums(defect_weights, self._defective)
+        overlap = _sums(defect_weights, self._overlap)
         regions = (defect_weights @ self._regions)[:, None]
-        total = free.sum(-1, keepdims=True)
-        above = total - free.cumsum(-1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            overlap = defect_weights @ self._overlap / regions
-            before, after = above / total, (above + free) / total
-            result = np.stack(
-                [
-                    *ranking(defective, above, free, total, mixed=True),
-                    overlap_area(overlap, before, after, limit),
-                    overlap_area(overlap, before, after, AUPRO_5_LIMIT),
-                ]
-            )
-        result[:, (regions[:, 0] == 0) | (total[:, 0] == 0)] = np.nan
-        return result
+        step = max(1, BLOCK_ELEMENTS // free.shape[1])
+        blocks = (slice(start, start + step) for start in range(0, len(weights), step))
+        parts = (
+            _measure(free[block], defective[block], overlap[block], regions[block], limit)
+            for block in blocks
+        )
+        return np.concatenate(list(parts), axis=1)
+
+
+def _measure(
+    free: np.ndarray, defective: np.ndarray, overlap: np.ndarray, regions: np.ndarray, limit: float
+) -> np.ndarray:
+    """Metrics (5, R) of the sums of R resamples, (R, B) each; ``regions`` (R, 1)."""
+    total = free.sum(-1, keepdims=True)
+    above = total - free.cumsum(-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = overlap / regions
+        before, after = above / total, (above + free) / total
+        result = np.stack(
+            [
+                *ranking(defective, above, free, total, mixed=True),
+                overlap_area(share, before, after, limit),
+                overlap_area(share, before, after, AUPRO_5_LIMIT),
+            ]
+        )
+    result[:, (regions[:, 0] == 0) | (total[:, 0] == 0)] = np.nan
+    return result
+
+
+def _sums(weights: np.ndarray, counts: sparse.csc_array) -> np.ndarray:
+    """``weights @ counts``, (R, B), by dense blocks of columns: faster than a sparse product."""
+    images, bins = counts.shape
+    result = np.empty((len(weights), bins))
+    step = max(1, DENSE_ELEMENTS // max(1, images))
+    for start in range(0, bins, step):
+        block = slice(start, start + step)
+        result[:, block] = weights @ counts[:, block].toarray().astype(np.float64)
+    return result
 
 
 def _image(number: int, anomaly_map: np.ndarray, mask: np.ndarray | None) -> _Image:
@@ -213,8 +244,8 @@ def _image(number: int, anomaly_map: np.ndarray, mask: np.ndarray | None) -> _Im
     used = np.flatnonzero(pixels)
     return _Image(
         (used + lowest).astype(np.int32),
-        (pixels - defective)[used],
-        defective[used],
+        (pixels - defective)[used].astype(np.int32),
+        defective[used].astype(np.int32),
         overlap[used],
         regions,
     )
@@ -227,21 +258,20 @@ def _unmasked(keys: np.ndarray, anomaly_map: np.ndarray) -> np.ndarray:
 
 
 def _stacked(images: list[_Image]) -> Histograms:
-    bins = np.unique(np.concatenate([np.empty(0, np.int32), *(image.bins for image in images)]))
-    shape = len(images), len(bins)
-    free, defective = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    overlap = np.zeros(shape)
-    for row, image in enumerate(images):
-        columns = np.searchsorted(bins, image.bins)
-        free[row, columns] = image.free
-        defective[row, columns] = image.defective
-        overlap[row, columns] = image.overlap
-    regions = np.array([image.regions for image in images], np.int64)
-    return Histograms(lower_edges(bins), free, defective, overlap, regions)
+    def joined(name: str, dtype: type) -> np.ndarray:
+        return np.concatenate([np.empty(0, dtype), *(getattr(image, name) for image in images)])
 
-
-def _rows(counts: np.ndarray, used: np.ndarray) -> list[np.ndarray]:
-    return [row[columns] for row, columns in zip(counts, used, strict=True)]
+    bins = joined("bins", np.int32)
+    levels = np.unique(bins)
+    return Histograms(
+        lower_edges(levels),
+        np.r_[0, np.cumsum([len(image.bins) for image in images], dtype=np.int64)],
+        np.searchsorted(levels, bins).astype(np.int32),
+        joined("free", np.int32),
+        joined("defective", np.int32),
+        joined("overlap", np.float64),
+        np.array([image.regions for image in images], np.int64),
+    )
 
 
 def bins_of(numbers: np.ndarray) -> np.ndarray:
