@@ -1,7 +1,8 @@
 """The demo's training step by two processes of one thread, against one process of one thread.
 
-nano, Muon, batches of 32 latents of 128² images, clipping and moving average included. The second
-process is a child of the timed one, as a launcher would start it.
+nano, Muon, batches of 32 latents of 128² images, clipping and moving average included, in bfloat16
+where the processor has it and in float32. The second process is a child of the timed one, as a
+launcher would start it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,38 +35,41 @@ if TYPE_CHECKING:
 
 BATCH, CHANNELS, SIDE, CATEGORIES = 32, 4, 16, 2
 STEPS = 2  # a call
-CONFIG = TrainingConfig(preset="nano", steps=1, optimizer="muon", dropout=0.0, bfloat16="auto")
+CONFIG = TrainingConfig(preset="nano", steps=1, optimizer="muon", dropout=0.0)
+RECORDS = {"train_2_processes": "auto", "train_2_processes_float32": "false"}  # and `bfloat16`
 
 
 def run() -> list[dict[str, Any]]:
     """Two processes and one, in turns."""
     return [
         side_by_side(
-            "train_2_processes",
-            two_processes,
-            one_process,
+            name,
+            partial(two_processes, bfloat16),
+            partial(one_process, bfloat16),
             peer_name="one process of one thread",
             images=STEPS * BATCH,
         )
+        for name, bfloat16 in RECORDS.items()
     ]
 
 
-def one_process() -> Callable[[], None]:
+def one_process(bfloat16: str) -> Callable[[], None]:
     """Some steps in this process."""
-    return steps(ALONE)
+    return steps(ALONE, bfloat16)
 
 
-def two_processes() -> Callable[[], None]:
+def two_processes(bfloat16: str) -> Callable[[], None]:
     """The same steps, shared with a second process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2",
              "GLOO_SOCKET_IFNAME": "lo"}  # fmt: skip
-    subprocess.Popen([sys.executable, "-m", __name__], env={**os.environ, **place, "RANK": "1"})
+    command = [sys.executable, "-m", __name__, bfloat16]
+    subprocess.Popen(command, env={**os.environ, **place, "RANK": "1"})
     os.environ.update(place, RANK="0")
     group = joined().__enter__()
-    step = steps(group)
+    step = steps(group, bfloat16)
 
     def call() -> None:
         group.broadcast("go on")
@@ -73,14 +78,15 @@ def two_processes() -> Callable[[], None]:
     return call
 
 
-def steps(group: Group) -> Callable[[], None]:
+def steps(group: Group, bfloat16: str) -> Callable[[], None]:
     """A function that takes some optimiser steps on its part of a batch."""
     keep_freed_memory()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     names = [str(number) for number in range(CATEGORIES)]
     unet = build_unet(CONFIG.preset, names, SIDE, CHANNELS, CONFIG.dropout).train()
-    state, scheduler = TrainingState(unet, CONFIG, group), DeCoDiffScheduler()
+    config = CONFIG.model_copy(update={"bfloat16": "auto" if bfloat16 == "auto" else False})
+    state, scheduler = TrainingState(unet, config, group), DeCoDiffScheduler()
     latents = torch.randn(BATCH, CHANNELS, SIDE, SIDE, generator=generator("benchmark"))
     batch = Batch(latents, torch.arange(BATCH) % CATEGORIES)
 
@@ -100,7 +106,7 @@ def steps(group: Group) -> Callable[[], None]:
 def main() -> None:
     """The second process: it goes on until the first one is gone."""
     with joined() as group:
-        step = steps(group)
+        step = steps(group, sys.argv[1])
         with suppress(RuntimeError):  # the connection is closed
             while True:
                 group.broadcast()
