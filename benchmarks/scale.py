@@ -143,7 +143,15 @@ def make_predictions(folder: Path) -> None:
     """Predictions of no model, for the calibration and test images."""
     data, random = folder / "data", np.random.default_rng(0)
     manifest = pd.read_parquet(data / "03_primary" / "scale" / "manifest.parquet")
-    about = {"preprocessing": PreprocessConfig(resize=SIDE, image_size=SIDE).facts()}
+    about = {
+        "model": "made up",
+        "parameters": 0,
+        "network_sha256": "",
+        "images_sha256": "",
+        "preprocessing": PreprocessConfig(resize=SIDE, image_size=SIDE).facts(),
+        "num_inference_steps": 0,
+        "discrepancy": {},
+    }
     maps = random.gamma(2.0, 0.05, (50, SIDE, SIDE)).astype(np.float32)
     picture = np.zeros((SIDE, SIDE, 3), np.uint8)
 
