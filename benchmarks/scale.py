@@ -43,7 +43,6 @@ PARAMETERS = """
 data: {layout: folder, workers: 1}
 compute: {device: cpu, processes: 1, threads: 1}
 latent_cache: {views: 1}
-training: {steps: 50, validate_every: 50}
 """
 KEDRO = [sys.executable, "-m", "kedro", "run", "--pipelines"]
 EVALUATION = [*KEDRO, "evaluation", "--nodes"]
@@ -53,7 +52,7 @@ STAGES = {
     "checks, near-duplicates": [*KEDRO, "data_validation", "--from-nodes", "validate_images"],
     "dvc add": [*DVC, "add", "--quiet", "data/01_raw/scale"],
     "latent caching": [*KEDRO, "latent_caching"],
-    "50 training steps, scoring fit": [*KEDRO, "training"],
+    "50 training steps, scoring fit": [*KEDRO, "training", "--params", "training.steps=50"],
     "scoring": [*EVALUATION, "score_images"],
     "autoencoder's baseline": [*EVALUATION, "score_baseline"],
     "review of training images": [*EVALUATION, "review_training_images"],
