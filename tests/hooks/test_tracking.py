@@ -145,9 +145,9 @@ def test_nothing_secret_is_in_a_run(history: History) -> None:
     assert run.data.tags["dvc_exp_baseline_rev"] == "0123abc"
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for_content(path: Path, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 90
-    while not path.exists() and time.monotonic() < deadline:
+    while not (path.exists() and path.read_text()) and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.1)
 
@@ -161,7 +161,7 @@ def test_a_run_that_is_stopped_is_killed_in_mlflow(
     project: Path, sessions: Sessions, end: signal.Signals
 ) -> None:
     process = sessions(("training", {"training": {"fail": "sleep"}}))
-    wait_for(project / "sleeping", process)
+    wait_for_content(project / "sleeping", process)
     process.send_signal(end)
     while not (project / "unwound").exists() and process.poll() is None:
         time.sleep(0.01)
