@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 BATCH, CHANNELS, SIDE, CATEGORIES = 32, 4, 16, 2
 STEPS = 2  # a call
-CONFIG = TrainingConfig(preset="nano", steps=1, optimizer="muon", dropout=0.0)
-RECORDS = {"train_2_processes": "auto", "train_2_processes_float32": "false"}  # and `bfloat16`
+# Name of the record -> `training.bfloat16`, as text, since the second process gets it as argument.
+RECORDS = {"train_2_processes": "auto", "train_2_processes_float32": "false"}
 
 
 def run() -> list[dict[str, Any]]:
@@ -84,8 +84,10 @@ def steps(group: Group, bfloat16: str) -> Callable[[], None]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     names = [str(number) for number in range(CATEGORIES)]
-    unet = build_unet(CONFIG.preset, names, SIDE, CHANNELS, CONFIG.dropout).train()
-    config = CONFIG.model_copy(update={"bfloat16": "auto" if bfloat16 == "auto" else False})
+    config = TrainingConfig.model_validate(
+        {"preset": "nano", "steps": 1, "optimizer": "muon", "dropout": 0.0, "bfloat16": bfloat16}
+    )
+    unet = build_unet(config.preset, names, SIDE, CHANNELS, config.dropout).train()
     state, scheduler = TrainingState(unet, config, group), DeCoDiffScheduler()
     latents = torch.randn(BATCH, CHANNELS, SIDE, SIDE, generator=generator("benchmark"))
     batch = Batch(latents, torch.arange(BATCH) % CATEGORIES)
